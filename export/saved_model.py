@@ -1,0 +1,105 @@
+"""The captioner as a SavedModel: picture bytes in, captions out, nothing of this package needed to load it."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from models.captioner import END, PAD, Captioner
+from models.decoding import greedy
+from models.encoder import decode_image, resize_image
+
+CHECK = pathlib.Path(__file__).with_name("check.py")
+TOLERANCE = 1e-4  # of log-probabilities, which sum up to T rounded numbers
+
+
+class CheckFailed(Exception):
+    """The written model does not do what the one in memory does."""
+
+
+class Server(tf.Module):
+    """Bytes -> pixels -> features -> words -> text, as one graph."""
+
+    def __init__(self, encoder: keras.Model, captioner: Captioner, words: Sequence[str], max_length: int):
+        super().__init__()
+        self.encoder, self.captioner = encoder, captioner
+        self._image_size = encoder.input_shape[1]
+        self._max_length = max_length
+        self._words = tf.Variable(list(words), trainable=False)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")], autograph=False)
+    def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the greedy captions `[N]` of JPEG, PNG, BMP or GIF bytes `[N]` and their log-probabilities `[N]`."""
+        pixels = tf.map_fn(
+            lambda b: resize_image(decode_image(b), self._image_size), image_bytes, fn_output_signature=tf.float32
+        )
+        state = self.captioner.start(self.encoder(pixels, training=False))
+        words, log_prob = greedy(self.captioner.step, state, self._max_length)
+        said = (words != PAD) & (words != END)
+        text = tf.where(said, tf.gather(self._words, words), "")
+        return {"caption": tf.strings.strip(tf.strings.reduce_join(text, axis=1, separator=" ")), "log_prob": log_prob}
+
+
+def export(
+    encoder: keras.Model,
+    captioner: Captioner,
+    words: Sequence[str],
+    max_length: int,
+    folder: pathlib.Path,
+    pictures: Sequence[bytes],
+) -> pathlib.Path:
+    """Returns the new folder `<folder>/<version>`, written aside, checked in a fresh process, then renamed.
+
+    The fresh process captions `pictures`; its answers must be those of the model in memory.
+
+    Raises:
+      NotADirectoryError: `folder` is a file.
+      CheckFailed: the answers differ; nothing is left behind.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file; models are exported into a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    server = Server(encoder, captioner, words, max_length)
+    aside = pathlib.Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
+    try:
+        signature = server.serve.get_concrete_function()
+        tf.saved_model.save(server, str(aside), signatures={"serving_default": signature})
+        _check(aside, server, pictures)
+        os.chmod(aside, 0o755)
+        version = max([int(p.name) for p in versions(folder)], default=0) + 1
+        return aside.rename(folder / str(version))
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def versions(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the exported models in a folder, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted((p for p in folder.iterdir() if p.name.isdecimal()), key=lambda p: int(p.name))
+
+
+def _check(folder: pathlib.Path, server: Server, pictures: Sequence[bytes]) -> None:
+    """Compares a fresh process, which sees nothing of this package, with the model in memory."""
+    expected = {k: v.numpy() for k, v in server.serve(tf.constant(pictures)).items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        seen, answers = pathlib.Path(scratch, "pictures"), pathlib.Path(scratch, "answers.json")
+        seen.mkdir()
+        for i, picture in enumerate(pictures):
+            (seen / f"{i:06d}").write_bytes(picture)
+        command = [sys.executable, "-I", str(CHECK), str(folder.resolve()), str(seen), str(answers)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=scratch, check=False)
+        if done.returncode:
+            raise CheckFailed(f"the exported model does not load:\n{done.stderr[-2000:]}")
+        said = json.loads(answers.read_text(encoding="utf-8"))
+    wanted = [caption.decode("utf-8") for caption in expected["caption"]]
+    if said["caption"] != wanted or not np.allclose(said["log_prob"], expected["log_prob"], atol=TOLERANCE):
+        raise CheckFailed(f"the exported model says {said}, the one in memory {wanted} {expected['log_prob']}")

@@ -1,0 +1,117 @@
+"""From settings to a prepared data set: made once, then read back from the cache folder."""
+
+import dataclasses
+import pathlib
+import shutil
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from pipeline.config import Config
+from pipeline.datasets import folder
+from pipeline.datasets.scenes import Scenes
+from pipeline.errors import UserError
+
+SCENES_SIZE = 64  # pixels; what the quickstart's encoder sees
+SCENES_SEED = 0  # runs with different --seed share their pictures, so that they can be compared
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A prepared data set and a name that changes with its contents."""
+
+    builder: tfds.core.DatasetBuilder
+    fingerprint: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Captions:
+    """The text side of a split, in the order of its records."""
+
+    image_ids: np.ndarray  # int64 [I]
+    file_names: tuple[str, ...]
+    captions: tuple[tuple[str, ...], ...]  # as written, one or more an image
+
+
+def prepare_data(config: Config) -> Data:
+    """Returns the data set, made if the cache has none of this content.
+
+    Raises:
+      UserError: captions or pictures that cannot be used.
+    """
+    if config.dataset == "scenes":
+        name = f"scenes-{config.scenes_train}-{config.scenes_val}"
+        root = config.cache_path() / "data" / name
+        builder = Scenes(
+            train_images=config.scenes_train,
+            val_images=config.scenes_val,
+            size=SCENES_SIZE,
+            seed=SCENES_SEED,
+            data_dir=root,
+        )
+        return _made(builder, name)
+    splits = {
+        "train": folder.read_captions(config.train_captions, config.images),
+        "val": folder.read_captions(config.val_captions, config.images),
+    }
+    name = f"folder-{folder.fingerprint(splits, config.images)}" + "-skip" * config.skip_bad_images
+    root = config.cache_path() / "data" / name
+    if not root.exists():
+        splits = {k: _readable(v, config.images, config.skip_bad_images) for k, v in splits.items()}
+    return _made(folder.Folder(splits=splits, images=config.images, data_dir=root), name)
+
+
+def read_captions(data: Data, split: str) -> Captions:
+    """Returns ids, names and captions of a split; no picture is decoded."""
+    examples = list(tfds.as_numpy(_records(data, split)))
+    return Captions(
+        np.array([e["image_id"] for e in examples], np.int64),
+        tuple(e["file_name"].decode() for e in examples),
+        tuple(tuple(c.decode() for c in e["captions"]) for e in examples),
+    )
+
+
+def image_records(data: Data, split: str) -> tf.data.Dataset:
+    """Returns the encoded pictures (scalar strings) of a split, in the order of `read_captions`."""
+    return _records(data, split).map(lambda e: e["image"])
+
+
+def read_images(data: Data, split: str, image_ids: set[int]) -> Iterator[tuple[int, bytes]]:
+    """Yields (image id, encoded picture) of those pictures of a split."""
+    for example in tfds.as_numpy(_records(data, split)):
+        if int(example["image_id"]) in image_ids:
+            yield int(example["image_id"]), example["image"]
+
+
+def _records(data: Data, split: str) -> tf.data.Dataset:
+    # One file at a time: the order of the records is the same at every reading.
+    read = tfds.ReadConfig(interleave_cycle_length=1)
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    return data.builder.as_dataset(split=split, decoders=decoders, read_config=read)
+
+
+def _made(builder: tfds.core.DatasetBuilder, fingerprint: str) -> Data:
+    root = pathlib.Path(builder.data_dir)
+    if not builder.is_prepared():
+        shutil.rmtree(root, ignore_errors=True)
+        builder.download_and_prepare()
+    return Data(tfds.builder_from_directory(builder.data_dir), fingerprint)
+
+
+def _readable(entries: list[folder.Entry], images: str, skip_bad_images: bool) -> list[folder.Entry]:
+    bad = folder.unreadable(entries, images)
+    if not bad:
+        return entries
+    first = ", ".join(e.file_name for e in bad[:3]) + (", ..." if len(bad) > 3 else "")
+    if not skip_bad_images:
+        raise UserError(
+            f"{len(bad)} files in {images} are no whole pictures ({first}); "
+            "replace them, or leave them out with --skip_bad_images"
+        )
+    print(f"leaving out {len(bad)} unreadable pictures: {first}")
+    kept = [e for e in entries if e not in set(bad)]
+    if not kept:
+        raise UserError(f"no readable picture is left in {images}; JPEG, PNG, BMP and GIF can be read")
+    return kept

@@ -1,0 +1,18 @@
+"""What every data set stores for an image, whatever it was made from."""
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+SPLITS = ("train", "val")
+
+
+def feature_spec() -> tfds.features.FeaturesDict:
+    """Returns the features of one example: an encoded JPEG or PNG, its id, its name, its captions as written."""
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "image_id": tfds.features.Scalar(np.int64),
+            "file_name": tfds.features.Text(),
+            "captions": tfds.features.Sequence(tfds.features.Text()),
+        }
+    )

@@ -1,0 +1,77 @@
+"""What the frozen encoder sees in every picture, computed once and kept in the cache folder."""
+
+import hashlib
+import json
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from models.encoder import build_encoder, decode_image, resize_image
+from pipeline.config import Config
+from pipeline.datasets.prepare import Data, image_records
+from pipeline.errors import UserError
+from pipeline.files import written_aside
+
+ENCODER_SEED = 0  # of random weights, so that runs with different --seed share their features
+BATCH = 32
+
+
+def load_encoder(config: Config) -> keras.Model:
+    """Returns the frozen encoder that the settings name.
+
+    Raises:
+      UserError: weights that are not there, or of another encoder.
+    """
+    weights = config.encoder_weights
+    if weights not in ("imagenet", "random") and not pathlib.Path(weights).is_file():
+        raise UserError(f"--encoder_weights={weights} is no file; allowed: imagenet, random, or a .weights.h5 file")
+    try:
+        return build_encoder(config.encoder, weights, config.image_size, ENCODER_SEED)
+    except Exception as error:  # Keras raises anything from ValueError to a bare Exception here
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"cannot build {config.encoder} with --encoder_weights={weights} and --image_size={config.image_size}: "
+            f"{first_line}; give weights made for this encoder without its top, 'random', or another size"
+        ) from error
+
+
+def split_features(config: Config, data: Data, encoder: keras.Model, split: str) -> np.ndarray:
+    """Returns float32 `[I, F]`, in the order of the split's records; from the cache where they are there."""
+    folder = config.cache_path() / "features" / _key(config, data, encoder)
+    path = folder / f"{split}.npy"
+    if not path.exists():
+        features = _compute(encoder, image_records(data, split), config.image_size, split)
+        with written_aside(path) as aside:
+            np.save(aside, features)
+    return np.load(path)
+
+
+def pixels(records: tf.data.Dataset, image_size: int) -> tf.data.Dataset:
+    """Returns batches float32 `[<=32, image_size, image_size, 3]` of encoded pictures, decoded in parallel."""
+    decoded = records.map(lambda b: resize_image(decode_image(b), image_size), num_parallel_calls=tf.data.AUTOTUNE)
+    return decoded.batch(BATCH).prefetch(tf.data.AUTOTUNE)
+
+
+def _compute(encoder: keras.Model, records: tf.data.Dataset, image_size: int, split: str) -> np.ndarray:
+    encode = tf.function(lambda images: encoder(images, training=False), reduce_retracing=True)
+    count = int(records.cardinality())
+    parts = []
+    with tqdm(total=count, desc=f"features of {split}", unit="image", disable=None) as bar:
+        for images in pixels(records, image_size):
+            parts.append(encode(images).numpy())
+            bar.update(len(parts[-1]))
+    features = np.concatenate(parts)
+    if not np.isfinite(features).all():
+        raise UserError(f"the encoder gives features that are no numbers for {split}; check --encoder_weights")
+    return features
+
+
+def _key(config: Config, data: Data, encoder: keras.Model) -> str:
+    """Encoder, size and data by name, the weights by their contents."""
+    digest = hashlib.sha256(json.dumps([config.encoder, config.image_size, data.fingerprint]).encode())
+    for weight in encoder.get_weights():
+        digest.update(weight.tobytes())
+    return f"{config.encoder}-{config.image_size}-{digest.hexdigest()[:12]}"

@@ -1,0 +1,92 @@
+"""The training data as arrays in memory, and the endless, resumable stream of batches over them."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from pipeline.datasets.prepare import Captions
+from pipeline.tokenizer import tokenize
+from pipeline.vocabulary import Vocabulary, pad
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizedSplit:
+    """A split's captions as tokens, in the order of its records."""
+
+    image_ids: np.ndarray  # int64 [I]
+    file_names: tuple[str, ...]
+    captions: tuple[tuple[str, ...], ...]  # as written
+    tokens: tuple[tuple[tuple[str, ...], ...], ...]  # [I][R][words]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingArrays:
+    """I images, C captions in all, R the most captions an image has, L the longest caption."""
+
+    features: np.ndarray  # float32 [I, F]
+    words: np.ndarray  # int32 [C, T], for likelihood: unknown words as UNKNOWN
+    image_index: np.ndarray  # int32 [C], row of `features`
+    references: np.ndarray  # int32 [I, R, L], for rewards: unknown words with identities of their own
+
+
+def tokenize_split(captions: Captions) -> TokenizedSplit:
+    """Returns the split with every caption tokenised by the one tokenizer of the project."""
+    tokens = tuple(tuple(tuple(tokenize(c)) for c in of_image) for of_image in captions.captions)
+    return TokenizedSplit(captions.image_ids, captions.file_names, captions.captions, tokens)
+
+
+def training_arrays(
+    split: TokenizedSplit, vocabulary: Vocabulary, features: np.ndarray, max_length: int
+) -> TrainingArrays:
+    """Returns what the train steps read."""
+    encoder = vocabulary.encoder()
+    encoded = [encoder.encode(c) for of_image in split.tokens for c in of_image]
+    image_index = np.repeat(np.arange(len(split.tokens)), [len(of_image) for of_image in split.tokens])
+    references = [[encoder.encode_reference(c) for c in of_image] for of_image in split.tokens]
+    longest = max(len(c) for of_image in references for c in of_image)
+    most = max(len(of_image) for of_image in references)
+    padded = np.stack([pad(of_image + [[]] * (most - len(of_image)), longest) for of_image in references])
+    return TrainingArrays(features, pad(encoded, max_length), image_index.astype(np.int32), padded)
+
+
+def caption_batches(
+    arrays: TrainingArrays, batch_size: int, first_step: int, steps: int, seed: tuple[int, int]
+) -> tf.data.Dataset:
+    """Yields (features [B, F], words [B, T]) for the steps first_step..steps - 1, captions in random order."""
+
+    def batch(index):
+        image = tf.gather(arrays.image_index, index)
+        return tf.gather(features, image), tf.gather(arrays.words, index)
+
+    features = tf.constant(arrays.features)
+    return _batches(len(arrays.words), batch_size, first_step, steps, seed).map(batch).prefetch(4)
+
+
+def image_batches(
+    arrays: TrainingArrays, batch_size: int, first_step: int, steps: int, seed: tuple[int, int]
+) -> tf.data.Dataset:
+    """Yields (features [B, F], image_index [B]) for the steps first_step..steps - 1, images in random order."""
+
+    def batch(index):
+        return tf.gather(features, index), tf.cast(index, tf.int32)
+
+    features = tf.constant(arrays.features)
+    return _batches(len(arrays.features), batch_size, first_step, steps, seed).map(batch).prefetch(4)
+
+
+def _batches(size: int, batch_size: int, first_step: int, steps: int, seed: tuple[int, int]) -> tf.data.Dataset:
+    """Yields int64 `[B]`: a new order each epoch, batches running on across its end, so that all are full.
+
+    A step's batch depends on its number alone, so a resumed run sees what it would have seen.
+    """
+
+    def indices(step):
+        position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+        epoch = position // size
+        seeds = tf.stack([tf.fill([batch_size], tf.constant(s, tf.int64)) for s in seed] + [epoch], axis=1)
+        # The raw operation takes a seed for each index; its wrapper in tf.random does not (2.21).
+        last = tf.constant(size - 1, tf.int64)
+        return tf.raw_ops.RandomIndexShuffle(index=position % size, seed=seeds, max_index=last, rounds=4)
+
+    return tf.data.Dataset.range(first_step, steps).map(indices)

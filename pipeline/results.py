@@ -1,0 +1,117 @@
+"""What is left of a run for people and programs: results, metrics, table and report page."""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from models.encoder import decode_image
+from pipeline.config import Config
+from pipeline.datasets.prepare import Data, read_images
+from pipeline.evaluate import Evaluation, results_json, table
+from pipeline.files import write_text
+from pipeline.inputs import TokenizedSplit
+from pipeline.progress import Progress
+from pipeline.report import Curve, GalleryItem, StageResult, write_report
+
+GALLERY = 12  # pictures at either end
+THUMBNAIL = 320  # pixels of the longer side
+CURVES = (("CIDEr", "CIDEr"), ("distinct captions", "captions"), ("mean length", "words"))
+SELECTION_NOTE = "Weights were chosen on this very split, so its scores are a little too good."
+
+
+def write_results(
+    config: Config,
+    data: Data,
+    split: TokenizedSplit,
+    progress: Progress,
+    evaluations: Mapping[str, Evaluation],
+    policies: Sequence[str],
+) -> pathlib.Path:
+    """Writes summary.json, results/<stage>.json and its metrics, and report.html; returns the page's path.
+
+    Args:
+      evaluations: by stage label, of the whole validation split.
+      policies: labels of the stages that moved the policy: the rows of the table.
+    """
+    workdir = config.workdir_path()
+    for label, evaluation in evaluations.items():
+        _write_json(workdir / "results" / f"{label}.json", results_json(split, evaluation))
+        _write_json(workdir / "results" / f"{label}.metrics.json", evaluation.corpus)
+    stages = [{**row, "metrics": evaluations[row["name"]].corpus} for row in progress.finished]
+    _write_json(workdir / "summary.json", {"split": "val", "images": len(split.image_ids), "stages": stages})
+    shown = {label: evaluations[label] for label in policies}
+    print(table({label: evaluation.corpus for label, evaluation in shown.items()}))
+    best, worst = _gallery(data, split, shown)
+    page = workdir / "report.html"
+    write_report(
+        page,
+        title=f"{workdir.name}: {len(split.image_ids)} validation pictures",
+        settings=config.fixed(),
+        stages=[
+            StageResult(row["name"], row["metrics"], row["images_seen"], row["seconds"])
+            for row in stages
+            if row["name"] in policies
+        ],
+        curves=[_curve(progress, metric, unit, policies) for metric, unit in CURVES],
+        best=best,
+        worst=worst,
+        notes=[SELECTION_NOTE],
+    )
+    return page
+
+
+def _curve(progress: Progress, metric: str, unit: str, policies: Sequence[str]) -> Curve:
+    """The metric's validations over the minutes of the whole run, one series a stage."""
+    begun, minutes = 0.0, {}
+    for row in progress.finished:
+        minutes[row["name"]] = begun / 60
+        begun += row["seconds"]
+    series = {
+        label: [
+            (minutes[label] + row["seconds"] / 60, row[metric]) for row in progress.history if row["stage"] == label
+        ]
+        for label in policies
+    }
+    return Curve(f"{metric} on validation", "minutes", unit, series)
+
+
+def _gallery(
+    data: Data, split: TokenizedSplit, evaluations: Mapping[str, Evaluation]
+) -> tuple[list[GalleryItem], list[GalleryItem]]:
+    """The pictures whose last caption scores best and worst."""
+    scores = [image["CIDEr"] for image in list(evaluations.values())[-1].images]
+    order = np.argsort(scores, kind="stable")
+    ends = min(GALLERY, len(order) // 2)
+    worst, best = order[:ends], order[len(order) - ends :][::-1]
+    chosen = {int(split.image_ids[i]) for i in [*worst, *best]}
+    pictures = dict(read_images(data, "val", chosen))
+
+    def item(i: int) -> GalleryItem:
+        image_id = int(split.image_ids[i])
+        return GalleryItem(
+            image=_thumbnail(pictures[image_id]),
+            image_id=image_id,
+            file_name=split.file_names[i],
+            references=split.captions[i],
+            captions={label: evaluation.captions[i] for label, evaluation in evaluations.items()},
+            scores={label: evaluation.images[i]["CIDEr"] for label, evaluation in evaluations.items()},
+        )
+
+    return [item(i) for i in best], [item(i) for i in worst]
+
+
+def _thumbnail(picture: bytes) -> bytes:
+    """Any picture as a PNG (small ones) or JPEG of at most THUMBNAIL pixels, so that the page stays light."""
+    image = decode_image(tf.constant(picture))
+    longer = max(image.shape[:2])
+    if longer > THUMBNAIL:
+        size = [max(1, round(side * THUMBNAIL / longer)) for side in image.shape[:2]]
+        image = tf.cast(tf.round(tf.image.resize(image, size, antialias=True)), tf.uint8)
+    return (tf.io.encode_png(image) if longer <= 128 else tf.io.encode_jpeg(image, quality=88)).numpy()
+
+
+def _write_json(path: pathlib.Path, content: object) -> None:
+    write_text(path, json.dumps(content, indent=1) + "\n")
