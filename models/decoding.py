@@ -67,32 +67,33 @@ def roll_out(step: Step, paths: Paths, rollouts: int, seed: tf.Tensor) -> Rollou
     proper = tf.sequence_mask(lengths(paths.words) - 1, max_length)
     prefix = tf.cast(tf.where(proper), tf.int32)  # [P, 2]
     state = (tf.gather_nd(paths.hidden, prefix), tf.gather_nd(paths.cell, prefix))
+    kept = tf.range(max_length) <= prefix[:, 1:]
+    words = tf.where(kept, tf.gather(paths.words, prefix[:, 0]), PAD)
     # One step for all K rollouts of a prefix: they part only at the word that is drawn.
     state, logits = step(state, tf.gather_nd(paths.words, prefix))
     token = tf.reshape(_draw(logits, rollouts, tf.random.experimental.stateless_fold_in(seed, 0)), [-1])
-    state = tuple(tf.repeat(s, rollouts, axis=0) for s in state)
-    prefix = tf.repeat(prefix, rollouts, axis=0)
-    kept = tf.range(max_length) <= prefix[:, 1:]
-    words = tf.where(kept, tf.gather(paths.words, prefix[:, 0]), PAD)
+    words, prefix, hidden, cell = (tf.repeat(x, rollouts, axis=0) for x in (words, prefix, *state))
 
-    def alive(i, words, row, time, token, hidden, cell):
-        del i, words, time, token, hidden, cell
+    def say(words, row, time, token, hidden, cell):
+        """Writes each row's word, and drops the rows whose caption is complete."""
+        words = tf.tensor_scatter_nd_update(words, tf.stack([row, time], axis=1), token)
+        going = tf.where((token != END) & (time < max_length - 1))[:, 0]
+        return words, *(tf.gather(x, going) for x in (row, time, token, hidden, cell))
+
+    def alive(i, words, row, *_):
         return tf.size(row) > 0
 
     def advance(i, words, row, time, token, hidden, cell):
-        words = tf.tensor_scatter_nd_update(words, tf.stack([row, time], axis=1), token)
-        going = tf.where((token != END) & (time < max_length - 1))[:, 0]
-        row, time, token, hidden, cell = (tf.gather(x, going) for x in (row, time, token, hidden, cell))
         (hidden, cell), logits = step((hidden, cell), token)
         token = _draw(logits, 1, tf.random.experimental.stateless_fold_in(seed, i))[:, 0]
-        return i + 1, words, row, time + 1, token, hidden, cell
+        return i + 1, *say(words, row, time + 1, token, hidden, cell)
 
     some = tf.TensorShape([None])
     units = tf.TensorShape([None, paths.hidden.shape[2]])
     _, words, *_ = tf.while_loop(
         alive,
         advance,
-        (1, words, tf.range(tf.shape(words)[0]), prefix[:, 1] + 1, token, *state),
+        (1, *say(words, tf.range(tf.shape(words)[0]), prefix[:, 1] + 1, token, hidden, cell)),
         shape_invariants=(
             tf.TensorShape([]),
             tf.TensorShape([None, max_length]),

@@ -47,7 +47,6 @@ class _Folding(dict[int, str]):
 
 _FOLDED = {
     **{chr(code): chr(code) for code in range(32, 127)},
-    **{chr(code): " " for code in (*range(32), 127)},
     **dict.fromkeys("\u2018\u2019\u201b\u2039\u203a\x91\x92", "'"),
     **dict.fromkeys("\u201c\u201d\u00ab\u00bb\x93\x94", '"'),
     **dict.fromkeys("\u2013\u2014\u2015\u2026\x96\x97", " "),
@@ -88,7 +87,7 @@ def _pattern() -> re.Pattern[str]:
         rf"[:;=][-'o]?[()\[\]{{|\\@DOPdp](?!{a})",
         # Contractions, and words that count as two.
         rf"(?i:can(?=not)|gon(?=na)|got(?=ta)|lem(?=me)|gim(?=me)|wan(?=na))(?={z}{{2,3}}(?!{a}|-))",
-        rf"(?i:'t(?=is|was)|'em|'til|'cause|'n'|n't(?!{z})|(?:ma'am|c'mon|c'est|e'er|dunkin'|ol')(?!\w))",
+        rf"(?i:'t(?=is|was)|'em|'till?|'cause|'n'|n't(?!{z})|(?:ma'am|c'mon|c'est|e'er|dunkin'|ol')(?!\w))",
         rf"{clitic}|'\d\d(?:s(?!{a})|(?=\s|\Z))|[Yy]'(?={z})(?!.'s)|j'(?={z})(?!.{clitic})",
         rf"{a}*?(?![nN]){z}(?=(?i:n't))",
         # Numbers: (555) 555-5555, 1 1/2-inch, 3.5-inch, 1,000.50, -5, :30.

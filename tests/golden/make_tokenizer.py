@@ -10,7 +10,7 @@ from pathlib import Path
 
 TABLE = Path(__file__).with_name("tokenizer.json")
 
-# The tool reads all captions as one text, and what follows a dot can decide on it: so all get the same follower.
+# The tool reads all captions as one text, and what follows a dot can decide on it: all get the same follower.
 FOLLOWER = "A dog."
 
 
