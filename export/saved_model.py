@@ -26,26 +26,28 @@ class CheckFailed(Exception):
 
 
 class Server(tf.Module):
-    """Bytes -> pixels -> features -> words -> text, as one graph."""
+    """Bytes -> pixels -> features -> words -> text, as one graph: `serve`."""
 
     def __init__(self, encoder: keras.Model, captioner: Captioner, words: Sequence[str], max_length: int):
         super().__init__()
-        self.encoder, self.captioner = encoder, captioner
-        self._image_size = encoder.input_shape[1]
-        self._max_length = max_length
-        self._words = tf.Variable(list(words), trainable=False)
+        # The plain variables, not the Keras objects: restored by Keras' own tracking, a model loads in
+        # TensorFlow 2 but not by the loader of model servers, which then finds variables without a value.
+        self.weights = [variable.value for variable in encoder.variables + captioner.variables]
+        self.words = tf.Variable(list(words), trainable=False)
+        image_size = encoder.input_shape[1]
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")], autograph=False)
-    def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the greedy captions `[N]` of JPEG, PNG, BMP or GIF bytes `[N]` and their log-probabilities `[N]`."""
-        pixels = tf.map_fn(
-            lambda b: resize_image(decode_image(b), self._image_size), image_bytes, fn_output_signature=tf.float32
-        )
-        state = self.captioner.start(self.encoder(pixels, training=False))
-        words, log_prob = greedy(self.captioner.step, state, self._max_length)
-        said = (words != PAD) & (words != END)
-        text = tf.where(said, tf.gather(self._words, words), "")
-        return {"caption": tf.strings.strip(tf.strings.reduce_join(text, axis=1, separator=" ")), "log_prob": log_prob}
+        def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+            pixels = tf.map_fn(
+                lambda one: resize_image(decode_image(one), image_size), image_bytes, fn_output_signature=tf.float32
+            )
+            state = captioner.start(encoder(pixels, training=False))
+            ids, log_prob = greedy(captioner.step, state, max_length)
+            text = tf.where((ids != PAD) & (ids != END), tf.gather(self.words, ids), "")
+            caption = tf.strings.strip(tf.strings.reduce_join(text, axis=1, separator=" "))
+            return {"caption": caption, "log_prob": log_prob}
+
+        signature = [tf.TensorSpec([None], tf.string, name="image_bytes")]
+        self.serve = tf.function(serve, input_signature=signature, autograph=False)
 
 
 def export(

@@ -44,7 +44,8 @@ class Captioner(keras.Model):
     def adapt(self, features: np.ndarray) -> None:
         """Learns mean and deviation of training features `[I, F]`, so that all of them count alike."""
         self.feature_mean.assign(features.mean(axis=0, dtype=np.float64))
-        self.feature_deviation.assign(np.maximum(features.std(axis=0, dtype=np.float64), 1e-6))
+        deviation = features.std(axis=0, dtype=np.float64)
+        self.feature_deviation.assign(np.where(deviation > 0, deviation, 1.0))
 
     def start(self, features: tf.Tensor) -> State:
         """Returns the decoder's start for features `[B, F]`: hidden and cell state, `[B, H]` each."""

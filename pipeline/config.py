@@ -7,15 +7,14 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models.encoder import default_image_size, encoder_names
 from pipeline.errors import UserError
 from pipeline.metric_names import METRICS
-from pipeline.rewards import REWARDS
 
 MODES = ("prepare", "train", "evaluate", "caption", "export")
 DATASETS = ("scenes", "folder")
 STAGES = ("mle", "baseline", "pg")
-MAY_BE_ZERO = ("seed", "image_size", "dropout", "clip_norm", "patience", "val_images", "checkpoint_every")
+REWARDS = ("cider",)
+LARGEST = 2**31 - 1  # TensorFlow counts in int32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +25,21 @@ class Stage:
     epochs: float
 
 
-def _setting(default: Any, group: str, text: str, *, fixed: bool = True, choices: Sequence[str] = ()) -> Any:
-    """A field of Config and its flag. `fixed`: part of what a workdir is; False: may change from call to call."""
-    metadata = {"group": group, "help": text, "fixed": fixed, "choices": tuple(choices)}
+def _setting(
+    default: Any,
+    group: str,
+    text: str,
+    *,
+    fixed: bool = True,
+    choices: Sequence[str] = (),
+    least: float = 1,
+    most: float = LARGEST,
+) -> Any:
+    """A field of Config and its flag; `least` and `most` bound a number.
+
+    `fixed`: part of what a workdir is; False: may change from call to call.
+    """
+    metadata = {"group": group, "help": text, "fixed": fixed, "choices": tuple(choices), "least": least, "most": most}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -38,7 +49,7 @@ class Config:
 
     mode: str = _setting("train", "run", "What to do.", fixed=False, choices=MODES)
     workdir: str = _setting("", "run", "Folder of the run: settings, checkpoints, logs, results.", fixed=False)
-    seed: int = _setting(0, "run", "Of everything random in training: weights, order, dropout, samples.")
+    seed: int = _setting(0, "run", "Of everything random in training: weights, order, dropout, samples.", least=0)
 
     dataset: str = _setting("scenes", "data", "scenes: drawn, nothing to download; folder: yours.", choices=DATASETS)
     images: str = _setting(
@@ -46,11 +57,11 @@ class Config:
     )
     train_captions: str = _setting("", "data", "folder: COCO-format JSON to train on.", fixed=False)
     val_captions: str = _setting("", "data", "folder: COCO-format JSON to validate on.", fixed=False)
-    skip_bad_images: bool = _setting(False, "data", "folder: leave out pictures that cannot be read.")
+    skip_bad_images: bool = _setting(False, "data", "Leave out pictures that cannot be read.", fixed=False)
     scenes_train: int = _setting(3000, "data", "scenes: number of training pictures.")
     scenes_val: int = _setting(500, "data", "scenes: number of validation pictures.")
     min_word_count: int = _setting(5, "data", "A word seen less often in training cannot be said.")
-    max_length: int = _setting(20, "data", "Most words of a caption, the end token counted (T).")
+    max_length: int = _setting(20, "data", "Most words of a caption, the end token counted (T).", least=2, most=1000)
     cache_dir: str = _setting(
         "",
         "data",
@@ -58,40 +69,48 @@ class Config:
         fixed=False,
     )
 
-    encoder: str = _setting("InceptionV3", "model", "Any network of keras.applications.", choices=encoder_names())
+    encoder: str = _setting("InceptionV3", "model", "A network of keras.applications, such as EfficientNetB0.")
     encoder_weights: str = _setting("imagenet", "model", "imagenet (downloaded), random, or a .weights.h5 file.")
-    image_size: int = _setting(0, "model", "Side in pixels that the encoder sees; 0: the network's own.")
-    units: int = _setting(512, "model", "LSTM units (H).")
-    embedding_size: int = _setting(512, "model", "Size of a word's embedding.")
-    baseline_units: int = _setting(512, "model", "Hidden units of the baseline MLP.")
-    dropout: float = _setting(0.3, "model", "On words read and hidden states, in mle only.")
+    image_size: int = _setting(
+        0, "model", "Side in pixels that the encoder sees; 0: the network's own.", least=0, most=4096
+    )
+    units: int = _setting(512, "model", "LSTM units (H).", most=2**16)
+    embedding_size: int = _setting(512, "model", "Size of a word's embedding.", most=2**16)
+    baseline_units: int = _setting(512, "model", "Hidden units of the baseline MLP.", most=2**16)
+    dropout: float = _setting(0.3, "model", "On words read and hidden states, in mle only.", least=0, most=0.99)
 
     stages: str = _setting("mle:20,baseline:1,pg:10", "training", "name:epochs in their order; fractions allowed.")
     learning_rate: str = _setting(
         "mle:1e-3,baseline:1e-3,pg:5e-5", "training", "Adam's, name:rate; the baseline keeps its own in pg."
     )
     decay: str = _setting("mle:0.85,baseline:1,pg:1", "training", "Learning rate's factor an epoch, name:factor.")
-    batch_size: int = _setting(64, "training", "mle: captions a step; baseline and pg: images a step (B).")
-    clip_norm: float = _setting(5.0, "training", "Global norm at which gradients are clipped; 0: never.")
-    patience: int = _setting(0, "training", "End mle or pg after so many validations without a new best; 0: never.")
-    warm_start: str = _setting("", "training", "Workdir whose best weights this run begins with.")
+    batch_size: int = _setting(64, "training", "mle: captions a step; baseline and pg: images a step (B).", most=2**20)
+    clip_norm: float = _setting(5.0, "training", "Global norm at which gradients are clipped; 0: never.", least=0)
+    patience: int = _setting(
+        0, "training", "End mle or pg after so many validations without a new best; 0: never.", least=0
+    )
+    warm_start: str = _setting("", "training", "Workdir whose last kept weights this run begins with.")
 
     reward: str = _setting("cider", "policy gradient", "What captions are trained on.", choices=REWARDS)
-    samples: int = _setting(1, "policy gradient", "Paths sampled an image (M).")
-    rollouts: int = _setting(3, "policy gradient", "Monte-Carlo rollouts from every prefix (K).")
+    samples: int = _setting(1, "policy gradient", "Paths sampled an image (M).", most=1000)
+    rollouts: int = _setting(3, "policy gradient", "Monte-Carlo rollouts from every prefix (K).", most=1000)
     end_token_in_reward: bool = _setting(
         True, "policy gradient", "The end counts as a word, or captions learn to end in 'with a'."
     )
 
-    evaluate_every: float = _setting(1.0, "evaluation", "Epochs between two validations.")
-    val_images: int = _setting(0, "evaluation", "Validation pictures used while training; 0: all.")
+    evaluate_every: float = _setting(1.0, "evaluation", "Epochs between two validations.", least=1e-3)
+    val_images: int = _setting(0, "evaluation", "Validation pictures used while training; 0: all.", least=0)
     best_metric: str = _setting("CIDEr", "evaluation", "Decides which weights are kept as best.", choices=METRICS)
     log_every: int = _setting(20, "evaluation", "Steps between two log lines.", fixed=False)
-    checkpoint_every: float = _setting(5.0, "evaluation", "Minutes between two checkpoints.", fixed=False)
+    checkpoint_every: float = _setting(5.0, "evaluation", "Minutes between two checkpoints.", fixed=False, least=0)
     export_dir: str = _setting("", "evaluation", "Where models are exported; by default <workdir>/export.", fixed=False)
 
     def __post_init__(self):
         _check(self)
+        # Imports TensorFlow, which takes seconds: a mistake in another flag is told without.
+        from models.encoder import default_image_size, encoder_names
+
+        _check_choice("encoder", self.encoder, encoder_names())
         if not self.image_size:
             object.__setattr__(self, "image_size", default_image_size(self.encoder))
 
@@ -124,6 +143,28 @@ class Config:
         return json.dumps({k: v for k, v in dataclasses.asdict(self).items() if k != "mode"}, indent=2) + "\n"
 
 
+def read_settings(path: pathlib.Path) -> dict[str, Any]:
+    """Returns the settings that `Config.to_json` wrote to a file.
+
+    Raises:
+      UserError: the file is no such JSON, or its settings are not those of this version.
+    """
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); put back the file, or name a new --workdir") from error
+    if not isinstance(saved, dict):
+        raise UserError(f"{path} holds no settings; put back the file, or name a new --workdir")
+    unknown = [name for name in saved if name not in fields()]
+    missing = [name for name, f in fields().items() if f.metadata["fixed"] and name not in saved]
+    if unknown or missing:
+        wrong = ["unknown: " + ", ".join(unknown)] * bool(unknown) + ["missing: " + ", ".join(missing)] * bool(missing)
+        raise UserError(
+            f"{path} was written by another version ({'; '.join(wrong)}); use that version, or name a new --workdir"
+        )
+    return {name: value for name, value in saved.items() if name != "mode"}
+
+
 def differences(saved: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Returns 'name: saved -> new' for every setting that differs."""
     names = [n for n in {**saved, **new} if saved.get(n) != new.get(n)]
@@ -131,23 +172,36 @@ def differences(saved: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def fields() -> dict[str, dataclasses.Field]:
-    """Returns the settings by name; the metadata hold group, help, fixed and choices."""
+    """Returns the settings by name; the metadata hold group, help, fixed, choices, least and most."""
     return {f.name: f for f in dataclasses.fields(Config)}
+
+
+def allowed(name: str) -> str:
+    """Returns in words what a setting may be."""
+    default, metadata = fields()[name].default, fields()[name].metadata
+    if isinstance(default, bool):
+        return "true or false"
+    if isinstance(default, str):
+        return ", ".join(metadata["choices"]) or "text"
+    kind = "a whole number" if isinstance(default, int) else "a number"
+    return f"{kind} from {metadata['least']} to {metadata['most']}"
 
 
 def _pairs(field: str, text: str) -> list[tuple[str, float]]:
     """'mle:20,pg:1.5' -> [('mle', 20.0), ('pg', 1.5)]."""
     pairs = []
+    most = 1e6 if field == "stages" else 1.0
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, _, number = part.partition(":")
-        if name not in STAGES:
-            raise UserError(f"--{field}: unknown stage {name!r}; allowed: {', '.join(STAGES)}")
         try:
             value = float(number)
         except ValueError:
-            raise UserError(f"--{field}: {part!r} is not name:number, for example mle:20") from None
-        if not 0 < value < 1e9:
-            raise UserError(f"--{field}: {part!r} must be above 0")
+            raise UserError(f"--{field}: {part!r} is not name:number; for example {fields()[field].default}") from None
+        _check_choice(field, name, STAGES)
+        if not 0 < value <= most:
+            raise UserError(f"--{field}: {part!r} is out of range; allowed: above 0, at most {most:g}")
+        if field != "stages" and name in dict(pairs):
+            raise UserError(f"--{field}: {name} comes twice ({text}); give it once")
         pairs.append((name, value))
     return pairs
 
@@ -155,29 +209,40 @@ def _pairs(field: str, text: str) -> list[tuple[str, float]]:
 def _check(config: Config) -> None:
     """Refuses what no data is needed to refuse."""
     for name, field in fields().items():
-        value, choices = getattr(config, name), field.metadata["choices"]
-        if choices and value not in choices:
-            close = difflib.get_close_matches(str(value), choices, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise UserError(f"--{name}: unknown {value!r}{hint}; allowed: {', '.join(choices)}")
-        if isinstance(field.default, (int, float)) and not isinstance(field.default, bool):
-            _check_number(name, value)
+        value = getattr(config, name)
+        if isinstance(field.default, str) and field.metadata["choices"]:
+            _check_choice(name, value, field.metadata["choices"])
+        elif not _possible(value, field):
+            raise UserError(f"--{name}={value} is not possible; allowed: {allowed(name)}")
     for field in ("stages", "learning_rate", "decay"):
         _pairs(field, getattr(config, field))
     if not config.parsed_stages():
         raise UserError("--stages is empty; for example --stages=mle:20,baseline:1,pg:10")
-    needed = [n for n in ("images", "train_captions", "val_captions") if not getattr(config, n)]
-    if config.dataset == "folder" and config.mode in ("prepare", "train") and needed:
-        raise UserError(f"--dataset=folder needs {', '.join('--' + n for n in needed)}")
+    if config.mode in ("prepare", "train"):
+        _check_data_flags(config)
     if config.mode == "caption" and not config.images:
         raise UserError("--mode=caption needs --images: picture files or folders, separated by commas")
 
 
-def _check_number(name: str, value: float) -> None:
-    least, allowed = (1, "at least 1") if isinstance(value, int) else (1e-12, "above 0")
-    if name in MAY_BE_ZERO:
-        least, allowed = 0, "0 or more"
-    if not least <= value < 2**31:
-        raise UserError(f"--{name}={value:g} is out of range; it must be {allowed}")
-    if name == "dropout" and value >= 1:
-        raise UserError(f"--dropout={value:g} would drop everything; allowed: 0 to below 1")
+def _possible(value: Any, field: dataclasses.Field) -> bool:
+    kinds = (int, float) if isinstance(field.default, float) else (type(field.default),)
+    if type(value) not in kinds:
+        return False
+    return isinstance(value, (bool, str)) or field.metadata["least"] <= value <= field.metadata["most"]
+
+
+def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    if value not in choices:
+        folded = {choice.lower(): choice for choice in choices}
+        close = difflib.get_close_matches(str(value).lower(), folded, n=1)
+        hint = f" (did you mean {folded[close[0]]}?)" if close else ""
+        raise UserError(f"--{name}: unknown {value!r}{hint}; allowed: {', '.join(choices)}")
+
+
+def _check_data_flags(config: Config) -> None:
+    captions = [n for n in ("train_captions", "val_captions") if getattr(config, n)]
+    if config.dataset == "scenes" and captions:
+        raise UserError(f"--dataset=scenes does not read --{captions[0]}; add --dataset=folder, or leave it out")
+    needed = [n for n in ("images", "train_captions", "val_captions") if not getattr(config, n)]
+    if config.dataset == "folder" and needed:
+        raise UserError(f"--dataset=folder needs {', '.join('--' + n for n in needed)}; --help says what they are")

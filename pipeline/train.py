@@ -66,15 +66,17 @@ def train(
         begin()
     else:
         print(f"going on from {newest}")
+        weights = tf.train.Checkpoint(captioner=models.captioner, baseline=models.baseline)
+        weights.restore(newest).assert_existing_objects_matched().expect_partial()
     labels = stage_labels(config)
     with _stop_asked() as stopping:
         while progress.stage < len(labels):
             stage = build_stage(config, progress.stage, models.captioner, models.baseline, arrays, reward)
             saver = _Saver(workdir, labels[progress.stage], models, stage, progress)
-            if newest is not None:
-                saver.restore(newest, with_optimizers=progress.step > 0)
+            if progress.step > 0:
+                saver.restore(newest)
             _run_stage(config, stage, saver, progress, validate, board, stopping)
-            newest = saver.finish(stage)
+            saver.finish(stage)
     return progress
 
 
@@ -90,12 +92,9 @@ class _Saver:
         kept = tf.train.Checkpoint(**self._weights)
         self._kept = tf.train.CheckpointManager(kept, str(workdir / "kept" / label), max_to_keep=1)
 
-    def restore(self, path: str, with_optimizers: bool) -> None:
-        if with_optimizers:
-            self._run.restore(path).assert_consumed()
-        else:
-            status = tf.train.Checkpoint(**self._weights).restore(path)
-            status.assert_existing_objects_matched().expect_partial()
+    def restore(self, path: str) -> None:
+        """Goes on within the stage: weights, optimizers, all."""
+        self._run.restore(path).assert_consumed()
 
     def save(self) -> str:
         """Writes a checkpoint; returns its path."""
@@ -106,7 +105,7 @@ class _Saver:
         """Keeps the weights as they are for whoever comes after this stage."""
         self._kept.save(checkpoint_number=self._progress.step)
 
-    def finish(self, stage: BuiltStage) -> str:
+    def finish(self, stage: BuiltStage) -> None:
         """Hands on the kept weights: they are what the next stage, and every user of the run, begins with."""
         tf.train.Checkpoint(**self._weights).restore(self._kept.latest_checkpoint).expect_partial()
         done = self._progress
@@ -120,7 +119,7 @@ class _Saver:
             }
         )
         done.next_stage()
-        return self.save()
+        self.save()
 
 
 def _run_stage(

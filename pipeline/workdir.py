@@ -3,17 +3,19 @@
 import contextlib
 import dataclasses
 import fcntl
-import json
+import hashlib
+import os
 import pathlib
 import shutil
 from collections.abc import Iterator
+from typing import IO
 
 import keras
 import tensorflow as tf
 
 from models.baseline import Baseline
 from models.captioner import Captioner
-from pipeline.config import Config, differences
+from pipeline.config import Config, differences, read_settings
 from pipeline.errors import UserError
 from pipeline.features import load_encoder
 from pipeline.files import write_text, written_aside
@@ -24,44 +26,58 @@ LEAST_FREE = 300 * 2**20  # bytes; checkpoints of the default model with their o
 
 @contextlib.contextmanager
 def open_workdir(config: Config) -> Iterator[None]:
-    """Makes the workdir if it is new, refuses one of other settings, and holds it alone while the block runs."""
+    """Makes the workdir if it is new, refuses what cannot end well, and holds it alone while the block runs.
+
+    Raises:
+      UserError: a folder that cannot be written, a full disk, another process at work, other settings than before,
+        nothing trained where the mode needs it, a warm start that does not fit.
+    """
     workdir = config.workdir_path()
-    if workdir.exists() and not workdir.is_dir():
-        raise UserError(f"--workdir={workdir} is a file; name a folder")
-    workdir.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(workdir).free
-    if free < LEAST_FREE:
-        raise UserError(f"only {free >> 20} MiB are free at {workdir}; at least {LEAST_FREE >> 20} MiB are needed")
-    with open(workdir / ".lock", "w") as lock:
+    least_free = LEAST_FREE if config.mode in ("prepare", "train", "export") else 0
+    for flag, folder in (
+        ("workdir", workdir),
+        ("cache_dir", config.cache_path()),
+        ("export_dir", config.export_path()),
+    ):
+        _check_folder(flag, folder, least_free)
+    with _lock_file(workdir) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"another process works in {workdir}; wait for it, or name another --workdir") from error
-        _check_settings(config, workdir / "config.json")
+        _check_settings(config)
+        if config.mode in ("evaluate", "export"):
+            last_kept(config)
+        if config.warm_start and config.mode == "train" and not _checkpoint(workdir):
+            _warm_start(config)
         yield
 
 
 def keep_identity(config: Config, name: str, text: str) -> None:
-    """Writes `<workdir>/<name>`, or refuses if it is there with other contents: the data of a run may not change."""
+    """Writes `<workdir>/<name>`, or refuses if a run began with other contents: its data may not change."""
     path = config.workdir_path() / name
-    if path.exists() and path.read_text(encoding="utf-8") != text:
+    same = path.exists() and path.read_text(encoding="utf-8") == text
+    if path.exists() and not same and _begun(config):
         raise UserError(
-            f"{config.workdir} was made from other data ({name} differs); name a new --workdir, or put the data back"
+            f"{config.workdir} was made from other data ({name} differs); put the data back, or name a new --workdir"
         )
-    if not path.exists():
+    if not same:
         write_text(path, text)
 
 
 def keep_encoder(config: Config, encoder: keras.Model) -> None:
     """Stores the encoder's weights, so that the workdir is all that captioning and export need."""
-    path = _encoder_path(config)
-    if not path.exists():
-        with written_aside(path) as aside:
+    digest = hashlib.sha256(b"".join(weight.tobytes() for weight in encoder.get_weights())).hexdigest()
+    keep_identity(config, "encoder.txt", digest + "\n")
+    if not _begun(config):
+        with written_aside(_encoder_path(config)) as aside:
             encoder.layers[-1].save_weights(aside)
 
 
 def kept_encoder(config: Config) -> keras.Model:
     """Returns the encoder with the weights that `keep_encoder` stored."""
+    if not _begun(config):
+        raise UserError(f"{config.workdir} has trained nothing yet; go on with --mode=train first")
     return load_encoder(dataclasses.replace(config, encoder_weights=str(_encoder_path(config))))
 
 
@@ -93,7 +109,7 @@ def last_kept(config: Config) -> str:
     """Returns the label of the last stage that handed on its weights."""
     labels = [label for label in stage_labels(config) if kept_weights(config.workdir_path(), label)]
     if not labels:
-        raise UserError(f"{config.workdir} has kept no weights yet; go on training first")
+        raise UserError(f"{config.workdir} has kept no weights yet; go on with --mode=train first")
     return labels[-1]
 
 
@@ -111,27 +127,75 @@ def load_kept(workdir: pathlib.Path, label: str, captioner: Captioner, baseline:
 
 def load_warm_start(config: Config, vocabulary: Vocabulary, captioner: Captioner, baseline: Baseline) -> None:
     """Gives the models the weights of the last finished stage of another run with the same vocabulary."""
-    other = pathlib.Path(config.warm_start)
-    if not (other / "config.json").is_file():
-        raise UserError(f"--warm_start={other} holds no run (no config.json)")
-    if load_vocabulary(other / "vocabulary.json") != vocabulary:
-        raise UserError(f"--warm_start={other} has another vocabulary; train both on the same captions")
-    saved = json.loads((other / "config.json").read_text(encoding="utf-8"))
-    load_kept(other, last_kept(Config(**saved | {"workdir": str(other)})), captioner, baseline)
+    saved = _warm_start(config)
+    if kept_vocabulary(saved) != vocabulary:
+        raise UserError(f"--warm_start={saved.workdir} has another vocabulary; train both on the same captions")
+    load_kept(saved.workdir_path(), last_kept(saved), captioner, baseline)
 
 
 def _encoder_path(config: Config) -> pathlib.Path:
     return config.workdir_path() / "encoder.weights.h5"
 
 
-def _check_settings(config: Config, path: pathlib.Path) -> None:
-    if path.exists():
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        wrong = differences({k: v for k, v in saved.items() if k in config.fixed()}, config.fixed())
+def _begun(config: Config) -> bool:
+    """Whether the data are prepared; a start that failed before binds to nothing."""
+    return _encoder_path(config).exists()
+
+
+def _checkpoint(workdir: pathlib.Path) -> str | None:
+    return tf.train.latest_checkpoint(str(workdir / "checkpoints"))
+
+
+def _check_folder(flag: str, folder: pathlib.Path, least_free: int) -> None:
+    """Refuses a folder that could not be made or written to, or whose disk is full; makes nothing."""
+    there = folder
+    while not os.path.lexists(there):
+        there = there.parent
+    if not there.is_dir():
+        raise UserError(f"--{flag}={folder}: {there} is no folder; name another")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"--{flag}={folder}: {there} may not be written to; change that, or name another folder")
+    free = shutil.disk_usage(there).free
+    if free < least_free:
+        raise UserError(
+            f"--{flag}={folder}: {free >> 20} MiB are free there, at least {least_free >> 20} MiB are needed; "
+            "make room, or name another folder"
+        )
+
+
+def _lock_file(workdir: pathlib.Path) -> IO:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        return open(workdir / ".lock", "w")
+    except OSError as error:
+        raise UserError(f"--workdir={workdir} cannot be used ({error.strerror}); name another folder") from error
+
+
+def _check_settings(config: Config) -> None:
+    path = config.workdir_path() / "config.json"
+    if path.exists() and _begun(config):
+        saved = read_settings(path)
+        wrong = differences({name: saved[name] for name in config.fixed()}, config.fixed())
         if wrong:
             raise UserError(
                 f"{config.workdir} was made with other settings ({'; '.join(wrong)}); "
                 "use those, or name a new --workdir"
             )
-    else:
+    elif config.mode in ("prepare", "train"):
         write_text(path, config.to_json())
+
+
+def _warm_start(config: Config) -> Config:
+    """The settings of the run to begin with, refused where its weights cannot serve this one."""
+    other = pathlib.Path(config.warm_start)
+    if not (other / "config.json").is_file():
+        raise UserError(f"--warm_start={other} holds no run (no config.json); name the workdir of a trained one")
+    if other.resolve() == config.workdir_path().resolve():
+        raise UserError(f"--warm_start={other} is the --workdir itself; name another run, or leave it out")
+    saved = Config(**read_settings(other / "config.json") | {"workdir": str(other)})
+    sizes = ("encoder", "units", "embedding_size", "baseline_units")
+    wrong = differences({n: getattr(saved, n) for n in sizes}, {n: getattr(config, n) for n in sizes})
+    if wrong:
+        raise UserError(f"--warm_start={other} holds another model ({'; '.join(wrong)}); use the same model flags")
+    last_kept(saved)
+    return saved

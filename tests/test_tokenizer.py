@@ -33,9 +33,7 @@ def test_agrees_with_the_java_tool(caption: str, expected: list[str]) -> None:
 
 def test_white_space_of_any_kind_separates_words() -> None:
     for space in [*WHITE_SPACE, "\r\n", "\x00"]:
-        assert tokenize(f"{space}A dog{space}runs.{space}Fast{space}") == ["a", "dog", "runs", "fast"], ascii(
-            space
-        )
+        assert tokenize(f"{space}A dog{space}runs.{space}Fast{space}") == ["a", "dog", "runs", "fast"], ascii(space)
 
 
 def test_a_broken_line_reads_like_a_blank() -> None:
@@ -44,9 +42,7 @@ def test_a_broken_line_reads_like_a_blank() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "caption", ["", " ", "\n\r\t\u2028\x00", "...", "\ud83d", "\ud800\udc00\udfff", "\U0001f600"]
-)
+@pytest.mark.parametrize("caption", ["", " ", "\n\r\t\u2028\x00", "...", "\ud83d", "\ud800\udc00\udfff", "\U0001f600"])
 def test_a_caption_without_words_has_no_tokens(caption: str) -> None:
     assert tokenize(caption) == []
 

@@ -1,12 +1,15 @@
 """Your own pictures: COCO-format JSON and a folder of images, checked, then stored as a TFDS data set."""
 
+import collections
 import concurrent.futures
 import dataclasses
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +19,9 @@ from tqdm import tqdm
 from models.encoder import decode_image
 from pipeline.datasets.records import feature_spec
 from pipeline.errors import UserError
+
+SHOWN = 3  # of many wrong things
+NEEDED = '{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,18 +37,29 @@ def read_captions(path: str, images: str) -> list[Entry]:
     """Returns the pictures of a COCO-format JSON file, ordered by id; their files lie in the folder `images`.
 
     Raises:
-      UserError: no JSON, keys missing, pictures that are not there, empty captions, pictures without captions.
+      UserError: no JSON, wrong keys or types, ids that come twice, files that are not there, captions without words,
+        pictures without captions.
     """
     if not os.path.isdir(images):
         raise UserError(f"--images={images} is no folder; give the folder that holds the pictures")
-    names, captions = _read_json(path)
-    empty = [i for i, texts in captions.items() if not all(t.strip() for t in texts)]
-    _refuse(path, "pictures with an empty caption", empty, "mend or remove those annotations")
-    _refuse(path, "pictures without a caption", sorted(names.keys() - captions.keys()), "remove those images")
-    _refuse(path, "annotations of unknown image ids", sorted(captions.keys() - names.keys()), "add those images")
-    present = {os.path.normpath(p) for p in _files(images)}
-    missing = [name for name in names.values() if os.path.normpath(name) not in present]
-    _refuse(path, f"pictures that are not in {images}", missing, "check --images")
+    content = _read_json(path)
+    rows = _rows(path, content, "images", {"id": int, "file_name": str})
+    if not rows:
+        raise UserError(f"{path} lists no images; at least one is needed")
+    names = dict(rows)
+    counts = collections.Counter(i for i, _ in rows)
+    _refuse(path, "image ids come twice", [i for i, n in counts.items() if n > 1], "give each image its own id")
+    captions: dict[int, list[str]] = {}
+    for i, caption in _rows(path, content, "annotations", {"image_id": int, "caption": str}):
+        captions.setdefault(i, []).append(caption)
+    empty = [i for i, texts in captions.items() if not all(any(c.isalnum() for c in t) for t in texts)]
+    _refuse(path, "images have a caption without words", empty, "mend or remove those annotations")
+    _refuse(path, "images have no caption", sorted(names.keys() - captions.keys()), "remove those images")
+    _refuse(path, "annotated image ids are not in 'images'", sorted(captions.keys() - names.keys()), "add those images")
+    outside = [n for n in names.values() if os.path.isabs(n) or ".." in pathlib.PurePath(n).parts]
+    _refuse(path, f"file names lead out of --images={images}", outside, "give paths below that folder")
+    missing = [n for n in names.values() if not os.path.isfile(os.path.join(images, n))]
+    _refuse(path, f"pictures are not in --images={images}", missing, "put them there, or name another folder")
     return [Entry(i, names[i], tuple(captions[i])) for i in sorted(names)]
 
 
@@ -56,20 +73,36 @@ def fingerprint(splits: dict[str, list[Entry]], images: str) -> str:
     return digest.hexdigest()[:12]
 
 
-def unreadable(entries: Iterable[Entry], images: str) -> list[Entry]:
-    """Returns those entries whose file TensorFlow cannot decode; every picture is decoded once, with a bar."""
-    entries = list(entries)
+def readable_files(files: Sequence[pathlib.Path], skip_bad_images: bool) -> list[pathlib.Path]:
+    """Returns the files that TensorFlow can decode; each is decoded once, with a bar if they are many.
 
-    def fails(entry: Entry) -> bool:
-        data = pathlib.Path(images, entry.file_name).read_bytes()
+    Raises:
+      UserError: some cannot be decoded, unless `skip_bad_images`; none can.
+    """
+
+    def decodes(file: pathlib.Path) -> bool:
         try:
-            return 0 in decode_image(tf.constant(data)).shape
+            return 0 not in decode_image(tf.constant(file.read_bytes())).shape
         except tf.errors.InvalidArgumentError:
-            return True
+            return False
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = tqdm(pool.map(fails, entries, chunksize=64), "checking", len(entries), unit="image", disable=None)
-        return [entry for entry, bad in zip(entries, results, strict=True) if bad]
+        bar = tqdm(total=len(files), desc="checking", unit="image", disable=None if len(files) > 100 else True)
+        good = []
+        for file, fine in zip(files, pool.map(decodes, files), strict=True):
+            good += [file] * fine
+            bar.update()
+        bar.close()
+    bad = sorted(set(files) - set(good))
+    if bad and not (skip_bad_images and good):
+        remedy = "replace them" if skip_bad_images else "replace them, or leave them out with --skip_bad_images"
+        raise UserError(
+            f"{len(bad)} of {len(files)} files are no whole pictures ({_first(bad)}); "
+            f"JPEG, PNG, BMP and GIF can be read; {remedy}"
+        )
+    if bad:
+        print(f"leaving out {len(bad)} of {len(files)} pictures, which are not whole: {_first(bad)}", file=sys.stderr)
+    return good
 
 
 class Folder(tfds.core.GeneratorBasedBuilder):
@@ -101,43 +134,49 @@ class Folder(tfds.core.GeneratorBasedBuilder):
             )
 
 
-def _read_json(path: str) -> tuple[dict[int, str], dict[int, list[str]]]:
-    """Returns file name by image id, and captions by image id."""
+def _read_json(path: str) -> dict[str, Any]:
     try:
-        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); a COCO captions file is needed") from error
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); a COCO captions file is needed") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a COCO captions file; needed: {NEEDED}")
+    return content
+
+
+def _rows(path: str, content: dict[str, Any], name: str, columns: dict[str, type]) -> list[tuple]:
+    """The values of `columns` in every entry of the list `content[name]`."""
+    entries = content.get(name)
+    if not isinstance(entries, list):
+        raise UserError(f"{path} has no list {name!r}, so it is no COCO captions file; needed: {NEEDED}")
+    for i, entry in enumerate(entries):
+        for column, kind in columns.items():
+            value = entry.get(column) if isinstance(entry, dict) else None
+            if type(value) is not kind or not (_is_id(value) if kind is int else _is_text(value)):
+                wanted = "a whole number from 0 to 2**63 - 1" if kind is int else "text of whole Unicode characters"
+                found = ascii(value)[:60] if isinstance(entry, dict) and column in entry else "missing"
+                raise UserError(f"{path}: {column!r} of {name}[{i}] is {found}; needed: {wanted}")
+    return [tuple(entry[column] for column in columns) for entry in entries]
+
+
+def _is_id(value: int) -> bool:
+    return 0 <= value < 2**63
+
+
+def _is_text(value: str) -> bool:
     try:
-        pairs = [(int(image["id"]), str(image["file_name"])) for image in content["images"]]
-        captions: dict[int, list[str]] = {}
-        for annotation in content["annotations"]:
-            captions.setdefault(int(annotation["image_id"]), []).append(_text(annotation["caption"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} is no COCO captions file ({type(error).__name__}: {error}); needed: "
-            '{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}'
-        ) from error
-    names = dict(pairs)
-    if not names:
-        raise UserError(f"{path} lists no images; at least one is needed")
-    if len(names) < len(pairs):
-        raise UserError(f"{path} lists {len(pairs) - len(names)} image ids twice; ids must be unique")
-    return names, captions
-
-
-def _text(caption: object) -> str:
-    if not isinstance(caption, str):
-        raise TypeError(f"caption {caption!r} is not a string")
-    return caption
-
-
-def _files(folder: str) -> Iterator[str]:
-    for root, _, names in os.walk(folder, followlinks=True):
-        for name in names:
-            yield os.path.relpath(os.path.join(root, name), folder)
+        value.encode()
+    except UnicodeEncodeError:  # a half of a surrogate pair, which JSON can spell
+        return False
+    return True
 
 
 def _refuse(path: str, what: str, which: list, remedy: str) -> None:
     if which:
-        first = ", ".join(str(w) for w in which[:3]) + (", ..." if len(which) > 3 else "")
-        raise UserError(f"{path}: {len(which)} {what} ({first}); {remedy}")
+        raise UserError(f"{path}: {len(which)} {what} ({_first(which)}); {remedy}")
+
+
+def _first(which: Sequence) -> str:
+    return ", ".join(str(w) for w in which[:SHOWN]) + (", ..." if len(which) > SHOWN else "")

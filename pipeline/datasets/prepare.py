@@ -12,7 +12,6 @@ import tensorflow_datasets as tfds
 from pipeline.config import Config
 from pipeline.datasets import folder
 from pipeline.datasets.scenes import Scenes
-from pipeline.errors import UserError
 
 SCENES_SIZE = 64  # pixels; what the quickstart's encoder sees
 SCENES_SEED = 0  # runs with different --seed share their pictures, so that they can be compared
@@ -58,9 +57,11 @@ def prepare_data(config: Config) -> Data:
     }
     name = f"folder-{folder.fingerprint(splits, config.images)}" + "-skip" * config.skip_bad_images
     root = config.cache_path() / "data" / name
-    if not root.exists():
-        splits = {k: _readable(v, config.images, config.skip_bad_images) for k, v in splits.items()}
-    return _made(folder.Folder(splits=splits, images=config.images, data_dir=root), name)
+    builder = folder.Folder(splits=splits, images=config.images, data_dir=root)
+    if not builder.is_prepared():
+        splits = {split: _readable(entries, config) for split, entries in splits.items()}
+        builder = folder.Folder(splits=splits, images=config.images, data_dir=root)
+    return _made(builder, name)
 
 
 def read_captions(data: Data, split: str) -> Captions:
@@ -100,18 +101,7 @@ def _made(builder: tfds.core.DatasetBuilder, fingerprint: str) -> Data:
     return Data(tfds.builder_from_directory(builder.data_dir), fingerprint)
 
 
-def _readable(entries: list[folder.Entry], images: str, skip_bad_images: bool) -> list[folder.Entry]:
-    bad = folder.unreadable(entries, images)
-    if not bad:
-        return entries
-    first = ", ".join(e.file_name for e in bad[:3]) + (", ..." if len(bad) > 3 else "")
-    if not skip_bad_images:
-        raise UserError(
-            f"{len(bad)} files in {images} are no whole pictures ({first}); "
-            "replace them, or leave them out with --skip_bad_images"
-        )
-    print(f"leaving out {len(bad)} unreadable pictures: {first}")
-    kept = [e for e in entries if e not in set(bad)]
-    if not kept:
-        raise UserError(f"no readable picture is left in {images}; JPEG, PNG, BMP and GIF can be read")
-    return kept
+def _readable(entries: list[folder.Entry], config: Config) -> list[folder.Entry]:
+    files = [pathlib.Path(config.images, e.file_name) for e in entries]
+    good = set(folder.readable_files(files, config.skip_bad_images))
+    return [entry for entry, file in zip(entries, files, strict=True) if file in good]

@@ -1,0 +1,146 @@
+"""The exported thing is tested as exported: reloaded, compared, with other batch sizes and pictures."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.python.saved_model.loader_impl import parse_saved_model
+
+from export.saved_model import CHECK, CheckFailed, export, versions
+from models import decoding
+from models.captioner import END, SPECIAL_TOKENS, Captioner
+from models.encoder import build_encoder, decode_image, resize_image
+
+SIDE, T = 32, 5
+WORDS = (*SPECIAL_TOKENS, "ein", "rød", "二", "dog", "cat")
+
+
+def picture(seed, height=40, width=50, encode=tf.io.encode_jpeg):
+    image = np.random.default_rng(seed).integers(0, 255, (height // 8, width // 8, 3))
+    return encode(tf.constant(np.repeat(np.repeat(image, 8, 0), 8, 1), tf.uint8)).numpy()
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """(encoder, captioner) with weights wild enough for pictures to get different captions."""
+    encoder = build_encoder("MobileNetV2", "random", SIDE)
+    keras.utils.set_random_seed(1)
+    captioner = Captioner(len(WORDS), encoder.output_shape[1], units=6, embedding_size=5, dropout=0.0)
+    features = encoder(np.stack([resize_image(decode_image(picture(i)), SIDE) for i in range(8)]))
+    captioner.adapt(features.numpy())
+    rng = np.random.default_rng(4)
+    for weight in captioner.trainable_variables:
+        weight.assign(rng.normal(0, 2, weight.shape))
+    captioner.words.bias.assign([0, 0, -3, 0, 0, 0, 0, 0, 0])  # or they would say nothing
+    return encoder, captioner
+
+
+@pytest.fixture(scope="module")
+def exported(parts, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    return export(*parts, WORDS, T, folder, [picture(0), picture(1)])
+
+
+def test_reloaded_says_what_memory_says(parts, exported):
+    encoder, captioner = parts
+    pictures = [picture(i) for i in range(5)] + [picture(5, 96, 40, tf.io.encode_png)]
+    pixels = np.stack([resize_image(decode_image(p), SIDE) for p in pictures])
+    words, log_prob = decoding.greedy(captioner.step, captioner.start(encoder(pixels)), T)
+    expected = [" ".join(WORDS[w] for w in row if w not in (0, END)) for row in words.numpy()]
+    assert len(set(expected)) > 1 and any(w in " ".join(expected) for w in ("rød", "二"))
+    serve = tf.saved_model.load(str(exported)).signatures["serving_default"]
+    for batch in (pictures, pictures[:1], pictures[2:5]):
+        said = serve(image_bytes=tf.constant(batch))
+        at = pictures.index(batch[0])
+        assert [c.decode() for c in said["caption"].numpy()] == expected[at : at + len(batch)]
+        np.testing.assert_allclose(said["log_prob"], log_prob[at : at + len(batch)], atol=2e-3)
+
+
+def test_signature_is_what_a_server_expects(exported):
+    signature = tf.saved_model.load(str(exported)).signatures["serving_default"]
+    (name, spec), *more = signature.structured_input_signature[1].items()
+    assert (name, spec.dtype, spec.shape.as_list(), more) == ("image_bytes", tf.string, [None], [])
+    outputs = {k: (v.dtype, v.shape.as_list()) for k, v in signature.structured_outputs.items()}
+    assert outputs == {"caption": (tf.string, [None]), "log_prob": (tf.float32, [None])}
+
+
+def test_graph_holds_no_python_and_no_custom_operation(exported):
+    """What a model server cannot run: a call back into this process."""
+    model = parse_saved_model(str(exported))
+    nodes = [n.op for m in model.meta_graphs for f in m.graph_def.library.function for n in f.node_def]
+    nodes += [n.op for m in model.meta_graphs for n in m.graph_def.node]
+    assert "DecodeImage" in nodes or "DecodeJpeg" in nodes
+    assert not {n for n in nodes if "PyFunc" in n}
+    assert all(tf.raw_ops.__dict__.get(op) for op in set(nodes))
+
+
+def test_loads_in_a_session_of_the_first_version(exported):
+    """Model servers load by this path."""
+    pictures = [picture(0), picture(1)]
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        meta = tf.compat.v1.saved_model.load(session, ["serve"], str(exported))
+        signature = meta.signature_def["serving_default"]
+        feed = {signature.inputs["image_bytes"].name: pictures}
+        captions = session.run(signature.outputs["caption"].name, feed)
+    serve = tf.saved_model.load(str(exported)).signatures["serving_default"]
+    assert list(captions) == list(serve(image_bytes=tf.constant(pictures))["caption"].numpy())
+
+
+def test_a_fresh_process_needs_tensorflow_alone(exported, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").write_bytes(picture(3))
+    code = f"import sys; sys.argv = ['check', {str(exported)!r}, 'in', 'out.json']; import runpy\n"
+    code += f"runpy.run_path({str(CHECK)!r}, run_name='__main__')\n"
+    code += "assert not [m for m in sys.modules if m.split('.')[0] in ('models', 'pipeline', 'export')]\n"
+    subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, check=True, capture_output=True)
+    assert len(json.loads((tmp_path / "out.json").read_text())["caption"]) == 1
+
+
+def test_versions_count_up_and_nothing_half_written_stays(parts, exported, monkeypatch):
+    folder = exported.parent
+    assert exported.name == "1"
+    second = export(*parts, WORDS, T, folder, [picture(0)])
+    assert [v.name for v in versions(folder)] == ["1", "2"] and second.name == "2"
+    # A model whose words are shuffled while it is written: the fresh process says other things than memory.
+    save = tf.saved_model.save
+
+    def spoil(server, *args, **kwargs):
+        server.words.assign(server.words.value()[::-1])
+        save(server, *args, **kwargs)
+        server.words.assign(server.words.value()[::-1])
+
+    monkeypatch.setattr(tf.saved_model, "save", spoil)
+    with pytest.raises(CheckFailed, match="the one in memory"):
+        export(*parts, WORDS, T, folder, [picture(0)])
+    assert sorted(p.name for p in folder.iterdir()) == ["1", "2"]
+
+
+def test_a_file_in_the_way_is_refused(parts, tmp_path):
+    (tmp_path / "export").write_text("not a folder")
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        export(*parts, WORDS, T, tmp_path / "export", [picture(0)])
+
+
+def test_preprocessing_is_the_networks_own():
+    """InceptionV3 and MobileNetV2 take x / 127.5 - 1; a wrong range would only show as bad captions."""
+    encoder = build_encoder("MobileNetV2", "random", SIDE)
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, SIDE, SIDE, 3)).astype(np.float32)
+    inner = encoder.layers[-1]
+    np.testing.assert_allclose(encoder(pixels), inner(pixels / 127.5 - 1, training=False), atol=1e-5)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    encoder = build_encoder("MobileNetV2", "random", SIDE)
+    path = str(tmp_path / "mobile.weights.h5")
+    encoder.layers[-1].save_weights(path)
+    again = build_encoder("MobileNetV2", path, SIDE, seed=9)
+    for a, b in zip(encoder.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError):
+        build_encoder("DenseNet121", path, SIDE)
+    with pytest.raises(ValueError, match="unknown encoder 'Mobile'; allowed: ConvNeXt"):
+        build_encoder("Mobile", "random", SIDE)
