@@ -47,6 +47,16 @@ class Captioner(keras.Model):
         deviation = features.std(axis=0, dtype=np.float64)
         self.feature_deviation.assign(np.where(deviation > 0, deviation, 1.0))
 
+    def blur(self, features: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
+        """Returns features `[B, F]` of which a share `rate` is set to the training mean, the others spread to make up.
+
+        Whoever samples and learns from one blurred picture stays on one policy, unlike with dropout inside the
+        decoder: the picture is another, the words' distribution given it is the same in both.
+        """
+        if rate == 0:
+            return features
+        return self.feature_mean + tf.nn.experimental.stateless_dropout(features - self.feature_mean, rate, seed)
+
     def start(self, features: tf.Tensor) -> State:
         """Returns the decoder's start for features `[B, F]`: hidden and cell state, `[B, H]` each."""
         cell = self.image((features - self.feature_mean) / self.feature_deviation)

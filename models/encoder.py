@@ -17,7 +17,11 @@ def default_image_size(name: str) -> int:
 
 
 def decode_image(image_bytes: tf.Tensor) -> tf.Tensor:
-    """Returns one JPEG, PNG, BMP or GIF (first frame) as uint8 `[height, width, 3]`; an error of TensorFlow if it is none."""
+    """Returns one JPEG, PNG, BMP or GIF (first frame) as uint8 `[height, width, 3]`.
+
+    Raises:
+      tf.errors.InvalidArgumentError: the bytes are none of these, or are cut off.
+    """
     return tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
 
 

@@ -77,6 +77,9 @@ class Config:
     units: int = _setting(512, "model", "LSTM units (H).", most=2**16)
     embedding_size: int = _setting(512, "model", "Size of a word's embedding.", most=2**16)
     baseline_units: int = _setting(512, "model", "Hidden units of the baseline MLP.", most=2**16)
+    feature_dropout: float = _setting(
+        0.0, "model", "Of the picture's features in training, all stages alike.", least=0, most=0.99
+    )
     dropout: float = _setting(0.3, "model", "On words read and hidden states, in mle only.", least=0, most=0.99)
 
     stages: str = _setting("mle:20,baseline:1,pg:10", "training", "name:epochs in their order; fractions allowed.")
@@ -160,7 +163,7 @@ def read_settings(path: pathlib.Path) -> dict[str, Any]:
     if unknown or missing:
         wrong = ["unknown: " + ", ".join(unknown)] * bool(unknown) + ["missing: " + ", ".join(missing)] * bool(missing)
         raise UserError(
-            f"{path} was written by another version ({'; '.join(wrong)}); use that version, or name a new --workdir"
+            f"{path} was written by another version ({'; '.join(wrong)}); use that version, mend the file, or name a new --workdir"
         )
     return {name: value for name, value in saved.items() if name != "mode"}
 

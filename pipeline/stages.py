@@ -55,7 +55,10 @@ def build_stage(
     optimizer = _optimizer(config, name, size, captioner)
     baseline_optimizer = _optimizer(config, "baseline", size, baseline)
     if learns_words:
-        step, optimizers = likelihood_step(captioner, optimizer), {"optimizer": optimizer}
+        step, optimizers = (
+            likelihood_step(captioner, optimizer, feature_dropout=config.feature_dropout),
+            {"optimizer": optimizer},
+        )
     else:
         moved = {"pg": optimizer, "baseline": None}[name]
         step = policy_gradient_step(
@@ -67,6 +70,7 @@ def build_stage(
             samples=config.samples,
             rollouts=config.rollouts,
             max_length=config.max_length,
+            feature_dropout=config.feature_dropout,
         )
         optimizers = {"baseline_optimizer": baseline_optimizer} | ({"optimizer": optimizer} if moved else {})
     batches = caption_batches if learns_words else image_batches

@@ -16,6 +16,8 @@ from models.captioner import END, Captioner
 from pipeline import estimators
 from pipeline.rewards import Reward
 
+BLUR = 7  # sets the seed of the features' dropout apart from those of words
+
 Logs = dict[str, tf.Tensor]
 # (features, words or image_index, seed [2]) -> scalars to log
 TrainStep = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Logs]
@@ -30,11 +32,12 @@ class Experience(NamedTuple):
     rollouts: decoding.Rollouts  # words [Q, T], prefix [Q, 2]
 
 
-def likelihood_step(captioner: Captioner, optimizer: keras.Optimizer) -> TrainStep:
+def likelihood_step(captioner: Captioner, optimizer: keras.Optimizer, *, feature_dropout: float) -> TrainStep:
     """Returns the step that maximises the likelihood of the references (teacher forcing)."""
 
     @tf.function
     def step(features: tf.Tensor, words: tf.Tensor, seed: tf.Tensor) -> Logs:
+        features = captioner.blur(features, feature_dropout, tf.random.experimental.stateless_fold_in(seed, BLUR))
         mask = estimators.likelihood_mask(words)
         with tf.GradientTape() as tape:
             hidden = tf.boolean_mask(captioner.hidden(features, words, dropout_seed=seed), mask)
@@ -56,11 +59,13 @@ def policy_gradient_step(
     samples: int,
     rollouts: int,
     max_length: int,
+    feature_dropout: float,
 ) -> TrainStep:
     """Returns the step of Liu et al. (2017, algorithm 1); without `optimizer` only the baseline learns."""
 
     @tf.function
     def step(features: tf.Tensor, image_index: tf.Tensor, seed: tf.Tensor) -> Logs:
+        features = captioner.blur(features, feature_dropout, tf.random.experimental.stateless_fold_in(seed, BLUR))
         experience = sample_experience(captioner, features, image_index, samples, rollouts, max_length, seed)
         path_reward, values = score(reward, experience)
         gradients, baseline_gradients, logs = policy_gradients(captioner, baseline, experience, values)

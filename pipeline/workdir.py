@@ -125,11 +125,18 @@ def load_kept(workdir: pathlib.Path, label: str, captioner: Captioner, baseline:
         raise UserError(f"the weights in {workdir} are of another size of model; use the same model flags") from error
 
 
+def check_warm_start(config: Config, vocabulary: Vocabulary) -> None:
+    """Refuses to begin with weights that do not fit; cheap, so that it can come before the features."""
+    if config.warm_start and not _checkpoint(config.workdir_path()):
+        saved = _warm_start(config)
+        if kept_vocabulary(saved) != vocabulary:
+            raise UserError(f"--warm_start={saved.workdir} has another vocabulary; train both on the same captions")
+
+
 def load_warm_start(config: Config, vocabulary: Vocabulary, captioner: Captioner, baseline: Baseline) -> None:
     """Gives the models the weights of the last finished stage of another run with the same vocabulary."""
+    check_warm_start(config, vocabulary)
     saved = _warm_start(config)
-    if kept_vocabulary(saved) != vocabulary:
-        raise UserError(f"--warm_start={saved.workdir} has another vocabulary; train both on the same captions")
     load_kept(saved.workdir_path(), last_kept(saved), captioner, baseline)
 
 

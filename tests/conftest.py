@@ -12,7 +12,8 @@ import pytest
 from models.baseline import Baseline
 from models.captioner import Captioner
 
-DATA = pathlib.Path(os.environ.get("SPIDERCAP_DATA", pathlib.Path(__file__).parents[2] / "shared" / "data"))
+ROOT = pathlib.Path(__file__).parents[1]
+DATA = pathlib.Path(os.environ.get("SPIDERCAP_DATA", ROOT.parent / "shared" / "data"))
 
 
 @pytest.fixture

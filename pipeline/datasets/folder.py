@@ -142,7 +142,7 @@ def _read_json(path: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); a COCO captions file is needed") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds a {type(content).__name__}, not a COCO captions file; needed: {NEEDED}")
+        raise UserError(f"{path} is no JSON object, so it is no COCO captions file; needed: {NEEDED}")
     return content
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -34,14 +34,19 @@ class Captions:
     captions: tuple[tuple[str, ...], ...]  # as written, one or more an image
 
 
-def prepare_data(config: Config) -> Data:
+def prepare_data(config: Config, accept: Callable[[str], None] = lambda fingerprint: None) -> Data:
     """Returns the data set, made if the cache has none of this content.
+
+    Args:
+      config: the settings.
+      accept: called with the fingerprint before anything is made; may raise what it has against it.
 
     Raises:
       UserError: captions or pictures that cannot be used.
     """
     if config.dataset == "scenes":
         name = f"scenes-{config.scenes_train}-{config.scenes_val}"
+        accept(name)
         root = config.cache_path() / "data" / name
         builder = Scenes(
             train_images=config.scenes_train,
@@ -56,6 +61,7 @@ def prepare_data(config: Config) -> Data:
         "val": folder.read_captions(config.val_captions, config.images),
     }
     name = f"folder-{folder.fingerprint(splits, config.images)}" + "-skip" * config.skip_bad_images
+    accept(name)
     root = config.cache_path() / "data" / name
     builder = folder.Folder(splits=splits, images=config.images, data_dir=root)
     if not builder.is_prepared():

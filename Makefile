@@ -1,0 +1,30 @@
+# make quickstart: the first five minutes.  make test: everything is checked.  make lint: style.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+RUN := .venv/bin/python
+
+.PHONY: .venv quickstart test lint format clean
+
+quickstart: .venv
+	$(RUN) -m pipeline.main --flagfile=recipes/quickstart.flags
+
+test: .venv
+	$(RUN) -m pytest -q
+
+lint: .venv
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: .venv
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+.venv: .venv/.installed
+
+# The stamp comes last, so that an interrupted install is begun again.
+.venv/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache

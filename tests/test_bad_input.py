@@ -1,0 +1,349 @@
+"""What a user can do wrong, by whole command lines: one line that names it, no traceback, nothing begun in vain."""
+
+import collections
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipeline import main, workdir
+from pipeline.config import Config, read_settings
+from pipeline.datasets.prepare import prepare_data
+from pipeline.errors import UserError
+from pipeline.vocabulary import Vocabulary
+from tests.conftest import ROOT
+from tests.test_folder import JPEG, NOT_WHOLE, PNG, coco, write
+
+SMALL = (
+    "--encoder=MobileNetV2",
+    "--encoder_weights=random",
+    "--image_size=64",
+    "--units=8",
+    "--embedding_size=8",
+    "--baseline_units=8",
+    "--min_word_count=1",
+    "--stages=mle:1",
+)
+
+
+@pytest.fixture
+def refused(capsys):
+    """Runs a command line that must end in one line on stderr; returns that line."""
+
+    def run(*flags):
+        capsys.readouterr()
+        code = main.main(["main", *map(str, flags)])
+        error = capsys.readouterr().err
+        assert code in (1, 2)
+        assert error.startswith("error: ") and error.count("\n") == 1
+        return error
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Flags of a folder data set with six pictures."""
+    folder = tmp_path_factory.mktemp("data")
+    for i in range(6):
+        write(folder / "pictures" / f"{i}.jpg", JPEG)
+    train = write(folder / "train.json", coco({i: f"{i}.jpg" for i in range(4)}))
+    val = write(folder / "val.json", coco({i: f"{i}.jpg" for i in (3, 4, 5)}))
+    return (
+        "--dataset=folder",
+        f"--images={folder / 'pictures'}",
+        f"--train_captions={train}",
+        f"--val_captions={val}",
+        f"--cache_dir={folder / 'cache'}",
+        *SMALL,
+    )
+
+
+@pytest.fixture(scope="module")
+def prepared(data, tmp_path_factory):
+    """A workdir whose data are prepared."""
+    folder = tmp_path_factory.mktemp("runs") / "prepared"
+    assert main.main(["main", "--mode=prepare", f"--workdir={folder}", *data]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(prepared, tmp_path):
+    """A copy of `prepared` that may be spoiled."""
+    return pathlib.Path(shutil.copytree(prepared, tmp_path / "run"))
+
+
+def config_of(run, **changes):
+    return Config(**{**read_settings(run / "config.json"), "workdir": str(run), **changes})
+
+
+def keep_weights(run):
+    """Gives a workdir the weights that its first stage would hand on."""
+    config = config_of(run)
+    captioner, baseline = workdir.build_models(config, workdir.kept_vocabulary(config), feature_size=1280)
+    captioner.start(tf.zeros([1, 1280]))
+    checkpoint = tf.train.Checkpoint(captioner=captioner, baseline=baseline)
+    tf.train.CheckpointManager(checkpoint, str(run / "kept" / "mle"), max_to_keep=1).save()
+
+
+def test_the_program_ends_with_one_line_and_no_traceback():
+    command = [sys.executable, "-m", "pipeline.main", "--workdir=runs/x", "--unit=3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1] == "error: unknown flag --unit; did you mean --units?"
+
+
+# Folders
+
+
+@pytest.mark.parametrize("flag", ["workdir", "cache_dir", "export_dir"])
+def test_folders_that_are_files_are_refused_before_anything_is_made(refused, data, tmp_path, flag):
+    file = write(tmp_path / "file", b"precious")
+    for folder in (file, file / "below" / "it"):
+        flags = {"workdir": tmp_path / "new", flag: folder}
+        error = refused(*data, *(f"--{name}={value}" for name, value in flags.items()))
+        assert f"--{flag}={folder}: {file} is no folder; name another" in error
+    assert file.read_bytes() == b"precious"
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("flag", ["workdir", "cache_dir", "export_dir"])
+def test_folders_that_may_not_be_written_are_refused(refused, data, tmp_path, monkeypatch, flag):
+    (tmp_path / "shut").mkdir()
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "shut" not in str(path) and may(path, mode))
+    flags = {"workdir": tmp_path / "new", flag: tmp_path / "shut" / "deep"}
+    error = refused(*data, *(f"--{name}={value}" for name, value in flags.items()))
+    assert f"--{flag}={tmp_path / 'shut' / 'deep'}: {tmp_path / 'shut'} may not be written to" in error
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_refused(refused, data, tmp_path):
+    assert "File name too long" in refused(*data, f"--workdir={tmp_path / ('x' * 300)}")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    assert f"{tmp_path / 'link'} is no folder" in refused(*data, f"--workdir={tmp_path / 'link'}")
+
+
+def test_a_full_disk_is_refused(refused, data, tmp_path, monkeypatch):
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**40, 2**40 - 2**25, 2**25))
+    error = refused(*data, f"--workdir={tmp_path / 'new'}")
+    assert "32 MiB are free there, at least 300 MiB are needed; make room, or name another folder" in error
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_workdir_at_work_is_refused(refused, data, run):
+    with workdir.open_workdir(config_of(run)):
+        assert f"another process works in {run}; wait for it" in refused(*data, f"--workdir={run}")
+    assert main.main(["main", "--mode=prepare", f"--workdir={run}", *data]) == 0
+
+
+# Settings of a run that is there
+
+
+def test_other_settings_are_refused_and_shown(refused, data, run):
+    error = refused(*data, f"--workdir={run}", "--units=9", "--seed=4")
+    assert "made with other settings (seed: 0 -> 4; units: 8 -> 9); use those, or name a new --workdir" in error
+    error = refused("--mode=evaluate", f"--workdir={run}", "--stages=mle:2")
+    assert "(stages: 'mle:1' -> 'mle:2')" in error
+
+
+def test_other_data_are_refused_before_they_are_prepared(run, tmp_path):
+    other = write(tmp_path / "other.json", coco({0: "0.jpg"}))
+    config = config_of(run, val_captions=str(other), cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(UserError, match=r"made from other data \(data.txt differs\); put the data back, or name a new"):
+        prepare_data(config, lambda fingerprint: workdir.keep_identity(config, "data.txt", fingerprint + "\n"))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_other_weights_of_the_encoder_are_refused(run):
+    with pytest.raises(UserError, match="encoder.txt differs"):
+        workdir.keep_encoder(config_of(run), _Encoder())
+
+
+class _Encoder:
+    def get_weights(self):
+        return [np.ones(3, np.float32)]
+
+
+def test_a_start_that_failed_binds_to_nothing(refused, data, tmp_path):
+    flags = ("--mode=prepare", f"--workdir={tmp_path / 'new'}", *data)
+    assert "no word occurs 99 times" in refused(*flags, "--min_word_count=99", "--units=4")
+    assert main.main(["main", *flags]) == 0
+    assert read_settings(tmp_path / "new" / "config.json")["units"] == 8
+
+
+def test_settings_of_another_version_are_named(refused, data, run):
+    saved = json.loads((run / "config.json").read_text())
+    del saved["rollouts"]
+    (run / "config.json").write_text(json.dumps(saved | {"hoops": 3}))
+    for mode in ("train", "evaluate", "export"):
+        error = refused(f"--mode={mode}", f"--workdir={run}", *data)
+        assert "config.json was written by another version (unknown: hoops; missing: rollouts)" in error
+
+
+# Encoder and data
+
+
+@pytest.mark.parametrize(
+    "flag, shown",
+    [
+        ("--image_size=10", "Input size must be at least 32x32"),
+        ("--encoder_weights=", "allowed: imagenet, random, or a .weights.h5 file"),
+        ("--encoder_weights=none.weights.h5", "none.weights.h5 is no file"),
+        ("--encoder_weights=text.weights.h5", "give weights made for this encoder"),
+        ("--encoder_weights=empty.weights.h5", "give weights made for this encoder"),
+        ("--encoder_weights=text.txt", "give weights made for this encoder"),
+        ("--encoder_weights=half.weights.h5", "give weights made for this encoder"),
+    ],
+)
+def test_encoders_that_cannot_be_built_are_named(refused, data, prepared, tmp_path, monkeypatch, flag, shown):
+    monkeypatch.chdir(tmp_path)
+    whole = (prepared / "encoder.weights.h5").read_bytes()
+    contents = {
+        "text.weights.h5": b"text",
+        "empty.weights.h5": b"",
+        "text.txt": b"text",
+        "half.weights.h5": whole[:-99],
+    }
+    for name, content in contents.items():
+        write(tmp_path / name, content)
+    assert shown in refused(*data, "--mode=prepare", f"--workdir={tmp_path / 'new'}", flag)
+
+
+@pytest.mark.filterwarnings("ignore:Skipping nested container")  # of Keras, for each layer that it looked for
+def test_weights_of_another_encoder_are_refused(refused, data, prepared, tmp_path):
+    flags = ("--mode=prepare", f"--workdir={tmp_path / 'new'}", f"--encoder_weights={prepared / 'encoder.weights.h5'}")
+    assert "cannot build MobileNet with" in refused(*data, *flags, "--encoder=MobileNet")
+    assert main.main(["main", *data, *flags]) == 0
+
+
+def test_broken_captions_and_pictures_are_told_through_the_program(refused, data, tmp_path):
+    flags = ("--mode=prepare", *data, f"--workdir={tmp_path / 'new'}")
+    spoiled = write(tmp_path / "spoiled.json", b"{")
+    assert f"{spoiled} is not JSON" in refused(*flags, f"--train_captions={spoiled}")
+    assert "none.json cannot be read" in refused(*flags, f"--val_captions={tmp_path / 'none.json'}")
+    assert "is no folder" in refused(*flags, f"--images={tmp_path / 'none'}")
+    pictures = tmp_path / "pictures"
+    for i in range(6):
+        write(pictures / f"{i}.jpg", JPEG if i != 3 else JPEG[:99])
+    error = refused(*flags, f"--images={pictures}")
+    assert "1 of 4 files are no whole pictures" in error and "3.jpg" in error and "--skip_bad_images" in error
+
+
+# Modes that need a run
+
+
+@pytest.mark.parametrize("mode", ["evaluate", "caption", "export"])
+def test_a_workdir_without_a_run_is_named(refused, tmp_path, mode):
+    error = refused(f"--mode={mode}", f"--workdir={tmp_path / 'none'}", "--images=a.jpg")
+    assert f"{tmp_path / 'none'} holds no run (no config.json)" in error
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("mode", ["evaluate", "caption", "export"])
+def test_a_run_that_has_kept_no_weights_is_named(refused, run, tmp_path, mode):
+    picture = write(tmp_path / "a.jpg", JPEG)
+    error = refused(f"--mode={mode}", f"--workdir={run}", f"--images={picture}")
+    assert "has kept no weights yet; go on with --mode=train first" in error
+
+
+def test_a_start_that_failed_is_no_run(refused, data, tmp_path):
+    new, picture = tmp_path / "new", write(tmp_path / "a.jpg", JPEG)
+    refused("--mode=prepare", *data, f"--workdir={new}", "--image_size=10")
+    for mode in ("evaluate", "export"):
+        assert "has kept no weights yet" in refused(f"--mode={mode}", f"--workdir={new}")
+    assert "has trained nothing yet" in refused("--mode=caption", f"--workdir={new}", f"--images={picture}")
+
+
+# Captions of pictures
+
+
+@pytest.fixture
+def exported(run):
+    """A workdir with a model that says of every picture how many bytes it has."""
+    module = tf.Module()
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def serve(image_bytes):
+        length = tf.strings.length(image_bytes)
+        return {"caption": tf.strings.as_string(length), "log_prob": tf.zeros_like(length, tf.float32)}
+
+    tf.saved_model.save(module, str(run / "export" / "1"), signatures={"serving_default": serve})
+    return run
+
+
+def test_pictures_to_caption_that_are_not_there_are_named(refused, exported, tmp_path):
+    (tmp_path / "empty").mkdir()
+    write(tmp_path / "texts" / "a.txt", b"text")
+    flags = ("--mode=caption", f"--workdir={exported}")
+    assert "--mode=caption needs --images: picture files or folders" in refused(*flags)
+    assert "--mode=caption needs --images" in refused(*flags, "--images=")
+    assert "names nothing; give picture files or folders" in refused(*flags, "--images= , ")
+    assert f"{tmp_path / 'none'} is not there" in refused(*flags, f"--images={tmp_path / 'none'}")
+    for folder in ("empty", "texts"):
+        assert f"{tmp_path / folder} holds no picture" in refused(*flags, f"--images={tmp_path / folder}")
+
+
+@pytest.mark.parametrize("name", NOT_WHOLE)
+def test_pictures_to_caption_that_are_not_whole_are_named_or_left_out(refused, exported, tmp_path, capsys, name):
+    pictures = tmp_path / "pictures"
+    for path in ("a.jpg", "sub/Z.PNG"):
+        write(pictures / path, PNG)
+    bad = write(pictures / name, NOT_WHOLE[name])
+    flags = ("--mode=caption", f"--workdir={exported}", f"--images={pictures}")
+    error = refused(*flags)
+    assert f"1 of 3 files are no whole pictures ({bad})" in error and "--skip_bad_images" in error
+    assert main.main(["main", *flags, "--skip_bad_images"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split(" ")[:2] for line in out] == [
+        [f"{pictures / path}:", str(len(PNG))] for path in ("a.jpg", "sub/Z.PNG")
+    ]
+    error = refused("--mode=caption", f"--workdir={exported}", f"--images={bad}", "--skip_bad_images")
+    assert "1 of 1 files are no whole pictures" in error
+
+
+# Warm starts
+
+
+def test_warm_starts_that_do_not_fit_are_refused_before_the_data_are_read(refused, data, run, tmp_path):
+    flags = [*data, f"--workdir={tmp_path / 'new'}", f"--cache_dir={tmp_path / 'cache'}"]
+    error = refused(*flags, f"--warm_start={tmp_path / 'none'}")
+    assert f"--warm_start={tmp_path / 'none'} holds no run (no config.json)" in error
+    assert f"{run} has kept no weights yet" in refused(*flags, f"--warm_start={run}")
+    keep_weights(run)
+    error = refused(*flags, f"--warm_start={run}", "--units=9", "--encoder=MobileNet")
+    assert "holds another model (encoder: 'MobileNetV2' -> 'MobileNet'; units: 8 -> 9); use the same" in error
+    assert "is the --workdir itself" in refused(*flags, f"--warm_start={tmp_path / 'new'}")
+    (run / "config.json").write_text("{}")
+    assert "written by another version" in refused(*flags, f"--warm_start={run}")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_warm_start_of_another_vocabulary_is_refused(run):
+    keep_weights(run)
+    config = config_of(run, workdir=str(run.parent / "new"), warm_start=str(run))
+    vocabulary = workdir.kept_vocabulary(config_of(run))
+    models = workdir.build_models(config, vocabulary, feature_size=1280)
+    with pytest.raises(UserError, match="has another vocabulary; train both on the same captions"):
+        workdir.load_warm_start(config, Vocabulary(vocabulary.words[:-1], ()), *models)
+    workdir.load_warm_start(config, vocabulary, *models)
+
+
+def test_a_run_that_goes_on_needs_its_warm_start_no_more(run):
+    tf.train.CheckpointManager(tf.train.Checkpoint(), str(run / "checkpoints"), max_to_keep=1).save()
+    config = config_of(run, warm_start="gone")
+    (run / "config.json").write_text(config.to_json())
+    with workdir.open_workdir(config):
+        pass
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(UserError, match="gone holds no run"), workdir.open_workdir(dataclasses.replace(config)):
+        pass

@@ -1,0 +1,246 @@
+"""Flags and flagfiles -> Config: what is taken, and that every mistake is named in one line with its remedy."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from models.encoder import encoder_names
+from pipeline.command_line import help_text, parse
+from pipeline.config import Config, fields
+from pipeline.errors import UserError
+from tests.conftest import ROOT
+
+
+def parsed(*words):
+    return parse(["main", "--workdir=runs/x", *words])
+
+
+def refusal(*words):
+    with pytest.raises(UserError) as caught:
+        parse(["main", *words])
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture
+def flagfile(tmp_path):
+    def write(content, name="some.flags"):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return f"--flagfile={path}"
+
+    return write
+
+
+def test_values_of_every_type_arrive():
+    config = parsed("--units=7", "--dropout=0.25", "--skip_bad_images", "--noend_token_in_reward", "--reward=cider")
+    got = config.units, config.dropout, config.skip_bad_images, config.end_token_in_reward, config.workdir
+    assert got == (7, 0.25, True, False, "runs/x")
+
+
+@pytest.mark.parametrize("name", [n for n, f in fields().items() if f.default == "" and n != "workdir"])
+def test_empty_text_means_the_default(name):
+    assert parsed(f"--{name}=") == parsed()
+
+
+def test_image_size_zero_is_the_networks_own():
+    assert parsed("--encoder=Xception", "--image_size=0").image_size == 299
+    assert parsed("--encoder=MobileNetV2").image_size == 224
+
+
+def test_all_networks_are_allowed():
+    assert {Config(workdir="w", encoder=name).encoder for name in encoder_names()} == set(encoder_names())
+
+
+@pytest.mark.parametrize(
+    "flag, shown",
+    [
+        ("--encoder=MobileNetV1", "did you mean MobileNetV2?"),
+        ("--encoder=inceptionv3", "did you mean InceptionV3?"),
+        ("--encoder=", "allowed: ConvNeXtBase, "),
+        ("--dataset=coco", "allowed: scenes, folder"),
+        ("--best_metric=cider", "did you mean CIDEr?"),
+        ("--mode=trian", "did you mean train?"),
+        ("--mode=", "allowed: prepare, train, evaluate, caption, export"),
+        ("--reward=spider", "allowed: cider"),
+        ("--stages=mle:1,sft:3", "unknown 'sft'; allowed: mle, baseline, pg"),
+        ("--stages=:3", "allowed: mle, baseline, pg"),
+        ("--stages=", "for example --stages=mle:20"),
+        ("--stages=,", "for example --stages=mle:20"),
+        ("--stages=mle", "'mle' is not name:number; for example mle:20"),
+        ("--stages=mle:", "not name:number"),
+        ("--stages=mle:abc", "not name:number"),
+        ("--stages=mle:1;pg:2", "not name:number"),
+        ("--stages=mle:-1", "allowed: above 0"),
+        ("--stages=mle:0", "allowed: above 0"),
+        ("--stages=mle:nan", "allowed: above 0"),
+        ("--stages=mle:inf", "at most 1e+06"),
+        ("--stages=mle:1e400", "at most 1e+06"),
+        ("--learning_rate=1e-3", "'1e-3' is not name:number; for example mle:1e-3"),
+        ("--learning_rate=mle:0", "above 0, at most 1"),
+        ("--learning_rate=mle:20", "above 0, at most 1"),
+        ("--learning_rate=pgg:1e-3", "did you mean pg?"),
+        ("--learning_rate=mle:1e-3,mle:1e-4", "mle comes twice"),
+        ("--decay=mle:0", "above 0, at most 1"),
+        ("--decay=mle:1.5", "above 0, at most 1"),
+        ("--units=0", "a whole number from 1 to 65536"),
+        ("--units=1.5", "a whole number from 1 to 65536"),
+        ("--units=abc", "--units=abc is not possible; allowed: a whole number from 1"),
+        ("--units=", "a whole number from 1"),
+        ("--units=99999999999999999999", "a whole number from 1"),
+        ("--units", "Missing value for flag --units"),
+        ("--seed=-1", "a whole number from 0 to 2147483647"),
+        ("--seed=3000000000", "a whole number from 0 to 2147483647"),
+        ("--max_length=1", "a whole number from 2"),
+        ("--image_size=100000", "from 0 to 4096"),
+        ("--dropout=1", "a number from 0 to 0.99"),
+        ("--dropout=nan", "a number from 0 to 0.99"),
+        ("--evaluate_every=0", "a number from 0.001"),
+        ("--checkpoint_every=inf", "a number from 0 to"),
+        ("--skip_bad_images=2", "allowed: true or false"),
+        ("--end_token_in_reward=", "allowed: true or false"),
+        ("--unit=3", "unknown flag --unit; did you mean --units?"),
+        ("--quux=3", "unknown flag --quux; --help lists all flags"),
+        ("train", "unexpected 'train'; settings are given as --name=value"),
+        ("--dataset=folder", "needs --images, --train_captions, --val_captions"),
+        ("--train_captions=a.json", "add --dataset=folder"),
+    ],
+)
+def test_mistakes_are_named_with_what_is_allowed(flag, shown):
+    message = refusal("--workdir=runs/x", flag)
+    assert shown in message
+    assert flag.split("=")[0].lstrip("-") in message
+
+
+def test_a_workdir_is_needed():
+    assert "no --workdir given" in refusal()
+    assert "no --workdir given" in refusal("--workdir=")
+
+
+def test_settings_of_a_wrong_type_are_refused_whoever_gives_them():
+    for wrong in ({"units": "8"}, {"units": True}, {"units": 8.0}, {"stages": 3}, {"skip_bad_images": 1}):
+        with pytest.raises(UserError, match=next(iter(wrong))):
+            Config(workdir="w", **wrong)
+    assert Config(workdir="w", dropout=0).dropout == 0
+
+
+def test_flagfile_gives_way_to_the_command_line_wherever_it_stands(flagfile):
+    file = flagfile("# comment\n\n// comment\r\n  --units=5  \n--seed=6\n--stages=mle:1, pg:2\n")
+    for words in ([file, "--units=9"], ["--units=9", file], ["--units=9", *file.split("=")]):
+        config = parsed(*words)
+        assert (config.units, config.seed, config.stages) == (9, 6, "mle:1, pg:2")
+
+
+def test_flagfile_gives_way_to_the_file_that_includes_it(flagfile):
+    inner = flagfile("\ufeff--units=5\n--seed=6\n", "inner.flags")
+    config = parsed(flagfile(f"--units=9\n{inner}\n"))
+    assert (config.units, config.seed) == (9, 6)
+
+
+@pytest.mark.parametrize(
+    "content, shown",
+    [
+        ("", "holds no flags"),
+        ("# only\n\n// comments\n", "holds no flags"),
+        (bytes(range(256)), "is no UTF-8 text"),
+        (b"--workdir=a\0b\n", "line 1"),
+        ("--seed=1\nhello\n", "line 2: 'hello' is no flag; one --name=value a line"),
+        ("seed=3\n", "line 1: 'seed=3' is no flag"),
+        ("--seed 3\n", "line 1: '--seed 3' is no flag"),
+        ("--workdir=runs/x  # mine\n", "comments on lines of their own"),
+        ("--unit=3\n", "did you mean --units?"),
+        ("--flagfile=\n", "names no file"),
+        ("--flagfile=not/there.flags\n", "not/there.flags cannot be read (No such file or directory)"),
+    ],
+)
+def test_flagfiles_that_cannot_be_read_are_named(flagfile, content, shown):
+    assert shown in refusal("--workdir=runs/x", flagfile(content))
+
+
+def test_flagfiles_that_are_no_files_are_named(tmp_path):
+    assert "no/such.flags cannot be read" in refusal("--flagfile=no/such.flags")
+    assert f"{tmp_path} cannot be read (Is a directory)" in refusal(f"--flagfile={tmp_path}")
+    assert "names no file" in refusal("--flagfile=")
+    assert "names no file" in refusal("--flagfile")
+
+
+def test_flagfiles_in_a_circle_are_refused(flagfile, tmp_path):
+    own = tmp_path / "own.flags"
+    assert "leads back to itself" in refusal(
+        flagfile(f"--flagfile={tmp_path}/../{tmp_path.name}/own.flags\n", own.name)
+    )
+    first = flagfile(f"--flagfile={tmp_path}/second.flags\n", "first.flags")
+    flagfile(f"{first}\n", "second.flags")
+    assert "first.flags leads back to itself" in refusal(first)
+    same = flagfile("--seed=5\n", "same.flags")
+    assert parsed(same, same).seed == 5  # twice is no circle
+
+
+def saved_run(folder, **changes):
+    config = Config(workdir=str(folder), units=8, images="learned/from")
+    folder.mkdir()
+    content = {**json.loads(config.to_json()), **changes}
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
+    return folder
+
+
+def test_modes_that_need_a_run_take_its_settings(tmp_path):
+    run = saved_run(tmp_path / "run")
+    config = parse(["main", "--mode=evaluate", f"--workdir={run}", "--log_every=3"])
+    assert (config.units, config.images, config.log_every, config.mode) == (8, "learned/from", 3, "evaluate")
+
+
+def test_captioning_asks_for_pictures_even_where_the_run_had_some(tmp_path):
+    run = saved_run(tmp_path / "run", skip_bad_images=True)
+    assert "--mode=caption needs --images" in refusal("--mode=caption", f"--workdir={run}")
+    config = parse(["main", "--mode=caption", f"--workdir={run}", "--images=a.jpg"])
+    assert (config.images, config.skip_bad_images) == ("a.jpg", False)
+
+
+@pytest.mark.parametrize("mode", ["evaluate", "caption", "export"])
+def test_modes_that_need_a_run_say_that_there_is_none(tmp_path, mode):
+    message = refusal(f"--mode={mode}", f"--workdir={tmp_path / 'none'}", "--images=a.jpg")
+    assert "holds no run (no config.json)" in message
+    assert not (tmp_path / "none").exists()
+
+
+def test_settings_of_another_version_are_named(tmp_path):
+    message = refusal("--mode=export", f"--workdir={saved_run(tmp_path / 'a', hoops=3, rollouts=None)}")
+    assert "written by another version (unknown: hoops; missing: rollouts)" in message
+    run = saved_run(tmp_path / "b", log_every=None)  # may change from call to call, so its default serves
+    assert parse(["main", "--mode=export", f"--workdir={run}"]).log_every == 20
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe"])
+def test_spoiled_settings_are_named(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    assert "config.json" in refusal("--mode=export", f"--workdir={tmp_path}")
+
+
+def test_saved_settings_of_a_wrong_type_are_named(tmp_path):
+    message = refusal("--mode=export", f"--workdir={saved_run(tmp_path / 'a', units='8')}")
+    assert "--units=8 is not possible" in message
+
+
+def test_help_shows_every_flag_once_under_its_group():
+    text = help_text()
+    lines = text.splitlines()
+    for name, field in fields().items():
+        assert sum(line.startswith(f"  --{name}=") for line in lines) == 1
+        assert f"\n{field.metadata['group']}:\n" in text
+    assert max(map(len, lines)) <= 100
+    assert "  --units=512                 LSTM units (H).\n" in text
+
+
+def test_help_and_refusals_do_not_wait_for_tensorflow():
+    code = (
+        "import sys, pipeline.command_line as c\n"
+        "c.help_text()\n"
+        "try: c.parse(['main', '--workdir=w', '--units=0'])\n"
+        "except c.UserError: pass\n"
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

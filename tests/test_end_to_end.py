@@ -1,0 +1,123 @@
+"""The newcomer's way at a tiny size, through the command line: drawn pictures in, served captions out."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tensorflow as tf
+
+from pipeline.command_line import parse
+from pipeline.main import main
+from pipeline.progress import read_progress
+from tests.conftest import ROOT
+
+
+def tiny(workdir, *more):
+    return ["main", f"--flagfile={ROOT / 'tests' / 'tiny.flags'}", f"--workdir={workdir}", *more]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The workdir of a finished run, and what it printed."""
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.main", *tiny(workdir)[1:]], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return workdir, done.stdout
+
+
+def test_the_run_leaves_what_it_promises(finished):
+    workdir, printed = finished
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert [stage["name"] for stage in summary["stages"]] == ["mle", "baseline", "pg"]
+    for stage, images in zip(summary["stages"], (800, 32, 80), strict=True):
+        assert {"BLEU-1", "BLEU-4", "ROUGE-L", "CIDEr"} <= stage["metrics"].keys()
+        assert stage["images_seen"] == images  # batches of 16: 50, 2 and 5 of them
+        assert stage["seconds"] > 0
+    results = json.loads((workdir / "results" / "pg.json").read_text())
+    assert sorted(r["image_id"] for r in results) == list(range(12))
+    assert all(isinstance(r["caption"], str) for r in results)
+    assert "<html" in (workdir / "report.html").read_text()
+    assert list((workdir / "logs").glob("events.*"))
+    for word in ("report.html", "logs", "export/1", "val_0.png: ", "val_1.png: ", "CIDEr"):
+        assert word in printed
+
+
+def test_scores_of_the_table_are_those_of_training(finished):
+    """The kept weights, loaded anew, score what they scored when they were kept: nothing is lost on the way."""
+    workdir, _ = finished
+    stages = {s["name"]: s for s in json.loads((workdir / "summary.json").read_text())["stages"]}
+    progress = read_progress(tf.train.latest_checkpoint(str(workdir / "checkpoints")))
+    for label in ("mle", "pg"):
+        best = max(row["CIDEr"] for row in progress.history if row["stage"] == label)
+        assert stages[label]["metrics"]["CIDEr"] == pytest.approx(best, abs=1e-6)
+        assert best > 0
+
+
+def test_captions_of_files_are_those_of_the_model_in_memory(finished, capsys):
+    """Two ways to the same words: results of the evaluation, and the exported model on the stored pictures."""
+    workdir, _ = finished
+    said = {r["image_id"]: r["caption"] for r in json.loads((workdir / "results" / "pg.json").read_text())}
+    assert main(["main", "--mode=caption", f"--workdir={workdir}", f"--images={workdir / 'samples'}"]) == 0
+    lines = [line for line in capsys.readouterr().out.split("\n") if "val_" in line]
+    captions = [line.split(": ")[1].split(" (log")[0] for line in lines]
+    assert len(captions) == 2 and set(captions) <= set(said.values())
+
+
+def test_the_same_command_again_trains_nothing(finished, capsys):
+    workdir, _ = finished
+    before = json.loads((workdir / "summary.json").read_text())
+    assert main(tiny(workdir)) == 0
+    assert json.loads((workdir / "summary.json").read_text()) == before
+    assert "step" not in capsys.readouterr().out
+    assert (workdir / "export" / "2").is_dir()
+
+
+def test_evaluate_and_export_need_only_the_workdir(finished):
+    workdir, _ = finished
+    assert main(["main", "--mode=evaluate", f"--workdir={workdir}"]) == 0
+    count = len(list((workdir / "export").iterdir()))
+    assert main(["main", "--mode=export", f"--workdir={workdir}"]) == 0
+    assert len(list((workdir / "export").iterdir())) == count + 1
+
+
+def test_killed_and_started_again_ends_the_same(finished, tmp_path):
+    """kill -9 in the middle of training; the same command then ends with the same captions and scores."""
+    workdir, _ = finished
+    other = workdir.parent / "killed"
+    command = [sys.executable, "-m", "pipeline.main", *tiny(other, "--checkpoint_every=0")[1:]]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list((other / "checkpoints").glob("ckpt-2*.index")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (other / "summary.json").exists()
+    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
+    for name in ("results/mle.json", "results/pg.json", "results/pg.metrics.json"):
+        assert (other / name).read_text() == (workdir / name).read_text()
+
+
+def test_warm_start_begins_with_the_other_runs_weights(finished):
+    """A tiny learning rate leaves the captions of the run that it began with."""
+    workdir, _ = finished
+    other = workdir.parent / "warm"
+    settings = ("--stages=mle:0.1", f"--warm_start={workdir}", "--learning_rate=mle:1e-9")
+    assert main(tiny(other, *settings)) == 0
+    assert (other / "results" / "mle.json").read_text() == (workdir / "results" / "pg.json").read_text()
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.flags")), ids=lambda p: p.stem)
+def test_recipes_parse_and_say_how_to_run_them(recipe, tmp_path):
+    command = ["main", f"--flagfile={recipe}", f"--workdir={tmp_path}"]
+    if "--dataset=folder" in recipe.read_text():
+        command += [f"--{name}={tmp_path}" for name in ("images", "train_captions", "val_captions")]
+    config = parse(command)
+    assert config.mode == "train"
+    head = recipe.read_text().split("\n--")[0]
+    assert all(line.startswith("#") for line in head.split("\n"))
+    assert "python -m pipeline.main --flagfile=" in head
