@@ -10,7 +10,8 @@ class Baseline(keras.Model):
     def __init__(self, state_units: int, units: int):
         super().__init__(name="baseline")
         self.hidden_layer = keras.layers.Dense(units, activation="relu", name="hidden")
-        self.value = keras.layers.Dense(1, name="value")
+        # Expects 0 at first: random expectations would only add to the variance that they are to lower.
+        self.value = keras.layers.Dense(1, kernel_initializer="zeros", name="value")
         self.hidden_layer.build((None, state_units))
         self.value.build((None, units))
         self.built = True

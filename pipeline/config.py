@@ -163,7 +163,8 @@ def read_settings(path: pathlib.Path) -> dict[str, Any]:
     if unknown or missing:
         wrong = ["unknown: " + ", ".join(unknown)] * bool(unknown) + ["missing: " + ", ".join(missing)] * bool(missing)
         raise UserError(
-            f"{path} was written by another version ({'; '.join(wrong)}); use that version, mend the file, or name a new --workdir"
+            f"{path} was written by another version ({'; '.join(wrong)}); "
+            "use that version, mend the file, or name a new --workdir"
         )
     return {name: value for name, value in saved.items() if name != "mode"}
 
