@@ -1,5 +1,9 @@
-"""The one exception that means: the user can mend this."""
+"""What ends a command before it is done."""
 
 
 class UserError(Exception):
-    """What came, what is allowed, and what to do, in one line; main prints it and exits with 1."""
+    """The user can mend this: what came, what is allowed, and what to do, in one line; main prints it, exit code 1."""
+
+
+class Interrupted(Exception):
+    """The user asked to stop; the message names the checkpoint that was saved."""

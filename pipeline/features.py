@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+import warnings
 
 import keras
 import numpy as np
@@ -29,7 +30,9 @@ def load_encoder(config: Config) -> keras.Model:
     if weights not in ("imagenet", "random") and not pathlib.Path(weights).is_file():
         raise UserError(f"--encoder_weights={weights} is no file; allowed: imagenet, random, or a .weights.h5 file")
     try:
-        return build_encoder(config.encoder, weights, config.image_size, ENCODER_SEED)
+        with warnings.catch_warnings():  # Keras warns of each layer before it refuses weights of another network
+            warnings.simplefilter("ignore")
+            return build_encoder(config.encoder, weights, config.image_size, ENCODER_SEED)
     except Exception as error:  # Keras raises anything from ValueError to a bare Exception here
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(

@@ -7,8 +7,6 @@ import tensorflow as tf
 
 from pipeline.metrics.cider import Cider, DocumentFrequencies, count_document_frequencies, without_end
 
-REWARDS = ("cider",)
-
 # (captions [N, T], image_index [N]) -> float32 [N]
 Reward = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 

@@ -21,17 +21,13 @@ from tqdm import tqdm
 from models.baseline import Baseline
 from models.captioner import Captioner
 from pipeline.config import Config
-from pipeline.errors import UserError
+from pipeline.errors import Interrupted, UserError
 from pipeline.evaluate import Evaluation
 from pipeline.inputs import TrainingArrays
 from pipeline.progress import Progress, read_progress
 from pipeline.stages import BuiltStage, build_stage
 from pipeline.tensorboard import Board
 from pipeline.workdir import stage_labels
-
-
-class Interrupted(Exception):
-    """The user asked to stop; everything is saved."""
 
 
 @dataclasses.dataclass(frozen=True)

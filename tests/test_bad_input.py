@@ -219,7 +219,6 @@ def test_encoders_that_cannot_be_built_are_named(refused, data, prepared, tmp_pa
     assert shown in refused(*data, "--mode=prepare", f"--workdir={tmp_path / 'new'}", flag)
 
 
-@pytest.mark.filterwarnings("ignore:Skipping nested container")  # of Keras, for each layer that it looked for
 def test_weights_of_another_encoder_are_refused(refused, data, prepared, tmp_path):
     flags = ("--mode=prepare", f"--workdir={tmp_path / 'new'}", f"--encoder_weights={prepared / 'encoder.weights.h5'}")
     assert "cannot build MobileNet with" in refused(*data, *flags, "--encoder=MobileNet")

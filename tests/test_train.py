@@ -11,12 +11,12 @@ import tensorflow as tf
 
 from models.captioner import END
 from pipeline.config import Config
-from pipeline.errors import UserError
+from pipeline.errors import Interrupted, UserError
 from pipeline.evaluate import Evaluation, build_decoder
 from pipeline.inputs import TrainingArrays, caption_batches, image_batches
 from pipeline.progress import read_progress
 from pipeline.rewards import build_reward, reward_frequencies
-from pipeline.train import Interrupted, Models, train
+from pipeline.train import Models, train
 from pipeline.vocabulary import Vocabulary
 from pipeline.workdir import build_models, load_kept, stage_labels
 from tests.oracles import padded

@@ -1,0 +1,146 @@
+"""What each mode does, step by step in the order of the data: the table of contents of the pipeline."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from export.saved_model import CheckFailed, export, versions
+from models.encoder import decode_image, resize_image
+from pipeline import workdir
+from pipeline.caption import caption_files, picture_files
+from pipeline.config import Config
+from pipeline.datasets.prepare import Data, image_records, prepare_data, read_captions
+from pipeline.errors import UserError
+from pipeline.evaluate import Evaluation, build_decoder, evaluate
+from pipeline.features import load_encoder, split_features
+from pipeline.inputs import TokenizedSplit, tokenize_split, training_arrays
+from pipeline.metrics.cider import MAX_BASE
+from pipeline.progress import Progress, read_progress
+from pipeline.results import write_results
+from pipeline.rewards import build_reward, reward_frequencies
+from pipeline.tensorboard import Board
+from pipeline.train import Models, train
+from pipeline.vocabulary import Vocabulary, build_vocabulary
+
+SHOWN = 4  # validation pictures on TensorBoard
+SAMPLES = 2  # validation pictures captioned at the end of training
+
+
+def run_prepare(config: Config) -> tuple[Data, dict[str, TokenizedSplit], Vocabulary, dict[str, np.ndarray]]:
+    """Makes or finds data set, vocabulary and features."""
+    encoder = load_encoder(config)
+    data = prepare_data(config, lambda fingerprint: workdir.keep_identity(config, "data.txt", fingerprint + "\n"))
+    splits = {name: tokenize_split(read_captions(data, name)) for name in ("train", "val")}
+    vocabulary = build_vocabulary((c for image in splits["train"].tokens for c in image), config.min_word_count)
+    if vocabulary.reference_size > MAX_BASE:
+        raise UserError(f"{vocabulary.reference_size:,} different words in training; at most {MAX_BASE:,} are allowed")
+    workdir.keep_identity(config, "vocabulary.json", vocabulary.to_json())
+    workdir.check_warm_start(config, vocabulary)
+    workdir.keep_encoder(config, encoder)
+    features = {name: split_features(config, data, encoder, name) for name in ("train", "val")}
+    print(
+        f"data: {len(splits['train'].tokens)} training and {len(splits['val'].tokens)} validation pictures, "
+        f"{len(vocabulary.words)} words that can be said, {len(vocabulary.rare_words)} too rare"
+    )
+    return data, splits, vocabulary, features
+
+
+def run_train(config: Config) -> None:
+    """Trains all stages, then evaluates, reports, exports, and captions two pictures with the exported model."""
+    data, splits, vocabulary, features = run_prepare(config)
+    arrays = training_arrays(splits["train"], vocabulary, features["train"], config.max_length)
+    captioner, baseline = workdir.build_models(config, vocabulary, features["train"].shape[1])
+    frequencies = reward_frequencies(arrays.references, vocabulary.reference_size, config.end_token_in_reward)
+    frequencies.save(config.workdir_path() / "document_frequencies.npz")
+    reward = build_reward(arrays.references, frequencies, config.end_token_in_reward)
+    decode = build_decoder(captioner, config.max_length)
+    watched = features["val"][: config.val_images or None]
+
+    def begin() -> None:
+        captioner.adapt(features["train"])
+        if config.warm_start:
+            workdir.load_warm_start(config, vocabulary, captioner, baseline)
+
+    def validate() -> Evaluation:
+        return evaluate(decode, vocabulary, splits["val"], watched)
+
+    board = Board(config.workdir_path() / "logs", *_shown_pictures(data, splits["val"]))
+    train(config, Models(captioner, baseline), arrays, reward, validate, begin, board)
+    run_evaluate(config)
+    run_export(config)
+    run_caption(dataclasses.replace(config, images=_sample_pictures(config, data)))
+
+
+def run_evaluate(config: Config) -> None:
+    """Scores the kept weights of every finished stage on the whole validation split and writes the report."""
+    progress = read_progress(tf.train.latest_checkpoint(str(config.workdir_path() / "checkpoints")))
+    if not progress.finished:
+        raise UserError(f"{config.workdir} has finished no stage yet; go on training first")
+    data = prepare_data(config)
+    split = tokenize_split(read_captions(data, "val"))
+    vocabulary = workdir.kept_vocabulary(config)
+    features = split_features(config, data, workdir.kept_encoder(config), "val")
+    captioner, baseline = workdir.build_models(config, vocabulary, features.shape[1])
+    decode = build_decoder(captioner, config.max_length)
+    evaluations = {}
+    for row in progress.finished:
+        workdir.load_kept(config.workdir_path(), row["name"], captioner, baseline)
+        evaluations[row["name"]] = evaluate(decode, vocabulary, split, features)
+    page = write_results(config, data, split, progress, evaluations, _policies(progress))
+    print(f"report:      {page}\nTensorBoard: tensorboard --logdir={config.workdir_path() / 'logs'}")
+
+
+def run_export(config: Config) -> None:
+    """Writes the last stage's captioner as a SavedModel and checks it."""
+    encoder, vocabulary = workdir.kept_encoder(config), workdir.kept_vocabulary(config)
+    captioner, baseline = workdir.build_models(config, vocabulary, encoder.output_shape[1])
+    workdir.load_kept(config.workdir_path(), workdir.last_kept(config), captioner, baseline)
+    noise = np.random.default_rng(0).integers(0, 255, (3, config.image_size, config.image_size, 3), np.uint8)
+    pictures = [tf.io.encode_png(image).numpy() for image in noise]
+    try:
+        path = export(encoder, captioner, vocabulary.words, config.max_length, config.export_path(), pictures)
+    except CheckFailed as error:
+        raise UserError(f"nothing was exported, as the written model is not the one in memory: {error}") from error
+    print(f"model:       {path}")
+
+
+def run_caption(config: Config) -> None:
+    """Prints a line for every picture, said by the newest exported model; exports one if there is none."""
+    files = picture_files(config.images)
+    if not versions(config.export_path()):
+        run_export(config)
+    model = versions(config.export_path())[-1]
+    for file, caption, log_prob in caption_files(model, files, config.skip_bad_images):
+        print(f"{file}: {caption} (log-probability {log_prob:.2f})")
+
+
+def _policies(progress: Progress) -> list[str]:
+    return [row["name"] for row in progress.finished if not row["name"].startswith("baseline")]
+
+
+def _shown_pictures(data: Data, split: TokenizedSplit) -> tuple[np.ndarray, list[list[str]]]:
+    records = image_records(data, "val").take(SHOWN)
+    pictures = np.stack([resize_image(decode_image(r), 224).numpy() for r in records]) / 255
+    return pictures, [list(c) for c in split.captions[:SHOWN]]
+
+
+def _sample_pictures(config: Config, data: Data) -> str:
+    """Writes the first validation pictures to <workdir>/samples as they are stored; returns their folder."""
+    folder = config.workdir_path() / "samples"
+    folder.mkdir(exist_ok=True)
+    for i, record in enumerate(image_records(data, "val").take(SAMPLES)):
+        picture = record.numpy()
+        suffix = "png" if picture.startswith(b"\x89PNG") else "jpg"
+        (folder / f"val_{i}.{suffix}").write_bytes(picture)
+    return str(folder)
+
+
+RUN: dict[str, Callable[[Config], object]] = {
+    "prepare": run_prepare,
+    "train": run_train,
+    "evaluate": run_evaluate,
+    "caption": run_caption,
+    "export": run_export,
+}
