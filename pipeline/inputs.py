@@ -56,10 +56,11 @@ def caption_batches(
     """Yields (features [B, F], words [B, T]) for the steps first_step..steps - 1, captions in random order."""
 
     def batch(index):
-        image = tf.gather(arrays.image_index, index)
-        return tf.gather(features, image), tf.gather(arrays.words, index)
+        return tf.gather(features, tf.gather(image_index, index)), tf.gather(words, index)
 
-    features = tf.constant(arrays.features)
+    # Tensors made here are captured by reference; arrays used inside would be copied into the graph.
+    features, words = tf.constant(arrays.features), tf.constant(arrays.words)
+    image_index = tf.constant(arrays.image_index)
     return _batches(len(arrays.words), batch_size, first_step, steps, seed).map(batch).prefetch(4)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -45,7 +46,7 @@ def prepare_data(config: Config, accept: Callable[[str], None] = lambda fingerpr
       UserError: captions or pictures that cannot be used.
     """
     if config.dataset == "scenes":
-        name = f"scenes-{config.scenes_train}-{config.scenes_val}"
+        name = f"scenes-{Scenes.VERSION}-{config.scenes_train}-{config.scenes_val}"
         accept(name)
         root = config.cache_path() / "data" / name
         builder = Scenes(
@@ -103,6 +104,8 @@ def _made(builder: tfds.core.DatasetBuilder, fingerprint: str) -> Data:
     root = pathlib.Path(builder.data_dir)
     if not builder.is_prepared():
         shutil.rmtree(root, ignore_errors=True)
+        if not sys.stderr.isatty():
+            tfds.disable_progress_bar()
         builder.download_and_prepare()
     return Data(tfds.builder_from_directory(builder.data_dir), fingerprint)
 

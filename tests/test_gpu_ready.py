@@ -1,0 +1,67 @@
+"""Without a GPU: every operation of the compiled steps has a kernel for one, so nothing goes back to the host."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.python.framework import kernels
+
+from pipeline.rewards import build_reward, reward_frequencies
+from pipeline.steps import likelihood_step, policy_gradient_step
+
+# Placed by the runtime itself, wherever their values are.
+RUNTIME = {"Placeholder", "NoOp", "PartitionedCall", "StatefulPartitionedCall"}
+
+
+def operations(function):
+    """Returns every operation of a concrete function, those of loops and branches too."""
+    graph = function.graph.as_graph_def()
+    nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+    return {node.op for node in nodes} - {f.signature.name for f in graph.library.function}
+
+
+def host_only(function):
+    """Returns the operations for which no GPU kernel, and none for any device, is registered."""
+
+    def runs_on_gpu(name):
+        devices = {k.device_type for k in kernels.get_registered_kernels_for_op(name).kernel}
+        return bool(devices & {"GPU", "DEFAULT"})
+
+    return {name for name in operations(function) - RUNTIME if not runs_on_gpu(name)}
+
+
+@pytest.fixture
+def batch(toy):
+    captioner, baseline, features = toy
+    optimizers = keras.optimizers.Adam(1e-3), keras.optimizers.Adam(1e-3)
+    optimizers[0].build(captioner.trainable_variables)
+    optimizers[1].build(baseline.trainable_variables)
+    return captioner, baseline, tf.constant(features), optimizers
+
+
+def test_likelihood_step_stays_on_the_device(batch):
+    captioner, _, features, (optimizer, _) = batch
+    step = likelihood_step(captioner, optimizer, feature_dropout=0.1)
+    function = step.get_concrete_function(features, tf.constant([[4, 2, 0], [5, 6, 2]]), tf.constant([1, 2]))
+    assert "MatMul" in operations(function)
+    assert host_only(function) == set()
+
+
+def test_policy_gradient_step_stays_on_the_device(batch):
+    captioner, baseline, features, optimizers = batch
+    references = np.array([[[4, 5, 2], [6, 2, 0]], [[5, 2, 0], [4, 2, 0]]], np.int32)
+    reward = build_reward(references, reward_frequencies(references, 8, True), True)
+    step = policy_gradient_step(
+        captioner, baseline, reward, *optimizers, samples=2, rollouts=2, max_length=3, feature_dropout=0.1
+    )
+    function = step.get_concrete_function(features, tf.constant([0, 1]), tf.constant([1, 2]))
+    assert {"StatelessMultinomial", "LowerBound"} <= operations(function)
+    assert host_only(function) == set()
+
+
+def test_a_host_operation_would_be_seen():
+    @tf.function
+    def decode(data):
+        return tf.io.decode_jpeg(data)
+
+    assert host_only(decode.get_concrete_function(tf.TensorSpec([], tf.string))) == {"DecodeJpeg"}
