@@ -97,7 +97,7 @@ def _check(folder: pathlib.Path, server: Server, pictures: Sequence[bytes]) -> N
         seen.mkdir()
         for i, picture in enumerate(pictures):
             (seen / f"{i:06d}").write_bytes(picture)
-        command = [sys.executable, "-I", str(CHECK), str(folder.resolve()), str(seen), str(answers)]
+        command = [sys.executable, "-P", str(CHECK), str(folder.resolve()), str(seen), str(answers)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=scratch, check=False)
         if done.returncode:
             raise CheckFailed(f"the exported model does not load:\n{done.stderr[-2000:]}")

@@ -71,4 +71,6 @@ def _constructors() -> dict[str, tuple]:
         if isinstance(module, types.ModuleType) and hasattr(module, "preprocess_input"):
             names = [n for n, value in vars(module).items() if n[0].isupper() and callable(value)]
             found.update({n: (getattr(module, n), module) for n in names})
-    return found
+    # The only networks that do not lie in their module.
+    v3 = keras.applications.mobilenet_v3
+    return found | {n: (getattr(keras.applications, n), v3) for n in ("MobileNetV3Large", "MobileNetV3Small")}

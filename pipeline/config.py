@@ -244,9 +244,9 @@ def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
 
 
 def _check_data_flags(config: Config) -> None:
-    captions = [n for n in ("train_captions", "val_captions") if getattr(config, n)]
-    if config.dataset == "scenes" and captions:
-        raise UserError(f"--dataset=scenes does not read --{captions[0]}; add --dataset=folder, or leave it out")
+    given = [n for n in ("images", "train_captions", "val_captions") if getattr(config, n)]
+    if config.dataset == "scenes" and given:
+        raise UserError(f"--dataset=scenes does not read --{given[0]}; add --dataset=folder, or leave it out")
     needed = [n for n in ("images", "train_captions", "val_captions") if not getattr(config, n)]
     if config.dataset == "folder" and needed:
         raise UserError(f"--dataset=folder needs {', '.join('--' + n for n in needed)}; --help says what they are")

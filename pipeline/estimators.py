@@ -55,25 +55,28 @@ def action_values(words: tf.Tensor, path_reward: tf.Tensor, prefix: tf.Tensor, r
     return tf.where(last, path_reward[:, None], tf.math.divide_no_nan(total, count))
 
 
-def reinforce_loss(log_probs: tf.Tensor, values: tf.Tensor, baseline: tf.Tensor, paths: int) -> tf.Tensor:
+def reinforce_loss(log_probs: tf.Tensor, values: tf.Tensor, baseline: tf.Tensor, paths: tf.Tensor) -> tf.Tensor:
     """Returns the loss whose gradient is minus the policy gradient, averaged over paths (Liu et al. 2017, eq. 8).
 
     Args:
       log_probs: `[n]`, of the sampled words.
       values: `[n]`, Q of those words.
       baseline: `[n]`, B_phi of the states that chose them.
-      paths: N.
+      paths: N, as float32.
     """
     advantages = tf.stop_gradient(values - baseline)
     return -tf.reduce_sum(advantages * log_probs) / paths
 
 
-def baseline_loss(values: tf.Tensor, baseline: tf.Tensor, paths: int) -> tf.Tensor:
+def baseline_loss(values: tf.Tensor, baseline: tf.Tensor, paths: tf.Tensor) -> tf.Tensor:
     """Returns the squared error of B_phi `[n]` against Q `[n]`, averaged over paths (Liu et al. 2017, alg. 1)."""
     return tf.reduce_sum((tf.stop_gradient(values) - baseline) ** 2) / paths
 
 
 def explained_variance(values: tf.Tensor, baseline: tf.Tensor) -> tf.Tensor:
-    """Returns 1 - Var(Q - B) / Var(Q): 1 is a perfect baseline, 0 one no better than a constant."""
-    residual = tf.math.reduce_variance(values - baseline)
-    return 1.0 - tf.math.divide_no_nan(residual, tf.math.reduce_variance(values))
+    """Returns 1 - Var(Q - B) / Var(Q): 1 is a perfect baseline, 0 one no better than a constant.
+
+    0 also where all values are equal, and there is nothing to explain.
+    """
+    variance = tf.math.reduce_variance(values)
+    return tf.math.divide_no_nan(variance - tf.math.reduce_variance(values - baseline), variance)

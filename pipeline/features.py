@@ -74,7 +74,9 @@ def _compute(encoder: keras.Model, records: tf.data.Dataset, image_size: int, sp
 
 def _key(config: Config, data: Data, encoder: keras.Model) -> str:
     """Encoder, size and data by name, the weights by their contents."""
-    digest = hashlib.sha256(json.dumps([config.encoder, config.image_size, data.fingerprint]).encode())
+    # ImageNet's weights come with further layers in some networks, so equal weights are not all.
+    imagenet = config.encoder_weights == "imagenet"
+    digest = hashlib.sha256(json.dumps([config.encoder, imagenet, config.image_size, data.fingerprint]).encode())
     for weight in encoder.get_weights():
         digest.update(weight.tobytes())
     return f"{config.encoder}-{config.image_size}-{digest.hexdigest()[:12]}"

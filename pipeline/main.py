@@ -11,7 +11,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
+# Before TensorFlow is imported. Without growth this process would leave no GPU memory for the one that checks exports.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 from pipeline.command_line import help_text, parse
 from pipeline.errors import Interrupted, UserError

@@ -12,6 +12,7 @@ from pipeline import workdir
 from pipeline.caption import caption_files, picture_files
 from pipeline.config import Config
 from pipeline.datasets.prepare import Data, image_records, prepare_data, read_captions
+from pipeline.datasets.records import SPLITS
 from pipeline.errors import UserError
 from pipeline.evaluate import Evaluation, build_decoder, evaluate
 from pipeline.features import load_encoder, split_features
@@ -31,15 +32,15 @@ SAMPLES = 2  # validation pictures captioned at the end of training
 def run_prepare(config: Config) -> tuple[Data, dict[str, TokenizedSplit], Vocabulary, dict[str, np.ndarray]]:
     """Makes or finds data set, vocabulary and features."""
     encoder = load_encoder(config)
-    data = prepare_data(config, lambda fingerprint: workdir.keep_identity(config, "data.txt", fingerprint + "\n"))
-    splits = {name: tokenize_split(read_captions(data, name)) for name in ("train", "val")}
+    data = _data(config)
+    splits = {name: tokenize_split(read_captions(data, name)) for name in SPLITS}
     vocabulary = build_vocabulary((c for image in splits["train"].tokens for c in image), config.min_word_count)
     if vocabulary.reference_size > MAX_BASE:
         raise UserError(f"{vocabulary.reference_size:,} different words in training; at most {MAX_BASE:,} are allowed")
     workdir.keep_identity(config, "vocabulary.json", vocabulary.to_json())
-    workdir.check_warm_start(config, vocabulary)
+    workdir.check_warm_start(config, vocabulary, encoder)
     workdir.keep_encoder(config, encoder)
-    features = {name: split_features(config, data, encoder, name) for name in ("train", "val")}
+    features = {name: split_features(config, data, encoder, name) for name in SPLITS}
     print(
         f"data: {len(splits['train'].tokens)} training and {len(splits['val'].tokens)} validation pictures, "
         f"{len(vocabulary.words)} words that can be said, {len(vocabulary.rare_words)} too rare"
@@ -53,15 +54,14 @@ def run_train(config: Config) -> None:
     arrays = training_arrays(splits["train"], vocabulary, features["train"], config.max_length)
     captioner, baseline = workdir.build_models(config, vocabulary, features["train"].shape[1])
     frequencies = reward_frequencies(arrays.references, vocabulary.reference_size, config.end_token_in_reward)
-    frequencies.save(config.workdir_path() / "document_frequencies.npz")
-    reward = build_reward(arrays.references, frequencies, config.end_token_in_reward)
+    reward = build_reward(config.reward, arrays.references, frequencies, config.end_token_in_reward)
     decode = build_decoder(captioner, config.max_length)
     watched = features["val"][: config.val_images or None]
 
     def begin() -> None:
         captioner.adapt(features["train"])
         if config.warm_start:
-            workdir.load_warm_start(config, vocabulary, captioner, baseline)
+            workdir.load_warm_start(config, captioner, baseline)
 
     def validate() -> Evaluation:
         return evaluate(decode, vocabulary, splits["val"], watched)
@@ -70,7 +70,7 @@ def run_train(config: Config) -> None:
     train(config, Models(captioner, baseline), arrays, reward, validate, begin, board)
     run_evaluate(config)
     run_export(config)
-    run_caption(dataclasses.replace(config, images=_sample_pictures(config, data)))
+    run_caption(dataclasses.replace(config, mode="caption", images=_sample_pictures(config, data)))
 
 
 def run_evaluate(config: Config) -> None:
@@ -78,7 +78,7 @@ def run_evaluate(config: Config) -> None:
     progress = read_progress(tf.train.latest_checkpoint(str(config.workdir_path() / "checkpoints")))
     if not progress.finished:
         raise UserError(f"{config.workdir} has finished no stage yet; go on training first")
-    data = prepare_data(config)
+    data = _data(config)
     split = tokenize_split(read_captions(data, "val"))
     vocabulary = workdir.kept_vocabulary(config)
     features = split_features(config, data, workdir.kept_encoder(config), "val")
@@ -116,8 +116,15 @@ def run_caption(config: Config) -> None:
         print(f"{file}: {caption} (log-probability {log_prob:.2f})")
 
 
+def _data(config: Config) -> Data:
+    """The data set, refused before it is made if the run began with another."""
+    return prepare_data(config, lambda fingerprint: workdir.keep_identity(config, "data.txt", fingerprint + "\n"))
+
+
 def _policies(progress: Progress) -> list[str]:
-    return [row["name"] for row in progress.finished if not row["name"].startswith("baseline")]
+    """The stages that moved the policy; all, if none did."""
+    finished = progress.finished
+    return [row["name"] for row in finished if row["moves_policy"]] or [row["name"] for row in finished]
 
 
 def _shown_pictures(data: Data, split: TokenizedSplit) -> tuple[np.ndarray, list[list[str]]]:

@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from pipeline.metrics.cider import Cider, DocumentFrequencies, count_document_frequencies, without_end
 
+METRICS = {"cider": Cider}
+
 # (captions [N, T], image_index [N]) -> float32 [N]
 Reward = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -16,17 +18,19 @@ def reward_frequencies(references: np.ndarray, base: int, end_token_in_reward: b
     return count_document_frequencies(_words(references, end_token_in_reward), base)
 
 
-def build_reward(references: np.ndarray, frequencies: DocumentFrequencies, end_token_in_reward: bool) -> Reward:
-    """Returns CIDEr-D against references `[I, R, L]`; image indices are their rows.
+def build_reward(
+    reward: str, references: np.ndarray, frequencies: DocumentFrequencies, end_token_in_reward: bool
+) -> Reward:
+    """Returns the reward named `reward`, a key of METRICS, against references `[I, R, L]`, one row an image.
 
     With the end token as a word, a caption that stops where its references stop earns more than one cut short.
     """
-    cider = Cider(_words(references, end_token_in_reward), frequencies)
+    metric = METRICS[reward](_words(references, end_token_in_reward), frequencies)
 
-    def reward(captions: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
-        return cider(_words(captions, end_token_in_reward), image_index)
+    def score(captions: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
+        return metric(_words(captions, end_token_in_reward), image_index)
 
-    return reward
+    return score
 
 
 def _words(captions, end_token_in_reward: bool):

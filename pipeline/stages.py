@@ -52,27 +52,24 @@ def build_stage(
     learns_words = name == "mle"
     size = len(arrays.words) if learns_words else len(arrays.features)
     steps = [_steps(config, arrays, i) for i in range(index + 1)]
-    optimizer = _optimizer(config, name, size, captioner)
-    baseline_optimizer = _optimizer(config, "baseline", size, baseline)
+    optimizers = {}
+    if name != "baseline":
+        optimizers["optimizer"] = _optimizer(config, name, size, captioner)
     if learns_words:
-        step, optimizers = (
-            likelihood_step(captioner, optimizer, feature_dropout=config.feature_dropout),
-            {"optimizer": optimizer},
-        )
+        step = likelihood_step(captioner, optimizers["optimizer"], feature_dropout=config.feature_dropout)
     else:
-        moved = {"pg": optimizer, "baseline": None}[name]
+        optimizers["baseline_optimizer"] = _optimizer(config, "baseline", size, baseline)
         step = policy_gradient_step(
             captioner,
             baseline,
             reward,
-            moved,
-            baseline_optimizer,
+            optimizers.get("optimizer"),
+            optimizers["baseline_optimizer"],
             samples=config.samples,
             rollouts=config.rollouts,
             max_length=config.max_length,
             feature_dropout=config.feature_dropout,
         )
-        optimizers = {"baseline_optimizer": baseline_optimizer} | ({"optimizer": optimizer} if moved else {})
     batches = caption_batches if learns_words else image_batches
     per_epoch = size / config.batch_size
     return BuiltStage(

@@ -10,7 +10,7 @@ from pipeline.evaluate import Evaluation
 
 
 class Board:
-    """Writes to <workdir>/logs; `pictures` uint8 `[P, S, S, 3]` are the first P of the validation split."""
+    """Writes to <workdir>/logs; `pictures`, float32 `[P, S, S, 3]` in 0..1, are the first P of the validation split."""
 
     def __init__(self, folder: pathlib.Path, pictures: np.ndarray, references: Sequence[Sequence[str]]):
         self._writer = tf.summary.create_file_writer(str(folder))
@@ -30,7 +30,6 @@ class Board:
             if not self._shown:
                 tf.summary.image("validation pictures", self._pictures, max_outputs=len(self._pictures))
                 self._shown = True
-            for i, references in enumerate(self._references):
-                lines = [f"**{evaluation.captions[i]}**", *(f"- {r}" for r in references)]
-                tf.summary.text(f"caption {i}", "\n".join(lines))
+            for i, (caption, references) in enumerate(zip(evaluation.captions, self._references, strict=False)):
+                tf.summary.text(f"caption {i}", "\n".join([f"**{caption}**", *(f"- {r}" for r in references)]))
         self._writer.flush()

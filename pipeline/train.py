@@ -68,25 +68,27 @@ def train(
     with _stop_asked() as stopping:
         while progress.stage < len(labels):
             stage = build_stage(config, progress.stage, models.captioner, models.baseline, arrays, reward)
-            saver = _Saver(workdir, labels[progress.stage], models, stage, progress)
+            saver = _Saver(workdir, models, stage, progress)
             if progress.step > 0:
                 saver.restore(newest)
             _run_stage(config, stage, saver, progress, validate, board, stopping)
-            saver.finish(stage)
+            path = saver.finish(stage)
+            if stopping():
+                raise Interrupted(path)
     return progress
 
 
 class _Saver:
     """Checkpoints of the run, and the best weights of a stage."""
 
-    def __init__(self, workdir: pathlib.Path, label: str, models: Models, stage: BuiltStage, progress: Progress):
-        self._label, self._progress = label, progress
+    def __init__(self, workdir: pathlib.Path, models: Models, stage: BuiltStage, progress: Progress):
+        self._progress = progress
         self._variable = tf.Variable("", dtype=tf.string, trainable=False)
         self._weights = {"captioner": models.captioner, "baseline": models.baseline}
         self._run = tf.train.Checkpoint(**self._weights, **stage.optimizers, progress=self._variable)
         self._manager = tf.train.CheckpointManager(self._run, str(workdir / "checkpoints"), max_to_keep=2)
         kept = tf.train.Checkpoint(**self._weights)
-        self._kept = tf.train.CheckpointManager(kept, str(workdir / "kept" / label), max_to_keep=1)
+        self._kept = tf.train.CheckpointManager(kept, str(workdir / "kept" / stage.label), max_to_keep=1)
 
     def restore(self, path: str) -> None:
         """Goes on within the stage: weights, optimizers, all."""
@@ -95,19 +97,22 @@ class _Saver:
     def save(self) -> str:
         """Writes a checkpoint; returns its path."""
         self._progress.store(self._variable)
-        return self._manager.save()
+        newest = self._manager.latest_checkpoint
+        # Numbers run on through the stages, each of which has a counter of its own.
+        return self._manager.save(checkpoint_number=1 + int(newest.rpartition("-")[2]) if newest else 1)
 
     def keep(self) -> None:
         """Keeps the weights as they are for whoever comes after this stage."""
         self._kept.save(checkpoint_number=self._progress.step)
 
-    def finish(self, stage: BuiltStage) -> None:
+    def finish(self, stage: BuiltStage) -> str:
         """Hands on the kept weights: they are what the next stage, and every user of the run, begins with."""
         tf.train.Checkpoint(**self._weights).restore(self._kept.latest_checkpoint).expect_partial()
         done = self._progress
         done.finished.append(
             {
-                "name": self._label,
+                "name": stage.label,
+                "moves_policy": stage.moves_policy,
                 "images_seen": done.step * stage.images_per_step,
                 "seconds": done.seconds,
                 "steps": done.step,
@@ -115,7 +120,7 @@ class _Saver:
             }
         )
         done.next_stage()
-        self.save()
+        return self.save()
 
 
 def _run_stage(
@@ -128,7 +133,8 @@ def _run_stage(
     stopping: Callable[[], bool],
 ) -> None:
     """Trains until the stage's steps are done, or its validations stop rising."""
-    clock, saved = time.monotonic() - progress.seconds, time.monotonic()
+    begun = saved = time.monotonic()
+    clock, first = begun - progress.seconds, progress.step
     seed = tf.constant([config.seed, progress.stage], tf.int32)
     with tqdm(
         total=stage.steps * config.batch_size,
@@ -143,7 +149,8 @@ def _run_stage(
             progress.step += 1
             bar.update(config.batch_size)
             if progress.step % config.log_every == 0 or progress.step == stage.steps:
-                _log(stage, progress, logs, board, bar)
+                rate = (progress.step - first) * config.batch_size / (time.monotonic() - begun)
+                _log(stage, progress, logs, rate, board, bar)
             over = False
             validated = stage.validates_at(progress.step)
             if validated:
@@ -197,21 +204,22 @@ def _validate(
     return 0 < config.patience <= progress.since_best
 
 
-def _log(stage: BuiltStage, progress: Progress, logs: dict[str, tf.Tensor], board: Board, bar: tqdm) -> None:
-    """Writes a step's scalars to TensorBoard and the main ones to the console."""
+def _log(
+    stage: BuiltStage, progress: Progress, logs: dict[str, tf.Tensor], rate: float, board: Board, bar: tqdm
+) -> None:
+    """Writes a step's scalars to TensorBoard and the main ones to the console; `rate` in pictures or captions."""
     values = {name: float(value) for name, value in logs.items()}
     if not all(math.isfinite(v) for v in values.values()):
         raise UserError(
             f"{stage.label}: {', '.join(k for k, v in values.items() if not math.isfinite(v))} is no number at step "
             f"{progress.step}; lower --learning_rate and start a new --workdir, or go on from the last checkpoint"
         )
-    rate = bar.format_dict["rate"] or 0.0
     board.scalars(stage.global_step(progress), stage.name, values | {f"{stage.unit}s a second": rate})
     shown = {k: values[k] for k in ("loss", "reward", "explained variance", "entropy") if k in values}
     bar.set_postfix({k: f"{v:.3f}" for k, v in shown.items()}, refresh=False)
     if bar.disable:
         text = ", ".join(f"{k} {v:.3f}" for k, v in shown.items())
-        print(f"{stage.label} step {progress.step}/{stage.steps}: {text}", flush=True)
+        print(f"{stage.label} step {progress.step}/{stage.steps}: {text}, {rate:.0f} {stage.unit}s/s", flush=True)
 
 
 @contextlib.contextmanager

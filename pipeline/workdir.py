@@ -1,7 +1,6 @@
 """The folder of a run: its settings, refused when they differ, and the models rebuilt from what it holds."""
 
 import contextlib
-import dataclasses
 import fcntl
 import hashlib
 import os
@@ -17,7 +16,6 @@ from models.baseline import Baseline
 from models.captioner import Captioner
 from pipeline.config import Config, differences, read_settings
 from pipeline.errors import UserError
-from pipeline.features import load_encoder
 from pipeline.files import write_text, written_aside
 from pipeline.vocabulary import Vocabulary, load_vocabulary
 
@@ -66,19 +64,21 @@ def keep_identity(config: Config, name: str, text: str) -> None:
 
 
 def keep_encoder(config: Config, encoder: keras.Model) -> None:
-    """Stores the encoder's weights, so that the workdir is all that captioning and export need."""
-    digest = hashlib.sha256(b"".join(weight.tobytes() for weight in encoder.get_weights())).hexdigest()
-    keep_identity(config, "encoder.txt", digest + "\n")
+    """Stores the whole encoder, so that the workdir is all that evaluation and export need.
+
+    Its weights alone would not do: some networks of keras.applications have other layers with ImageNet's weights.
+    """
+    keep_identity(config, "encoder.txt", _encoder_text(encoder))
     if not _begun(config):
         with written_aside(_encoder_path(config)) as aside:
-            encoder.layers[-1].save_weights(aside)
+            encoder.save(aside)
 
 
 def kept_encoder(config: Config) -> keras.Model:
-    """Returns the encoder with the weights that `keep_encoder` stored."""
+    """Returns the encoder that `keep_encoder` stored."""
     if not _begun(config):
         raise UserError(f"{config.workdir} has trained nothing yet; go on with --mode=train first")
-    return load_encoder(dataclasses.replace(config, encoder_weights=str(_encoder_path(config))))
+    return keras.models.load_model(_encoder_path(config), compile=False)
 
 
 def kept_vocabulary(config: Config) -> Vocabulary:
@@ -125,23 +125,28 @@ def load_kept(workdir: pathlib.Path, label: str, captioner: Captioner, baseline:
         raise UserError(f"the weights in {workdir} are of another size of model; use the same model flags") from error
 
 
-def check_warm_start(config: Config, vocabulary: Vocabulary) -> None:
+def check_warm_start(config: Config, vocabulary: Vocabulary, encoder: keras.Model) -> None:
     """Refuses to begin with weights that do not fit; cheap, so that it can come before the features."""
     if config.warm_start and not _checkpoint(config.workdir_path()):
         saved = _warm_start(config)
         if kept_vocabulary(saved) != vocabulary:
             raise UserError(f"--warm_start={saved.workdir} has another vocabulary; train both on the same captions")
+        if (saved.workdir_path() / "encoder.txt").read_text(encoding="utf-8") != _encoder_text(encoder):
+            raise UserError(f"--warm_start={saved.workdir} learned from another encoder; use its --encoder_weights")
 
 
-def load_warm_start(config: Config, vocabulary: Vocabulary, captioner: Captioner, baseline: Baseline) -> None:
-    """Gives the models the weights of the last finished stage of another run with the same vocabulary."""
-    check_warm_start(config, vocabulary)
+def load_warm_start(config: Config, captioner: Captioner, baseline: Baseline) -> None:
+    """Gives the models the weights of the last finished stage of the run that `check_warm_start` accepted."""
     saved = _warm_start(config)
     load_kept(saved.workdir_path(), last_kept(saved), captioner, baseline)
 
 
+def _encoder_text(encoder: keras.Model) -> str:
+    return hashlib.sha256(b"".join(weight.tobytes() for weight in encoder.get_weights())).hexdigest() + "\n"
+
+
 def _encoder_path(config: Config) -> pathlib.Path:
-    return config.workdir_path() / "encoder.weights.h5"
+    return config.workdir_path() / "encoder.keras"
 
 
 def _begun(config: Config) -> bool:
@@ -200,7 +205,7 @@ def _warm_start(config: Config) -> Config:
     if other.resolve() == config.workdir_path().resolve():
         raise UserError(f"--warm_start={other} is the --workdir itself; name another run, or leave it out")
     saved = Config(**read_settings(other / "config.json") | {"workdir": str(other)})
-    sizes = ("encoder", "units", "embedding_size", "baseline_units")
+    sizes = ("encoder", "image_size", "units", "embedding_size", "baseline_units")
     wrong = differences({n: getattr(saved, n) for n in sizes}, {n: getattr(config, n) for n in sizes})
     if wrong:
         raise UserError(f"--warm_start={other} holds another model ({'; '.join(wrong)}); use the same model flags")

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -193,6 +194,13 @@ def test_settings_of_another_version_are_named(refused, data, run):
 # Encoder and data
 
 
+def stored_weights(prepared, folder):
+    """The encoder's weights of a prepared run, as a user would bring them: without pooling and preprocessing."""
+    path = folder / "stored.weights.h5"
+    keras.models.load_model(prepared / "encoder.keras", compile=False).layers[-1].save_weights(path)
+    return path
+
+
 @pytest.mark.parametrize(
     "flag, shown",
     [
@@ -207,7 +215,7 @@ def test_settings_of_another_version_are_named(refused, data, run):
 )
 def test_encoders_that_cannot_be_built_are_named(refused, data, prepared, tmp_path, monkeypatch, flag, shown):
     monkeypatch.chdir(tmp_path)
-    whole = (prepared / "encoder.weights.h5").read_bytes()
+    whole = stored_weights(prepared, tmp_path).read_bytes()
     contents = {
         "text.weights.h5": b"text",
         "empty.weights.h5": b"",
@@ -220,7 +228,8 @@ def test_encoders_that_cannot_be_built_are_named(refused, data, prepared, tmp_pa
 
 
 def test_weights_of_another_encoder_are_refused(refused, data, prepared, tmp_path):
-    flags = ("--mode=prepare", f"--workdir={tmp_path / 'new'}", f"--encoder_weights={prepared / 'encoder.weights.h5'}")
+    weights = stored_weights(prepared, tmp_path)
+    flags = ("--mode=prepare", f"--workdir={tmp_path / 'new'}", f"--encoder_weights={weights}")
     assert "cannot build MobileNet with" in refused(*data, *flags, "--encoder=MobileNet")
     assert main.main(["main", *data, *flags]) == 0
 
@@ -327,14 +336,26 @@ def test_warm_starts_that_do_not_fit_are_refused_before_the_data_are_read(refuse
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_warm_start_of_another_vocabulary_is_refused(run):
+def test_a_warm_start_of_another_vocabulary_or_encoder_is_refused(run):
     keep_weights(run)
     config = config_of(run, workdir=str(run.parent / "new"), warm_start=str(run))
-    vocabulary = workdir.kept_vocabulary(config_of(run))
-    models = workdir.build_models(config, vocabulary, feature_size=1280)
+    vocabulary, encoder = workdir.kept_vocabulary(config_of(run)), workdir.kept_encoder(config_of(run))
     with pytest.raises(UserError, match="has another vocabulary; train both on the same captions"):
-        workdir.load_warm_start(config, Vocabulary(vocabulary.words[:-1], ()), *models)
-    workdir.load_warm_start(config, vocabulary, *models)
+        workdir.check_warm_start(config, Vocabulary(vocabulary.words[:-1], ()), encoder)
+    (run / "encoder.txt").write_text("0\n")
+    with pytest.raises(UserError, match="learned from another encoder; use its --encoder_weights"):
+        workdir.check_warm_start(config, vocabulary, encoder)
+
+
+def test_a_warm_start_that_fits_gives_its_weights(run):
+    keep_weights(run)
+    config = config_of(run, workdir=str(run.parent / "new"), warm_start=str(run), seed=5)
+    vocabulary, encoder = workdir.kept_vocabulary(config_of(run)), workdir.kept_encoder(config_of(run))
+    workdir.check_warm_start(config, vocabulary, encoder)
+    models = workdir.build_models(config, vocabulary, feature_size=1280)
+    before = models[0].words.kernel.numpy()
+    workdir.load_warm_start(config, *models)
+    assert (models[0].words.kernel.numpy() != before).any()
 
 
 def test_a_run_that_goes_on_needs_its_warm_start_no_more(run):

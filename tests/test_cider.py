@@ -10,7 +10,6 @@ from pipeline.metrics.cider import (
     MAX_BASE,
     Cider,
     count_document_frequencies,
-    load_document_frequencies,
     without_end,
 )
 from tests.oracles import cider_d, padded
@@ -107,12 +106,3 @@ def test_end_token_is_a_word_only_if_asked():
     captions = np.array([[4, 5, END, 0]])
     np.testing.assert_array_equal(without_end(captions), [[4, 5, 0, 0]])
     np.testing.assert_array_equal(without_end(tf.constant(captions)), [[4, 5, 0, 0]])
-
-
-def test_frequencies_survive_the_file(corpus, tmp_path):
-    frequencies = count_document_frequencies(array(corpus), 12)
-    frequencies.save(tmp_path / "df.npz")
-    loaded = load_document_frequencies(tmp_path / "df.npz")
-    assert (loaded.base, loaded.images) == (12, IMAGES)
-    for a, b in zip((*frequencies.keys, *frequencies.counts), (*loaded.keys, *loaded.counts), strict=True):
-        np.testing.assert_array_equal(a, b)

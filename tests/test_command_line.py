@@ -180,7 +180,8 @@ def test_flagfiles_in_a_circle_are_refused(flagfile, tmp_path):
 
 
 def saved_run(folder, **changes):
-    config = Config(workdir=str(folder), units=8, images="learned/from")
+    learned = {"images": "learned/from", "train_captions": "train.json", "val_captions": "val.json"}
+    config = Config(workdir=str(folder), units=8, dataset="folder", **learned)
     folder.mkdir()
     content = {**json.loads(config.to_json()), **changes}
     (folder / "config.json").write_text(json.dumps({k: v for k, v in content.items() if v is not None}))

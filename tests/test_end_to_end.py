@@ -121,3 +121,12 @@ def test_recipes_parse_and_say_how_to_run_them(recipe, tmp_path):
     head = recipe.read_text().split("\n--")[0]
     assert all(line.startswith("#") for line in head.split("\n"))
     assert "python -m pipeline.main --flagfile=" in head
+
+
+def test_a_run_that_only_warms_the_baseline_up_is_shown_too(finished):
+    """Nothing moved the policy, and fewer pictures are watched than TensorBoard shows."""
+    workdir, _ = finished
+    other = workdir.parent / "baseline"
+    settings = ("--stages=baseline:0.5", f"--warm_start={workdir}", "--val_images=2")
+    assert main(tiny(other, *settings)) == 0
+    assert (other / "results" / "baseline.json").read_text() == (workdir / "results" / "pg.json").read_text()

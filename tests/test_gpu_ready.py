@@ -50,7 +50,7 @@ def test_likelihood_step_stays_on_the_device(batch):
 def test_policy_gradient_step_stays_on_the_device(batch):
     captioner, baseline, features, optimizers = batch
     references = np.array([[[4, 5, 2], [6, 2, 0]], [[5, 2, 0], [4, 2, 0]]], np.int32)
-    reward = build_reward(references, reward_frequencies(references, 8, True), True)
+    reward = build_reward("cider", references, reward_frequencies(references, 8, True), True)
     step = policy_gradient_step(
         captioner, baseline, reward, *optimizers, samples=2, rollouts=2, max_length=3, feature_dropout=0.1
     )

@@ -1,6 +1,7 @@
 """From settings to a prepared data set: made once, then read back from the cache folder."""
 
 import dataclasses
+import fcntl
 import pathlib
 import shutil
 import sys
@@ -73,7 +74,9 @@ def prepare_data(config: Config, accept: Callable[[str], None] = lambda fingerpr
 
 def read_captions(data: Data, split: str) -> Captions:
     """Returns ids, names and captions of a split; no picture is decoded."""
-    examples = list(tfds.as_numpy(_records(data, split)))
+    # Without the pictures, or a whole split of them would lie in memory.
+    texts = _records(data, split).map(lambda e: {name: value for name, value in e.items() if name != "image"})
+    examples = list(tfds.as_numpy(texts))
     return Captions(
         np.array([e["image_id"] for e in examples], np.int64),
         tuple(e["file_name"].decode() for e in examples),
@@ -102,11 +105,14 @@ def _records(data: Data, split: str) -> tf.data.Dataset:
 
 def _made(builder: tfds.core.DatasetBuilder, fingerprint: str) -> Data:
     root = pathlib.Path(builder.data_dir)
-    if not builder.is_prepared():
-        shutil.rmtree(root, ignore_errors=True)
-        if not sys.stderr.isatty():
-            tfds.disable_progress_bar()
-        builder.download_and_prepare()
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with open(root.parent / ".lock", "w") as lock:  # two runs may share a cache
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not builder.is_prepared():
+            shutil.rmtree(root, ignore_errors=True)
+            if not sys.stderr.isatty():
+                tfds.disable_progress_bar()
+            builder.download_and_prepare()
     return Data(tfds.builder_from_directory(builder.data_dir), fingerprint)
 
 

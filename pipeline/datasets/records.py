@@ -7,7 +7,7 @@ SPLITS = ("train", "val")
 
 
 def feature_spec() -> tfds.features.FeaturesDict:
-    """Returns the features of one example: an encoded JPEG or PNG, its id, its name, its captions as written."""
+    """Returns the features of one example: an encoded picture, its id, its name, its captions as written."""
     return tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=(None, None, 3)),

@@ -32,19 +32,6 @@ class DocumentFrequencies:
     keys: tuple[np.ndarray, ...]  # int64 [G] for each order
     counts: tuple[np.ndarray, ...]  # int64 [G] for each order
 
-    def save(self, path) -> None:
-        """Writes one .npz file."""
-        arrays = {f"keys{n}": k for n, k in zip(ORDERS, self.keys, strict=True)}
-        arrays |= {f"counts{n}": c for n, c in zip(ORDERS, self.counts, strict=True)}
-        np.savez_compressed(path, base=self.base, images=self.images, **arrays)
-
-
-def load_document_frequencies(path) -> DocumentFrequencies:
-    """Returns what `save` wrote."""
-    with np.load(path) as saved:
-        keys, counts = (tuple(saved[f"{name}{n}"] for n in ORDERS) for name in ("keys", "counts"))
-        return DocumentFrequencies(int(saved["base"]), int(saved["images"]), keys, counts)
-
 
 def count_document_frequencies(references: np.ndarray, base: int) -> DocumentFrequencies:
     """Returns the frequencies in references `[I, R, L]`, int ids below `base`, padded with PAD.
