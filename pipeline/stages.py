@@ -50,7 +50,7 @@ def build_stage(
     """Returns stage number `index` of the run with fresh optimizers."""
     name = config.parsed_stages()[index].name
     learns_words = name == "mle"
-    size = len(arrays.words) if learns_words else len(arrays.features)
+    size = _size(name, arrays)
     steps = [_steps(config, arrays, i) for i in range(index + 1)]
     optimizers = {}
     if name != "baseline":
@@ -90,8 +90,12 @@ def build_stage(
 
 def _steps(config: Config, arrays: TrainingArrays, index: int) -> int:
     stage = config.parsed_stages()[index]
-    size = len(arrays.words) if stage.name == "mle" else len(arrays.features)
-    return max(1, round(stage.epochs * size / config.batch_size))
+    return max(1, round(stage.epochs * _size(stage.name, arrays) / config.batch_size))
+
+
+def _size(name: str, arrays: TrainingArrays) -> int:
+    """What an epoch of the stage goes through: captions in mle, pictures elsewhere."""
+    return len(arrays.words if name == "mle" else arrays.features)
 
 
 def _optimizer(config: Config, name: str, size: int, model: keras.Model) -> keras.Optimizer:
