@@ -33,7 +33,7 @@ def parse(argv: Sequence[str]) -> Config:
     if rest:
         raise UserError(f"unexpected {rest[0]!r}; settings are given as --name=value (--help lists them)")
     given = {name: values[name].value for name in fields() if values[name].present}
-    if not given.get("workdir"):
+    if not given.get("workdir") and given.get("mode") != "score":
         raise UserError("no --workdir given; name the folder of the run, for example --workdir=runs/first")
     if given.get("mode") in ("evaluate", "caption", "export"):
         given = _saved(pathlib.Path(given["workdir"]), given["mode"]) | given

@@ -8,12 +8,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.metric_names import METRICS
+from pipeline.metric_names import (
+    COLUMNS,
+    JAVA_TERMS,
+    METRICS,
+    MIXES,
+    parse_metrics,
+    parse_reward,
+    single_terms,
+    term_of,
+)
 
-MODES = ("prepare", "train", "evaluate", "caption", "export")
+MODES = ("prepare", "train", "evaluate", "score", "caption", "export")
 DATASETS = ("scenes", "folder")
 STAGES = ("mle", "baseline", "pg")
-REWARDS = ("cider",)
 LARGEST = 2**31 - 1  # TensorFlow counts in int32
 
 
@@ -94,7 +102,11 @@ class Config:
     )
     warm_start: str = _setting("", "training", "Workdir whose last kept weights this run begins with.")
 
-    reward: str = _setting("cider", "policy gradient", "What captions are trained on.", choices=REWARDS)
+    reward: str = _setting(
+        "cider",
+        "policy gradient",
+        "What captions are trained on: a metric, spider, bcmr, or a mix such as cider:1,spice:2,bleu4:0.5.",
+    )
     samples: int = _setting(1, "policy gradient", "Paths sampled an image (M).", most=1000)
     rollouts: int = _setting(3, "policy gradient", "Monte-Carlo rollouts from every prefix (K).", most=1000)
     end_token_in_reward: bool = _setting(
@@ -104,6 +116,36 @@ class Config:
     evaluate_every: float = _setting(1.0, "evaluation", "Epochs between two validations.", least=1e-3)
     val_images: int = _setting(0, "evaluation", "Validation pictures used while training; 0: all.", least=0)
     best_metric: str = _setting("CIDEr", "evaluation", "Decides which weights are kept as best.", choices=METRICS)
+    metrics: str = _setting(
+        "",
+        "metrics",
+        "Metrics to report: all, or some by comma (bleu, meteor, rouge, cider, spice, bcmr, spider). Default: all in "
+        "mode=score; else those without Java, and what reward and best_metric are made of.",
+        fixed=False,
+    )
+    references: str = _setting("", "metrics", "mode=score: COCO captions file.", fixed=False)
+    results: str = _setting("", "metrics", "mode=score: COCO results file, whose captions are scored.", fixed=False)
+    output: str = _setting("", "metrics", "mode=score: JSON file for the scores of corpus and images.", fixed=False)
+    metric_workers: int = _setting(
+        2,
+        "metrics",
+        "Java processes for METEOR, and for SPICE; 1.1 GB each for METEOR, up to 3 GB for SPICE.",
+        fixed=False,
+        most=256,
+    )
+    metric_timeout: float = _setting(
+        60.0, "metrics", "Seconds a Java process may take for one caption.", fixed=False, least=1e-3
+    )
+    metric_cache_dir: str = _setting(
+        "",
+        "metrics",
+        "Folder for CoreNLP (385 MB) and the captions that SPICE has parsed; by default "
+        "$SPIDERCAP_METRIC_CACHE, else spidercap in the user's cache folder.",
+        fixed=False,
+    )
+    corenlp: str = _setting(
+        "", "metrics", "Folder that holds CoreNLP 3.6.0's two jars; by default they are downloaded.", fixed=False
+    )
     log_every: int = _setting(20, "evaluation", "Steps between two log lines.", fixed=False)
     checkpoint_every: float = _setting(5.0, "evaluation", "Minutes between two checkpoints.", fixed=False, least=0)
     export_dir: str = _setting("", "evaluation", "Where models are exported; by default <workdir>/export.", fixed=False)
@@ -124,6 +166,26 @@ class Config:
     def of_stage(self, field: str, stage: str) -> float:
         """Returns the stage's value in a name:value setting, else that of the setting's default."""
         return dict(_pairs(field, fields()[field].default) + _pairs(field, getattr(self, field)))[stage]
+
+    def reward_weights(self) -> dict[str, float]:
+        """Returns the weight of each single metric in the reward."""
+        return parse_reward(self.reward)
+
+    def terms(self) -> tuple[str, ...]:
+        """Returns the metrics to report, of metric_names.COLUMNS and in its order."""
+        if self.mode == "score":
+            return parse_metrics(self.metrics or "all")
+        without_java = [t for t in COLUMNS if t not in MIXES and t not in JAVA_TERMS]
+        asked = parse_metrics(self.metrics) if self.metrics else ()
+        chosen = {*without_java, *asked, *self.reward_weights(), term_of(self.best_metric)}
+        known = {*chosen, *single_terms(tuple(chosen))}
+        mixes = [mix for mix, weights in MIXES.items() if known.issuperset(weights)]
+        return tuple(t for t in COLUMNS if t in known or t in mixes)
+
+    def metric_settings(self) -> dict[str, Any]:
+        """Returns what the Java metrics want to know."""
+        names = ("metric_workers", "metric_timeout", "metric_cache_dir", "corenlp")
+        return {name: getattr(self, name) for name in names}
 
     def workdir_path(self) -> pathlib.Path:
         """Returns the run's folder."""
@@ -222,8 +284,12 @@ def _check(config: Config) -> None:
         _pairs(field, getattr(config, field))
     if not config.parsed_stages():
         raise UserError("--stages is empty; for example --stages=mle:20,baseline:1,pg:10")
+    config.reward_weights()
+    config.terms()
     if config.mode in ("prepare", "train"):
         _check_data_flags(config)
+    if config.mode == "score" and not (config.references and config.results):
+        raise UserError("--mode=score needs --references and --results: a COCO captions file and a COCO results file")
     if config.mode == "caption" and not config.images:
         raise UserError("--mode=caption needs --images: picture files or folders, separated by commas")
 

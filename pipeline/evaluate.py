@@ -1,18 +1,16 @@
-"""Greedy captions of a split, and the numbers that the COCO caption evaluation gives them."""
+"""Greedy captions of a split, and their scores."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection
 
 import numpy as np
 import tensorflow as tf
-from pycocoevalcap.bleu.bleu import Bleu
-from pycocoevalcap.cider.cider import Cider
-from pycocoevalcap.rouge.rouge import Rouge
 
 from models.captioner import Captioner
 from models.decoding import greedy
 from pipeline.inputs import TokenizedSplit
-from pipeline.metric_names import METRICS
+from pipeline.metrics.java_metrics import JavaMetrics
+from pipeline.scores import score_captions
 from pipeline.vocabulary import Vocabulary
 
 BATCH = 128
@@ -23,8 +21,8 @@ class Evaluation:
     """Captions of a split with their scores, in the order of its records."""
 
     captions: tuple[str, ...]
-    corpus: dict[str, float]  # by METRICS, then "mean length", "distinct captions"
-    images: tuple[dict[str, float], ...]  # by METRICS
+    corpus: dict[str, float | None]  # by column of the tables, then "mean length", "distinct captions"
+    images: tuple[dict[str, float | None], ...]  # by column of the tables
 
 
 def build_decoder(captioner: Captioner, max_length: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -48,55 +46,24 @@ def evaluate(
     vocabulary: Vocabulary,
     split: TokenizedSplit,
     features: np.ndarray,
+    terms: Collection[str],
+    java: JavaMetrics,
 ) -> Evaluation:
-    """Returns captions and scores of the split's first `len(features)` images; features `[I, F]`."""
-    captions = tuple(vocabulary.decode(ids) for ids in decode(features))
-    references = [[" ".join(tokens) for tokens in of_image] for of_image in split.tokens[: len(captions)]]
-    corpus, images = score_captions(references, captions)
-    corpus["mean length"] = float(np.mean([len(c.split()) for c in captions]))
-    corpus["distinct captions"] = float(len(set(captions)))
-    return Evaluation(captions, corpus, images)
+    """Returns captions and scores of the split's first `len(features)` images; features `[I, F]`.
 
-
-def score_captions(
-    references: Sequence[Sequence[str]], captions: Sequence[str]
-) -> tuple[dict[str, float], tuple[dict[str, float], ...]]:
-    """Returns the corpus scores and each image's, by METRICS, of tokenised captions (words split by one space).
-
-    The numbers are those of pycocoevalcap; CIDEr is CIDEr-D with these references' document frequencies.
+    `terms` are the metrics, of metric_names.COLUMNS; `java` computes those that need it.
     """
-    truth = {i: list(of_image) for i, of_image in enumerate(references)}
-    said = {i: [caption] for i, caption in enumerate(captions)}
-    bleu, bleus = Bleu(4).compute_score(truth, said, verbose=0)
-    rouge, rouges = Rouge().compute_score(truth, said)
-    cider, ciders = Cider().compute_score(truth, said)
-    corpus = dict(zip(METRICS, [*bleu, rouge, cider], strict=True))
-    images = zip(*bleus, rouges, ciders, strict=True)
-    return _floats(corpus), tuple(_floats(dict(zip(METRICS, one, strict=True))) for one in images)
+    captions = tuple(vocabulary.decode(ids) for ids in decode(features))
+    references = split.texts()[: len(captions)]
+    scores = score_captions(references, captions, terms, java)
+    counts = {
+        "mean length": float(np.mean([len(c.split()) for c in captions])),
+        "distinct captions": float(len(set(captions))),
+    }
+    return Evaluation(captions, scores.corpus | counts, scores.images)
 
 
 def results_json(split: TokenizedSplit, evaluation: Evaluation) -> list[dict]:
     """Returns the captions in COCO's results format."""
     pairs = zip(split.image_ids, evaluation.captions, strict=True)
     return [{"image_id": int(i), "caption": caption} for i, caption in pairs]
-
-
-def table(rows: Mapping[str, Mapping[str, float]]) -> str:
-    """Returns a plain-text table, one row a name, one column a metric."""
-    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-    width = max([len(name) for name in rows] + [5])
-    lines = [" " * width + "".join(f"{c:>{max(len(c), 6) + 2}}" for c in columns)]
-    for name, row in rows.items():
-        cells = "".join(f"{_short(row.get(c)):>{max(len(c), 6) + 2}}" for c in columns)
-        lines.append(f"{name:<{width}}{cells}")
-    return "\n".join(lines)
-
-
-def _short(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.0f}" if value >= 100 else f"{value:.3f}" if value < 5 else f"{value:.2f}"
-
-
-def _floats(scores: Mapping[str, float]) -> dict[str, float]:
-    return {name: float(value) for name, value in scores.items()}

@@ -19,6 +19,10 @@ class TokenizedSplit:
     captions: tuple[tuple[str, ...], ...]  # as written
     tokens: tuple[tuple[tuple[str, ...], ...], ...]  # [I][R][words]
 
+    def texts(self) -> list[list[str]]:
+        """Returns the tokenised captions `[I][R]` as text, words split by one space."""
+        return [[" ".join(tokens) for tokens in of_image] for of_image in self.tokens]
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingArrays:

@@ -3,10 +3,14 @@
   python -m pipeline.main --flagfile=recipes/quickstart.flags
   python -m pipeline.main --mode=caption --workdir=runs/quickstart --images=photo.jpg
 
-Modes: prepare (data set and features), train (prepare, train, evaluate, export), evaluate, caption, export.
+  python -m pipeline.main --mode=score --references=captions.json --results=results.json
+
+Modes: prepare (data set and features), train (prepare, train, evaluate, export), evaluate, caption, export,
+score (any results file, without a run).
 The same command again goes on where it was stopped.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -29,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
         # These import TensorFlow, which takes seconds: help and a mistyped flag are told without.
         from pipeline import modes, workdir
 
-        with workdir.open_workdir(config):
+        with workdir.open_workdir(config) if config.workdir else contextlib.nullcontext():
             modes.RUN[config.mode](config)
     except (UserError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

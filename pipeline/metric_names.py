@@ -1,3 +1,101 @@
-"""The metrics of every table, in its order."""
+"""The metrics: their names in flags and in tables, and what the mixes are made of."""
 
-METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")
+import difflib
+import math
+
+from pipeline.errors import UserError
+
+# Term, as flags and logs name it -> column, as tables name it, in the order of every table.
+COLUMNS = {
+    "bleu1": "BLEU-1",
+    "bleu2": "BLEU-2",
+    "bleu3": "BLEU-3",
+    "bleu4": "BLEU-4",
+    "meteor": "METEOR",
+    "rouge": "ROUGE-L",
+    "cider": "CIDEr",
+    "spice": "SPICE",
+    "bcmr": "BCMR",
+    "spider": "SPIDEr",
+}
+METRICS = tuple(COLUMNS.values())
+
+# Liu et al. (2017): BCMR's weights; SPIDEr as it is reported, the mean of SPICE and CIDEr-D.
+MIXES = {
+    "bcmr": {"bleu1": 0.5, "bleu2": 0.5, "bleu3": 1.0, "bleu4": 1.0, "cider": 1.0, "meteor": 5.0, "rouge": 2.0},
+    "spider": {"spice": 0.5, "cider": 0.5},
+}
+GROUPS = {"bleu": ("bleu1", "bleu2", "bleu3", "bleu4")}
+JAVA_TERMS = ("meteor", "spice")
+
+
+def parse_reward(text: str) -> dict[str, float]:
+    """Returns the weight of each metric in a reward such as 'cider', 'spider' or 'cider:1,spice:2,bleu4:0.5'.
+
+    A mix within a mix is taken apart: 'spider:2' is {'spice': 1, 'cider': 1}.
+
+    Raises:
+      UserError: an unknown metric, one that comes twice, or a weight that is no positive number.
+    """
+    weights: dict[str, float] = {}
+    named: set[str] = set()
+    for part in _parts(text):
+        name, colon, number = part.partition(":")
+        name = name.strip()
+        _check("reward", name, COLUMNS)
+        weight = _weight(number, part) if colon else 1.0
+        if name in named:
+            raise UserError(f"--reward: {name} comes twice ({text}); give it once")
+        named.add(name)
+        for term, share in MIXES.get(name, {name: 1.0}).items():
+            weights[term] = weights.get(term, 0.0) + weight * share
+    if not weights:
+        raise UserError("--reward is empty; for example --reward=cider, --reward=spider or --reward=cider:1,spice:2")
+    return weights
+
+
+def parse_metrics(text: str) -> tuple[str, ...]:
+    """Returns the terms named by 'all' or a list such as 'cider,spice,bleu', in the order of the tables.
+
+    Raises:
+      UserError: an unknown metric, or none.
+    """
+    names = [name.strip() for name in _parts(text)]
+    for name in names:
+        _check("metrics", name, {"all": None, **GROUPS, **COLUMNS})
+    if not names:
+        raise UserError("--metrics is empty; for example --metrics=all or --metrics=cider,spice")
+    chosen = {term for name in names for term in (COLUMNS if name == "all" else GROUPS.get(name, (name,)))}
+    return tuple(term for term in COLUMNS if term in chosen)
+
+
+def single_terms(terms: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the metrics that must be computed for `terms`: mixes taken apart, in the order of the tables."""
+    needed = {single for term in terms for single in MIXES.get(term, {term: 1.0})}
+    return tuple(term for term in COLUMNS if term in needed)
+
+
+def term_of(column: str) -> str:
+    """Returns the term of a table's column."""
+    return next(term for term, name in COLUMNS.items() if name == column)
+
+
+def _parts(text: str) -> list[str]:
+    return [part for part in (p.strip() for p in text.split(",")) if part]
+
+
+def _weight(number: str, part: str) -> float:
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = math.nan
+    if not 0 < weight <= 1e6:
+        raise UserError(f"--reward: {part!r} is not metric:weight with a weight above 0, at most 1e6")
+    return weight
+
+
+def _check(flag: str, name: str, allowed: dict) -> None:
+    if name not in allowed:
+        close = difflib.get_close_matches(name.lower(), allowed, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise UserError(f"--{flag}: unknown metric {name!r}{hint}; allowed: {', '.join(allowed)}")

@@ -17,10 +17,12 @@ from pipeline.errors import UserError
 from pipeline.evaluate import Evaluation, build_decoder, evaluate
 from pipeline.features import load_encoder, split_features
 from pipeline.inputs import TokenizedSplit, tokenize_split, training_arrays
-from pipeline.metrics.cider import MAX_BASE
+from pipeline.metric_names import single_terms
+from pipeline.metrics.java_metrics import JavaMetrics, open_java_metrics
 from pipeline.progress import Progress, read_progress
 from pipeline.results import write_results
-from pipeline.rewards import build_reward, reward_frequencies
+from pipeline.rewards import ReferenceTexts, build_reward
+from pipeline.score import score_files
 from pipeline.tensorboard import Board
 from pipeline.train import Models, train
 from pipeline.vocabulary import Vocabulary, build_vocabulary
@@ -35,8 +37,6 @@ def run_prepare(config: Config) -> tuple[Data, dict[str, TokenizedSplit], Vocabu
     data = _data(config)
     splits = {name: tokenize_split(read_captions(data, name)) for name in SPLITS}
     vocabulary = build_vocabulary((c for image in splits["train"].tokens for c in image), config.min_word_count)
-    if vocabulary.reference_size > MAX_BASE:
-        raise UserError(f"{vocabulary.reference_size:,} different words in training; at most {MAX_BASE:,} are allowed")
     workdir.keep_identity(config, "vocabulary.json", vocabulary.to_json())
     workdir.check_warm_start(config, vocabulary, encoder)
     workdir.keep_encoder(config, encoder)
@@ -50,11 +50,26 @@ def run_prepare(config: Config) -> tuple[Data, dict[str, TokenizedSplit], Vocabu
 
 def run_train(config: Config) -> None:
     """Trains all stages, then evaluates, reports, exports, and captions two pictures with the exported model."""
+    # Opened first, so that a missing Java is told before any work is done.
+    with open_java_metrics(single_terms(config.terms()), **config.metric_settings()) as java:
+        data = _train_stages(config, java)
+        _evaluate(config, java)
+    run_export(config)
+    run_caption(dataclasses.replace(config, mode="caption", images=_sample_pictures(config, data)))
+
+
+def _train_stages(config: Config, java: JavaMetrics) -> Data:
     data, splits, vocabulary, features = run_prepare(config)
     arrays = training_arrays(splits["train"], vocabulary, features["train"], config.max_length)
     captioner, baseline = workdir.build_models(config, vocabulary, features["train"].shape[1])
-    frequencies = reward_frequencies(arrays.references, vocabulary.reference_size, config.end_token_in_reward)
-    reward = build_reward(config.reward, arrays.references, frequencies, config.end_token_in_reward)
+    reward = build_reward(
+        config.reward_weights(),
+        arrays.references,
+        workdir.kept_frequencies(config, arrays.references, vocabulary),
+        config.end_token_in_reward,
+        ReferenceTexts(vocabulary, splits["train"].texts()),
+        java,
+    )
     decode = build_decoder(captioner, config.max_length)
     watched = features["val"][: config.val_images or None]
 
@@ -64,17 +79,20 @@ def run_train(config: Config) -> None:
             workdir.load_warm_start(config, captioner, baseline)
 
     def validate() -> Evaluation:
-        return evaluate(decode, vocabulary, splits["val"], watched)
+        return evaluate(decode, vocabulary, splits["val"], watched, config.terms(), java)
 
     board = Board(config.workdir_path() / "logs", *_shown_pictures(data, splits["val"]))
     train(config, Models(captioner, baseline), arrays, reward, validate, begin, board)
-    run_evaluate(config)
-    run_export(config)
-    run_caption(dataclasses.replace(config, mode="caption", images=_sample_pictures(config, data)))
+    return data
 
 
 def run_evaluate(config: Config) -> None:
     """Scores the kept weights of every finished stage on the whole validation split and writes the report."""
+    with open_java_metrics(single_terms(config.terms()), **config.metric_settings()) as java:
+        _evaluate(config, java)
+
+
+def _evaluate(config: Config, java: JavaMetrics) -> None:
     progress = read_progress(tf.train.latest_checkpoint(str(config.workdir_path() / "checkpoints")))
     if not progress.finished:
         raise UserError(f"{config.workdir} has finished no stage yet; go on training first")
@@ -87,7 +105,7 @@ def run_evaluate(config: Config) -> None:
     evaluations = {}
     for row in progress.finished:
         workdir.load_kept(config.workdir_path(), row["name"], captioner, baseline)
-        evaluations[row["name"]] = evaluate(decode, vocabulary, split, features)
+        evaluations[row["name"]] = evaluate(decode, vocabulary, split, features, config.terms(), java)
     page = write_results(config, data, split, progress, evaluations, _policies(progress))
     print(f"report:      {page}\nTensorBoard: tensorboard --logdir={config.workdir_path() / 'logs'}")
 
@@ -148,6 +166,7 @@ RUN: dict[str, Callable[[Config], object]] = {
     "prepare": run_prepare,
     "train": run_train,
     "evaluate": run_evaluate,
+    "score": score_files,
     "caption": run_caption,
     "export": run_export,
 }

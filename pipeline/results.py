@@ -11,11 +11,12 @@ from models.encoder import decode_image
 from pipeline.charts import Curve
 from pipeline.config import Config
 from pipeline.datasets.prepare import Data, read_images
-from pipeline.evaluate import Evaluation, results_json, table
+from pipeline.evaluate import Evaluation, results_json
 from pipeline.files import write_text
 from pipeline.inputs import TokenizedSplit
 from pipeline.progress import Progress
 from pipeline.report import GalleryItem, StageResult, write_report
+from pipeline.table import table
 
 GALLERY = 12  # pictures at either end
 THUMBNAIL = 320  # pixels of the longer side

@@ -1,16 +1,80 @@
-"""What a sampled caption is worth: the compiled metric that `--reward` names."""
+"""What a sampled caption is worth: a weighted sum of metrics, each of which is reported by itself.
 
-from collections.abc import Callable
+Metrics on token ids are compiled, so that they can be part of a compiled step. METEOR and SPICE are computed by
+resident Java workers, from the captions' text.
+"""
+
+import concurrent.futures
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from pipeline.metrics.cider import Cider, DocumentFrequencies, count_document_frequencies, without_end
+from pipeline.metrics.bleu import Bleu
+from pipeline.metrics.cider import Cider, DocumentFrequencies, count_document_frequencies
+from pipeline.metrics.java_metrics import JavaMetrics
+from pipeline.metrics.ngrams import without_end
+from pipeline.metrics.rouge import Rouge
+from pipeline.metrics.spice import f_score
+from pipeline.vocabulary import Vocabulary
 
-METRICS = {"cider": Cider}
+BLEU_TERMS = ("bleu1", "bleu2", "bleu3", "bleu4")
 
 # (captions [N, T], image_index [N]) -> float32 [N]
-Reward = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+Metric = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReferenceTexts:
+    """What METEOR and SPICE compare with: text, without end tokens."""
+
+    vocabulary: Vocabulary
+    references: Sequence[Sequence[str]]  # [I][R], words split by one space
+
+
+class Reward:
+    """The metrics that a policy is trained on, with their weights."""
+
+    def __init__(self, weights: Mapping[str, float], metrics: Mapping[str, Metric], on_host: Mapping[str, Callable]):
+        """`metrics` and `on_host` hold the metrics of `weights` between them.
+
+        A metric on the host takes (captions, image_index) as arrays without duplicates and returns an array.
+        """
+        self.weights = dict(weights)
+        self._metrics = dict(metrics)
+        self._on_host = dict(on_host)
+        self._compiled_scores = tf.function(self.compiled_scores, reduce_retracing=True)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether `compiled_scores` is all of it."""
+        return not self._on_host
+
+    def compiled_scores(self, captions: tf.Tensor, image_index: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns float32 `[N]` of each compiled metric for captions `[N, T]` of images `[N]`; to be traced."""
+        return {term: metric(captions, image_index) for term, metric in self._metrics.items()}
+
+    def scores(self, captions: tf.Tensor, image_index: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns float32 `[N]` of every metric; not to be traced. The Java metrics work side by side."""
+        rows = np.column_stack([image_index.numpy(), captions.numpy()])
+        distinct, place = np.unique(rows, axis=0, return_inverse=True)
+        threads = concurrent.futures.ThreadPoolExecutor(len(self._on_host) or 1)
+        try:
+            waiting = {
+                term: threads.submit(metric, distinct[:, 1:], distinct[:, 0]) for term, metric in self._on_host.items()
+            }
+            scores = dict(self._compiled_scores(captions, image_index))
+            for term, future in waiting.items():
+                scores[term] = tf.constant(future.result()[place.ravel()], tf.float32)
+        finally:
+            # When this is interrupted the workers are ended next, and with them what the threads wait for.
+            threads.shutdown(wait=False, cancel_futures=True)
+        return scores
+
+    def total(self, scores: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Returns float32 `[N]`: the weighted sum."""
+        return tf.add_n([weight * scores[term] for term, weight in self.weights.items()])
 
 
 def reward_frequencies(references: np.ndarray, base: int, end_token_in_reward: bool) -> DocumentFrequencies:
@@ -19,16 +83,54 @@ def reward_frequencies(references: np.ndarray, base: int, end_token_in_reward: b
 
 
 def build_reward(
-    reward: str, references: np.ndarray, frequencies: DocumentFrequencies, end_token_in_reward: bool
+    weights: Mapping[str, float],
+    references: np.ndarray,
+    frequencies: DocumentFrequencies,
+    end_token_in_reward: bool,
+    texts: ReferenceTexts | None = None,
+    java: JavaMetrics | None = None,
 ) -> Reward:
-    """Returns the reward named `reward`, a key of METRICS, against references `[I, R, L]`, one row an image.
+    """Returns the reward of metrics with `weights` against references `[I, R, L]`, one row an image.
 
-    With the end token as a word, a caption that stops where its references stop earns more than one cut short.
+    With the end token as a word, a caption that stops where its references stop earns more than one cut short. That
+    is for metrics on token ids; METEOR and SPICE, which alone need `texts` and `java`, never see it.
     """
-    metric = METRICS[reward](_words(references, end_token_in_reward), frequencies)
+    words = _words(references, end_token_in_reward)
+    made: dict[str, Metric] = {}
+    if "cider" in weights:
+        made["cider"] = Cider(words, frequencies)
+    if "rouge" in weights:
+        made["rouge"] = Rouge(words)
+    bleu = Bleu(words) if set(BLEU_TERMS) & set(weights) else None
 
-    def score(captions: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
-        return metric(_words(captions, end_token_in_reward), image_index)
+    def compiled(term: str) -> Metric:
+        def score(captions: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
+            captions = _words(captions, end_token_in_reward)
+            if term in BLEU_TERMS:
+                return bleu(captions, image_index)[:, BLEU_TERMS.index(term)]
+            return made[term](captions, image_index)
+
+        return score
+
+    on_host = {}
+    if "meteor" in weights:
+        on_host["meteor"] = _of_text(java.meteor.score, texts)
+    if "spice" in weights:
+        on_host["spice"] = _of_text(_spice(java.spice.score), texts)
+    return Reward(weights, {term: compiled(term) for term in weights if term not in on_host}, on_host)
+
+
+def _spice(counts: Callable) -> Callable:
+    # Where neither caption nor references say anything, nothing is earned.
+    return lambda candidates, references: np.nan_to_num(f_score(counts(candidates, references)[:, 0]))
+
+
+def _of_text(metric: Callable, texts: ReferenceTexts) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """A metric on text as one on token ids."""
+
+    def score(captions: np.ndarray, image_index: np.ndarray) -> np.ndarray:
+        candidates = [texts.vocabulary.decode(ids) for ids in captions]
+        return metric(candidates, [texts.references[i] for i in image_index])
 
     return score
 

@@ -1,7 +1,9 @@
 """The variants of one train step: how a batch becomes an update of the weights.
 
-A policy-gradient step is experience -> values -> update, three functions that are called one after the other
-inside one tf.function. Shapes: B images, N = B * M paths, T steps, Q rollouts, n packed words.
+A policy-gradient step is experience -> scores -> update, called one after the other: inside one tf.function if all
+of the reward is compiled, else with scoring on the host between two compiled halves.
+
+Shapes: B images, N = B * M paths, T steps, Q rollouts, n packed words.
 """
 
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from models import decoding
 from models.baseline import Baseline
 from models.captioner import END, Captioner
 from pipeline import estimators
+from pipeline.metric_names import COLUMNS
 from pipeline.rewards import Reward
 
 BLUR = 7  # sets the seed of the features' dropout apart from those of words
@@ -61,19 +64,37 @@ def policy_gradient_step(
     max_length: int,
     feature_dropout: float,
 ) -> TrainStep:
-    """Returns the step of Liu et al. (2017, algorithm 1); without `optimizer` only the baseline learns."""
+    """Returns the step of Liu et al. (2017, algorithm 1); without `optimizer` only the baseline learns.
 
-    @tf.function
-    def step(features: tf.Tensor, image_index: tf.Tensor, seed: tf.Tensor) -> Logs:
+    It is one compiled function if all of the reward is compiled, else two, with scoring between them.
+    """
+
+    def sample(features: tf.Tensor, image_index: tf.Tensor, seed: tf.Tensor) -> Experience:
         features = captioner.blur(features, feature_dropout, tf.random.experimental.stateless_fold_in(seed, BLUR))
-        experience = sample_experience(captioner, features, image_index, samples, rollouts, max_length, seed)
-        path_reward, values = score(reward, experience)
+        return sample_experience(captioner, features, image_index, samples, rollouts, max_length, seed)
+
+    def learn(experience: Experience, scores: dict[str, tf.Tensor]) -> Logs:
+        path_reward, values = action_rewards(experience, reward.total(scores))
         gradients, baseline_gradients, logs = policy_gradients(captioner, baseline, experience, values)
         if optimizer is not None:
             logs["gradient norm"] = _apply(optimizer, gradients)
             logs["learning rate"] = optimizer.learning_rate
         _apply(baseline_optimizer, baseline_gradients)
-        return logs | path_logs(experience.words, path_reward)
+        return logs | path_logs(experience.words, path_reward, scores)
+
+    if reward.is_compiled:
+
+        @tf.function
+        def step(features: tf.Tensor, image_index: tf.Tensor, seed: tf.Tensor) -> Logs:
+            experience = sample(features, image_index, seed)
+            return learn(experience, reward.compiled_scores(*scored_captions(experience)))
+
+    else:
+        first_half, second_half = tf.function(sample), tf.function(learn, reduce_retracing=True)
+
+        def step(features: tf.Tensor, image_index: tf.Tensor, seed: tf.Tensor) -> Logs:
+            experience = first_half(features, image_index, seed)
+            return second_half(experience, reward.scores(*scored_captions(experience)))
 
     return step
 
@@ -95,12 +116,19 @@ def sample_experience(
     return Experience(features, tf.repeat(image_index, samples), paths.words, rolled)
 
 
-def score(reward: Reward, experience: Experience) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the reward of each path `[N]` and the value Q of each of its words `[N, T]`."""
+def scored_captions(experience: Experience) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns all that is to be scored: the paths, then the rollouts, `[N + Q, T]`, and their images `[N + Q]`."""
     path, rollouts = experience.words, experience.rollouts
-    # One call for both, so that the metric's tables are read once.
-    owner = tf.concat([experience.image_index, tf.gather(experience.image_index, rollouts.prefix[:, 0])], axis=0)
-    rewards = reward(tf.concat([path, rollouts.words], axis=0), owner)
+    owner = tf.gather(experience.image_index, rollouts.prefix[:, 0])
+    return tf.concat([path, rollouts.words], axis=0), tf.concat([experience.image_index, owner], axis=0)
+
+
+def action_rewards(experience: Experience, rewards: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the reward of each path `[N]` and the value Q of each of its words `[N, T]`.
+
+    `rewards` are those of `scored_captions`, `[N + Q]`.
+    """
+    path, rollouts = experience.words, experience.rollouts
     path_reward, rollout_reward = tf.split(rewards, [tf.shape(path)[0], tf.shape(rollouts.words)[0]])
     return path_reward, estimators.action_values(path, path_reward, rollouts.prefix, rollout_reward)
 
@@ -135,12 +163,17 @@ def policy_gradients(
     return gradients, baseline_gradients, logs
 
 
-def path_logs(words: tf.Tensor, path_reward: tf.Tensor) -> Logs:
-    """Returns what is worth watching in sampled captions `[N, T]` and their rewards `[N]`."""
+def path_logs(words: tf.Tensor, path_reward: tf.Tensor, scores: dict[str, tf.Tensor]) -> Logs:
+    """Returns what is worth watching in sampled captions `[N, T]` and their rewards `[N]`.
+
+    `scores` are the metrics that the reward is made of, `[N]` or longer: each is logged by itself, without its weight.
+    """
     ended = tf.reduce_any(words == END, axis=1)
+    paths = tf.shape(words)[0]
     return {
         "reward": tf.reduce_mean(path_reward),
         "best reward": tf.reduce_max(path_reward),
+        **{f"reward {COLUMNS[term]}": tf.reduce_mean(score[:paths]) for term, score in scores.items()},
         "caption length": tf.reduce_mean(tf.cast(decoding.lengths(words), tf.float32)),
         "never ended": 1.0 - tf.reduce_mean(tf.cast(ended, tf.float32)),
     }

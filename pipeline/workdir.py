@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import IO
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from models.baseline import Baseline
@@ -17,6 +18,8 @@ from models.captioner import Captioner
 from pipeline.config import Config, differences, read_settings
 from pipeline.errors import UserError
 from pipeline.files import write_text, written_aside
+from pipeline.metrics.cider import DocumentFrequencies, load_document_frequencies, save_document_frequencies
+from pipeline.rewards import reward_frequencies
 from pipeline.vocabulary import Vocabulary, load_vocabulary
 
 LEAST_FREE = 300 * 2**20  # bytes; checkpoints of the default model with their optimizer need 200 MiB
@@ -84,6 +87,16 @@ def kept_encoder(config: Config) -> keras.Model:
 def kept_vocabulary(config: Config) -> Vocabulary:
     """Returns the run's vocabulary."""
     return load_vocabulary(config.workdir_path() / "vocabulary.json")
+
+
+def kept_frequencies(config: Config, references: np.ndarray, vocabulary: Vocabulary) -> DocumentFrequencies:
+    """Returns the document frequencies that the run's reward uses, counted in training references `[I, R, L]` once."""
+    path = config.workdir_path() / "document_frequencies.npz"
+    if path.exists() and _begun(config):
+        return load_document_frequencies(path)
+    frequencies = reward_frequencies(references, vocabulary.reference_size, config.end_token_in_reward)
+    save_document_frequencies(path, frequencies)
+    return frequencies
 
 
 def build_models(config: Config, vocabulary: Vocabulary, feature_size: int) -> tuple[Captioner, Baseline]:

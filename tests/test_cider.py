@@ -1,108 +1,135 @@
-"""Compiled CIDEr-D against the equation and against pycocoevalcap."""
+"""Compiled CIDEr-D against the equation and against pycocoevalcap; document frequencies and their file."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from pycocoevalcap.cider.cider_scorer import CiderScorer
 
-from models.captioner import END
+from pipeline.errors import UserError
 from pipeline.metrics.cider import (
-    MAX_BASE,
     Cider,
     count_document_frequencies,
-    without_end,
+    load_document_frequencies,
+    save_document_frequencies,
 )
-from tests.oracles import cider_d, padded
+from tests.oracles import cider_d, padded, ragged_corpus, reference_array
 
-IMAGES, MOST, LONGEST = 12, 5, 9
+IMAGES, LONGEST, BASE = 12, 9, 12
 
 
 @pytest.fixture
 def corpus():
-    """Ragged references: 1 to 5 an image, 1 to 9 words of a small vocabulary, so that n-grams repeat and meet."""
-    rng = np.random.default_rng(1)
-    references = [
-        [[int(w) for w in rng.integers(4, 10, rng.integers(1, LONGEST + 1))] for _ in range(rng.integers(1, MOST + 1))]
-        for _ in range(IMAGES)
-    ]
+    """Ragged references of a small vocabulary, so that n-grams repeat and meet."""
+    references, _ = ragged_corpus(1, IMAGES, LONGEST)
     references[0] = [[4, 5, 4, 5, 4, 5, 4, 5, 6]] * 2  # a repeated n-gram, and a repeated reference
     return references
 
 
-def array(references):
-    return np.stack([padded([*r, *[[]] * (MOST - len(r))], LONGEST) for r in references])
-
-
 def candidates(count):
-    """Captions with a word that no reference has (11), of all lengths from nothing to full."""
-    rng = np.random.default_rng(2)
-    return [[int(w) for w in rng.integers(4, 12, rng.integers(0, LONGEST + 1))] for _ in range(count)]
+    return ragged_corpus(2, count, LONGEST)[1]
 
 
-def test_equals_the_equation(corpus):
-    references = array(corpus)
-    cider = Cider(references, count_document_frequencies(references, 12))
-    said = candidates(60) + [list(corpus[0][0]), [4, 4, 4, 4, 4, 4]]
-    image = np.arange(len(said)) % IMAGES
-    scores = tf.function(cider)(tf.constant(padded(said, LONGEST)), tf.constant(image))
-    expected = [cider_d(c, corpus[i], corpus) for c, i in zip(said, image, strict=True)]
+def same_call(references, longest=LONGEST, dtype=tf.float64, counts=None):
+    """With document frequencies of the very references, as pycocoevalcap's Cider class computes them."""
+    array = reference_array(references, longest)
+    return Cider(array, count_document_frequencies(array, BASE), dtype, counts)
+
+
+@pytest.mark.parametrize("longest", [LONGEST, 70])
+def test_equals_the_equation(longest):
+    """Also where captions and references take more than one limb."""
+    references, said = ragged_corpus(9, 20, longest)
+    references[0], said[0] = [[4, 5, 4, 5, 4, 5, 4, 5, 6]] * 2, [4, 5, 4, 5, 4, 5, 4, 5, 6]
+    said[1] = [4] * longest
+    scores = tf.function(same_call(references, longest))(tf.constant(padded(said, longest)), tf.range(20))
+    expected = [cider_d(c, r, references) for c, r in zip(said, references, strict=True)]
     assert max(expected) > 1
-    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    np.testing.assert_allclose(scores, expected, atol=1e-9)
 
 
-def test_equals_pycocoevalcap(corpus):
-    """With document frequencies of the very call, as its Cider class computes them."""
-    references = array(corpus)
-    said = candidates(IMAGES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(tf.float32, 1e-5), (tf.float64, 1e-9)])
+def test_equals_pycocoevalcap(dtype, tolerance):
+    """Repeated words, unknown words, empty captions and empty references, which count as references."""
+    references, said = ragged_corpus(10, 300, LONGEST, empty=True)
+    assert [] in said and any([] in r for r in references)
     scorer = CiderScorer(n=4, sigma=6.0)
-    for caption, image in zip(said, corpus, strict=True):
+    for caption, image in zip(said, references, strict=True):
         scorer += (" ".join(map(str, caption)), [" ".join(map(str, r)) for r in image])
     mean, each = scorer.compute_score()
-    assert mean > 0
-    cider = Cider(references, count_document_frequencies(references, 12))
-    scores = cider(tf.constant(padded(said, LONGEST)), tf.range(IMAGES))
-    np.testing.assert_allclose(scores, each, atol=1e-5)
+    assert mean > 0.1
+    metric = same_call(references, dtype=dtype, counts=np.array([len(r) for r in references]))
+    scores = tf.function(metric)(tf.constant(padded(said, LONGEST)), tf.range(300))
+    assert scores.dtype == dtype
+    np.testing.assert_allclose(scores, each, atol=tolerance)
 
 
 def test_document_frequencies_of_another_corpus(corpus):
     """References that the corpus has never seen score by the corpus's frequencies, new n-grams as never seen."""
-    train, others = corpus[:6], corpus[6:]
-    frequencies = count_document_frequencies(array(train), 12)
-    cider = Cider(array(others), frequencies)
-    said = candidates(6)
-    scores = cider(tf.constant(padded(said, LONGEST)), tf.range(6))
+    train, others = corpus[:3], corpus[3:]
+    others[0] = [[10, 11, 10, 11], [10, 11]]  # words that the corpus lacks
+    cider = Cider(reference_array(others, LONGEST), count_document_frequencies(reference_array(train, LONGEST), BASE))
+    said = candidates(9)
+    said[0] = [10, 11, 4, 5]
+    scores = cider(tf.constant(padded(said, LONGEST)), tf.range(9))
     expected = [cider_d(c, r, train) for c, r in zip(said, others, strict=True)]
-    assert max(expected) > 0.5
+    assert expected[0] > 0.5
     np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
-def test_padding_order_and_batch_change_nothing(corpus):
-    references = array(corpus)
-    cider = Cider(references, count_document_frequencies(references, 12))
-    said, image = padded(candidates(40), LONGEST), np.arange(40) % IMAGES
-    scores = cider(tf.constant(said), tf.constant(image)).numpy()
-    wider = cider(tf.constant(np.pad(said, [[0, 0], [0, 6]])), tf.constant(image)).numpy()
-    np.testing.assert_allclose(wider, scores, atol=1e-6)
-    order = np.random.default_rng(0).permutation(40)
-    shuffled = cider(tf.constant(said[order]), tf.constant(image[order])).numpy()
-    np.testing.assert_allclose(shuffled, scores[order], atol=1e-6)
-    alone = [float(cider(tf.constant(said[i : i + 1]), tf.constant(image[i : i + 1]))[0]) for i in range(5)]
-    np.testing.assert_allclose(alone, scores[:5], atol=1e-6)
+def test_document_frequencies_by_hand():
+    """An n-gram counts once an image, however many of its references hold it, however often."""
+    references = np.array([[[4, 5, 4, 5], [4, 5, 0, 0]], [[5, 4, 5, 0], [0, 0, 0, 0]]])
+    frequencies = count_document_frequencies(references, 6)
+    assert frequencies.images == 2
+    assert [k.tolist() for k in frequencies.keys[:2]] == [[4, 5], [0 * 6 + 5, 1 * 6 + 4]]  # ranks of 4 and 5: 0, 1
+    # 45 and 54; 454 and 545; 4545.
+    assert [c.tolist() for c in frequencies.counts] == [[2, 2], [2, 2], [1, 2], [1]]
 
 
-def test_ngrams_of_the_largest_vocabulary_have_keys_of_their_own():
-    """The highest ids do not overflow, and neighbours do not meet."""
-    high = MAX_BASE - 1
-    references = np.array([[[high] * 4], [[high, high, high, high - 1]], [[high - 1, high, high, high]]], np.int32)
-    frequencies = count_document_frequencies(references, MAX_BASE)
-    assert [len(k) for k in frequencies.keys] == [2, 3, 3, 3]
-    assert all((k >= 0).all() and (np.diff(k) > 0).all() for k in frequencies.keys)
-    assert int(frequencies.keys[3][-1]) == sum(high * MAX_BASE**i for i in range(4))  # in Python's own integers
-    with pytest.raises(ValueError, match="55,108"):
-        count_document_frequencies(references, MAX_BASE + 1)
+def test_highest_words_of_a_huge_vocabulary_stay_apart():
+    """Neighbours of the highest ids are different n-grams; an id beyond the base is refused, not mistaken."""
+    for base in (60_000, 2_000_000, 2**31 - 1):
+        high = base - 1
+        ngrams = [[high] * 4, [high, high, high, high - 1], [high - 1, high, high, high], [high, 4, high, high]]
+        references = np.array(ngrams, np.int64)[:, None]
+        frequencies = count_document_frequencies(references[:3], base)
+        assert [len(k) for k in frequencies.keys] == [2, 3, 3, 3]
+        assert all((k >= 0).all() and (np.diff(k) > 0).all() for k in frequencies.keys)
+        with pytest.raises(ValueError, match=f"{base - 1}"):
+            count_document_frequencies(references + 1, base)
+    references = (np.array(ngrams, np.int64) - high + 59_999)[:, None].clip(4)
+    ngrams = references[:, 0].tolist()
+    cider = Cider(references, count_document_frequencies(references, 60_000), tf.float64)
+    every = [(c, i) for c in ngrams for i in range(4)]
+    scores = cider(tf.constant([c for c, _ in every]), tf.constant([i for _, i in every]))
+    corpus = references.tolist()
+    np.testing.assert_allclose(scores, [cider_d(c, corpus[i], corpus) for c, i in every], atol=1e-9)
 
 
-def test_end_token_is_a_word_only_if_asked():
-    captions = np.array([[4, 5, END, 0]])
-    np.testing.assert_array_equal(without_end(captions), [[4, 5, 0, 0]])
-    np.testing.assert_array_equal(without_end(tf.constant(captions)), [[4, 5, 0, 0]])
+def test_saved_document_frequencies_score_the_same(corpus, tmp_path):
+    references = reference_array(corpus, LONGEST)
+    frequencies = count_document_frequencies(references[:8], BASE)
+    save_document_frequencies(tmp_path / "new" / "frequencies.npz", frequencies)
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["frequencies.npz"]
+    loaded = load_document_frequencies(tmp_path / "new" / "frequencies.npz")
+    assert (loaded.base, loaded.images) == (BASE, 8)
+    words, image = tf.constant(padded(candidates(50), LONGEST)), tf.range(50) % IMAGES
+    before, after = (Cider(references, f)(words, image).numpy() for f in (frequencies, loaded))
+    assert before.max() > 0.5
+    np.testing.assert_array_equal(after, before)
+
+
+def test_broken_files_of_document_frequencies_are_refused(corpus, tmp_path):
+    path = tmp_path / "frequencies.npz"
+    with pytest.raises(UserError, match="frequencies.npz"):
+        load_document_frequencies(path)
+    save_document_frequencies(path, count_document_frequencies(reference_array(corpus, LONGEST), BASE))
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    for broken in (b"", b"words", whole[:middle], whole[:middle] + b"\xff" * 8 + whole[middle + 8 :]):
+        path.write_bytes(broken)
+        with pytest.raises(UserError, match="counted anew"):
+            load_document_frequencies(path)
+    np.savez(path, base=3)
+    with pytest.raises(UserError, match="counted anew"):
+        load_document_frequencies(path)

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from models import decoding
 from models.captioner import END, PAD
-from pipeline.steps import Experience, policy_gradients, sample_experience, score
+from pipeline.steps import Experience, action_rewards, policy_gradients, sample_experience, scored_captions
 from tests.oracles import captions_of, padded, word_probabilities
 
 T = 3
@@ -93,7 +93,7 @@ def test_sampled_gradient_is_unbiased(toy, samples, rollouts):
     @tf.function
     def estimate(seed):
         experience = sample_experience(captioner, batch, index, samples, rollouts, T, seed)
-        _, values = score(table_reward, experience)
+        _, values = action_rewards(experience, table_reward(*scored_captions(experience)))
         return policy_gradients(captioner, baseline, experience, values)[0]
 
     estimates = np.stack([-flat(estimate(tf.constant([7, i]))) for i in range(repeats)])
@@ -122,7 +122,7 @@ def test_values_are_those_of_each_image(toy):
     captioner, _, features = toy
     experience = sample_experience(captioner, tf.constant(features), tf.constant([0, 1]), 3, 2, T, tf.constant([1, 1]))
     np.testing.assert_array_equal(experience.image_index, [0, 0, 0, 1, 1, 1])
-    path_reward, values = score(table_reward, experience)
+    path_reward, values = action_rewards(experience, table_reward(*scored_captions(experience)))
     for row, words in enumerate(experience.words.numpy()):
         caption = tuple(int(w) for w in words if w != PAD)
         image = int(experience.image_index[row])

@@ -70,7 +70,7 @@ def run(config, arrays, stop_at=None):
     """Trains; with `stop_at` a SIGTERM comes during that validation. Returns weights and progress."""
     captioner, baseline = build_models(config, VOCABULARY, 5)
     frequencies = reward_frequencies(arrays.references, WORDS + 1, True)
-    reward = build_reward("cider", arrays.references, frequencies, True)
+    reward = build_reward({"cider": 1.0}, arrays.references, frequencies, True)
     decode = build_decoder(captioner, LENGTH)
     calls = []
 
@@ -79,7 +79,7 @@ def run(config, arrays, stop_at=None):
         if len(calls) == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
         words = decode(arrays.features)
-        score = float(np.mean(reward(tf.constant(words), tf.range(IMAGES))))
+        score = float(np.mean(reward.scores(tf.constant(words), tf.range(IMAGES))["cider"]))
         corpus = {"CIDEr": score, "mean length": 0.0, "distinct captions": 0.0}
         return Evaluation(tuple(map(str, words.tolist())), corpus, ())
 
@@ -139,8 +139,12 @@ def test_best_weights_are_handed_on(tmp_path, arrays):
     for a, b in zip(weights, captioner.weights + baseline.weights, strict=True):
         np.testing.assert_array_equal(a, b.numpy())
     words = build_decoder(captioner, LENGTH)(arrays.features)
-    reward = build_reward("cider", arrays.references, reward_frequencies(arrays.references, WORDS + 1, True), True)
-    assert float(np.mean(reward(tf.constant(words), tf.range(IMAGES)))) == pytest.approx(max(scores), abs=1e-5)
+    reward = build_reward(
+        {"cider": 1.0}, arrays.references, reward_frequencies(arrays.references, WORDS + 1, True), True
+    )
+    assert float(np.mean(reward.scores(tf.constant(words), tf.range(IMAGES))["cider"])) == pytest.approx(
+        max(scores), abs=1e-5
+    )
 
 
 def test_patience_ends_a_stage(tmp_path, arrays):

@@ -9,7 +9,6 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,10 +16,10 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from models.encoder import decode_image
+from pipeline.datasets.coco_json import ID, TEXT, first, read_json, refuse, rows
 from pipeline.datasets.records import feature_spec
 from pipeline.errors import UserError
 
-SHOWN = 3  # of many wrong things
 NEEDED = '{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}'
 
 
@@ -42,24 +41,26 @@ def read_captions(path: str, images: str) -> list[Entry]:
     """
     if not os.path.isdir(images):
         raise UserError(f"--images={images} is no folder; give the folder that holds the pictures")
-    content = _read_json(path)
-    rows = _rows(path, content, "images", {"id": int, "file_name": str})
-    if not rows:
+    content = read_json(path, "a COCO captions file")
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no JSON object, so it is no COCO captions file; needed: {NEEDED}")
+    listed = rows(path, content.get("images"), "images", {"id": ID, "file_name": TEXT}, NEEDED)
+    if not listed:
         raise UserError(f"{path} lists no images; at least one is needed")
-    names = dict(rows)
-    counts = collections.Counter(i for i, _ in rows)
-    _refuse(path, "image ids come twice", [i for i, n in counts.items() if n > 1], "give each image its own id")
+    names = dict(listed)
+    counts = collections.Counter(i for i, _ in listed)
+    refuse(path, "image ids come twice", [i for i, n in counts.items() if n > 1], "give each image its own id")
     captions: dict[int, list[str]] = {}
-    for i, caption in _rows(path, content, "annotations", {"image_id": int, "caption": str}):
+    for i, caption in rows(path, content.get("annotations"), "annotations", {"image_id": ID, "caption": TEXT}, NEEDED):
         captions.setdefault(i, []).append(caption)
     empty = [i for i, texts in captions.items() if not all(any(c.isalnum() for c in t) for t in texts)]
-    _refuse(path, "images have a caption without words", empty, "mend or remove those annotations")
-    _refuse(path, "images have no caption", sorted(names.keys() - captions.keys()), "remove those images")
-    _refuse(path, "annotated image ids are not in 'images'", sorted(captions.keys() - names.keys()), "add those images")
+    refuse(path, "images have a caption without words", empty, "mend or remove those annotations")
+    refuse(path, "images have no caption", sorted(names.keys() - captions.keys()), "remove those images")
+    refuse(path, "annotated image ids are not in 'images'", sorted(captions.keys() - names.keys()), "add those images")
     outside = [n for n in names.values() if os.path.isabs(n) or ".." in pathlib.PurePath(n).parts]
-    _refuse(path, f"file names lead out of --images={images}", outside, "give paths below that folder")
+    refuse(path, f"file names lead out of --images={images}", outside, "give paths below that folder")
     missing = [n for n in names.values() if not os.path.isfile(os.path.join(images, n))]
-    _refuse(path, f"pictures are not in --images={images}", missing, "put them there, or name another folder")
+    refuse(path, f"pictures are not in --images={images}", missing, "put them there, or name another folder")
     return [Entry(i, names[i], tuple(captions[i])) for i in sorted(names)]
 
 
@@ -97,11 +98,11 @@ def readable_files(files: Sequence[pathlib.Path], skip_bad_images: bool) -> list
     if bad and not (skip_bad_images and good):
         remedy = "replace them" if skip_bad_images else "replace them, or leave them out with --skip_bad_images"
         raise UserError(
-            f"{len(bad)} of {len(files)} files are no whole pictures ({_first(bad)}); "
+            f"{len(bad)} of {len(files)} files are no whole pictures ({first(bad)}); "
             f"JPEG, PNG, BMP and GIF can be read; {remedy}"
         )
     if bad:
-        print(f"leaving out {len(bad)} of {len(files)} pictures, which are not whole: {_first(bad)}", file=sys.stderr)
+        print(f"leaving out {len(bad)} of {len(files)} pictures, which are not whole: {first(bad)}", file=sys.stderr)
     return good
 
 
@@ -132,51 +133,3 @@ class Folder(tfds.core.GeneratorBasedBuilder):
                     "captions": list(entry.captions),
                 },
             )
-
-
-def _read_json(path: str) -> dict[str, Any]:
-    try:
-        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); a COCO captions file is needed") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}); a COCO captions file is needed") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is no JSON object, so it is no COCO captions file; needed: {NEEDED}")
-    return content
-
-
-def _rows(path: str, content: dict[str, Any], name: str, columns: dict[str, type]) -> list[tuple]:
-    """The values of `columns` in every entry of the list `content[name]`."""
-    entries = content.get(name)
-    if not isinstance(entries, list):
-        raise UserError(f"{path} has no list {name!r}, so it is no COCO captions file; needed: {NEEDED}")
-    for i, entry in enumerate(entries):
-        for column, kind in columns.items():
-            value = entry.get(column) if isinstance(entry, dict) else None
-            if type(value) is not kind or not (_is_id(value) if kind is int else _is_text(value)):
-                wanted = "a whole number from 0 to 2**63 - 1" if kind is int else "text of whole Unicode characters"
-                found = ascii(value)[:60] if isinstance(entry, dict) and column in entry else "missing"
-                raise UserError(f"{path}: {column!r} of {name}[{i}] is {found}; needed: {wanted}")
-    return [tuple(entry[column] for column in columns) for entry in entries]
-
-
-def _is_id(value: int) -> bool:
-    return 0 <= value < 2**63
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # a half of a surrogate pair, which JSON can spell
-        return False
-    return True
-
-
-def _refuse(path: str, what: str, which: list, remedy: str) -> None:
-    if which:
-        raise UserError(f"{path}: {len(which)} {what} ({_first(which)}); {remedy}")
-
-
-def _first(which: Sequence) -> str:
-    return ", ".join(str(w) for w in which[:SHOWN]) + (", ..." if len(which) > SHOWN else "")

@@ -3,164 +3,204 @@
 Vedantam, Zitnick, Parikh, "CIDEr: Consensus-based Image Description Evaluation" (CVPR 2015), the D variant of
 the COCO evaluation: counts clipped to the reference's, a Gaussian penalty on the difference in length, times 10.
 
-An n-gram of ids below `base` is packed into one int64 as a number with n digits to that base, so two different
-n-grams never share a key: there is nothing to collide. This needs base**4 < 2**63, base <= 55,108.
-
-Shapes: I images, R references an image, L their length, N captions, T steps, G n-grams in the corpus, E pairs
-of an image and an n-gram of its references.
+With f the idf of an n-gram g that the caption holds c times and the reference r times, the cosine's parts are
+sum_g f^2 min(c, r) r and sum_g f^2 c^2. Both are summed over the caption's positions: of the c occurrences of g,
+the one after k others adds f^2 r [k < r] and f^2 (2 k + 1).
 """
 
 import dataclasses
+import pathlib
+import zipfile
 
 import numpy as np
 import tensorflow as tf
 
-from models.captioner import END, PAD
+from models.captioner import PAD
+from pipeline.errors import UserError
+from pipeline.files import written_aside
+from pipeline.metrics.ngrams import (
+    ORDERS,
+    KeyTable,
+    ReferencePositions,
+    counted,
+    ends,
+    in_chunks,
+    limbs_of,
+    present_references,
+    repeats,
+)
 
-ORDERS = (1, 2, 3, 4)
-MAX_BASE = 55_108
 SIGMA = 6.0
 SCALE = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
 class DocumentFrequencies:
-    """How many images' references hold an n-gram; one sorted table for each order."""
+    """How many images' references hold an n-gram; one sorted table for each order.
+
+    The key of an n-gram is rank * base + word: `rank` of its first n - 1 words in the table of the order before
+    (0 for a single word), `word` its last.
+    """
 
     base: int
     images: int
-    keys: tuple[np.ndarray, ...]  # int64 [G] for each order
+    keys: tuple[np.ndarray, ...]  # int64 [G] for each order, ascending
     counts: tuple[np.ndarray, ...]  # int64 [G] for each order
 
 
 def count_document_frequencies(references: np.ndarray, base: int) -> DocumentFrequencies:
-    """Returns the frequencies in references `[I, R, L]`, int ids below `base`, padded with PAD.
+    """Returns the frequencies in references int `[I, R, L]`, ids below `base`, padded with PAD."""
+    words = np.pad(references, [[0, 0], [0, 0], [0, 1]], constant_values=PAD)
+    image = np.repeat(np.arange(len(words)), words[:1].size)
+    words = words.ravel()
+    needed = (words != PAD) | (np.roll(words, 1) != PAD)  # one PAD after each caption is enough
+    return count_in_text(words[needed], image[needed], len(references), base)
+
+
+def count_in_text(words: np.ndarray, image: np.ndarray, images: int, base: int) -> DocumentFrequencies:
+    """Returns the frequencies in captions one after the other, a PAD after each: ids `[S]`, their images `[S]`.
 
     Raises:
-      ValueError: `base` is too large for 4-grams to have keys of their own.
+      ValueError: an id is not below `base`, so that n-grams could be mistaken.
     """
-    if base > MAX_BASE:
-        raise ValueError(f"{base:,} different words; CIDEr's n-gram keys hold at most {MAX_BASE:,}")
+    if words.max(initial=0) >= base:
+        raise ValueError(f"word {words.max()} in the references; ids go up to {base - 1}")
+    begin = np.flatnonzero(words != PAD)
+    rank = np.zeros(len(begin), np.int64)
     tables = []
     for order in ORDERS:
-        keys = _keys(references, base, order)
-        image, key = _unique_pairs(keys)
-        del image
-        tables.append(np.unique(key, return_counts=True))
+        goes_on = words[begin + order - 1] != PAD
+        begin, rank = begin[goes_on], rank[goes_on]
+        keys, rank = np.unique(rank * base + words[begin + order - 1], return_inverse=True)
+        pairs = np.sort(image[begin] * np.int64(len(keys)) + rank)
+        once = pairs[np.diff(pairs, prepend=-1) > 0]
+        tables.append((keys, np.bincount(once % max(len(keys), 1), minlength=len(keys))))
     keys, counts = zip(*tables, strict=True)
-    return DocumentFrequencies(base, len(references), keys, counts)
+    return DocumentFrequencies(base, images, keys, counts)
+
+
+def save_document_frequencies(path: pathlib.Path, frequencies: DocumentFrequencies) -> None:
+    """Writes what `load_document_frequencies` reads, one .npz file, whole or not at all."""
+    arrays = {"base": frequencies.base, "images": frequencies.images}
+    for order, keys, counts in zip(ORDERS, frequencies.keys, frequencies.counts, strict=True):
+        arrays |= {f"keys{order}": keys, f"counts{order}": counts}
+    with written_aside(path) as aside:
+        np.savez(aside, **arrays)
+
+
+def load_document_frequencies(path: pathlib.Path) -> DocumentFrequencies:
+    """Returns the saved frequencies.
+
+    Raises:
+      UserError: there is no such file, or it holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            base, images = int(saved["base"]), int(saved["images"])
+            keys = tuple(saved[f"keys{order}"] for order in ORDERS)
+            counts = tuple(saved[f"counts{order}"] for order in ORDERS)
+        if any(k.shape != c.shape or k.ndim != 1 or k.dtype != np.int64 for k, c in zip(keys, counts, strict=True)):
+            raise ValueError("its tables do not belong together")
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} cannot be read as document frequencies ({error}); "
+            "it takes a whole .npz file that this program wrote; delete it, so that they are counted anew"
+        ) from error
+    return DocumentFrequencies(base, images, keys, counts)
 
 
 class Cider:
     """CIDEr-D of captions against prepared references, with given document frequencies."""
 
-    def __init__(self, references: np.ndarray, frequencies: DocumentFrequencies):
-        """Prepares references `[I, R, L]`; an image may have fewer than R, the rest being all padding."""
-        self._frequencies = frequencies
-        self._log_images = float(np.log(max(frequencies.images, 1)))
-        self._orders = [self._prepare(references, n) for n in range(len(ORDERS))]
-        length = (references != PAD).sum(-1)
-        self._present = tf.constant(length > 0, tf.float32)  # [I, R]
-        self._bigrams = tf.constant(np.maximum(length - 1, 0), tf.float32)  # [I, R]
+    def __init__(
+        self,
+        references: np.ndarray,
+        frequencies: DocumentFrequencies,
+        dtype: tf.DType = tf.float32,
+        counts: np.ndarray | None = None,
+    ):
+        """Prepares references int `[I, R, L]`; an image may have fewer than R, the rest being all padding.
+
+        Args:
+          counts: int `[I]`, how many references an image has, where some of them are empty; by default a
+            reference without a word is none.
+        """
+        self._dtype = dtype
+        self._longest = references.shape[2]
+        self._positions = ReferencePositions(references)
+        self._idf = InverseFrequencies(frequencies, dtype)
+        self._present = tf.constant(present_references(references, counts), dtype)  # [I, R]
+        self._bigrams = tf.constant(np.maximum((references != PAD).sum(-1) - 1, 0), dtype)  # [I, R]
+        self._norms = self._reference_norms(references)  # [I, R, 4]
 
     def __call__(self, candidates: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
-        """Returns float32 `[N]` for captions int32 `[N, T]`, padded, of images `[N]` (rows of the references)."""
-        length = tf.reduce_sum(tf.cast(candidates != PAD, tf.float32), axis=1)
+        """Returns dtype `[N]` for captions int `[N, T]`, padded, of images `[N]` (rows of the references)."""
+        width = self._positions.limbs * self._present.shape[1] + limbs_of(candidates.shape[1])
+        return in_chunks(self._score, width, candidates, image_index, self._dtype)
+
+    def _score(self, words: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
+        most = max(self._longest, words.shape[0])
+        norms = tf.gather(self._norms, image_index)
+        limbs = self._positions(words, image_index)
+        similarity = tf.zeros([], self._dtype)
+        orders = zip(ORDERS, ends(limbs), repeats(words), self._idf(words), strict=True)
+        for order, places, earlier, idf in orders:
+            count, rank = counted(places, most), counted(earlier, most)
+            clipped = tf.cast(tf.where(rank[:, :, None] < count, count, tf.zeros_like(count)), self._dtype)
+            product = tf.reduce_sum(idf[:, :, None] ** 2 * clipped, 0)  # [N, R]
+            norm = self._norm(idf, rank)[:, None] * norms[:, :, order - 1]
+            similarity += tf.math.divide_no_nan(product, norm)
+        length = tf.reduce_sum(tf.cast(words != PAD, self._dtype), 0)
         difference = tf.maximum(length - 1, 0)[:, None] - tf.gather(self._bigrams, image_index)
-        penalty = tf.exp(-(difference**2) / (2 * SIGMA**2))
-        similarity = tf.add_n([self._similarity(candidates, image_index, n) for n in range(len(ORDERS))])
         present = tf.gather(self._present, image_index)
-        total = tf.reduce_sum(similarity * penalty * present, axis=1)
-        return SCALE / len(ORDERS) * tf.math.divide_no_nan(total, tf.reduce_sum(present, axis=1))
+        total = tf.reduce_sum(similarity * tf.exp(-(difference**2) / (2 * SIGMA**2)) * present, 1)
+        return SCALE / len(ORDERS) * tf.math.divide_no_nan(total, tf.reduce_sum(present, 1))
 
-    def _prepare(self, references: np.ndarray, n: int) -> dict[str, tf.Tensor]:
-        """tf-idf weights of every (image, n-gram) pair, sorted by pair, one column a reference."""
-        known, counts = self._frequencies.keys[n], self._frequencies.counts[n]
-        keys = _keys(references, self._frequencies.base, ORDERS[n])  # [I, R, L']
-        images, per_image = keys.shape[:2]
-        valid = keys.ravel() >= 0
-        image = np.repeat(np.arange(images), keys[0].size)[valid]
-        reference = np.tile(np.repeat(np.arange(per_image), keys.shape[2]), images)[valid]
-        flat = keys.ravel()[valid]
-        # References of another split hold n-grams that the corpus lacks: numbered after the corpus's own.
-        ngrams = np.union1d(known, flat)
-        idf = np.full(len(ngrams), self._log_images)
-        idf[np.searchsorted(ngrams, known)] -= np.log(np.maximum(counts, 1))
-        gram = np.searchsorted(ngrams, flat)
-        pair, row = np.unique(image * len(ngrams) + gram, return_inverse=True)
-        weights = np.zeros([len(pair), per_image])
-        np.add.at(weights, (row, reference), 1.0)
-        weights *= idf[pair % max(len(ngrams), 1)][:, None]
-        norm = np.zeros([images, per_image])
-        np.add.at(norm, pair // max(len(ngrams), 1), weights**2)
-        return {
-            "ngrams": tf.constant(ngrams, tf.int64),
-            "idf": tf.constant(np.append(idf, self._log_images), tf.float32),
-            "pairs": tf.constant(pair, tf.int64),
-            "weights": tf.constant(np.vstack([weights, np.zeros([1, per_image])]), tf.float32),
-            "norm": tf.constant(np.sqrt(norm), tf.float32),
-        }
+    def _norm(self, idf: tf.Tensor, rank: tf.Tensor) -> tf.Tensor:
+        """The length `[N]` of a vector of tf-idf weights."""
+        return tf.sqrt(tf.reduce_sum(idf**2 * (2 * tf.cast(rank, self._dtype) + 1), 0))
 
-    def _similarity(self, candidates: tf.Tensor, image_index: tf.Tensor, n: int) -> tf.Tensor:
-        """Cosine with clipped counts `[N, R]` for n-grams of one order."""
-        table = self._orders[n]
-        keys = _compiled_keys(candidates, self._frequencies.base, ORDERS[n])  # [N, T']
-        valid = keys >= 0
-        same = (keys[:, :, None] == keys[:, None, :]) & valid[:, None, :]
-        count = tf.reduce_sum(tf.cast(same, tf.float32), axis=2)
-        share = tf.where(valid, tf.math.divide_no_nan(1.0, count), 0.0)  # so that a repeated n-gram counts once
-        gram = _lookup(table["ngrams"], keys)
-        weight = count * tf.gather(table["idf"], gram)
-        norm = tf.sqrt(tf.reduce_sum(share * weight**2, axis=1))
-        grams = table["ngrams"].shape[0]
-        pair = tf.cast(image_index, tf.int64)[:, None] * grams + tf.cast(gram, tf.int64)
-        row = _lookup(table["pairs"], tf.where(valid & (gram < grams), pair, -1))
-        reference = tf.gather(table["weights"], row)  # [N, T', R]
-        product = tf.minimum(weight[:, :, None], reference) * reference
-        total = tf.reduce_sum(share[:, :, None] * product, axis=1)
-        return tf.math.divide_no_nan(total, norm[:, None] * tf.gather(table["norm"], image_index))
+    def _reference_norms(self, references: np.ndarray) -> tf.Tensor:
+        images, per_image, longest = references.shape
+
+        def norms(words, _):
+            orders = zip(repeats(words), self._idf(words), strict=True)
+            return tf.stack([self._norm(idf, counted(earlier, longest)) for earlier, idf in orders], 1)
+
+        flat = tf.constant(references.reshape(-1, longest))
+        result = in_chunks(norms, limbs_of(longest) + 1, flat, tf.zeros(len(flat), tf.int64), self._dtype)
+        return tf.reshape(result, [images, per_image, len(ORDERS)])
 
 
-def without_end(captions):
-    """Returns int captions of any shape with the end token turned into padding (NumPy or TensorFlow)."""
-    where = tf.where if tf.is_tensor(captions) else np.where
-    return where(captions == END, PAD, captions)
+class InverseFrequencies:
+    """Inverse document frequencies of the n-grams of captions."""
 
+    def __init__(self, frequencies: DocumentFrequencies, dtype: tf.DType):
+        self._unknown = frequencies.base  # stands for every word that the corpus cannot know
+        log_images = np.log(max(frequencies.images, 1))
+        places, self._tables, self._idf = None, [], []
+        for order, keys, counts in zip(ORDERS, frequencies.keys, frequencies.counts, strict=True):
+            word = keys % frequencies.base
+            if order == 1:
+                places, size = word, self._unknown
+            else:
+                table = KeyTable(places[keys // frequencies.base] * (self._unknown + 1) + word)
+                places, size = table.places, table.size
+                self._tables.append(table)
+            idf = np.full(size + 1, log_images)
+            idf[places] -= np.log(np.maximum(counts, 1))
+            self._idf.append(tf.constant(idf, dtype))
 
-def _unique_pairs(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (image, key) of every pair that occurs in keys `[I, R, L']`, each once."""
-    rows = [np.unique(image) for image in keys]
-    rows = [r[r >= 0] for r in rows]
-    return np.repeat(np.arange(len(rows)), [len(r) for r in rows]), np.concatenate([*rows, np.zeros(0, np.int64)])
+    def __call__(self, words: tf.Tensor):
+        """Yields, for each order n, dtype `[T - n + 1, N]` for words int64 `[T, N]`; 0 where a caption has ended.
 
-
-def _keys(captions: np.ndarray, base: int, order: int) -> np.ndarray:
-    """Returns int64 keys `[..., max(L - order + 1, 0)]` of n-grams; -1 where the caption has ended."""
-    captions = captions.astype(np.int64)
-    width = max(captions.shape[-1] - order + 1, 0)
-    windows = [captions[..., i : i + width] for i in range(order)]
-    keys = np.zeros(captions.shape[:-1] + (width,), np.int64)
-    for window in windows:
-        keys = keys * base + window
-    return np.where(windows[-1] != PAD, keys, -1)
-
-
-def _compiled_keys(captions: tf.Tensor, base: int, order: int) -> tf.Tensor:
-    """`_keys` in the graph: `[N, T]` -> `[N, max(T - order + 1, 0)]`."""
-    captions = tf.cast(captions, tf.int64)
-    width = max(captions.shape[1] - order + 1, 0)
-    windows = [captions[:, i : i + width] for i in range(order)]
-    keys = tf.zeros_like(windows[0])
-    for window in windows:
-        keys = keys * base + window
-    return tf.where(windows[-1] != PAD, keys, -1)
-
-
-def _lookup(table: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
-    """Returns the places int32 of `keys` (any shape) in the sorted table `[G]`; G where a key is not in it."""
-    size = table.shape[0]
-    if size == 0:
-        return tf.zeros_like(keys, tf.int32)
-    place = tf.reshape(tf.searchsorted(table, tf.reshape(keys, [-1])), tf.shape(keys))
-    found = tf.gather(table, tf.minimum(place, size - 1)) == keys
-    return tf.where(found, place, size)
+        An n-gram that the corpus does not know has the idf of one that a single image holds.
+        """
+        known = tf.minimum(words, self._unknown)
+        place = known
+        for order, idf in zip(ORDERS, self._idf, strict=True):
+            last = words[order - 1 :]
+            if order > 1:
+                key = place[: last.shape[0]] * (self._unknown + 1) + known[order - 1 :]
+                place = self._tables[order - 2].find(key)
+            yield tf.where(last != PAD, tf.gather(idf, place), tf.zeros([], idf.dtype))

@@ -1,0 +1,91 @@
+"""The metrics and the tokenizer that Java computes, opened together: checked at the door, closed without a trace."""
+
+import contextlib
+import dataclasses
+from collections.abc import Collection, Iterator, Sequence
+
+from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS
+
+from pipeline.errors import UserError
+from pipeline.java.corenlp import corenlp_jars, metric_cache
+from pipeline.java.pool import Pool, Service
+from pipeline.java.runtime import find_jvm, meteor_jar, ptb_jar, spice_jars
+from pipeline.metrics.meteor import Meteor
+from pipeline.metrics.plain_text import one_line
+from pipeline.metrics.spice import Spice
+from pipeline.metrics.tuple_store import TupleStore
+
+# Heap of a JVM, measured on captions of 100 words; METEOR's is filled by its tables.
+HEAPS = {"tokenizer": "1g", "meteor": "1500m", "spice_parser": "3g", "spice_matcher": "1500m"}
+TOKENIZED_TIMEOUT = 1800.0  # seconds for a whole file of captions; a million take about five minutes
+
+
+@dataclasses.dataclass(frozen=True)
+class JavaMetrics:
+    """What was asked for; None for what was not."""
+
+    meteor: Meteor | None = None
+    spice: Spice | None = None
+
+
+@contextlib.contextmanager
+def open_java_metrics(
+    terms: Collection[str],
+    *,
+    metric_workers: int,
+    metric_timeout: float,
+    metric_cache_dir: str,
+    corenlp: str,
+) -> Iterator[JavaMetrics]:
+    """Yields METEOR and SPICE as far as `terms` ask for them; their workers end with the block.
+
+    Args:
+      metric_workers: processes for each of METEOR, SPICE's parser and SPICE's comparison.
+      metric_timeout: seconds that a worker may take for one caption before it is replaced.
+      metric_cache_dir: folder for CoreNLP and parsed captions; '' for the default one.
+      corenlp: folder with CoreNLP's two jars; '' to have them downloaded.
+
+    Raises:
+      UserError: no Java, or CoreNLP cannot be had.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def pool(name: str, *jars: object) -> Pool:
+            jvm = find_jvm()
+            service = Service(name, jvm.library, jvm.version, tuple(map(str, jars)), HEAPS[name])
+            return stack.enter_context(Pool(service, metric_workers, metric_timeout))
+
+        meteor = Meteor(pool("meteor", meteor_jar())) if "meteor" in terms else None
+        spice = None
+        if "spice" in terms:
+            find_jvm()  # before a download
+            jars = [*spice_jars(), *corenlp_jars(corenlp, metric_cache_dir)]
+            store = stack.enter_context(contextlib.closing(TupleStore(metric_cache(metric_cache_dir))))
+            spice = Spice(pool("spice_parser", *jars), pool("spice_matcher", *jars), store)
+        yield JavaMetrics(meteor, spice)
+
+
+def tokenize_with_java(*collections: Sequence[str]) -> list[list[str]]:
+    """Returns each collection of captions as the COCO caption evaluation's tokenizer has them, words split by a space.
+
+    A collection is tokenised as a whole, as there: the next caption's first word may decide whether a letter keeps its
+    dot.
+
+    Raises:
+      UserError: no Java.
+    """
+    jvm = find_jvm()
+    service = Service("tokenizer", jvm.library, jvm.version, (str(ptb_jar()),), HEAPS["tokenizer"])
+    items = [[one_line(caption) for caption in captions] for captions in collections]
+    with Pool(service, 1, TOKENIZED_TIMEOUT) as pool:
+        answers = pool.map(items, names=["the file's captions"] * len(items), chunk=1)
+    return [[" ".join(word for word in line if word not in PUNCTUATIONS) for line in lines] for lines in answers]
+
+
+def java_found() -> bool:
+    """Returns whether there is a Java that can be used."""
+    try:
+        find_jvm()
+    except UserError:
+        return False
+    return True

@@ -1,0 +1,220 @@
+"""n-grams as bits: what the compiled metrics share, exact for any vocabulary.
+
+Where a word stands in a reference is a set of positions, kept as bits of int64 "limbs" of 62 positions each. The
+places where a longer n-gram ends follow from it: those of the n-gram without its last word, moved on by one,
+that are also places of the last word. So n-grams are compared word by word and need neither keys nor hashes:
+two that differ cannot meet. The same within a candidate, where a bit says how many steps back a word stood before.
+
+Only single words of an image, and CIDEr's known n-grams, are looked up. Each is one int64, place * base + word,
+where `place` is the image's row or the place of the n-gram's prefix in a table, and word < base: two differ if
+image, prefix or word do, and places in memory times ids of int32 stay below 2**63. A table compares whole keys.
+
+Shapes: I images, R references an image, L their length, N candidates, T steps, limbs as lists of tensors. Inside
+the metrics steps come first, as then the windows of n-grams are slices without a copy.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from models.captioner import END, PAD
+
+ORDERS = (1, 2, 3, 4)
+BITS = 62  # of a limb, so that adding two limbs and a carry stays below 2**63
+FULL = (1 << BITS) - 1
+# Elements of the largest temporary: 4 MB each, of which a handful live at a time.
+ROOM = 2**19
+UNROLLED = 40
+
+
+class KeyTable:
+    """A fixed set of int64 keys that a graph finds again, each in one of two places: cuckoo hashing.
+
+    Pagh, Rodler, "Cuckoo hashing" (Journal of Algorithms 51, 2004). The key itself is compared, so that only its
+    place depends on the hash. `places` int64 `[G]` are below `size`, in the order of the keys given.
+    """
+
+    def __init__(self, keys: np.ndarray):
+        """Takes different keys `[G]`, none negative."""
+        least = max(int(len(keys) / 0.45), 1).bit_length()
+        for attempt in itertools.count():
+            self._bits = least + attempt // 8
+            self._factors = np.random.default_rng(attempt).integers(2**61, 2**63, 2) | 1
+            places = _settle(np.stack([self._place(keys, f) for f in self._factors]), 1 << self._bits)
+            if places is not None:
+                break
+        self.places, self.size = places, 1 << self._bits
+        slots = np.full(self.size, -1, np.int64)
+        slots[places] = keys
+        self._slots = tf.constant(slots)
+
+    def find(self, keys: tf.Tensor) -> tf.Tensor:
+        """Returns the places of int64 `keys` of any shape; `size` where a key is not in the table."""
+        found = tf.fill(tf.shape(keys), tf.constant(self.size, tf.int64))
+        for factor in self._factors:
+            place = self._place(keys, factor)
+            found = tf.where(tf.gather(self._slots, place) == keys, place, found)
+        return found
+
+    def _place(self, keys, factor: np.int64):
+        """The product's highest bits (multiplication wraps around), of NumPy or TensorFlow keys."""
+        shift = tf.bitwise.right_shift if tf.is_tensor(keys) else np.right_shift
+        half = 1 << (self._bits - 1)
+        return shift(keys * factor, np.int64(64 - self._bits)) + np.int64(half)
+
+
+class ReferencePositions:
+    """Where the words of each image's references stand."""
+
+    def __init__(self, references: np.ndarray):
+        """Takes int references `[I, R, L]`, padded."""
+        self._base = int(references.max(initial=0)) + 1
+        image, reference, position = np.nonzero(references != PAD)
+        keys, row = np.unique(image * self._base + references[image, reference, position], return_inverse=True)
+        self.limbs = limbs_of(references.shape[2])
+        bits = np.zeros([self.limbs, len(keys) + 1, references.shape[1]], np.int64)  # the last row: of no word
+        np.add.at(bits, (position // BITS, row, reference), np.left_shift(np.int64(1), position % BITS))
+        self._table = KeyTable(keys)
+        rows = np.full(self._table.size + 1, len(keys), np.int64)
+        rows[self._table.places] = np.arange(len(keys))
+        self._rows = tf.constant(rows)
+        self._bits = [tf.constant(limb) for limb in bits]
+
+    def __call__(self, words: tf.Tensor, image_index: tf.Tensor) -> list[tf.Tensor]:
+        """Returns limbs `[T, N, R]` with the positions of words int64 `[T, N]` in the references of images `[N]`."""
+        known = tf.where(words < self._base, words, PAD)  # no reference holds PAD
+        row = tf.gather(self._rows, self._table.find(image_index * self._base + known))
+        return [tf.gather(limb, row) for limb in self._bits]
+
+
+def ends(limbs: Sequence[tf.Tensor]) -> Iterator[list[tf.Tensor]]:
+    """Yields, for each order n, limbs `[T - n + 1, ...]` of the places where the n-grams of each step end.
+
+    Args:
+      limbs: `[T, ...]`, the places of single words.
+    """
+    current = list(limbs)
+    for order in ORDERS:
+        if order > 1:
+            words = [limb[order - 1 :] for limb in limbs]
+            moved = _moved_on([limb[:-1] for limb in current])
+            current = [tf.bitwise.bitwise_and(m, w) for m, w in zip(moved, words, strict=True)]
+        yield current
+
+
+def repeats(words: tf.Tensor) -> Iterator[list[tf.Tensor]]:
+    """Yields, for each order n, limbs `[T - n + 1, N]`: bit d - 1 is set where the same n-gram stood d steps before.
+
+    Args:
+      words: int64 `[T, N]`.
+    """
+    steps, count = words.shape[0], tf.shape(words)[1]
+    before = tf.concat([tf.fill([steps, count], tf.constant(-1, tf.int64)), words], 0)
+    single = []
+    for first in range(0, max(steps - 1, 1), BITS):
+
+        def add(i, bits, first=first):
+            earlier = tf.slice(before, [steps - 1 - first - i, 0], [steps, count])
+            earlier.set_shape(words.shape)
+            bit = tf.bitwise.left_shift(tf.constant(1, tf.int64), tf.cast(i, tf.int64))
+            return tf.bitwise.bitwise_or(bits, tf.where(words == earlier, bit, tf.zeros_like(bit)))
+
+        single.append(repeat(min(BITS, steps - 1 - first), add, tf.zeros_like(words)))
+    current = single
+    for order in ORDERS:
+        if order > 1:  # the last words are as far apart as the first
+            current = [tf.bitwise.bitwise_and(c[:-1], s[order - 1 :]) for c, s in zip(current, single, strict=True)]
+        yield current
+
+
+def counted(limbs: Sequence[tf.Tensor], most: int) -> tf.Tensor:
+    """Returns how many bits of the limbs are set: uint8, or int64 where there can be `most` > 255."""
+    kind = tf.uint8 if most <= 255 else tf.int64
+    return functools.reduce(tf.add, [tf.cast(tf.raw_ops.PopulationCount(x=limb), kind) for limb in limbs])
+
+
+def repeat(times: int, body: Callable, state):
+    """Returns the state after `times` of state = body(i, state); a loop in the graph only where there are many."""
+    if times > UNROLLED:
+        return tf.while_loop(lambda i, _: i < times, lambda i, s: (i + 1, body(i, s)), (0, state))[1]
+    for i in range(times):
+        state = body(i, state)
+    return state
+
+
+def in_chunks(function: Callable, width: int, candidates: tf.Tensor, image_index: tf.Tensor, dtype: tf.DType):
+    """Returns function(words int64 `[T, n]`, images int64 `[n]`) -> dtype `[n, ...]` for all `[N, T]`, `[N]`.
+
+    Few candidates are taken in one go, many in equal chunks, so that memory is bounded whatever N is.
+
+    Args:
+      width: elements that the function's largest temporary holds for one word of one candidate.
+    """
+    candidates, image_index = tf.cast(candidates, tf.int64), tf.cast(image_index, tf.int64)
+    steps, count = candidates.shape[1], tf.shape(candidates)[0]
+    rows = max(1, ROOM // (max(steps, 1) * width))
+
+    def at_once(candidates=candidates, image_index=image_index):
+        return function(tf.transpose(candidates), image_index)
+
+    def one_by_one():
+        chunks = -(-count // rows)
+        size = -(-count // chunks)
+        spare = chunks * size - count
+        parts = tf.reshape(tf.pad(candidates, [[0, spare], [0, 0]]), [chunks, size, steps])
+        images = tf.reshape(tf.pad(image_index, [[0, spare]]), [chunks, size])
+        result = tf.map_fn(
+            lambda part: at_once(*part), (parts, images), fn_output_signature=dtype, parallel_iterations=1
+        )
+        return tf.reshape(result, tf.concat([[chunks * size], tf.shape(result)[2:]], 0))[:count]
+
+    if candidates.shape[0] is None:
+        return tf.cond(count <= rows, at_once, one_by_one)
+    return at_once() if candidates.shape[0] <= rows else one_by_one()
+
+
+def limbs_of(positions: int) -> int:
+    """Returns the number of limbs that hold so many positions."""
+    return max(1, -(-positions // BITS))
+
+
+def present_references(references: np.ndarray, counts: np.ndarray | None) -> np.ndarray:
+    """Returns bool `[I, R]`: the first `counts` `[I]` of an image, or, by default, those that have a word."""
+    if counts is None:
+        return (references != PAD).any(-1)
+    return np.arange(references.shape[1]) < np.asarray(counts)[:, None]
+
+
+def without_end(captions):
+    """Returns int captions of any shape with the end token turned into padding (NumPy or TensorFlow)."""
+    where = tf.where if tf.is_tensor(captions) else np.where
+    return where(captions == END, PAD, captions)
+
+
+def _moved_on(limbs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Positions plus one; the last of a limb becomes the first of the next."""
+    bitwise, one, top = tf.bitwise, tf.constant(1, tf.int64), tf.constant(BITS - 1, tf.int64)
+    moved = [bitwise.left_shift(limb, one) for limb in limbs]
+    if len(limbs) == 1:
+        return moved  # nothing stands at the place beyond the last
+    low = [bitwise.bitwise_and(limb, tf.constant(FULL, tf.int64)) for limb in moved]
+    carry = [bitwise.right_shift(limb, top) for limb in limbs[:-1]]
+    return [low[0], *(bitwise.bitwise_or(a, b) for a, b in zip(low[1:], carry, strict=True))]
+
+
+def _settle(homes: np.ndarray, size: int) -> np.ndarray | None:
+    """Returns a place of its own `[G]` for each key out of its two homes `[2, G]`; None if that seems impossible."""
+    everyone = np.arange(homes.shape[1])
+    side, holder, moving = np.zeros_like(everyone), np.full(size, -1), everyone
+    for _ in range(500):
+        if not len(moving):
+            return homes[side, everyone]
+        place = homes[side[moving], moving]
+        evicted = np.unique(holder[place])
+        holder[place] = moving
+        moving = np.concatenate([moving[holder[place] != moving], evicted[evicted >= 0]])
+        side[moving] ^= 1
+    return None

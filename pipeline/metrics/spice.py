@@ -1,0 +1,88 @@
+"""SPICE 1.0 of captions, by resident Java workers: parsed once in a caption's life, then compared.
+
+Anderson, Fernando, Johnson, Gould, "SPICE: Semantic Propositional Image Caption Evaluation" (ECCV 2016).
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from pipeline.java.pool import Pool
+from pipeline.metrics.tuple_store import Tuples, TupleStore
+
+PARTS = ("Object", "Attribute", "Relation", "Cardinality", "Color", "Size")
+MOST_WORDS = 100  # of a caption that are parsed: the parser takes 10 s for 100 words, and runs out of memory at 400
+PARSED_CHUNK = 16  # captions a request, about 0.4 s
+MATCHED_CHUNK = 32  # images a request
+PUT = 500  # captions parsed between two writings to the store, so that little is lost when this process is killed
+
+
+class Spice:
+    """Scores tokenised captions against the scene graphs of their references."""
+
+    def __init__(self, parsers: Pool, matchers: Pool, store: TupleStore):
+        self._parsers = parsers
+        self._matchers = matchers
+        self._store = store
+
+    def score(
+        self,
+        candidates: Sequence[str],
+        references: Sequence[Sequence[str]],
+        done: Callable[[int], object] = lambda count: None,
+    ) -> np.ndarray:
+        """Returns int64 counts `[N, 1 + PARTS, 3]` of N captions: tuples matched, the candidate's, the references'.
+
+        Row 0 is of all tuples: `f_score` of it is SPICE. `done` is called as captions are parsed (`to_parse` says how
+        many there are).
+        """
+        tuples = self._tuples([*candidates, *(r for of_image in references for r in of_image)], done)
+        groups: dict[tuple[str, ...], dict[str, int]] = {}
+        for candidate, of_image in zip(candidates, references, strict=True):
+            said = groups.setdefault(tuple(of_image), {})
+            said.setdefault(candidate, len(said))
+        items = [
+            {"references": [tuples[r] for r in of_image], "candidates": [tuples[c] for c in said]}
+            for of_image, said in groups.items()
+        ]
+        names = [" / ".join(said) for said in groups.values()]
+        answers = self._matchers.map(items, names=names, chunk=MATCHED_CHUNK)
+        of_group = dict(zip(groups, answers, strict=True))
+        keys = [(tuple(of_image), c) for c, of_image in zip(candidates, references, strict=True)]
+        counts = [of_group[of_image][groups[of_image][c]] for of_image, c in keys]
+        return np.array(counts, np.int64).reshape(len(keys), 1 + len(PARTS), 3)
+
+    def to_parse(self, captions: Sequence[str]) -> int:
+        """Returns how many of the captions have not been parsed yet."""
+        wanted = {_parsed_words(caption) for caption in captions}
+        return len(wanted) - len(self._store.get(list(wanted)))
+
+    def _tuples(self, captions: Sequence[str], done: Callable[[int], object]) -> dict[str, Tuples]:
+        parsed_words = {caption: _parsed_words(caption) for caption in dict.fromkeys(captions)}
+        known = self._store.get(list(dict.fromkeys(parsed_words.values())))
+        missing = [words for words in dict.fromkeys(parsed_words.values()) if words not in known]
+        # Long captions first, so that no worker is left alone with one at the end.
+        missing.sort(key=len, reverse=True)
+        for i in range(0, len(missing), PUT):
+            part = missing[i : i + PUT]
+            parsed = dict(zip(part, self._parsers.map(part, names=part, chunk=PARSED_CHUNK, done=done), strict=True))
+            self._store.put(parsed)
+            known.update(parsed)
+        return {caption: known[words] for caption, words in parsed_words.items()}
+
+
+def f_score(counts: np.ndarray) -> np.ndarray:
+    """Returns float64 `[...]` of counts `[..., 3]`: the harmonic mean of precision and recall; NaN for 0 of 0 tuples.
+
+    SPICE itself has no number where neither candidate nor references have tuples.
+    """
+    matched, said, true = np.moveaxis(counts.astype(np.float64), -1, 0)
+    precision = np.divide(matched, said, out=np.zeros_like(matched), where=said > 0)
+    recall = np.divide(matched, true, out=np.zeros_like(matched), where=true > 0)
+    total = precision + recall
+    f = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
+    return np.where(said + true > 0, f, np.nan)
+
+
+def _parsed_words(caption: str) -> str:
+    return " ".join(caption.split(" ")[:MOST_WORDS])
