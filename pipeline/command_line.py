@@ -9,8 +9,9 @@ from typing import Any
 
 from absl import flags
 
-from pipeline.config import Config, allowed, fields, read_settings
+from pipeline.config import Config, fields, read_settings
 from pipeline.errors import UserError
+from pipeline.settings import allowed
 
 WIDTH = 100  # characters of a line of --help
 INDENT = 30
@@ -83,7 +84,7 @@ def _flag_error(error: flags.Error) -> str:
         return f"unknown flag --{error.flagname}; {hint}"
     wrong = re.match(r"flag --(\w+)=(.*?): ", str(error), re.DOTALL)
     if wrong:
-        return f"--{wrong[1]}={wrong[2]} is not possible; allowed: {allowed(wrong[1])}"
+        return f"--{wrong[1]}={wrong[2]} is not possible; allowed: {allowed(fields()[wrong[1]])}"
     return f"{error}; settings are given as --name=value (--help lists them)"
 
 

@@ -1,10 +1,9 @@
 """Every setting with its default and help, and every refusal that needs no data."""
 
 import dataclasses
-import difflib
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import UserError
@@ -18,11 +17,11 @@ from pipeline.metric_names import (
     single_terms,
     term_of,
 )
+from pipeline.settings import check_choice, check_value, parse_pairs, setting
 
 MODES = ("prepare", "train", "evaluate", "score", "caption", "export")
 DATASETS = ("scenes", "folder")
 STAGES = ("mle", "baseline", "pg")
-LARGEST = 2**31 - 1  # TensorFlow counts in int32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,129 +32,111 @@ class Stage:
     epochs: float
 
 
-def _setting(
-    default: Any,
-    group: str,
-    text: str,
-    *,
-    fixed: bool = True,
-    choices: Sequence[str] = (),
-    least: float = 1,
-    most: float = LARGEST,
-) -> Any:
-    """A field of Config and its flag; `least` and `most` bound a number.
-
-    `fixed`: part of what a workdir is; False: may change from call to call.
-    """
-    metadata = {"group": group, "help": text, "fixed": fixed, "choices": tuple(choices), "least": least, "most": most}
-    return dataclasses.field(default=default, metadata=metadata)
-
-
 @dataclasses.dataclass(frozen=True)
 class Config:
     """All settings of a call. Field, flag and function argument share one name."""
 
-    mode: str = _setting("train", "run", "What to do.", fixed=False, choices=MODES)
-    workdir: str = _setting("", "run", "Folder of the run: settings, checkpoints, logs, results.", fixed=False)
-    seed: int = _setting(0, "run", "Of everything random in training: weights, order, dropout, samples.", least=0)
+    mode: str = setting("train", "run", "What to do.", fixed=False, choices=MODES)
+    workdir: str = setting("", "run", "Folder of the run: settings, checkpoints, logs, results.", fixed=False)
+    seed: int = setting(0, "run", "Of everything random in training: weights, order, dropout, samples.", least=0)
 
-    dataset: str = _setting("scenes", "data", "scenes: drawn, nothing to download; folder: yours.", choices=DATASETS)
-    images: str = _setting(
+    dataset: str = setting("scenes", "data", "scenes: drawn, nothing to download; folder: yours.", choices=DATASETS)
+    images: str = setting(
         "", "data", "folder: where the pictures are; mode=caption: files or folders, by comma.", fixed=False
     )
-    train_captions: str = _setting("", "data", "folder: COCO-format JSON to train on.", fixed=False)
-    val_captions: str = _setting("", "data", "folder: COCO-format JSON to validate on.", fixed=False)
-    skip_bad_images: bool = _setting(False, "data", "Leave out pictures that cannot be read.", fixed=False)
-    scenes_train: int = _setting(3000, "data", "scenes: number of training pictures.")
-    scenes_val: int = _setting(500, "data", "scenes: number of validation pictures.")
-    min_word_count: int = _setting(5, "data", "A word seen less often in training cannot be said.")
-    max_length: int = _setting(20, "data", "Most words of a caption, the end token counted (T).", least=2, most=1000)
-    cache_dir: str = _setting(
+    train_captions: str = setting("", "data", "folder: COCO-format JSON to train on.", fixed=False)
+    val_captions: str = setting("", "data", "folder: COCO-format JSON to validate on.", fixed=False)
+    skip_bad_images: bool = setting(False, "data", "Leave out pictures that cannot be read.", fixed=False)
+    scenes_train: int = setting(3000, "data", "scenes: number of training pictures.")
+    scenes_val: int = setting(500, "data", "scenes: number of validation pictures.")
+    min_word_count: int = setting(5, "data", "A word seen less often in training cannot be said.")
+    max_length: int = setting(20, "data", "Most words of a caption, the end token counted (T).", least=2, most=1000)
+    cache_dir: str = setting(
         "",
         "data",
         "Where prepared pictures and features lie; by default 'cache' beside the workdir.",
         fixed=False,
     )
 
-    encoder: str = _setting("InceptionV3", "model", "A network of keras.applications, such as EfficientNetB0.")
-    encoder_weights: str = _setting("imagenet", "model", "imagenet (downloaded), random, or a .weights.h5 file.")
-    image_size: int = _setting(
+    encoder: str = setting("InceptionV3", "model", "A network of keras.applications, such as EfficientNetB0.")
+    encoder_weights: str = setting("imagenet", "model", "imagenet (downloaded), random, or a .weights.h5 file.")
+    image_size: int = setting(
         0, "model", "Side in pixels that the encoder sees; 0: the network's own.", least=0, most=4096
     )
-    units: int = _setting(512, "model", "LSTM units (H).", most=2**16)
-    embedding_size: int = _setting(512, "model", "Size of a word's embedding.", most=2**16)
-    baseline_units: int = _setting(512, "model", "Hidden units of the baseline MLP.", most=2**16)
-    feature_dropout: float = _setting(
+    units: int = setting(512, "model", "LSTM units (H).", most=2**16)
+    embedding_size: int = setting(512, "model", "Size of a word's embedding.", most=2**16)
+    baseline_units: int = setting(512, "model", "Hidden units of the baseline MLP.", most=2**16)
+    feature_dropout: float = setting(
         0.0, "model", "Of the picture's features in training, all stages alike.", least=0, most=0.99
     )
-    dropout: float = _setting(0.3, "model", "On words read and hidden states, in mle only.", least=0, most=0.99)
+    dropout: float = setting(0.3, "model", "On words read and hidden states, in mle only.", least=0, most=0.99)
 
-    stages: str = _setting("mle:20,baseline:1,pg:10", "training", "name:epochs in their order; fractions allowed.")
-    learning_rate: str = _setting(
+    stages: str = setting("mle:20,baseline:1,pg:10", "training", "name:epochs in their order; fractions allowed.")
+    learning_rate: str = setting(
         "mle:1e-3,baseline:1e-3,pg:5e-5", "training", "Adam's, name:rate; the baseline keeps its own in pg."
     )
-    decay: str = _setting("mle:0.85,baseline:1,pg:1", "training", "Learning rate's factor an epoch, name:factor.")
-    batch_size: int = _setting(64, "training", "mle: captions a step; baseline and pg: images a step (B).", most=2**20)
-    clip_norm: float = _setting(5.0, "training", "Global norm at which gradients are clipped; 0: never.", least=0)
-    patience: int = _setting(
+    decay: str = setting("mle:0.85,baseline:1,pg:1", "training", "Learning rate's factor an epoch, name:factor.")
+    batch_size: int = setting(64, "training", "mle: captions a step; baseline and pg: images a step (B).", most=2**20)
+    clip_norm: float = setting(5.0, "training", "Global norm at which gradients are clipped; 0: never.", least=0)
+    patience: int = setting(
         0, "training", "End mle or pg after so many validations without a new best; 0: never.", least=0
     )
-    warm_start: str = _setting("", "training", "Workdir whose last kept weights this run begins with.")
+    warm_start: str = setting("", "training", "Workdir whose last kept weights this run begins with.")
 
-    reward: str = _setting(
+    reward: str = setting(
         "cider",
         "policy gradient",
         "What captions are trained on: a metric, spider, bcmr, or a mix such as cider:1,spice:2,bleu4:0.5.",
     )
-    samples: int = _setting(1, "policy gradient", "Paths sampled an image (M).", most=1000)
-    rollouts: int = _setting(3, "policy gradient", "Monte-Carlo rollouts from every prefix (K).", most=1000)
-    end_token_in_reward: bool = _setting(
+    samples: int = setting(1, "policy gradient", "Paths sampled an image (M).", most=1000)
+    rollouts: int = setting(3, "policy gradient", "Monte-Carlo rollouts from every prefix (K).", most=1000)
+    end_token_in_reward: bool = setting(
         True, "policy gradient", "The end counts as a word, or captions learn to end in 'with a'."
     )
 
-    evaluate_every: float = _setting(1.0, "evaluation", "Epochs between two validations.", least=1e-3)
-    val_images: int = _setting(0, "evaluation", "Validation pictures used while training; 0: all.", least=0)
-    best_metric: str = _setting("CIDEr", "evaluation", "Decides which weights are kept as best.", choices=METRICS)
-    metrics: str = _setting(
+    evaluate_every: float = setting(1.0, "evaluation", "Epochs between two validations.", least=1e-3)
+    val_images: int = setting(0, "evaluation", "Validation pictures used while training; 0: all.", least=0)
+    best_metric: str = setting("CIDEr", "evaluation", "Decides which weights are kept as best.", choices=METRICS)
+    metrics: str = setting(
         "",
         "metrics",
         "Metrics to report: all, or some by comma (bleu, meteor, rouge, cider, spice, bcmr, spider). Default: all in "
         "mode=score; else those without Java, and what reward and best_metric are made of.",
         fixed=False,
     )
-    references: str = _setting("", "metrics", "mode=score: COCO captions file.", fixed=False)
-    results: str = _setting("", "metrics", "mode=score: COCO results file, whose captions are scored.", fixed=False)
-    output: str = _setting("", "metrics", "mode=score: JSON file for the scores of corpus and images.", fixed=False)
-    metric_workers: int = _setting(
+    references: str = setting("", "metrics", "mode=score: COCO captions file.", fixed=False)
+    results: str = setting("", "metrics", "mode=score: COCO results file, whose captions are scored.", fixed=False)
+    output: str = setting("", "metrics", "mode=score: JSON file for the scores of corpus and images.", fixed=False)
+    metric_workers: int = setting(
         2,
         "metrics",
-        "Java processes for METEOR, and for SPICE; 1.1 GB each for METEOR, up to 3 GB for SPICE.",
+        "Java processes for METEOR, and for SPICE; 1.1 GB each for METEOR, 1.5 to 3 GB for SPICE.",
         fixed=False,
         most=256,
     )
-    metric_timeout: float = _setting(
+    metric_timeout: float = setting(
         60.0, "metrics", "Seconds a Java process may take for one caption.", fixed=False, least=1e-3
     )
-    metric_cache_dir: str = _setting(
+    metric_cache_dir: str = setting(
         "",
         "metrics",
         "Folder for CoreNLP (385 MB) and the captions that SPICE has parsed; by default "
         "$SPIDERCAP_METRIC_CACHE, else spidercap in the user's cache folder.",
         fixed=False,
     )
-    corenlp: str = _setting(
+    corenlp: str = setting(
         "", "metrics", "Folder that holds CoreNLP 3.6.0's two jars; by default they are downloaded.", fixed=False
     )
-    log_every: int = _setting(20, "evaluation", "Steps between two log lines.", fixed=False)
-    checkpoint_every: float = _setting(5.0, "evaluation", "Minutes between two checkpoints.", fixed=False, least=0)
-    export_dir: str = _setting("", "evaluation", "Where models are exported; by default <workdir>/export.", fixed=False)
+    log_every: int = setting(20, "evaluation", "Steps between two log lines.", fixed=False)
+    checkpoint_every: float = setting(5.0, "evaluation", "Minutes between two checkpoints.", fixed=False, least=0)
+    export_dir: str = setting("", "evaluation", "Where models are exported; by default <workdir>/export.", fixed=False)
 
     def __post_init__(self):
         _check(self)
         # Imports TensorFlow, which takes seconds: a mistake in another flag is told without.
         from models.encoder import default_image_size, encoder_names
 
-        _check_choice("encoder", self.encoder, encoder_names())
+        check_choice("encoder", self.encoder, encoder_names())
         if not self.image_size:
             object.__setattr__(self, "image_size", default_image_size(self.encoder))
 
@@ -242,44 +223,15 @@ def fields() -> dict[str, dataclasses.Field]:
     return {f.name: f for f in dataclasses.fields(Config)}
 
 
-def allowed(name: str) -> str:
-    """Returns in words what a setting may be."""
-    default, metadata = fields()[name].default, fields()[name].metadata
-    if isinstance(default, bool):
-        return "true or false"
-    if isinstance(default, str):
-        return ", ".join(metadata["choices"]) or "text"
-    kind = "a whole number" if isinstance(default, int) else "a number"
-    return f"{kind} from {metadata['least']} to {metadata['most']}"
-
-
-def _pairs(field: str, text: str) -> list[tuple[str, float]]:
-    """'mle:20,pg:1.5' -> [('mle', 20.0), ('pg', 1.5)]."""
-    pairs = []
-    most = 1e6 if field == "stages" else 1.0
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        name, _, number = part.partition(":")
-        try:
-            value = float(number)
-        except ValueError:
-            raise UserError(f"--{field}: {part!r} is not name:number; for example {fields()[field].default}") from None
-        _check_choice(field, name, STAGES)
-        if not 0 < value <= most:
-            raise UserError(f"--{field}: {part!r} is out of range; allowed: above 0, at most {most:g}")
-        if field != "stages" and name in dict(pairs):
-            raise UserError(f"--{field}: {name} comes twice ({text}); give it once")
-        pairs.append((name, value))
-    return pairs
+def _pairs(name: str, text: str) -> list[tuple[str, float]]:
+    stages = name == "stages"
+    return parse_pairs(name, text, STAGES, most=1e6 if stages else 1.0, repeated=stages, example=fields()[name].default)
 
 
 def _check(config: Config) -> None:
     """Refuses what no data is needed to refuse."""
     for name, field in fields().items():
-        value = getattr(config, name)
-        if isinstance(field.default, str) and field.metadata["choices"]:
-            _check_choice(name, value, field.metadata["choices"])
-        elif not _possible(value, field):
-            raise UserError(f"--{name}={value} is not possible; allowed: {allowed(name)}")
+        check_value(field, getattr(config, name))
     for field in ("stages", "learning_rate", "decay"):
         _pairs(field, getattr(config, field))
     if not config.parsed_stages():
@@ -292,21 +244,6 @@ def _check(config: Config) -> None:
         raise UserError("--mode=score needs --references and --results: a COCO captions file and a COCO results file")
     if config.mode == "caption" and not config.images:
         raise UserError("--mode=caption needs --images: picture files or folders, separated by commas")
-
-
-def _possible(value: Any, field: dataclasses.Field) -> bool:
-    kinds = (int, float) if isinstance(field.default, float) else (type(field.default),)
-    if type(value) not in kinds:
-        return False
-    return isinstance(value, (bool, str)) or field.metadata["least"] <= value <= field.metadata["most"]
-
-
-def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    if value not in choices:
-        folded = {choice.lower(): choice for choice in choices}
-        close = difflib.get_close_matches(str(value).lower(), folded, n=1)
-        hint = f" (did you mean {folded[close[0]]}?)" if close else ""
-        raise UserError(f"--{name}: unknown {value!r}{hint}; allowed: {', '.join(choices)}")
 
 
 def _check_data_flags(config: Config) -> None:

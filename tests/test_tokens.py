@@ -10,6 +10,7 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
+from pipeline.metrics import tokens
 from pipeline.metrics.tokens import TERMS, score_tokens
 from pipeline.tokenizer import tokenize
 from tests.oracles import ragged_corpus
@@ -84,6 +85,21 @@ def test_captions_of_very_different_lengths():
     references[8] = references[8] * 20
     assert len(said[3]) > 100 and len(references[5][0]) > 100
     assert_same([words(image) for image in references], words(said))
+
+
+def test_one_long_caption_does_not_pad_the_others(monkeypatch):
+    references, said = ragged_corpus(14, 300, 9)
+    references[5][0], said[7] = [4, 5] * 500, [4, 6] * 500
+    elements = []
+
+    def recorded(captions, made=tokens._reference_array):
+        elements.append(made(captions)[0].size)
+        return made(captions)
+
+    monkeypatch.setattr(tokens, "_reference_array", recorded)
+    score_tokens([words(image) for image in references], words(said), ("bleu1",))
+    assert len(elements) > 2
+    assert sum(elements) < 300 * 5 * 9 + 300 * 9 + 5 * 1000 + 1000 + 100
 
 
 def test_only_what_is_asked_for():

@@ -4,7 +4,7 @@ from typing import Any
 
 import jpype
 
-NORMALIZE = 1  # what -norm means on its command line: tokenise and lower, keep punctuation
+NORMALIZE = 2  # what -norm means on its command line: tokenise and lower, keep punctuation
 
 
 class Service:
@@ -26,6 +26,8 @@ class Service:
         if "candidate" in item:
             stats = str(self._scorer.getMeteorStats(item["candidate"], self._list(item["references"])).toString())
             return {"stats": stats, "score": float(self._scored(self._stats(stats)).score)}
+        if not item["stats"]:
+            return 0.0
         total = self._stats()
         for stats in item["stats"]:
             total.addStats(self._stats(stats))

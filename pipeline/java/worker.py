@@ -2,8 +2,9 @@
 
     python -m pipeline.java.worker
 
-The first line says what it is, in the words of pool.Service; the answer {"ready": true} says that it is loaded.
-Every other line is {"items": [...]}, answered by {"results": [...]}, one for each item, or {"error": "..."}.
+The first line says what it is, in the words of process.Service. It is item 0, answered when all is loaded.
+Every other line is {"first": number, "items": [...]}. Each item is answered by a line of its own with its number,
+counted from `first` on: {"item": number, "result": ...} or {"item": number, "error": "..."}.
 
 The Java scorers are under the GPL, AGPL and LGPL: they are run here, in a process of their own.
 """
@@ -34,13 +35,15 @@ def main() -> None:
     settings = json.loads(requests.get())
     start_jvm(settings["jvm"], settings["jvm_version"], settings["class_path"], settings["heap"])
     service = importlib.import_module(SERVICES[settings["service"]]).Service()
-    _answer(answers, {"ready": True})
+    _answer(answers, {"item": 0, "result": "ready"})
     while True:
-        items = json.loads(requests.get())["items"]
-        try:
-            _answer(answers, {"results": [service.answer(item) for item in items]})
-        except Exception as error:  # told to the parent, which decides; whatever Java throws ends up here
-            _answer(answers, {"error": f"{type(error).__name__}: {error}"})
+        request = json.loads(requests.get())
+        for number, item in enumerate(request["items"], request["first"]):
+            try:
+                answer = {"result": service.answer(item)}
+            except Exception as error:  # told to the parent, which decides; whatever Java throws ends up here
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            _answer(answers, {"item": number, **answer})
 
 
 def start_jvm(path: str, version: int, class_path: Sequence[str], heap: str) -> None:

@@ -15,8 +15,8 @@ from pipeline.metrics.plain_text import one_line
 from pipeline.metrics.spice import Spice
 from pipeline.metrics.tuple_store import TupleStore
 
-# Heap of a JVM, measured on captions of 100 words; METEOR's is filled by its tables.
-HEAPS = {"tokenizer": "1g", "meteor": "1500m", "spice_parser": "3g", "spice_matcher": "1500m"}
+# Heap of a JVM, measured on the longest captions that are sent; METEOR's is filled by its tables.
+HEAPS = {"tokenizer": "1g", "meteor": "1500m", "spice_parser": "2500m", "spice_matcher": "1500m"}
 TOKENIZED_TIMEOUT = 1800.0  # seconds for a whole file of captions; a million take about five minutes
 
 
@@ -79,7 +79,10 @@ def tokenize_with_java(*collections: Sequence[str]) -> list[list[str]]:
     items = [[one_line(caption) for caption in captions] for captions in collections]
     with Pool(service, 1, TOKENIZED_TIMEOUT) as pool:
         answers = pool.map(items, names=["the file's captions"] * len(items), chunk=1)
-    return [[" ".join(word for word in line if word not in PUNCTUATIONS) for line in lines] for lines in answers]
+    return [
+        [" ".join(word for word in line.rstrip().split(" ") if word not in PUNCTUATIONS) for line in lines]
+        for lines in answers
+    ]
 
 
 def java_found() -> bool:

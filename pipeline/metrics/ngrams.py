@@ -163,11 +163,14 @@ def in_chunks(function: Callable, width: int, candidates: tf.Tensor, image_index
     def one_by_one():
         chunks = -(-count // rows)
         size = -(-count // chunks)
-        spare = chunks * size - count
-        parts = tf.reshape(tf.pad(candidates, [[0, spare], [0, 0]]), [chunks, size, steps])
-        images = tf.reshape(tf.pad(image_index, [[0, spare]]), [chunks, size])
+        spare = chunks * size - count  # tf.pad has no GPU kernel for int64
+        parts = tf.concat([candidates, tf.zeros([spare, steps], tf.int64)], 0)
+        images = tf.concat([image_index, tf.zeros([spare], tf.int64)], 0)
         result = tf.map_fn(
-            lambda part: at_once(*part), (parts, images), fn_output_signature=dtype, parallel_iterations=1
+            lambda part: at_once(*part),
+            (tf.reshape(parts, [chunks, size, steps]), tf.reshape(images, [chunks, size])),
+            fn_output_signature=dtype,
+            parallel_iterations=1,
         )
         return tf.reshape(result, tf.concat([[chunks * size], tf.shape(result)[2:]], 0))[:count]
 

@@ -1,10 +1,12 @@
 """What SPICE's parser made of each caption, kept in memory and on disk: a caption is parsed once in its life."""
 
 import collections
+import fcntl
 import json
 import pathlib
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Mapping, Sequence
 
 from pipeline.errors import UserError
 
@@ -29,54 +31,63 @@ class TupleStore:
         """
         self.path = folder / "spice-1.0-corenlp-3.6.0.sqlite"
         self._memory: collections.OrderedDict[str, Tuples] = collections.OrderedDict()
+        self._lock = threading.Lock()  # of memory and database, for threads of this process
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(self.path, timeout=PATIENCE, check_same_thread=False)
-            # Readers go on while one writes; after a power cut the last captions may have to be parsed again.
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=NORMAL")
-            with self._database:
-                self._database.execute(
-                    "CREATE TABLE IF NOT EXISTS tuples (caption TEXT PRIMARY KEY, tuples TEXT) STRICT"
-                )
+            # Two processes that make a new database at once would meet in what SQLite does not wait for.
+            with open(self.path.with_suffix(".lock"), "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                self._database = self._opened()
         except (OSError, sqlite3.Error) as error:
             raise self._unusable(error) from error
 
     def get(self, captions: Sequence[str]) -> dict[str, Tuples]:
         """Returns the tuples of those captions that are known."""
-        found = {}
-        for caption in captions:
-            if caption in self._memory:
-                self._memory.move_to_end(caption)
-                found[caption] = self._memory[caption]
-        missing = [caption for caption in dict.fromkeys(captions) if caption not in found]
-        for i in range(0, len(missing), ASKED):
-            asked = missing[i : i + ASKED]
-            marks = ",".join("?" * len(asked))
-            try:
-                rows = self._database.execute(f"SELECT caption, tuples FROM tuples WHERE caption IN ({marks})", asked)
-                found.update((caption, json.loads(tuples)) for caption, tuples in rows)
-            except (sqlite3.Error, ValueError) as error:
-                raise self._unusable(error) from error
-        self._remember((caption, found[caption]) for caption in missing if caption in found)
+        with self._lock:
+            found = {caption: self._memory[caption] for caption in captions if caption in self._memory}
+            missing = [caption for caption in dict.fromkeys(captions) if caption not in found]
+            for i in range(0, len(missing), ASKED):
+                found.update(self._read(missing[i : i + ASKED]))
+            self._remember(found)
         return found
 
     def put(self, tuples: Mapping[str, Tuples]) -> None:
         """Keeps the tuples of captions."""
         rows = [(caption, json.dumps(of_caption, ensure_ascii=False)) for caption, of_caption in tuples.items()]
-        try:
-            with self._database:
-                self._database.executemany("INSERT OR IGNORE INTO tuples VALUES (?, ?)", rows)
-        except sqlite3.Error as error:
-            raise self._unusable(error) from error
-        self._remember(tuples.items())
+        with self._lock:
+            try:
+                with self._database:
+                    self._database.executemany("INSERT OR IGNORE INTO tuples VALUES (?, ?)", rows)
+            except sqlite3.Error as error:
+                raise self._unusable(error) from error
+            self._remember(tuples)
 
     def close(self) -> None:
         """Closes the database."""
         self._database.close()
 
-    def _remember(self, tuples: Iterable[tuple[str, Tuples]]) -> None:
-        self._memory.update(tuples)
+    def _opened(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self.path, timeout=PATIENCE, check_same_thread=False)
+        # Readers go on while one writes; after a power cut the last captions may have to be parsed again.
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=NORMAL")
+        with database:
+            database.execute("CREATE TABLE IF NOT EXISTS tuples (caption TEXT PRIMARY KEY, tuples TEXT NOT NULL)")
+        return database
+
+    def _read(self, captions: Sequence[str]) -> dict[str, Tuples]:
+        marks = ",".join("?" * len(captions))
+        try:
+            rows = self._database.execute(f"SELECT caption, tuples FROM tuples WHERE caption IN ({marks})", captions)
+            return {caption: json.loads(tuples) for caption, tuples in rows}
+        except (sqlite3.Error, ValueError) as error:
+            raise self._unusable(error) from error
+
+    def _remember(self, tuples: Mapping[str, Tuples]) -> None:
+        """Puts them last in memory, and forgets those that were not asked for longest."""
+        for caption, of_caption in tuples.items():
+            self._memory[caption] = of_caption
+            self._memory.move_to_end(caption)
         while len(self._memory) > KEPT:
             self._memory.popitem(last=False)
 

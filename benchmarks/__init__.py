@@ -1,0 +1,120 @@
+"""Measurements made by hand on a quiet machine, and what they share: timing, and a table of results."""
+
+import dataclasses
+import json
+import math
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.files import write_text
+
+RATE = "captions/s"
+WORKERS = (1, 2, 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One result, and how far its scores are from the reference's, where that was looked at."""
+
+    name: str
+    value: float
+    unit: str
+    ratio: float | None = None  # to the reference's value in the same run
+    difference: float | None = None  # the largest, over all scores
+    allowed: float | None = None  # None: the difference is only shown
+
+
+class Report:
+    """Collects rows, and tells on standard error what is being measured."""
+
+    def __init__(self):
+        self.rows: list[Row] = []
+        self._begin = time.perf_counter()
+
+    def says(self, text: str) -> None:
+        """Prints a line of progress with the seconds since the beginning."""
+        print(f"[{time.perf_counter() - self._begin:4.0f} s] {text}", file=sys.stderr, flush=True)
+
+    def add(self, *row: Any, **more: Any) -> None:
+        """Adds Row(...)."""
+        self.rows.append(Row(*row, **more))
+
+    def wrong(self) -> list[str]:
+        """Returns the names of rows whose scores differ from the reference's by more than is allowed, or are none."""
+        checked = [row for row in self.rows if row.difference is not None and row.allowed is not None]
+        return [row.name for row in checked if not row.difference <= row.allowed]  # a NaN is wrong too
+
+    def table(self) -> str:
+        """Returns all rows as text."""
+        heads = ("", "value", "unit", "to the reference", "max difference")
+        cells = [
+            (
+                row.name,
+                _number(row.value),
+                row.unit,
+                _number(row.ratio),
+                "" if row.difference is None else f"{row.difference:.0e}",
+            )
+            for row in self.rows
+        ]
+        widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+        lines = []
+        for name, value, unit, ratio, difference in [heads, *cells]:
+            left = f"{name:<{widths[0]}}  {value:>{widths[1]}}  {unit:<{widths[2]}}"
+            lines.append(f"{left}  {ratio:>{widths[3]}}  {difference:>{widths[4]}}".rstrip())
+        return "\n".join(lines)
+
+    def write(self, path: pathlib.Path) -> None:
+        """Writes a list of {"name", "value", "unit", "ratio"}."""
+        rows = [{"name": r.name, "value": r.value, "unit": r.unit, "ratio": r.ratio} for r in self.rows]
+        write_text(path, json.dumps(rows, indent=1, allow_nan=False) + "\n")
+
+
+def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Returns the seconds that a call takes, and its result."""
+    begin = time.perf_counter()
+    result = call()
+    return time.perf_counter() - begin, result
+
+
+def median_seconds(call: Callable[[], Any], times: int) -> float:
+    """Returns the median of several calls."""
+    return statistics.median(timed(call)[0] for _ in range(times))
+
+
+def in_pairs(
+    ours: Callable[[], Any], theirs: Callable[[], Any], pairs: int, calls: int = 1
+) -> tuple[float, float, float]:
+    """Returns the medians of ours and theirs in seconds, and of their ratio, how many times as fast ours is.
+
+    They take turns, so that what else the machine does meets both.
+
+    Args:
+      calls: of ours in each pair, of which the median is taken.
+    """
+    seconds = [(median_seconds(ours, calls), timed(theirs)[0]) for _ in range(pairs)]
+    mine, other = (statistics.median(column) for column in zip(*seconds, strict=True))
+    return mine, other, statistics.median(b / a for a, b in seconds)
+
+
+def largest_difference(ours: Any, theirs: Any) -> float:
+    """Returns the largest absolute difference of two lists of scores, 0 for NaN and NaN; NaN if one alone is NaN."""
+    pairs = list(zip(ours, theirs, strict=True))
+    both = [(float(a), float(b)) for a, b in pairs if not (math.isnan(a) and math.isnan(b))]
+    differences = [abs(a - b) for a, b in both]
+    return math.nan if any(map(math.isnan, differences)) else max(differences, default=0.0)
+
+
+def plural(workers: int) -> str:
+    """Returns '1 worker' or '2 workers'."""
+    return f"{workers} worker{'s' * (workers > 1)}"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,161 @@
+"""SPICE's share of `benchmarks.metrics`, and the process that its reference runs in.
+
+    python -m benchmarks.spice INPUT OUTPUT
+
+The reference are SPICE 1.0's own classes, driven as its main class does: a JVM a call, a thread a core, references
+first, then candidates, then scores with their parts, nothing kept. pycocoevalcap's Spice() runs that main class,
+which on Java 15 and newer fails when all this is done: it prints through a JavaScript engine that is gone.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks import RATE, WORKERS, Report, largest_difference, plural, timed
+from pipeline.java.runtime import find_jvm
+from pipeline.metrics.java_metrics import JavaMetrics, open_java_metrics
+from pipeline.metrics.spice import PARTS, f_score
+from pipeline.metrics.tuple_store import TupleStore
+
+if TYPE_CHECKING:  # it brings TensorFlow, and the reference's start is measured
+    from benchmarks.corpus import Corpus
+
+HEAP = "4g"  # of the reference
+TIMEOUT = 120.0  # seconds for one caption
+
+
+def measure_spice(
+    report: Report, corpus: "Corpus", parsed: int, matched: int, corenlp: str, jars: Sequence[pathlib.Path]
+) -> None:
+    """Captions a second with all to be parsed, with tuples on disk, and with tuples in memory.
+
+    The reference keeps nothing: the last two are compared with what it does once it has started.
+
+    Args:
+      parsed: images for the first.
+      matched: images for the others; one worker gets twice and four times as many too.
+      corenlp: the folder of CoreNLP's jars, which are among `jars`.
+    """
+    report.says("SPICE's own classes")
+    captions, references = corpus.candidates(parsed), corpus.references[:parsed]
+    f, seconds, work_seconds = _reference(jars, captions, references)
+    cold, work = parsed / seconds, parsed / work_seconds
+    report.add("SPICE, its own classes, cold", cold, RATE)
+    texts = [*captions, *(caption for of_image in references for caption in of_image)]
+    report.add("SPICE, its own classes, parsing", len(texts) / work_seconds, "parsed/s")
+    for workers in WORKERS:
+        name = f"SPICE, {plural(workers)}"
+        report.says(name)
+        with tempfile.TemporaryDirectory() as cache, opened("spice", workers, cache, corenlp) as java:
+
+            def score(captions: Sequence[str], references: Sequence, spice=java.spice) -> np.ndarray:
+                return f_score(spice.score(captions, references)[:, 0])
+
+            # As many captions as workers, for all to start.
+            first = [f"dog {k}" for k in range(workers)]
+            start, _ = timed(lambda first=first: score(first, [[f"a {caption}"] for caption in first]))
+            parsing, ours = timed(lambda: score(captions, references))
+            rate, difference = parsed / (start + parsing), largest_difference(ours, f)
+            report.add(f"{name}, cold", rate, RATE, rate / cold, difference)
+            report.add(f"{name}, parsing", len(texts) / parsing, "parsed/s", work_seconds / parsing)
+            made = _MadeUp(pathlib.Path(cache), texts)
+            score(*made.new(matched))  # Java compiles what it runs often
+            for count in [times * matched for times in ((1, 2, 4) if workers == 1 else (1,))]:
+                rows = made.new(count)
+                seconds, _ = timed(lambda rows=rows: score(*rows))
+                report.add(f"{name}, {count:,} images, warm", count / seconds, RATE, count / seconds / work)
+            seconds, _ = timed(lambda rows=rows: score(*_mixed(*rows)))
+            report.add(f"{name}, {count:,} images, matching", count / seconds, RATE, count / seconds / work)
+
+
+def opened(
+    term: str, workers: int, cache: str = "", corenlp: str = ""
+) -> contextlib.AbstractContextManager[JavaMetrics]:
+    """Returns `open_java_metrics` of one metric."""
+    settings = {"metric_workers": workers, "metric_timeout": TIMEOUT, "metric_cache_dir": cache, "corenlp": corenlp}
+    return open_java_metrics([term], **settings)
+
+
+class _MadeUp:
+    """Images of captions that differ by a number from parsed ones, and have their tuples."""
+
+    def __init__(self, cache: pathlib.Path, parsed: Sequence[str]):
+        self._cache, self._parsed = cache, list(dict.fromkeys(parsed))
+        self._rng, self._made = np.random.default_rng(0), 0
+
+    def new(self, count: int) -> tuple[list[str], list[list[str]]]:
+        """Returns candidates and references, five an image, whose tuples are on disk and not yet in memory."""
+        with contextlib.closing(TupleStore(self._cache)) as store:
+            known = store.get(self._parsed)
+            rows = [
+                [(self._parsed[k], f"{self._parsed[k]} {self._made + row}") for k in drawn]
+                for row, drawn in enumerate(self._rng.integers(len(self._parsed), size=[count, 6]))
+            ]
+            store.put({made: known[parsed] for row in rows for parsed, made in row})
+        self._made += count
+        return [row[0][1] for row in rows], [[made for _, made in row[1:]] for row in rows]
+
+
+def _mixed(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[Sequence[str], list[list[str]]]:
+    """Returns images of the same captions, whose graphs nobody has built before."""
+    count = len(references)
+    return candidates, [[references[(i + r + 1) % count][r] for r in range(len(references[0]))] for i in range(count)]
+
+
+def _reference(
+    jars: Sequence[pathlib.Path], candidates: Sequence[str], references: Sequence[Sequence[str]]
+) -> tuple[np.ndarray, float, float]:
+    """Returns the scores of one tokenised caption an image, float64 `[I]`, NaN where SPICE has none, by a new process;
+    the seconds of all of it, and those without the start of the JVM and the reading of the models.
+
+    Raises:
+      RuntimeError: it failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        given, result = pathlib.Path(folder, "in.json"), pathlib.Path(folder, "out.json")
+        task = {"jvm": find_jvm().library, "jars": [str(jar) for jar in jars]}
+        given.write_text(json.dumps({**task, "candidates": candidates, "references": references}))
+        command = [sys.executable, "-m", "benchmarks.spice", str(given), str(result)]
+        root = pathlib.Path(__file__).parents[1]
+        seconds, done = timed(lambda: subprocess.run(command, cwd=root, capture_output=True, text=True))
+        if done.returncode:
+            raise RuntimeError(f"the reference of SPICE failed: {done.stderr[-1000:]}")
+        answer = json.loads(result.read_text())
+    return np.array(answer["f"], np.float64), seconds, answer["work"]
+
+
+def main(given: str, result: str) -> None:
+    """Scores what the file `given` holds, and writes {"f": [...], "work": seconds} to the file `result`."""
+    import jpype
+
+    task = json.loads(pathlib.Path(given).read_text())
+    jpype.startJVM(task["jvm"], f"-Xmx{HEAP}", classpath=task["jars"], convertStrings=True)
+    array_list, integer = jpype.JClass("java.util.ArrayList"), jpype.JClass("java.lang.Integer").valueOf
+    parser = jpype.JClass("edu.anu.spice.SpiceParser")(None, os.cpu_count(), True)
+    parser.parseCaptions(array_list(["a dog"]))  # the models are read at the first caption
+    begin = time.perf_counter()
+    flat = array_list([caption for of_image in task["references"] for caption in of_image])
+    true = parser.parseCaptions(flat, array_list([integer(len(of_image)) for of_image in task["references"]]))
+    said = parser.parseCaptions(array_list(task["candidates"]))
+    tuple_filter, filters = jpype.JClass("edu.anu.spice.TupleFilter"), jpype.JClass("java.util.HashMap")()
+    for part in PARTS:
+        filters.put(part, getattr(tuple_filter, f"{part.lower()}Filter"))
+    stats = jpype.JClass("edu.anu.spice.SpiceStats")(filters, False)
+    for image in range(len(task["candidates"])):
+        stats.score(integer(image), said.get(image), true.get(image), True)
+    f = [image["scores"]["All"]["f"] for image in json.loads(str(stats.toJSONString()))]
+    answer = {"f": f, "work": time.perf_counter() - begin}
+    pathlib.Path(result).write_text(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

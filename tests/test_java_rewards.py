@@ -1,0 +1,98 @@
+"""Policy gradient on rewards that Java computes: what is rewarded rises, and the command line has all of it."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models.baseline import Baseline
+from models.captioner import SPECIAL_TOKENS, Captioner
+from models.decoding import greedy
+from pipeline.main import main
+from pipeline.metric_names import COLUMNS, parse_reward
+from pipeline.metrics.java_metrics import JavaMetrics
+from pipeline.rewards import ReferenceTexts, build_reward, reward_frequencies
+from pipeline.scores import score_captions
+from pipeline.steps import likelihood_step, policy_gradient_step
+from pipeline.vocabulary import Vocabulary, pad
+from tests.conftest import ROOT
+
+THINGS = ("dog", "cat", "bus")
+COLOURS = ("red", "blue")
+VOCABULARY = Vocabulary((*SPECIAL_TOKENS, "a", "on", "grass", *COLOURS, *THINGS), ())
+T = 6
+
+
+@pytest.fixture
+def pictures():
+    """(features [6, 5], references): a thing of a colour, each with three captions."""
+    features, references = [], []
+    for i, thing in enumerate(THINGS):
+        for k, colour in enumerate(COLOURS):
+            features.append([*np.eye(len(THINGS))[i], *np.eye(len(COLOURS))[k]])
+            references.append([f"a {colour} {thing}", f"a {thing} on grass", f"a {colour} {thing} on grass"])
+    return np.array(features, np.float32), references
+
+
+@pytest.mark.parametrize("reward", ["spider", "bcmr"])
+def test_what_is_rewarded_rises(pictures, meteor, spice, reward):
+    """A few steps of likelihood, then policy gradient: sampled and greedy captions gain."""
+    features, references = pictures
+    weights = parse_reward(reward)
+    encoder = VOCABULARY.encoder()
+    ids = [[encoder.encode_reference(r.split()) for r in of_image] for of_image in references]
+    words = np.stack([pad(of_image, T) for of_image in ids])
+    keras.utils.set_random_seed(2)
+    captioner, baseline = Captioner(len(VOCABULARY.words), 5, 32, 16, 0.0), Baseline(32, 16)
+    captioner.adapt(features)
+    mle, pg, fit = (keras.optimizers.Adam(rate) for rate in (1e-2, 1e-2, 1e-2))
+    for optimizer, model in ((mle, captioner), (pg, captioner), (fit, baseline)):
+        optimizer.build(model.trainable_variables)
+    learn = likelihood_step(captioner, mle, feature_dropout=0.0)
+    for i in range(10):
+        learn(tf.constant(features), tf.constant(words[:, i % 3]), tf.constant([0, i]))
+    metrics = JavaMetrics(meteor, spice)
+
+    def measured():
+        said = greedy(captioner.step, captioner.start(tf.constant(features)), T)[0].numpy()
+        captions = [VOCABULARY.decode(row) for row in said]
+        return score_captions(references, captions, (reward,), metrics).corpus[COLUMNS[reward]]
+
+    frequencies = reward_frequencies(words, VOCABULARY.reference_size, True)
+    made = build_reward(weights, words, frequencies, True, ReferenceTexts(VOCABULARY, references), metrics)
+    step = policy_gradient_step(
+        captioner, baseline, made, pg, fit, samples=4, rollouts=1, max_length=T, feature_dropout=0.0
+    )
+    before, logs = measured(), []
+    for i in range(30):
+        logs.append(step(tf.constant(features), tf.range(len(features)), tf.constant([1, i])))
+    after = measured()
+    assert {f"reward {COLUMNS[t]}" for t in weights} <= logs[0].keys()
+    assert np.mean([log["reward"] for log in logs[-5:]]) > np.mean([log["reward"] for log in logs[:5]]) * 1.1
+    assert after > before * 1.1
+
+
+def test_a_run_with_every_metric(tmp_path, corenlp):
+    """All metrics in one reward and one table, from the command line."""
+    output = tmp_path / "runs" / "java"
+    done = main(
+        [
+            "main",
+            f"--flagfile={ROOT / 'tests' / 'tiny.flags'}",
+            f"--workdir={output}",
+            "--reward=spider:1,bcmr:0.5",
+            "--best_metric=SPIDEr",
+            "--stages=mle:1,pg:0.4",
+            "--rollouts=1",
+            f"--corenlp={corenlp}",
+            f"--metric_cache_dir={tmp_path / 'metrics'}",
+        ]
+    )
+    assert done == 0
+    metrics = json.loads((output / "results" / "pg.metrics.json").read_text())
+    assert set(COLUMNS.values()) <= metrics.keys()
+    assert metrics["SPIDEr"] == pytest.approx((metrics["SPICE"] + metrics["CIDEr"]) / 2)
+    assert "SPIDEr" in (output / "report.html").read_text()
+    assert (output / "document_frequencies.npz").is_file()

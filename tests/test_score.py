@@ -1,0 +1,127 @@
+"""--mode=score: files in, the evaluation's numbers out, and what is wrong with a file told by its place."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pipeline import score
+from pipeline.errors import UserError
+from pipeline.main import main
+from pipeline.score import read_captioned
+
+REFERENCES = {
+    "images": [{"id": 7}, {"id": 3}, {"id": 9}],
+    "annotations": [
+        {"image_id": 3, "caption": "A dog runs."},
+        {"image_id": 7, "caption": "Two red birds sit on a wire."},
+        {"image_id": 3, "caption": "A brown dog is running!"},
+        {"image_id": 9, "caption": "A bus."},
+    ],
+}
+RESULTS = [{"image_id": 3, "caption": "a dog is running"}, {"image_id": 7, "caption": "two birds on a wire"}]
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Writes the two files, changed as asked, and returns their paths."""
+
+    def write(references=REFERENCES, results=RESULTS):
+        paths = tmp_path / "references.json", tmp_path / "results.json"
+        for path, content in zip(paths, (references, results), strict=True):
+            path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+        return tuple(map(str, paths))
+
+    return write
+
+
+def run(references, results, *more):
+    return main(["main", "--mode=score", f"--references={references}", f"--results={results}", *more])
+
+
+def test_captions_meet_their_references_in_the_order_of_the_file(files, capsys):
+    captioned = read_captioned(*files())
+    assert captioned.image_ids == (7, 3)
+    assert captioned.captions == ("two birds on a wire", "a dog is running")
+    assert captioned.references == (("Two red birds sit on a wire.",), ("A dog runs.", "A brown dog is running!"))
+    assert "2 of 3 pictures" in capsys.readouterr().out
+
+
+def test_references_without_a_list_of_images(files):
+    captioned = read_captioned(*files(references={"annotations": REFERENCES["annotations"]}))
+    assert captioned.image_ids == (3, 7)
+
+
+def test_scores_are_written_by_image(files, tmp_path, capsys):
+    """Image 3's words are all in one of its references: BLEU-1 is that of 4 of 4 words."""
+    output = tmp_path / "deep" / "scores.json"
+    assert run(*files(), "--metrics=bleu,rouge,cider", f"--output={output}") == 0
+    scores = json.loads(output.read_text())
+    assert list(scores["corpus"]) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
+    assert list(scores["images"]) == ["3", "7"]
+    assert scores["images"]["3"]["BLEU-1"] == pytest.approx(1, abs=1e-6)
+    # 5 of 5 words, but 5 are said where 7 are needed.
+    assert scores["images"]["7"]["BLEU-1"] == pytest.approx(np.exp(1 - 7 / 5), abs=1e-6)
+    shown = capsys.readouterr().out
+    assert "2 images" in shown and f"{scores['corpus']['CIDEr']:.3f}" in shown
+
+
+def test_without_java_the_own_tokenizer_is_named(files, monkeypatch, capsys):
+    monkeypatch.setattr(score, "java_found", lambda: False)
+    assert run(*files(), "--metrics=cider") == 0
+    told = capsys.readouterr()
+    assert "spidercap's own tokenizer" in told.err and "CIDEr" in told.out
+
+
+def test_without_java_its_metrics_are_refused_at_the_door(files, monkeypatch, capsys):
+    def absent():
+        raise UserError("METEOR and SPICE need Java")
+
+    monkeypatch.setattr("pipeline.metrics.java_metrics.find_jvm", absent)
+    assert run(*files()) == 1
+    assert "need Java" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"references": "{"}, "references.json is not JSON"),
+        ({"references": []}, "references.json is no JSON object"),
+        ({"references": {"images": []}}, "has no list 'annotations'"),
+        ({"references": {"annotations": [{"image_id": 3}]}}, "'caption' of annotations[0] is missing"),
+        ({"references": {**REFERENCES, "images": [{"id": "7"}]}}, "'id' of images[0] is '7'"),
+        ({"results": {"annotations": []}}, "has no list 'results'"),
+        ({"results": []}, "holds no captions"),
+        ({"results": [{"image_id": 3, "caption": None}]}, "'caption' of results[0] is None; needed: text"),
+        ({"results": [{"image_id": 3.0, "caption": "a"}]}, "'image_id' of results[0] is 3.0"),
+        ({"results": [*RESULTS, RESULTS[0]]}, "1 images have more than one caption (3)"),
+        ({"results": [{"image_id": 4, "caption": "a"}]}, "1 images have no references (4)"),
+        ({"results": [{"image_id": 3, "caption": "a " * 1001}]}, "a caption of over 1000 words (3)"),
+    ],
+)
+def test_wrong_files_are_refused(files, capsys, changed, words):
+    assert run(*files(**changed), "--metrics=cider") == 1
+    told = capsys.readouterr().err
+    assert words in told and told.count("\n") == 1
+
+
+def test_what_the_mode_needs(files, capsys):
+    references, _ = files()
+    assert main(["main", "--mode=score", f"--references={references}"]) == 1
+    assert "needs --references and --results" in capsys.readouterr().err
+    assert run(references, "nowhere.json", "--metrics=cider") == 1
+    assert "nowhere.json cannot be read" in capsys.readouterr().err
+
+
+def test_line_breaks_within_captions_shift_nothing(files, tmp_path):
+    """Captions that break the evaluation's own tokenizer score as if a space stood there."""
+    broken = [
+        {"image_id": 3, "caption": "a dog\u2028is\r\nrunning"},
+        {"image_id": 7, "caption": "two birds\non a wire"},
+    ]
+    scores = []
+    for results in (RESULTS, broken):
+        output = tmp_path / "scores.json"
+        assert run(*files(results=results), "--metrics=cider,bleu,rouge", f"--output={output}") == 0
+        scores.append(json.loads(output.read_text()))
+    assert scores[0] == scores[1]
