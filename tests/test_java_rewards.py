@@ -36,8 +36,8 @@ def pictures():
     return np.array(features, np.float32), references
 
 
-@pytest.mark.parametrize("reward", ["spider", "bcmr"])
-def test_what_is_rewarded_rises(pictures, meteor, spice, reward):
+@pytest.mark.parametrize(("reward", "steps"), [("spider", 30), ("bcmr", 60)])
+def test_what_is_rewarded_rises(pictures, meteor, spice, reward, steps):
     """A few steps of likelihood, then policy gradient: sampled and greedy captions gain."""
     features, references = pictures
     weights = parse_reward(reward)
@@ -66,7 +66,7 @@ def test_what_is_rewarded_rises(pictures, meteor, spice, reward):
         captioner, baseline, made, pg, fit, samples=4, rollouts=1, max_length=T, feature_dropout=0.0
     )
     before, logs = measured(), []
-    for i in range(30):
+    for i in range(steps):
         logs.append(step(tf.constant(features), tf.range(len(features)), tf.constant([1, i])))
     after = measured()
     assert {f"reward {COLUMNS[t]}" for t in weights} <= logs[0].keys()
