@@ -8,7 +8,9 @@ import pytest
 from pipeline import score
 from pipeline.errors import UserError
 from pipeline.main import main
+from pipeline.metrics.tuple_store import TupleStore
 from pipeline.score import read_captioned
+from tests.conftest import demo_tuples
 
 REFERENCES = {
     "images": [{"id": 7}, {"id": 3}, {"id": 9}],
@@ -111,6 +113,26 @@ def test_what_the_mode_needs(files, capsys):
     assert "needs --references and --results" in capsys.readouterr().err
     assert run(references, "nowhere.json", "--metrics=cider") == 1
     assert "nowhere.json cannot be read" in capsys.readouterr().err
+
+
+def test_demo_of_the_coco_evaluation_exactly(files, tmp_path, data_folder, corenlp):
+    """SPICE of the demo as published: the mean, and each image's, to the last bit. Its parses are those stored."""
+    demo = json.loads((data_folder / "coco" / "demo_tokenized.json").read_text())
+    published = json.loads((data_folder / "coco" / "demo_spice_per_image.json").read_text())
+    annotations = [{"image_id": e["image_id"], "caption": c} for e in demo for c in e["refs"]]
+    results = [{"image_id": e["image_id"], "caption": e["test"]} for e in demo]
+    store = TupleStore(tmp_path / "cache")
+    store.put(demo_tuples())
+    store.close()
+    output = tmp_path / "scores.json"
+    paths = files(references={"annotations": annotations}, results=results)
+    where = f"--metric_cache_dir={tmp_path / 'cache'}", f"--corenlp={corenlp}", f"--output={output}"
+    assert run(*paths, "--metrics=spice", *where) == 0
+    scores = json.loads(output.read_text())
+    assert scores["corpus"]["SPICE"] == 0.13288891803208125
+    assert {image: score["SPICE"] for image, score in scores["images"].items()} == {
+        str(image["image_id"]): image["scores"]["All"]["f"] for image in published
+    }
 
 
 def test_line_breaks_within_captions_shift_nothing(files, tmp_path):
