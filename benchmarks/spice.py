@@ -22,8 +22,9 @@ import numpy as np
 
 from benchmarks import RATE, WORKERS, Report, largest_difference, plural, timed
 from pipeline.java.runtime import find_jvm
+from pipeline.metric_names import SPICE_PARTS
 from pipeline.metrics.java_metrics import JavaMetrics, open_java_metrics
-from pipeline.metrics.spice import PARTS, f_score
+from pipeline.metrics.spice import f_score
 from pipeline.metrics.tuple_store import TupleStore
 
 if TYPE_CHECKING:  # it brings TensorFlow, and the reference's start is measured
@@ -152,7 +153,7 @@ def main(given: str, result: str) -> None:
     true = parser.parseCaptions(flat, array_list([integer(len(of_image)) for of_image in task["references"]]))
     said = parser.parseCaptions(array_list(task["candidates"]))
     tuple_filter, filters = jpype.JClass("edu.anu.spice.TupleFilter"), jpype.JClass("java.util.HashMap")()
-    for part in PARTS:
+    for part in SPICE_PARTS:
         filters.put(part, getattr(tuple_filter, f"{part.lower()}Filter"))
     stats = jpype.JClass("edu.anu.spice.SpiceStats")(filters, False)
     for image in range(len(task["candidates"])):

@@ -114,9 +114,7 @@ class Config:
         fixed=False,
         most=256,
     )
-    metric_timeout: float = setting(
-        60.0, "metrics", "Seconds a Java process may take for one caption.", fixed=False, least=1e-3
-    )
+    metric_timeout: float = setting(60.0, "metrics", "Seconds a Java process may take for one caption.", fixed=False)
     metric_cache_dir: str = setting(
         "",
         "metrics",

@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"stopped; saved {stopped}. The same command goes on from there.")
         return 130
     except KeyboardInterrupt:
-        print("stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
+        print("stopped. The same command goes on from what was saved last.", file=sys.stderr)
         return 130
     return 0
 

@@ -27,6 +27,7 @@ MIXES = {
 }
 GROUPS = {"bleu": ("bleu1", "bleu2", "bleu3", "bleu4")}
 JAVA_TERMS = ("meteor", "spice")
+SPICE_PARTS = ("Object", "Attribute", "Relation", "Cardinality", "Color", "Size")
 
 
 def parse_reward(text: str) -> dict[str, float]:

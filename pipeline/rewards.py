@@ -17,9 +17,8 @@ from pipeline.metrics.java_metrics import JavaMetrics
 from pipeline.metrics.ngrams import without_end
 from pipeline.metrics.rouge import Rouge
 from pipeline.metrics.spice import f_score
+from pipeline.metrics.tokens import BLEU_TERMS
 from pipeline.vocabulary import Vocabulary
-
-BLEU_TERMS = ("bleu1", "bleu2", "bleu3", "bleu4")
 
 # (captions [N, T], image_index [N]) -> float32 [N]
 Metric = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import sys
+import tempfile
 from collections.abc import Mapping
 
 from pipeline.config import Config
@@ -18,7 +19,7 @@ from pipeline.tokenizer import tokenize
 
 REFERENCES = '{"annotations": [{"image_id", "caption"}]}'
 RESULTS = '[{"image_id", "caption"}]'
-MOST_WORDS = 1000  # of a caption; a line that long is no caption, but a file gone wrong
+LONGEST = 10_000  # characters of a caption; longer is no caption, but a file gone wrong
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,7 @@ def score_files(config: Config) -> Scores:
     Raises:
       UserError: a file is not in its format, results and references do not fit, Java or CoreNLP is missing.
     """
+    _check_output(config)
     captioned = read_captioned(config.references, config.results)
     terms = config.terms()
     java = [term for term in JAVA_TERMS if term in single_terms(terms)]
@@ -48,7 +50,10 @@ def score_files(config: Config) -> Scores:
     if config.output:
         by_id = {str(i): image for i, image in zip(captioned.image_ids, scores.images, strict=True)}
         content = {"corpus": scores.corpus, "images": by_id}
-        write_text(pathlib.Path(config.output), json.dumps(content, indent=1) + "\n")
+        try:
+            write_text(pathlib.Path(config.output), json.dumps(content, indent=1) + "\n")
+        except OSError as error:
+            raise _unwritable(config.output, error) from error
         print(f"scores: {config.output}")
     return scores
 
@@ -68,7 +73,10 @@ def read_captioned(references: str, results: str) -> Captioned:
         of_image.setdefault(image_id, []).append(caption)
     listed = content.get("images")
     order = [i for (i,) in rows(references, listed, "images", {"id": ID}, REFERENCES)] if listed is not None else []
-    said = rows(results, read_json(results, "a COCO results file"), "results", columns, RESULTS)
+    listed = read_json(results, "a COCO results file")
+    if not isinstance(listed, list):
+        raise UserError(f"{results} is no JSON list, so it is no COCO results file; needed: {RESULTS}")
+    said = rows(results, listed, "results", columns, RESULTS)
     if not said:
         raise UserError(f"{results} holds no captions; at least one is needed")
     captions = dict(said)
@@ -80,12 +88,32 @@ def read_captioned(references: str, results: str) -> Captioned:
         results, "images have no references", unknown, f"score against the references of these images ({references})"
     )
     for path, texts in ((references, of_image), (results, {i: [c] for i, c in said})):
-        long = [i for i, of in texts.items() if any(len(c.split()) > MOST_WORDS for c in of)]
-        refuse(path, f"images have a caption of over {MOST_WORDS} words", long, "shorten or remove those captions")
+        long = [i for i, of in texts.items() if any(len(c) > LONGEST for c in of)]
+        refuse(path, f"images have a caption of over {LONGEST:,} characters", long, "shorten or remove those captions")
     if len(captions) < len(of_image):
         print(f"{len(captions):,} of {len(of_image):,} pictures with references have a caption; those are scored")
     image_ids = tuple(i for i in dict.fromkeys([*order, *of_image]) if i in captions)
     return Captioned(image_ids, tuple(captions[i] for i in image_ids), tuple(tuple(of_image[i]) for i in image_ids))
+
+
+def _check_output(config: Config) -> None:
+    """Refuses an --output that cannot be written, or that would replace what is to be read."""
+    path = pathlib.Path(config.output)
+    if not config.output:
+        return
+    if path.is_dir():
+        raise UserError(f"--output={path} is a folder; name a file in it, such as {path / 'scores.json'}")
+    if path.resolve() in {pathlib.Path(name).resolve() for name in (config.references, config.results)}:
+        raise UserError(f"--output={path} is one of the files that are read; name another file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(output: str | pathlib.Path, error: OSError) -> UserError:
+    return UserError(f"--output={output} cannot be written ({error.strerror}); name a file in another folder")
 
 
 def _tokenized(captioned: Captioned) -> Captioned:

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from pipeline.metric_names import COLUMNS, JAVA_TERMS, MIXES, single_terms
+from pipeline.metric_names import COLUMNS, JAVA_TERMS, MIXES, SPICE_PARTS, single_terms
 from pipeline.metrics.java_metrics import JavaMetrics
-from pipeline.metrics.spice import PARTS, Spice, f_score
+from pipeline.metrics.spice import Spice, f_score
 from pipeline.metrics.tokens import score_tokens
 
 
@@ -69,7 +69,7 @@ def _spice(
     unseen = spice.to_parse([*captions, *(r for of_image in references for r in of_image)])
     with _bar("SPICE, parsing", unseen, progress) as bar:
         f = f_score(spice.score(captions, references, bar.update))
-    return {"SPICE": f[:, 0]} | {f"SPICE {part}": f[:, i] for i, part in enumerate(PARTS, 1)}
+    return {"SPICE": f[:, 0]} | {f"SPICE {part}": f[:, i] for i, part in enumerate(SPICE_PARTS, 1)}
 
 
 def _bar(name: str, captions: int, progress: bool) -> tqdm:

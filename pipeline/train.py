@@ -218,6 +218,7 @@ def _log(
     shown = {k: values[k] for k in ("loss", "reward", "explained variance", "entropy") if k in values}
     bar.set_postfix({k: f"{v:.3f}" for k, v in shown.items()}, refresh=False)
     if bar.disable:
+        shown |= {k: v for k, v in values.items() if k.startswith("reward ")}  # its metrics
         text = ", ".join(f"{k} {v:.3f}" for k, v in shown.items())
         print(f"{stage.label} step {progress.step}/{stage.steps}: {text}, {rate:.0f} {stage.unit}s/s", flush=True)
 

@@ -69,7 +69,7 @@ def test_all_networks_are_allowed():
         ("--reward=cider:1,spice:x", "'spice:x' is not metric:weight"),
         ("--metrics=cider,bleu5", "unknown 'bleu5'"),
         ("--metric_workers=0", "a whole number from 1 to 256"),
-        ("--metric_timeout=0", "a number from 0.001"),
+        ("--metric_timeout=0", "a number from 1"),
         ("--stages=mle:1,sft:3", "unknown 'sft'; allowed: mle, baseline, pg"),
         ("--stages=:3", "allowed: mle, baseline, pg"),
         ("--stages=", "for example --stages=mle:20"),

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from pycocoevalcap.meteor.meteor import Meteor as ReferenceMeteor
 
+from pipeline.metric_names import SPICE_PARTS
 from pipeline.metrics.java_metrics import tokenize_with_java
-from pipeline.metrics.spice import PARTS, Spice, f_score
+from pipeline.metrics.spice import Spice, f_score
 from pipeline.metrics.tuple_store import TupleStore
 from tests.conftest import demo_tuples
 
@@ -27,14 +28,14 @@ def demo(data_folder):
 
 @pytest.fixture
 def published(data_folder):
-    """image id -> (SPICE, counts [1 + PARTS, 3])"""
+    """image id -> (SPICE, counts [1 + SPICE_PARTS, 3])"""
     images = json.loads((data_folder / "coco" / "demo_spice_per_image.json").read_text("utf-8"))
 
     def counts(part):
         return [part["tp"], part["tp"] + part["fp"], part["tp"] + part["fn"]]
 
     return {
-        image["image_id"]: (image["scores"]["All"]["f"], [counts(image["scores"][p]) for p in ("All", *PARTS)])
+        image["image_id"]: (image["scores"]["All"]["f"], [counts(image["scores"][p]) for p in ("All", *SPICE_PARTS)])
         for image in images
     }
 
@@ -177,7 +178,7 @@ class TestSpice:
         counts = fresh.score(["a ball", "a red ball", "a ball", "two dogs", "a ball"], references, finished.append)
         assert (parsed, matched, sum(finished)) == ([3], [2], 3)
         assert counts[:, 0].tolist() == [[1, 1, 2], [2, 2, 2], [1, 1, 2], [0, 2, 2], [1, 1, 2]]
-        color = 1 + PARTS.index("Color")
+        color = 1 + SPICE_PARTS.index("Color")
         assert counts[:, color].tolist() == [[0, 0, 1], [1, 1, 1], [0, 0, 1], [0, 0, 1], [0, 0, 1]]
         store.close()
 
@@ -185,7 +186,7 @@ class TestSpice:
         counts = spice.score(["", "a dog", "a dog", ""], [[""], [""], [], []])
         assert counts[:, 0].tolist() == [[0, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 0]]
         assert np.isnan(f_score(counts[:, 0])).tolist() == [True, False, False, True]
-        assert spice.score([], []).shape == (0, 1 + len(PARTS), 3)
+        assert spice.score([], []).shape == (0, 1 + len(SPICE_PARTS), 3)
 
 
 class TestTokenizer:

@@ -6,9 +6,8 @@ import pytest
 import tensorflow as tf
 
 from models.captioner import END, SPECIAL_TOKENS
-from pipeline.metric_names import parse_reward
+from pipeline.metric_names import SPICE_PARTS, parse_reward
 from pipeline.metrics.java_metrics import JavaMetrics
-from pipeline.metrics.spice import PARTS
 from pipeline.rewards import ReferenceTexts, Reward, build_reward, reward_frequencies
 from pipeline.steps import policy_gradient_step
 from pipeline.vocabulary import Vocabulary
@@ -35,7 +34,7 @@ class Spice:
     """Half of the tuples match in captions with a dog; others hold none, like their references."""
 
     def score(self, candidates, references):
-        counts = np.zeros([len(candidates), 1 + len(PARTS), 3], np.int64)
+        counts = np.zeros([len(candidates), 1 + len(SPICE_PARTS), 3], np.int64)
         counts[["dog" in c for c in candidates], 0] = [1, 2, 2]
         return counts
 

@@ -92,13 +92,13 @@ def test_without_java_its_metrics_are_refused_at_the_door(files, monkeypatch, ca
         ({"references": {"images": []}}, "has no list 'annotations'"),
         ({"references": {"annotations": [{"image_id": 3}]}}, "'caption' of annotations[0] is missing"),
         ({"references": {**REFERENCES, "images": [{"id": "7"}]}}, "'id' of images[0] is '7'"),
-        ({"results": {"annotations": []}}, "has no list 'results'"),
+        ({"results": {"annotations": []}}, "results.json is no JSON list"),
         ({"results": []}, "holds no captions"),
         ({"results": [{"image_id": 3, "caption": None}]}, "'caption' of results[0] is None; needed: text"),
         ({"results": [{"image_id": 3.0, "caption": "a"}]}, "'image_id' of results[0] is 3.0"),
         ({"results": [*RESULTS, RESULTS[0]]}, "1 images have more than one caption (3)"),
         ({"results": [{"image_id": 4, "caption": "a"}]}, "1 images have no references (4)"),
-        ({"results": [{"image_id": 3, "caption": "a " * 1001}]}, "a caption of over 1000 words (3)"),
+        ({"results": [{"image_id": 3, "caption": "dog," * 2501}]}, "a caption of over 10,000 characters (3)"),
     ],
 )
 def test_wrong_files_are_refused(files, capsys, changed, words):
@@ -147,3 +147,14 @@ def test_line_breaks_within_captions_shift_nothing(files, tmp_path):
         assert run(*files(results=results), "--metrics=cider,bleu,rouge", f"--output={output}") == 0
         scores.append(json.loads(output.read_text()))
     assert scores[0] == scores[1]
+
+
+def test_an_output_that_cannot_be_is_refused_before_any_work(files, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(score, "read_captioned", lambda *paths: pytest.fail("work was begun"))
+    references, results = files()
+    (tmp_path / "file").touch()
+    for output, words in ((tmp_path, "is a folder"), (results, "are read"), (tmp_path / "file" / "x", "be written")):
+        assert run(references, results, "--metrics=cider", f"--output={output}") == 1
+        told = capsys.readouterr().err
+        assert words in told and told.count("\n") == 1
+    assert json.loads((tmp_path / "results.json").read_text()) == RESULTS

@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from pipeline.metric_names import METRICS, parse_metrics
+from pipeline.metric_names import METRICS, SPICE_PARTS, parse_metrics
 from pipeline.metrics.java_metrics import JavaMetrics
-from pipeline.metrics.spice import PARTS
 from pipeline.scores import score_captions
 from pipeline.tokenizer import tokenize
 
@@ -31,9 +30,9 @@ class Spice:
 
     def score(self, candidates, references, done):
         done(len(candidates))
-        counts = np.zeros([2, 1 + len(PARTS), 3], np.int64)
+        counts = np.zeros([2, 1 + len(SPICE_PARTS), 3], np.int64)
         counts[0, 0] = [1, 2, 2]
-        counts[0, 1 + PARTS.index("Color")] = [1, 1, 1]
+        counts[0, 1 + SPICE_PARTS.index("Color")] = [1, 1, 1]
         return counts
 
 

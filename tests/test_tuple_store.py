@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.metrics import tuple_store
+from pipeline.metrics.spice import Spice
 from pipeline.metrics.tuple_store import TupleStore
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -218,3 +219,34 @@ def test_file_is_readable_json(store):
         rows = database.execute("SELECT caption, tuples FROM tuples").fetchall()
     database.close()
     assert [(caption, json.loads(tuples)) for caption, tuples in rows] == [("a big dog", [["dog", "big"], ["dog"]])]
+
+
+class InterruptedPool:
+    """Answers the first two of the captions; then Ctrl-C comes."""
+
+    def map(self, items, *, keep, **_):
+        keep(0, [[[word] for word in item.split()] for item in items[:2]])
+        raise KeyboardInterrupt
+
+
+def test_what_was_parsed_before_an_interruption_is_kept(tmp_path):
+    store = TupleStore(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        Spice(InterruptedPool(), None, store).score(["a red dog", "a cat"], [["dogs"], ["cats"]])
+    store.close()
+    again = TupleStore(tmp_path)
+    assert again.get(["a red dog", "a cat", "dogs", "cats"]) == {
+        "a red dog": [["a"], ["red"], ["dog"]],
+        "a cat": [["a"], ["cat"]],
+    }
+
+
+@pytest.mark.parametrize("content", ["5", '{"a": 1}', '["dog"]', '[["a", "b", "c", "d"]]', "[[1]]", "[[]]", "nonsense"])
+def test_what_are_no_tuples_is_the_stores_fault(tmp_path, content):
+    store = TupleStore(tmp_path)
+    store.put({"a dog": [["dog"]]})
+    store.close()
+    with sqlite3.connect(store.path) as database:
+        database.execute("UPDATE tuples SET tuples = ?", [content])
+    with pytest.raises(UserError, match="cannot be used as store of parsed captions"):
+        TupleStore(tmp_path).get(["a dog"])

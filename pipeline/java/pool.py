@@ -41,6 +41,7 @@ class Pool:
         names: Sequence[str],
         chunk: int,
         done: Callable[[int], object] = lambda count: None,
+        keep: Callable[[int, list[Any]], object] = lambda place, answers: None,
     ) -> list[Any]:
         """Returns the service's answer to each item, in their order.
 
@@ -48,6 +49,7 @@ class Pool:
           names: how a person knows each item, for the message when it is refused.
           chunk: most items in one request.
           done: called with the number of items of every request that has been answered.
+          keep: called with the place of its first item and its answers.
 
         Raises:
           UserError: an item has failed three times alone, or no worker starts.
@@ -59,11 +61,12 @@ class Pool:
         futures = [
             self._threads.submit(self._answer, [items[i] for i in part], [names[i] for i in part]) for part in parts
         ]
-        waiting = {future: len(part) for future, part in zip(futures, parts, strict=True)}
+        waiting = dict(zip(futures, parts, strict=True))
         try:
             for future in concurrent.futures.as_completed(waiting):
-                future.result()
-                done(waiting[future])
+                part = waiting[future]
+                keep(part.start, future.result())
+                done(len(part))
         finally:
             for future in futures:
                 future.cancel()

@@ -14,7 +14,8 @@ from typing import Any
 
 import jpype
 
-PARTS = ("Object", "Attribute", "Relation", "Cardinality", "Color", "Size")
+from pipeline.metric_names import SPICE_PARTS
+
 KEPT = 20_000  # images whose references' graphs stay in memory, some 10 kB each
 
 
@@ -28,7 +29,7 @@ class Service:
         files = [url(f"{folder}/english.{name}") for name in ("exceptions", "synsets", "relations")]
         filters = jpype.JClass("edu.anu.spice.TupleFilter")
         self._graphs = _Graphs(dictionary(*files))
-        self._filters = [filters.noFilter] + [getattr(filters, f"{part.lower()}Filter") for part in PARTS]
+        self._filters = [filters.noFilter] + [getattr(filters, f"{part.lower()}Filter") for part in SPICE_PARTS]
         self._tuple_set = jpype.JClass("edu.anu.spice.TupleSet")
         self._evaluation = jpype.JClass("edu.anu.spice.Evaluation")
         self._references: collections.OrderedDict[str, list[Any]] = collections.OrderedDict()
@@ -36,7 +37,7 @@ class Service:
     def answer(self, item: Any) -> list[list[list[int]]]:
         """Returns for each of {"candidates": [...], "references": [...]}, the tuples of captions, its counts.
 
-        These are [matched, candidate's, references'] of all tuples, then of each of PARTS.
+        These are [matched, candidate's, references'] of all tuples, then of each of SPICE_PARTS.
         """
         references = self._reference_sets(item["references"])
         return [self._counts(self._sets([candidate]), references) for candidate in item["candidates"]]

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Collection, Iterator, Sequence
 
 from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS
@@ -48,17 +49,19 @@ def open_java_metrics(
     Raises:
       UserError: no Java, or CoreNLP cannot be had.
     """
+    if terms:
+        jvm = find_jvm()  # before a download
+        if jvm.passed_over:
+            print(f"Java {jvm.version} of {jvm.origin} is used; {', '.join(jvm.passed_over)}", file=sys.stderr)
     with contextlib.ExitStack() as stack:
 
         def pool(name: str, *jars: object) -> Pool:
-            jvm = find_jvm()
             service = Service(name, jvm.library, jvm.version, tuple(map(str, jars)), HEAPS[name])
             return stack.enter_context(Pool(service, metric_workers, metric_timeout))
 
         meteor = Meteor(pool("meteor", meteor_jar())) if "meteor" in terms else None
         spice = None
         if "spice" in terms:
-            find_jvm()  # before a download
             jars = [*spice_jars(), *corenlp_jars(corenlp, metric_cache_dir)]
             store = stack.enter_context(contextlib.closing(TupleStore(metric_cache(metric_cache_dir))))
             spice = Spice(pool("spice_parser", *jars), pool("spice_matcher", *jars), store)

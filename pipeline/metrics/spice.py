@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from pipeline.java.pool import Pool
+from pipeline.metric_names import SPICE_PARTS
 from pipeline.metrics.plain_text import one_line
 from pipeline.metrics.tuple_store import Tuples, TupleStore
 
-PARTS = ("Object", "Attribute", "Relation", "Cardinality", "Color", "Size")
 MOST_WORDS = 60  # of a caption that are parsed: 60 take 4 s, 100 take 10, and 400 more memory than there is
 PARSED_CHUNK = 16  # captions a request, about 0.4 s
 MATCHED_CHUNK = 32  # images a request
-PUT = 500  # captions parsed between two writings to the store, so that little is lost when this process is killed
 
 
 class Spice:
@@ -32,10 +31,10 @@ class Spice:
         references: Sequence[Sequence[str]],
         done: Callable[[int], object] = lambda count: None,
     ) -> np.ndarray:
-        """Returns int64 counts `[N, 1 + PARTS, 3]` of N captions: tuples matched, the candidate's, the references'.
+        """Returns int64 counts `[N, 1 + parts, 3]` of N captions: tuples matched, the candidate's, the references'.
 
-        Row 0 is of all tuples: `f_score` of it is SPICE. `done` is called as captions are parsed (`to_parse` says how
-        many there are).
+        Row 0 is of all tuples, and `f_score` of it is SPICE; the others are of SPICE_PARTS. `done` is called as
+        captions are parsed (`to_parse` says how many there are).
         """
         tuples = self._tuples([*candidates, *(r for of_image in references for r in of_image)], done)
         groups: dict[tuple[str, ...], dict[str, int]] = {}
@@ -51,7 +50,7 @@ class Spice:
         of_group = dict(zip(groups, answers, strict=True))
         keys = [(tuple(of_image), c) for c, of_image in zip(candidates, references, strict=True)]
         counts = [of_group[of_image][groups[of_image][c]] for of_image, c in keys]
-        return np.array(counts, np.int64).reshape(len(keys), 1 + len(PARTS), 3)
+        return np.array(counts, np.int64).reshape(len(keys), 1 + len(SPICE_PARTS), 3)
 
     def to_parse(self, captions: Sequence[str]) -> int:
         """Returns how many of the captions have not been parsed yet."""
@@ -64,11 +63,14 @@ class Spice:
         missing = [words for words in dict.fromkeys(parsed_words.values()) if words not in known]
         # Long captions first, so that no worker is left alone with one at the end.
         missing.sort(key=len, reverse=True)
-        for i in range(0, len(missing), PUT):
-            part = missing[i : i + PUT]
-            parsed = dict(zip(part, self._parsers.map(part, names=part, chunk=PARSED_CHUNK, done=done), strict=True))
-            self._store.put(parsed)
-            known.update(parsed)
+
+        def keep(place: int, parsed: list[Tuples]) -> None:
+            # At once, so that nothing is lost when this process is killed.
+            of_caption = dict(zip(missing[place : place + len(parsed)], parsed, strict=True))
+            self._store.put(of_caption)
+            known.update(of_caption)
+
+        self._parsers.map(missing, names=missing, chunk=PARSED_CHUNK, done=done, keep=keep)
         return {caption: known[words] for caption, words in parsed_words.items()}
 
 

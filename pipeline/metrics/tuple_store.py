@@ -79,9 +79,13 @@ class TupleStore:
         marks = ",".join("?" * len(captions))
         try:
             rows = self._database.execute(f"SELECT caption, tuples FROM tuples WHERE caption IN ({marks})", captions)
-            return {caption: json.loads(tuples) for caption, tuples in rows}
+            found = {caption: json.loads(tuples) for caption, tuples in rows}
         except (sqlite3.Error, ValueError) as error:
             raise self._unusable(error) from error
+        wrong = next((caption for caption, tuples in found.items() if not _are_tuples(tuples)), None)
+        if wrong is not None:
+            raise self._unusable(ValueError(f"what it holds of {wrong[:60]!r} are no tuples"))
+        return found
 
     def _remember(self, tuples: Mapping[str, Tuples]) -> None:
         """Puts them last in memory, and forgets those that were not asked for longest."""
@@ -94,5 +98,12 @@ class TupleStore:
     def _unusable(self, error: Exception) -> UserError:
         return UserError(
             f"{self.path} cannot be used as store of parsed captions ({error}); "
-            "move it away (captions are then parsed anew), or name another folder with --metric_cache_dir"
+            "make room on its disk, or move it away (captions are then parsed anew), or name another folder with "
+            "--metric_cache_dir"
         )
+
+
+def _are_tuples(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(one, list) and 1 <= len(one) <= 3 and all(isinstance(word, str) for word in one) for one in value
+    )
