@@ -20,8 +20,8 @@ from pipeline.metrics.spice import f_score
 from pipeline.metrics.tokens import BLEU_TERMS
 from pipeline.vocabulary import Vocabulary
 
-# (captions [N, T], image_index [N]) -> float32 [N]
-Metric = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# (captions [N, T], image_index [N]) -> float32 [N] of each metric
+Compiled = Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +35,13 @@ class ReferenceTexts:
 class Reward:
     """The metrics that a policy is trained on, with their weights."""
 
-    def __init__(self, weights: Mapping[str, float], metrics: Mapping[str, Metric], on_host: Mapping[str, Callable]):
-        """`metrics` and `on_host` hold the metrics of `weights` between them.
+    def __init__(self, weights: Mapping[str, float], compiled: Compiled, on_host: Mapping[str, Callable]):
+        """`compiled` and `on_host` give the metrics of `weights` between them.
 
         A metric on the host takes (captions, image_index) as arrays without duplicates and returns an array.
         """
         self.weights = dict(weights)
-        self._metrics = dict(metrics)
+        self._compiled = compiled
         self._on_host = dict(on_host)
         self._compiled_scores = tf.function(self.compiled_scores, reduce_retracing=True)
 
@@ -52,7 +52,7 @@ class Reward:
 
     def compiled_scores(self, captions: tf.Tensor, image_index: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns float32 `[N]` of each compiled metric for captions `[N, T]` of images `[N]`; to be traced."""
-        return {term: metric(captions, image_index) for term, metric in self._metrics.items()}
+        return self._compiled(captions, image_index)
 
     def scores(self, captions: tf.Tensor, image_index: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns float32 `[N]` of every metric; not to be traced. The Java metrics work side by side."""
@@ -95,28 +95,27 @@ def build_reward(
     is for metrics on token ids; METEOR and SPICE, which alone need `texts` and `java`, never see it.
     """
     words = _words(references, end_token_in_reward)
-    made: dict[str, Metric] = {}
-    if "cider" in weights:
-        made["cider"] = Cider(words, frequencies)
-    if "rouge" in weights:
-        made["rouge"] = Rouge(words)
+    cider = Cider(words, frequencies) if "cider" in weights else None
+    rouge = Rouge(words) if "rouge" in weights else None
     bleu = Bleu(words) if set(BLEU_TERMS) & set(weights) else None
 
-    def compiled(term: str) -> Metric:
-        def score(captions: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
-            captions = _words(captions, end_token_in_reward)
-            if term in BLEU_TERMS:
-                return bleu(captions, image_index)[:, BLEU_TERMS.index(term)]
-            return made[term](captions, image_index)
-
-        return score
+    def compiled(captions: tf.Tensor, image_index: tf.Tensor) -> dict[str, tf.Tensor]:
+        captions = _words(captions, end_token_in_reward)
+        scores = {}
+        if bleu is not None:  # one matching of n-grams for all four orders
+            scores |= zip(BLEU_TERMS, tf.unstack(bleu(captions, image_index), axis=1), strict=True)
+        if rouge is not None:
+            scores["rouge"] = rouge(captions, image_index)
+        if cider is not None:
+            scores["cider"] = cider(captions, image_index)
+        return {term: scores[term] for term in weights if term in scores}
 
     on_host = {}
     if "meteor" in weights:
         on_host["meteor"] = _of_text(java.meteor.score, texts)
     if "spice" in weights:
         on_host["spice"] = _of_text(_spice(java.spice.score), texts)
-    return Reward(weights, {term: compiled(term) for term in weights if term not in on_host}, on_host)
+    return Reward(weights, compiled, on_host)
 
 
 def _spice(counts: Callable) -> Callable:

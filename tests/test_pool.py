@@ -261,6 +261,7 @@ class TestEnds:
 
     def test_with_a_parent_that_is_killed(self):
         with script("ask({'do': 'sleep', 'seconds': 1000})") as (program, pids):
+            assert len(pids) == 2 and all(map(running, pids))
             program.kill()
             wait_until(lambda: not any(map(running, pids)))
 
