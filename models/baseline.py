@@ -1,11 +1,14 @@
-"""The learned baseline B_phi(s): what reward to expect before the next word is chosen."""
+"""Learned baselines: what reward to expect before the next word is chosen.
+
+Shapes: n packed words, H units of the decoder, T steps. No gradient ever reaches the decoder from here.
+"""
 
 import keras
 import tensorflow as tf
 
 
 class Baseline(keras.Model):
-    """A small MLP on the decoder's hidden state (Liu et al. 2017, section 3.3)."""
+    """B_phi(s), a small MLP on the decoder's hidden state (Liu et al. 2017, section 3.3)."""
 
     def __init__(self, state_units: int, units: int):
         super().__init__(name="baseline")
@@ -16,6 +19,21 @@ class Baseline(keras.Model):
         self.value.build((None, units))
         self.built = True
 
-    def call(self, hidden: tf.Tensor) -> tf.Tensor:
-        """Returns values `[n]` of hidden states `[n, H]`; no gradient ever reaches the decoder from here."""
+    def call(self, hidden: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """Returns values `[n]` of hidden states `[n, H]`, whichever steps `[n]` they are of."""
+        del step
         return tf.squeeze(self.value(self.hidden_layer(tf.stop_gradient(hidden))), axis=-1)
+
+
+class StepBaseline(keras.Model):
+    """MIXER's: for each step a linear function of the hidden state of its own (Ranzato et al. 2016, section 3.2.2)."""
+
+    def __init__(self, state_units: int, max_length: int):
+        super().__init__(name="step_baseline")
+        self.value = keras.layers.Dense(max_length, kernel_initializer="zeros", name="value")
+        self.value.build((None, state_units))
+        self.built = True
+
+    def call(self, hidden: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """Returns values `[n]` of hidden states `[n, H]` that choose the words number `step` `[n]`, from 0 on."""
+        return tf.gather(self.value(tf.stop_gradient(hidden)), step, batch_dims=1)

@@ -84,9 +84,19 @@ class Captioner(keras.Model):
         """Returns `[n, V]` of hidden states `[n, H]`; words that may not be said are at -1e9."""
         return self.words(hidden) + self.unsayable
 
-    def log_probs(self, hidden: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
-        """Returns log pi(word | hidden) `[n]` for packed hidden states `[n, H]` and words `[n]`."""
-        return -tf.nn.sparse_softmax_cross_entropy_with_logits(labels=words, logits=self.logits(hidden))
+    def log_probs(self, hidden: tf.Tensor, words: tf.Tensor, label_smoothing: float = 0.0) -> tf.Tensor:
+        """Returns log pi(word | hidden) `[n]` for packed hidden states `[n, H]` and words `[n]`.
+
+        With `label_smoothing`, that share of each is the mean over all words that may be said (Szegedy et al. 2016).
+        """
+        logits = self.logits(hidden)
+        if label_smoothing == 0:
+            return -tf.nn.sparse_softmax_cross_entropy_with_logits(labels=words, logits=logits)
+        sayable = tf.cast(self.unsayable == 0, tf.float32)
+        labels = tf.one_hot(words, len(sayable)) * (1 - label_smoothing) + sayable * (
+            label_smoothing / tf.reduce_sum(sayable)
+        )
+        return -tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
     def _drop(self, values: tf.Tensor, seed: tf.Tensor | None, place: int) -> tf.Tensor:
         if seed is None or self.dropout == 0:

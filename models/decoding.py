@@ -24,10 +24,17 @@ class Paths(NamedTuple):
 
 
 class Rollouts(NamedTuple):
-    """Continuations of every proper prefix of every path."""
+    """Other captions of the paths' images, each of which begins like a path."""
 
     words: tf.Tensor  # [Q, T]: prefix and continuation
     prefix: tf.Tensor  # [Q, 2]: (path, index of the prefix's last word)
+
+
+class Given(NamedTuple):
+    """Captions whose beginning is not for the policy to choose."""
+
+    words: tf.Tensor  # [N, T]
+    steps: tf.Tensor  # scalar int32, s: how many words of each are said as they stand
 
 
 def greedy(step: Step, state: State, max_length: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -41,11 +48,12 @@ def greedy(step: Step, state: State, max_length: int) -> tuple[tf.Tensor, tf.Ten
     return words, log_prob
 
 
-def sample(step: Step, state: State, max_length: int, seed: tf.Tensor) -> Paths:
-    """Returns one caption a row, each word drawn from the model's distribution; `seed` is `[2]`."""
+def sample(step: Step, state: State, max_length: int, seed: tf.Tensor, given: Given | None = None) -> Paths:
+    """Returns one caption a row, each word that is not given drawn from the model's distribution; `seed` is `[2]`."""
 
     def choose(t, logits):
-        return _draw(logits, 1, tf.random.experimental.stateless_fold_in(seed, t))[:, 0]
+        drawn = _draw(logits, 1, tf.random.experimental.stateless_fold_in(seed, t))[:, 0]
+        return drawn if given is None else tf.where(t < given.steps, given.words[:, t], drawn)
 
     words, _, states = _decode(step, state, max_length, choose, keep_states=True)
     hidden, cell = (tf.transpose(array.stack(), [1, 0, 2]) for array in states)
@@ -57,21 +65,58 @@ def lengths(words: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(words != PAD, tf.int32), axis=1)
 
 
-def roll_out(step: Step, paths: Paths, rollouts: int, seed: tf.Tensor) -> Rollouts:
-    """Returns K sampled continuations of every proper prefix g_1..g_t of every path.
+def read_own_words(step: Step, state: State, words: tf.Tensor, probability: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Returns `words` `[N, T]` with words of the model's own in place of some, for scheduled sampling.
 
-    The whole path is no prefix: its value is its own reward. All prefixes advance as one batch, each from its
-    own time; a row that ended, or is full, is dropped before the next step, so no step is computed in vain.
+    Each word is, with `probability`, one that the model says after what it has read so far (Bengio et al. 2015).
     """
+    count, max_length = tf.shape(words)[0], words.shape[1]
+    draw_seed, coin_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+
+    def going(t, *_):
+        return (t < max_length - 1) & tf.reduce_any(words[:, t] != PAD)
+
+    def advance(t, token, state, read):
+        state, logits = step(state, token)
+        drawn = _draw(logits, 1, tf.random.experimental.stateless_fold_in(draw_seed, t))[:, 0]
+        coins = tf.random.stateless_uniform([count], tf.random.experimental.stateless_fold_in(coin_seed, t))
+        token = tf.where(coins < probability, drawn, words[:, t])
+        return t + 1, token, state, read.write(t, token)
+
+    read = tf.TensorArray(tf.int32, size=max_length, element_shape=[words.shape[0]])
+    start = (tf.constant(0), tf.fill([count], START), state, read)
+    *_, read = tf.while_loop(going, advance, start, maximum_iterations=max_length)
+    return tf.ensure_shape(tf.transpose(read.stack()), words.shape)
+
+
+def proper_prefixes(words: tf.Tensor) -> tf.Tensor:
+    """Returns bool `[N, T]`: whether g_1..g_t is less than the whole path; the value of a whole path is its reward."""
+    return tf.sequence_mask(lengths(words) - 1, words.shape[1])
+
+
+def no_rollouts(max_length: int) -> Rollouts:
+    """Returns none."""
+    return Rollouts(tf.zeros([0, max_length], tf.int32), tf.zeros([0, 2], tf.int32))
+
+
+def roll_out(
+    step: Step, paths: Paths, which: tf.Tensor, rollouts: int, seed: tf.Tensor, greedily: bool = False
+) -> Rollouts:
+    """Returns K continuations of the prefixes g_1..g_t of paths at which `which` `[N, T]` is true.
+
+    They are sampled, or `greedily` the likeliest word is taken each time, K times the same. All prefixes advance as one
+    batch, each from its own time; a row that ended, or is full, is dropped before the next step, so no step is
+    computed in vain.
+    """
+    draw = _likeliest if greedily else _draw
     max_length = paths.words.shape[1]
-    proper = tf.sequence_mask(lengths(paths.words) - 1, max_length)
-    prefix = tf.cast(tf.where(proper), tf.int32)  # [P, 2]
+    prefix = tf.cast(tf.where(which), tf.int32)  # [P, 2]
     state = (tf.gather_nd(paths.hidden, prefix), tf.gather_nd(paths.cell, prefix))
     kept = tf.range(max_length) <= prefix[:, 1:]
     words = tf.where(kept, tf.gather(paths.words, prefix[:, 0]), PAD)
     # One step for all K rollouts of a prefix: they part only at the word that is drawn.
     state, logits = step(state, tf.gather_nd(paths.words, prefix))
-    token = tf.reshape(_draw(logits, rollouts, tf.random.experimental.stateless_fold_in(seed, 0)), [-1])
+    token = tf.reshape(draw(logits, rollouts, tf.random.experimental.stateless_fold_in(seed, 0)), [-1])
     words, prefix, hidden, cell = (tf.repeat(x, rollouts, axis=0) for x in (words, prefix, *state))
 
     def say(words, row, time, token, hidden, cell):
@@ -85,7 +130,7 @@ def roll_out(step: Step, paths: Paths, rollouts: int, seed: tf.Tensor) -> Rollou
 
     def advance(i, words, row, time, token, hidden, cell):
         (hidden, cell), logits = step((hidden, cell), token)
-        token = _draw(logits, 1, tf.random.experimental.stateless_fold_in(seed, i))[:, 0]
+        token = draw(logits, 1, tf.random.experimental.stateless_fold_in(seed, i))[:, 0]
         return i + 1, *say(words, row, time + 1, token, hidden, cell)
 
     some = tf.TensorShape([None])
@@ -111,6 +156,12 @@ def roll_out(step: Step, paths: Paths, rollouts: int, seed: tf.Tensor) -> Rollou
 def _draw(logits: tf.Tensor, count: int, seed: tf.Tensor) -> tf.Tensor:
     """Returns `count` words a row, `[N, count]`, from softmax(logits `[N, V]`)."""
     return tf.random.stateless_categorical(logits, count, seed, dtype=tf.int32)
+
+
+def _likeliest(logits: tf.Tensor, count: int, seed: tf.Tensor) -> tf.Tensor:
+    """Returns the likeliest word of each row, `count` times, `[N, count]`."""
+    del seed
+    return tf.repeat(tf.argmax(logits, axis=-1, output_type=tf.int32)[:, None], count, axis=1)
 
 
 def _decode(step: Step, state: State, max_length: int, choose, keep_states: bool):

@@ -9,8 +9,9 @@ from typing import Any
 
 from absl import flags
 
-from pipeline.config import Config, fields, read_settings
+from pipeline.config import Config, fields
 from pipeline.errors import UserError
+from pipeline.saved_settings import read_settings
 from pipeline.settings import allowed
 
 WIDTH = 100  # characters of a line of --help

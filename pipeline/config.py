@@ -1,9 +1,8 @@
-"""Every setting with its default and help, and every refusal that needs no data."""
+"""Every setting with its default and help."""
 
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import UserError
@@ -17,11 +16,12 @@ from pipeline.metric_names import (
     single_terms,
     term_of,
 )
+from pipeline.refusals import refuse_data_flags, refuse_objectives
 from pipeline.settings import check_choice, check_value, parse_pairs, setting
 
 MODES = ("prepare", "train", "evaluate", "score", "caption", "export")
 DATASETS = ("scenes", "folder")
-STAGES = ("mle", "baseline", "pg")
+STAGES = ("mle", "baseline", "pg", "mixer", "scst", "leave_one_out")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,25 +73,56 @@ class Config:
 
     stages: str = setting("mle:20,baseline:1,pg:10", "training", "name:epochs in their order; fractions allowed.")
     learning_rate: str = setting(
-        "mle:1e-3,baseline:1e-3,pg:5e-5", "training", "Adam's, name:rate; the baseline keeps its own in pg."
+        "mle:1e-3,baseline:1e-3,pg:5e-5,mixer:5e-5,scst:5e-5,leave_one_out:5e-5",
+        "training",
+        "Adam's, name:rate; learned baselines keep that of baseline in pg and mixer.",
     )
-    decay: str = setting("mle:0.85,baseline:1,pg:1", "training", "Learning rate's factor an epoch, name:factor.")
-    batch_size: int = setting(64, "training", "mle: captions a step; baseline and pg: images a step (B).", most=2**20)
+    decay: str = setting(
+        "mle:0.85,baseline:1,pg:1,mixer:1,scst:1,leave_one_out:1",
+        "training",
+        "Learning rate's factor an epoch, name:factor.",
+    )
+    batch_size: int = setting(64, "training", "mle, mixer: captions a step; others: images a step (B).", most=2**20)
     clip_norm: float = setting(5.0, "training", "Global norm at which gradients are clipped; 0: never.", least=0)
     patience: int = setting(
-        0, "training", "End mle or pg after so many validations without a new best; 0: never.", least=0
+        0, "training", "End a stage after so many validations without a new best; 0: never.", least=0
+    )
+    max_skipped: int = setting(
+        10, "training", "Stop a stage after so many updates whose gradients were no numbers.", fixed=False
     )
     warm_start: str = setting("", "training", "Workdir whose last kept weights this run begins with.")
 
+    label_smoothing: float = setting(
+        0.0, "likelihood", "Share of each true word's probability given to all words.", least=0, most=0.99
+    )
+    scheduled_sampling: float = setting(
+        0.0, "likelihood", "Largest probability of reading a word of the model's own; 0: true words.", least=0, most=1
+    )
+    scheduled_sampling_step: float = setting(0.05, "likelihood", "By how much it rises, from 0.", least=0, most=1)
+    scheduled_sampling_epochs: float = setting(5.0, "likelihood", "Epochs between two rises.", least=1e-3)
+
     reward: str = setting(
         "cider",
-        "policy gradient",
+        "rewards",
         "What captions are trained on: a metric, spider, bcmr, or a mix such as cider:1,spice:2,bleu4:0.5.",
     )
-    samples: int = setting(1, "policy gradient", "Paths sampled an image (M).", most=1000)
-    rollouts: int = setting(3, "policy gradient", "Monte-Carlo rollouts from every prefix (K).", most=1000)
     end_token_in_reward: bool = setting(
-        True, "policy gradient", "The end counts as a word, or captions learn to end in 'with a'."
+        True, "rewards", "The end counts as a word, or captions learn to end in 'with a'."
+    )
+    samples: int = setting(1, "rewards", "Paths sampled an image (M); leave_one_out needs 2 or more.", most=1000)
+    rollouts: int = setting(
+        3, "rewards", "pg: rollouts from every prefix (K); 0: every word earns its path's reward.", least=0, most=1000
+    )
+    rollout_policy: str = setting(
+        "sample", "rewards", "pg: greedy is cheaper (K = 1) and biased.", choices=("sample", "greedy")
+    )
+    share_rollouts: bool = setting(
+        False, "rewards", "pg: an image's paths that begin alike share rollouts (of use with --samples above 1)."
+    )
+    mixer_step: int = setting(3, "rewards", "mixer: by how much s falls, the words learned by likelihood.", most=1000)
+    mixer_epochs: float = setting(5.0, "rewards", "mixer: epochs between two falls, from T to 0.", least=1e-3)
+    mixer_likelihood_weight: float = setting(
+        0.5, "rewards", "mixer: likelihood's weight while 0 < s < T; the reward has the rest.", least=0, most=1
     )
 
     evaluate_every: float = setting(1.0, "evaluation", "Epochs between two validations.", least=1e-3)
@@ -187,35 +218,6 @@ class Config:
         return json.dumps({k: v for k, v in dataclasses.asdict(self).items() if k != "mode"}, indent=2) + "\n"
 
 
-def read_settings(path: pathlib.Path) -> dict[str, Any]:
-    """Returns the settings that `Config.to_json` wrote to a file.
-
-    Raises:
-      UserError: the file is no such JSON, or its settings are not those of this version.
-    """
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); put back the file, or name a new --workdir") from error
-    if not isinstance(saved, dict):
-        raise UserError(f"{path} holds no settings; put back the file, or name a new --workdir")
-    unknown = [name for name in saved if name not in fields()]
-    missing = [name for name, f in fields().items() if f.metadata["fixed"] and name not in saved]
-    if unknown or missing:
-        wrong = ["unknown: " + ", ".join(unknown)] * bool(unknown) + ["missing: " + ", ".join(missing)] * bool(missing)
-        raise UserError(
-            f"{path} was written by another version ({'; '.join(wrong)}); "
-            "use that version, mend the file, or name a new --workdir"
-        )
-    return {name: value for name, value in saved.items() if name != "mode"}
-
-
-def differences(saved: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Returns 'name: saved -> new' for every setting that differs."""
-    names = [n for n in {**saved, **new} if saved.get(n) != new.get(n)]
-    return [f"{n}: {saved.get(n)!r} -> {new.get(n)!r}" for n in names]
-
-
 def fields() -> dict[str, dataclasses.Field]:
     """Returns the settings by name; the metadata hold group, help, fixed, choices, least and most."""
     return {f.name: f for f in dataclasses.fields(Config)}
@@ -234,20 +236,12 @@ def _check(config: Config) -> None:
         _pairs(field, getattr(config, field))
     if not config.parsed_stages():
         raise UserError("--stages is empty; for example --stages=mle:20,baseline:1,pg:10")
+    refuse_objectives(config)
     config.reward_weights()
     config.terms()
     if config.mode in ("prepare", "train"):
-        _check_data_flags(config)
+        refuse_data_flags(config)
     if config.mode == "score" and not (config.references and config.results):
         raise UserError("--mode=score needs --references and --results: a COCO captions file and a COCO results file")
     if config.mode == "caption" and not config.images:
         raise UserError("--mode=caption needs --images: picture files or folders, separated by commas")
-
-
-def _check_data_flags(config: Config) -> None:
-    given = [n for n in ("images", "train_captions", "val_captions") if getattr(config, n)]
-    if config.dataset == "scenes" and given:
-        raise UserError(f"--dataset=scenes does not read --{given[0]}; add --dataset=folder, or leave it out")
-    needed = [n for n in ("images", "train_captions", "val_captions") if not getattr(config, n)]
-    if config.dataset == "folder" and needed:
-        raise UserError(f"--dataset=folder needs {', '.join('--' + n for n in needed)}; --help says what they are")

@@ -1,6 +1,7 @@
 """Losses and estimates as pure functions of arrays; every gradient that must not flow is stopped here.
 
-Shapes: N paths, T steps, Q rollouts, n packed words (the positions of a mask, row by row).
+Shapes: B images, M paths an image, N = B * M paths, T steps, Q rollouts, n packed words (the positions of a mask, row
+by row).
 """
 
 import tensorflow as tf
@@ -28,12 +29,78 @@ def likelihood_mask(words: tf.Tensor) -> tf.Tensor:
     return path_mask(words) & (words != UNKNOWN)
 
 
+def given_mask(words: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+    """Returns bool `[N, T]`: the first s = `steps` words of each caption, which MIXER takes from a reference.
+
+    words  7  4  5  2  0
+    s = 2  1  1  0  0  0
+    s = 5  1  1  1  1  0
+    """
+    return path_mask(words) & (tf.range(words.shape[1]) < steps)
+
+
+def mixer_steps(epoch: float, max_length: int, mixer_step: int, mixer_epochs: float) -> int:
+    """Returns s, the number of words learned by likelihood: T, less `mixer_step` every `mixer_epochs`, down to 0.
+
+    Source: Ranzato et al. 2016, algorithm 1.
+    """
+    return max(0, max_length - mixer_step * int(epoch / mixer_epochs))
+
+
+def mixer_weight(steps: tf.Tensor, max_length: int, weight: float) -> tf.Tensor:
+    """Returns how much the likelihood of the first s = `steps` words counts; the reward of the others counts the rest.
+
+    `weight` where there are words of both kinds; all where there are those of one kind only.
+    """
+    return tf.where(steps >= max_length, 1.0, tf.where(steps <= 0, 0.0, weight))
+
+
+def sampling_probability(epoch: float, most: float, step: float, epochs: float) -> float:
+    """Returns scheduled sampling's probability of reading a word of one's own: 0, and `step` more every `epochs`.
+
+    It stays at `most`. Source: Bengio et al. 2015, section 2.4, in steps as self-critical.pytorch takes them.
+    """
+    return min(most, step * int(epoch / epochs))
+
+
 def likelihood_loss(log_probs: tf.Tensor) -> tf.Tensor:
     """Returns the mean negative log-likelihood a word, in nats, of packed `[n]` (Liu et al. 2017, eq. 2)."""
     return -tf.reduce_sum(log_probs) / tf.maximum(tf.cast(tf.size(log_probs), tf.float32), 1.0)
 
 
-def action_values(words: tf.Tensor, path_reward: tf.Tensor, prefix: tf.Tensor, rollout_reward: tf.Tensor) -> tf.Tensor:
+def path_values(words: tf.Tensor, path_reward: tf.Tensor) -> tf.Tensor:
+    """Returns each path's reward `[N]` as the value of each of its words `[N, T]`, zero after the end (REINFORCE)."""
+    return tf.where(path_mask(words), path_reward[:, None], 0.0)
+
+
+def prefix_leaders(words: tf.Tensor, samples: int) -> tf.Tensor:
+    """Returns int32 `[N, T]`: of the paths of the same image that begin with the same words up to t, the first one.
+
+    M = 3 paths of one image:
+
+        words    7  4  2         leader   0  0  0
+                 7  5  2                  0  1  1
+                 7  4  2                  0  0  0
+    """
+    of_image = tf.reshape(words, [-1, samples, words.shape[1]])
+    equal = tf.cast(of_image[:, :, None] == of_image[:, None], tf.float32)  # [B, M, M, T]
+    first = tf.argmax(tf.math.cumprod(equal, axis=3), axis=2, output_type=tf.int32)  # [B, M, T]
+    leaders = first + samples * tf.range(tf.shape(of_image)[0])[:, None, None]
+    return tf.ensure_shape(tf.reshape(leaders, tf.shape(words)), words.shape)
+
+
+def leads(leaders: tf.Tensor) -> tf.Tensor:
+    """Returns bool `[N, T]`: where a path is its own leader `[N, T]`."""
+    return leaders == tf.range(tf.shape(leaders)[0])[:, None]
+
+
+def action_values(
+    words: tf.Tensor,
+    path_reward: tf.Tensor,
+    prefix: tf.Tensor,
+    rollout_reward: tf.Tensor,
+    leaders: tf.Tensor | None = None,
+) -> tf.Tensor:
     """Returns Q(g_<t, g_t) `[N, T]`, zero after the end (Liu et al. 2017, eq. 7).
 
     The mean reward of the rollouts from g_1..g_t; at the last word the reward of the path itself.
@@ -46,13 +113,25 @@ def action_values(words: tf.Tensor, path_reward: tf.Tensor, prefix: tf.Tensor, r
       path_reward: float32 `[N]`.
       prefix: int32 `[Q, 2]`, the (path, last step) of each rollout's prefix.
       rollout_reward: float32 `[Q]`.
+      leaders: int32 `[N, T]`, the path whose rollouts stand for this one's, where paths share them.
     """
     shape = tf.shape(words)
     total = tf.scatter_nd(prefix, rollout_reward, shape)
     count = tf.scatter_nd(prefix, tf.ones_like(rollout_reward), shape)
+    means = tf.math.divide_no_nan(total, count)
+    if leaders is not None:
+        steps = tf.broadcast_to(tf.range(shape[1]), shape)
+        means = tf.gather_nd(means, tf.stack([leaders, steps], axis=2))
     mask = path_mask(words)
     last = mask & ~tf.pad(mask[:, 1:], [[0, 0], [0, 1]])
-    return tf.where(last, path_reward[:, None], tf.math.divide_no_nan(total, count))
+    return tf.where(last, path_reward[:, None], tf.where(mask, means, 0.0))
+
+
+def leave_one_out(path_reward: tf.Tensor, samples: int) -> tf.Tensor:
+    """Returns for each path `[N]` the mean reward of the other M - 1 paths of its image (Kool et al. 2019, eq. 8)."""
+    of_image = tf.reshape(path_reward, [-1, samples])
+    others = (tf.reduce_sum(of_image, axis=1, keepdims=True) - of_image) / (samples - 1)
+    return tf.reshape(others, [-1])
 
 
 def reinforce_loss(log_probs: tf.Tensor, values: tf.Tensor, baseline: tf.Tensor, paths: tf.Tensor) -> tf.Tensor:
@@ -76,7 +155,21 @@ def baseline_loss(values: tf.Tensor, baseline: tf.Tensor, paths: tf.Tensor) -> t
 def explained_variance(values: tf.Tensor, baseline: tf.Tensor) -> tf.Tensor:
     """Returns 1 - Var(Q - B) / Var(Q): 1 is a perfect baseline, 0 one no better than a constant.
 
-    0 also where all values are equal, and there is nothing to explain.
+    0 also where all values are equal, or there are none, and there is nothing to explain.
     """
-    variance = tf.math.reduce_variance(values)
-    return tf.math.divide_no_nan(variance - tf.math.reduce_variance(values - baseline), variance)
+    variance = _variance(values)
+    return tf.math.divide_no_nan(variance - _variance(values - baseline), variance)
+
+
+def mean(values: tf.Tensor) -> tf.Tensor:
+    """Returns the mean of packed `[n]`, 0 of none."""
+    return tf.math.divide_no_nan(tf.reduce_sum(values), tf.cast(tf.size(values), values.dtype))
+
+
+def spread(values: tf.Tensor) -> tf.Tensor:
+    """Returns the standard deviation of packed `[n]`, 0 of none."""
+    return tf.sqrt(_variance(values))
+
+
+def _variance(values: tf.Tensor) -> tf.Tensor:
+    return mean((values - mean(values)) ** 2)

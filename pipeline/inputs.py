@@ -1,6 +1,7 @@
 """The training data as arrays in memory, and the endless, resumable stream of batches over them."""
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -34,6 +35,14 @@ class TrainingArrays:
     references: np.ndarray  # int32 [I, R, L], for rewards: unknown words with identities of their own
 
 
+class Batch(NamedTuple):
+    """B pictures, or B captions with their pictures."""
+
+    features: tf.Tensor  # float32 [B, F]
+    image_index: tf.Tensor  # int32 [B], row of the references
+    words: tf.Tensor | None  # int32 [B, T], a true caption; None in batches of pictures
+
+
 def tokenize_split(captions: Captions) -> TokenizedSplit:
     """Returns the split with every caption tokenised by the one tokenizer of the project."""
     tokens = tuple(tuple(tuple(tokenize(c)) for c in of_image) for of_image in captions.captions)
@@ -57,10 +66,11 @@ def training_arrays(
 def caption_batches(
     arrays: TrainingArrays, batch_size: int, first_step: int, steps: int, seed: tuple[int, int]
 ) -> tf.data.Dataset:
-    """Yields (features [B, F], words [B, T]) for the steps first_step..steps - 1, captions in random order."""
+    """Yields a Batch of captions for each of the steps first_step..steps - 1, captions in random order."""
 
     def batch(index):
-        return tf.gather(features, tf.gather(image_index, index)), tf.gather(words, index)
+        image = tf.gather(image_index, index)
+        return Batch(tf.gather(features, image), image, tf.gather(words, index))
 
     # Tensors made here are captured by reference; arrays used inside would be copied into the graph.
     features, words = tf.constant(arrays.features), tf.constant(arrays.words)
@@ -71,10 +81,10 @@ def caption_batches(
 def image_batches(
     arrays: TrainingArrays, batch_size: int, first_step: int, steps: int, seed: tuple[int, int]
 ) -> tf.data.Dataset:
-    """Yields (features [B, F], image_index [B]) for the steps first_step..steps - 1, images in random order."""
+    """Yields a Batch of pictures for each of the steps first_step..steps - 1, pictures in random order."""
 
     def batch(index):
-        return tf.gather(features, index), tf.cast(index, tf.int32)
+        return Batch(tf.gather(features, index), tf.cast(index, tf.int32), None)
 
     features = tf.constant(arrays.features)
     return _batches(len(arrays.features), batch_size, first_step, steps, seed).map(batch).prefetch(4)

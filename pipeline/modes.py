@@ -22,9 +22,10 @@ from pipeline.metrics.java_metrics import JavaMetrics, open_java_metrics
 from pipeline.progress import Progress, read_progress
 from pipeline.results import write_results
 from pipeline.rewards import ReferenceTexts, build_reward
+from pipeline.saver import Models
 from pipeline.score import score_files
 from pipeline.tensorboard import Board
-from pipeline.train import Models, train
+from pipeline.train import train
 from pipeline.vocabulary import Vocabulary, build_vocabulary
 
 SHOWN = 4  # validation pictures on TensorBoard

@@ -2,19 +2,25 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from models.baseline import Baseline
-from models.captioner import Captioner
+from models.baseline import Baseline, StepBaseline
+from models.captioner import PAD, Captioner
+from pipeline import estimators, objectives
 from pipeline.config import Config
 from pipeline.inputs import TrainingArrays, caption_batches, image_batches
 from pipeline.progress import Progress
 from pipeline.rewards import Reward
 from pipeline.steps import TrainStep, likelihood_step, policy_gradient_step
 from pipeline.workdir import stage_labels
+
+LEARNS_FROM_CAPTIONS = ("mle", "mixer")  # an epoch goes through captions; elsewhere through pictures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,13 +32,17 @@ class BuiltStage:
     unit: str  # what a batch holds: caption or image
     step: TrainStep
     batches: Callable[[int], tf.data.Dataset]  # from a step on
-    optimizers: dict[str, keras.Optimizer]
+    state: dict[str, Any]  # trackables of its own beside the models: optimizers, mixer's baseline
+    level: Callable[[int], float]  # by step: what is annealed, mixer's s or scheduled sampling's probability
+    paths_per_step: int  # captions sampled to be scored; other ones of theirs not counted
+    reference_length: float  # words of a true caption, the end token counted
     steps: int
     steps_per_epoch: float
     validate_every: int  # steps
     images_per_step: int  # pictures looked at: an image counts once for each of its captions in mle
     moves_policy: bool
     steps_before: int  # of earlier stages, as planned
+    note: str  # what the user might not expect of its settings; empty: nothing
 
     def validates_at(self, step: int) -> bool:
         """Returns whether to validate after `step` steps: at every beat, and at the end instead of just before it."""
@@ -49,42 +59,104 @@ def build_stage(
 ) -> BuiltStage:
     """Returns stage number `index` of the run with fresh optimizers."""
     name = config.parsed_stages()[index].name
-    learns_words = name == "mle"
     size = _size(name, arrays)
     steps = [_steps(config, arrays, i) for i in range(index + 1)]
-    optimizers = {}
-    if name != "baseline":
-        optimizers["optimizer"] = _optimizer(config, name, size, captioner)
-    if learns_words:
-        step = likelihood_step(captioner, optimizers["optimizer"], feature_dropout=config.feature_dropout)
-    else:
-        optimizers["baseline_optimizer"] = _optimizer(config, "baseline", size, baseline)
-        step = policy_gradient_step(
-            captioner,
-            baseline,
-            reward,
-            optimizers.get("optimizer"),
-            optimizers["baseline_optimizer"],
-            samples=config.samples,
-            rollouts=config.rollouts,
-            max_length=config.max_length,
-            feature_dropout=config.feature_dropout,
-        )
-    batches = caption_batches if learns_words else image_batches
+    learns_from_captions = name in LEARNS_FROM_CAPTIONS
     per_epoch = size / config.batch_size
+    step, state = _step(config, name, size, captioner, baseline, reward)
+    batches = caption_batches if learns_from_captions else image_batches
     return BuiltStage(
         name=name,
         label=stage_labels(config)[index],
-        unit="caption" if learns_words else "image",
+        unit="caption" if learns_from_captions else "image",
         step=step,
         batches=functools.partial(batches, arrays, config.batch_size, steps=steps[index], seed=(config.seed, index)),
-        optimizers=optimizers,
+        state=state,
+        level=functools.partial(_level, config, name, per_epoch),
+        paths_per_step={"mle": 0, "mixer": 1}.get(name, config.samples) * config.batch_size,
+        reference_length=float(np.mean(np.sum(arrays.words != PAD, axis=1))),
         steps=steps[index],
         steps_per_epoch=per_epoch,
         validate_every=max(1, round(config.evaluate_every * per_epoch)),
         images_per_step=config.batch_size,
         moves_policy=name != "baseline",
         steps_before=sum(steps[:index]),
+        note=_note(config, name, steps[index], per_epoch),
+    )
+
+
+def build_objective(config: Config, name: str, captioner: Captioner) -> objectives.Objective:
+    """Returns what the stage `name`, one that learns from rewards, samples and how it gives credit."""
+    samples = config.samples
+    if name == "mixer":
+        return objectives.mixer(captioner, config.max_length, likelihood_weight=config.mixer_likelihood_weight)
+    if name == "scst":
+        return objectives.self_critical(captioner, config.max_length, samples=samples)
+    if name == "leave_one_out":
+        return objectives.leave_one_out(captioner, config.max_length, samples=samples)
+    return objectives.policy_gradient(
+        captioner,
+        config.max_length,
+        samples=samples,
+        rollouts=config.rollouts,
+        greedily=config.rollout_policy == "greedy",
+        shared=config.share_rollouts and samples > 1,
+    )
+
+
+def _step(
+    config: Config, name: str, size: int, captioner: Captioner, baseline: Baseline, reward: Reward
+) -> tuple[TrainStep, dict[str, Any]]:
+    """The stage's step, and what of it is saved beside the models."""
+    state: dict[str, Any] = {}
+    if name != "baseline":
+        state["optimizer"] = _optimizer(config, name, size, captioner)
+    if name == "mle":
+        step = likelihood_step(
+            captioner,
+            state["optimizer"],
+            feature_dropout=config.feature_dropout,
+            label_smoothing=config.label_smoothing,
+            scheduled_sampling=config.scheduled_sampling > 0,
+        )
+        return step, state
+    learned = {"baseline": baseline, "pg": baseline}.get(name)
+    if name == "mixer":
+        learned = state["step_baseline"] = StepBaseline(config.units, config.max_length)
+    if learned is not None:
+        state["baseline_optimizer"] = _optimizer(config, "baseline", size, learned)
+    step = policy_gradient_step(
+        captioner,
+        learned,
+        reward,
+        build_objective(config, name, captioner),
+        state.get("optimizer"),
+        state.get("baseline_optimizer"),
+        feature_dropout=config.feature_dropout,
+    )
+    return step, state
+
+
+def _level(config: Config, name: str, steps_per_epoch: float, step: int) -> float:
+    """What the stage anneals, at `step`; 0 where it anneals nothing."""
+    epoch = step / steps_per_epoch
+    if name == "mixer":
+        return estimators.mixer_steps(epoch, config.max_length, config.mixer_step, config.mixer_epochs)
+    if name == "mle":
+        return estimators.sampling_probability(
+            epoch, config.scheduled_sampling, config.scheduled_sampling_step, config.scheduled_sampling_epochs
+        )
+    return 0.0
+
+
+def _note(config: Config, name: str, steps: int, steps_per_epoch: float) -> str:
+    last = _level(config, name, steps_per_epoch, steps - 1)
+    if name != "mixer" or last == 0:
+        return ""
+    needed = math.ceil(config.max_length / config.mixer_step) * config.mixer_epochs
+    return (
+        f"s falls from {config.max_length} to {last} only; after {needed:g} epochs it is 0 "
+        "(--stages, --mixer_step, --mixer_epochs)"
     )
 
 
@@ -94,8 +166,8 @@ def _steps(config: Config, arrays: TrainingArrays, index: int) -> int:
 
 
 def _size(name: str, arrays: TrainingArrays) -> int:
-    """What an epoch of the stage goes through: captions in mle, pictures elsewhere."""
-    return len(arrays.words if name == "mle" else arrays.features)
+    """What an epoch of the stage goes through."""
+    return len(arrays.words if name in LEARNS_FROM_CAPTIONS else arrays.features)
 
 
 def _optimizer(config: Config, name: str, size: int, model: keras.Model) -> keras.Optimizer:

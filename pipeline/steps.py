@@ -1,185 +1,190 @@
 """The variants of one train step: how a batch becomes an update of the weights.
 
-A policy-gradient step is experience -> scores -> update, called one after the other: inside one tf.function if all
-of the reward is compiled, else with scoring on the host between two compiled halves.
+A step on a reward is experience -> scores -> update, called one after the other: inside one tf.function if all of the
+reward is compiled, else with scoring on the host between two compiled halves. What it samples and how it gives credit
+is its objective's.
 
-Shapes: B images, N = B * M paths, T steps, Q rollouts, n packed words.
+Shapes: B images, N = B * M paths, T steps, Q other captions, n packed words.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
 
 from models import decoding
-from models.baseline import Baseline
-from models.captioner import END, Captioner
+from models.captioner import Captioner
 from pipeline import estimators
-from pipeline.metric_names import COLUMNS
+from pipeline.inputs import Batch
+from pipeline.objectives import Credit, Experience, Objective
+from pipeline.path_logs import path_logs
 from pipeline.rewards import Reward
 
-BLUR = 7  # sets the seed of the features' dropout apart from those of words
+BLUR, READ = 7, 8  # set these seeds apart from those of words
 
 Logs = dict[str, tf.Tensor]
-# (features, words or image_index, seed [2]) -> scalars to log
-TrainStep = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Logs]
+Gradients = list[tf.Tensor]
+# (batch, seed [2], level: scalar float32, what the stage anneals) -> scalars to log
+TrainStep = Callable[[Batch, tf.Tensor, tf.Tensor], Logs]
 
 
-class Experience(NamedTuple):
-    """What the policy said, before anything is scored."""
+def likelihood_step(
+    captioner: Captioner,
+    optimizer: keras.Optimizer,
+    *,
+    feature_dropout: float,
+    label_smoothing: float = 0.0,
+    scheduled_sampling: bool = False,
+) -> TrainStep:
+    """Returns the step that maximises the likelihood of the references.
 
-    features: tf.Tensor  # [N, F]
-    image_index: tf.Tensor  # [N]
-    words: tf.Tensor  # [N, T]
-    rollouts: decoding.Rollouts  # words [Q, T], prefix [Q, 2]
-
-
-def likelihood_step(captioner: Captioner, optimizer: keras.Optimizer, *, feature_dropout: float) -> TrainStep:
-    """Returns the step that maximises the likelihood of the references (teacher forcing)."""
+    It reads the true words (teacher forcing); with `scheduled_sampling` it reads, with the level as probability, words
+    of its own instead, said without dropout.
+    """
 
     @tf.function
-    def step(features: tf.Tensor, words: tf.Tensor, seed: tf.Tensor) -> Logs:
-        features = captioner.blur(features, feature_dropout, tf.random.experimental.stateless_fold_in(seed, BLUR))
+    def step(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Logs:
+        features = _blurred(captioner, batch, feature_dropout, seed).features
+        words = read = batch.words
+        if scheduled_sampling:
+            read_seed = tf.random.experimental.stateless_fold_in(seed, READ)
+            read = decoding.read_own_words(captioner.step, captioner.start(features), words, level, read_seed)
         mask = estimators.likelihood_mask(words)
         with tf.GradientTape() as tape:
-            hidden = tf.boolean_mask(captioner.hidden(features, words, dropout_seed=seed), mask)
-            log_probs = captioner.log_probs(hidden, tf.boolean_mask(words, mask))
+            hidden = tf.boolean_mask(captioner.hidden(features, read, dropout_seed=seed), mask)
+            log_probs = captioner.log_probs(hidden, tf.boolean_mask(words, mask), label_smoothing)
             loss = estimators.likelihood_loss(log_probs)
-        norm = _apply(optimizer, tape.gradient(loss, captioner.trainable_variables))
-        return {"loss": loss, "gradient norm": norm, "learning rate": optimizer.learning_rate}
+        gradients = tape.gradient(loss, captioner.trainable_variables)
+        logs = {"loss": loss, "learning rate": optimizer.learning_rate}
+        if scheduled_sampling:
+            logs["own words read"] = level
+        return logs | update([(optimizer, gradients)], [loss])
 
     return step
 
 
 def policy_gradient_step(
     captioner: Captioner,
-    baseline: Baseline,
+    baseline: keras.Model | None,
     reward: Reward,
+    objective: Objective,
     optimizer: keras.Optimizer | None,
-    baseline_optimizer: keras.Optimizer,
+    baseline_optimizer: keras.Optimizer | None,
     *,
-    samples: int,
-    rollouts: int,
-    max_length: int,
     feature_dropout: float,
 ) -> TrainStep:
-    """Returns the step of Liu et al. (2017, algorithm 1); without `optimizer` only the baseline learns.
+    """Returns the step that follows an objective's gradient; without `optimizer` only the baseline learns.
 
     It is one compiled function if all of the reward is compiled, else two, with scoring between them.
+
+    Args:
+      baseline: what the objective's credit leaves to a learned baseline; None where it does not.
     """
 
-    def sample(features: tf.Tensor, image_index: tf.Tensor, seed: tf.Tensor) -> Experience:
-        features = captioner.blur(features, feature_dropout, tf.random.experimental.stateless_fold_in(seed, BLUR))
-        return sample_experience(captioner, features, image_index, samples, rollouts, max_length, seed)
+    def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
+        return objective.sample(_blurred(captioner, batch, feature_dropout, seed), seed, level)
 
-    def learn(experience: Experience, scores: dict[str, tf.Tensor]) -> Logs:
-        path_reward, values = action_rewards(experience, reward.total(scores))
-        gradients, baseline_gradients, logs = policy_gradients(captioner, baseline, experience, values)
+    def learn(said: Experience, scores: dict[str, tf.Tensor]) -> Logs:
+        path_reward, other_reward = parted(said, reward.total(scores))
+        credit = objective.credit(said, path_reward, other_reward)
+        gradients, baseline_gradients, losses, logs = policy_gradients(captioner, baseline, said, credit)
+        updates = []
         if optimizer is not None:
-            logs["gradient norm"] = _apply(optimizer, gradients)
             logs["learning rate"] = optimizer.learning_rate
-        _apply(baseline_optimizer, baseline_gradients)
-        return logs | path_logs(experience.words, path_reward, scores)
+            updates.append((optimizer, gradients))
+        if baseline is not None:
+            updates.append((baseline_optimizer, baseline_gradients))
+        return logs | path_logs(said.words, path_reward, scores) | update(updates, losses)
 
     if reward.is_compiled:
 
         @tf.function
-        def step(features: tf.Tensor, image_index: tf.Tensor, seed: tf.Tensor) -> Logs:
-            experience = sample(features, image_index, seed)
-            return learn(experience, reward.compiled_scores(*scored_captions(experience)))
+        def step(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Logs:
+            said = sample(batch, seed, level)
+            return learn(said, reward.compiled_scores(*scored_captions(said)))
 
     else:
         first_half, second_half = tf.function(sample), tf.function(learn, reduce_retracing=True)
 
-        def step(features: tf.Tensor, image_index: tf.Tensor, seed: tf.Tensor) -> Logs:
-            experience = first_half(features, image_index, seed)
-            return second_half(experience, reward.scores(*scored_captions(experience)))
+        def step(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Logs:
+            said = first_half(batch, seed, level)
+            return second_half(said, reward.scores(*scored_captions(said)))
 
     return step
 
 
-def sample_experience(
-    captioner: Captioner,
-    features: tf.Tensor,
-    image_index: tf.Tensor,
-    samples: int,
-    rollouts: int,
-    max_length: int,
-    seed: tf.Tensor,
-) -> Experience:
-    """Returns M paths for each of B images, and K rollouts from every prefix of every path."""
-    features = tf.repeat(features, samples, axis=0)
-    path_seed, rollout_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-    paths = decoding.sample(captioner.step, captioner.start(features), max_length, path_seed)
-    rolled = decoding.roll_out(captioner.step, paths, rollouts, rollout_seed)
-    return Experience(features, tf.repeat(image_index, samples), paths.words, rolled)
+def scored_captions(said: Experience) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns all that is to be scored, the paths first, then the other captions, `[N + Q, T]`, and their images."""
+    owner = tf.gather(said.image_index, said.rollouts.prefix[:, 0])
+    return tf.concat([said.words, said.rollouts.words], axis=0), tf.concat([said.image_index, owner], axis=0)
 
 
-def scored_captions(experience: Experience) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns all that is to be scored: the paths, then the rollouts, `[N + Q, T]`, and their images `[N + Q]`."""
-    path, rollouts = experience.words, experience.rollouts
-    owner = tf.gather(experience.image_index, rollouts.prefix[:, 0])
-    return tf.concat([path, rollouts.words], axis=0), tf.concat([experience.image_index, owner], axis=0)
-
-
-def action_rewards(experience: Experience, rewards: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the reward of each path `[N]` and the value Q of each of its words `[N, T]`.
-
-    `rewards` are those of `scored_captions`, `[N + Q]`.
-    """
-    path, rollouts = experience.words, experience.rollouts
-    path_reward, rollout_reward = tf.split(rewards, [tf.shape(path)[0], tf.shape(rollouts.words)[0]])
-    return path_reward, estimators.action_values(path, path_reward, rollouts.prefix, rollout_reward)
+def parted(said: Experience, rewards: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the rewards of the paths `[N]` and of the other captions `[Q]`, of those of `scored_captions`."""
+    return tf.split(rewards, [tf.shape(said.words)[0], tf.shape(said.rollouts.words)[0]])
 
 
 def policy_gradients(
-    captioner: Captioner, baseline: Baseline, experience: Experience, values: tf.Tensor
-) -> tuple[list[tf.Tensor], list[tf.Tensor], Logs]:
-    """Returns the gradients of the captioner's and of the baseline's loss, and what to log.
+    captioner: Captioner, baseline: keras.Model | None, said: Experience, credit: Credit
+) -> tuple[Gradients, Gradients, list[tf.Tensor], Logs]:
+    """Returns the gradients of the captioner's and of the baseline's loss, the losses, and what to log.
 
     Without dropout: the probabilities that are differentiated are those that were sampled from.
     """
-    words = experience.words
-    paths = tf.cast(tf.shape(words)[0], tf.float32)
-    mask = estimators.path_mask(words)
-    packed = tf.boolean_mask(values, mask)
+    paths = tf.cast(tf.shape(said.words)[0], tf.float32)
+    mask = estimators.path_mask(said.words)
+    given = None if said.likelihood is None else said.likelihood.mask
+    sampled = mask if given is None else mask & ~given
+    words, values = (tf.boolean_mask(x, sampled) for x in (said.words, credit.values))
     with tf.GradientTape(persistent=True) as tape:
-        hidden = tf.boolean_mask(captioner.hidden(experience.features, words), mask)
-        log_probs = captioner.log_probs(hidden, tf.boolean_mask(words, mask))
-        expected = baseline(hidden)
-        loss = estimators.reinforce_loss(log_probs, packed, expected, paths)
-        baseline_loss = estimators.baseline_loss(packed, expected, paths)
-    gradients = tape.gradient(loss, captioner.trainable_variables)
-    baseline_gradients = tape.gradient(baseline_loss, baseline.trainable_variables)
+        every_hidden = captioner.hidden(said.features, said.words)
+        hidden = tf.boolean_mask(every_hidden, sampled)
+        log_probs = captioner.log_probs(hidden, words)
+        if credit.expected is None:
+            expected = baseline(hidden, tf.cast(tf.where(sampled)[:, 1], tf.int32))
+        else:
+            expected = tf.boolean_mask(credit.expected, sampled)
+        loss = estimators.reinforce_loss(log_probs, values, expected, paths)
+        baseline_loss = estimators.baseline_loss(values, expected, paths)
+        if given is not None:
+            learned = given & estimators.likelihood_mask(said.words)
+            given_words, given_hidden = (tf.boolean_mask(x, learned) for x in (said.words, every_hidden))
+            given_loss = estimators.likelihood_loss(captioner.log_probs(given_hidden, given_words))
+            loss = (1 - said.likelihood.weight) * loss + said.likelihood.weight * given_loss
     logs = {
         "loss": loss,
-        "baseline loss": baseline_loss,
-        "explained variance": estimators.explained_variance(packed, expected),
-        "advantage spread": tf.math.reduce_std(packed - expected),
+        "advantage spread": estimators.spread(values - expected),
         # The mean of -log pi over words that were sampled estimates the policy's entropy without bias.
-        "entropy": -tf.reduce_mean(log_probs),
+        "entropy": -estimators.mean(log_probs),
+        "words sampled": tf.cast(tf.size(words), tf.float32) / paths,
     }
-    return gradients, baseline_gradients, logs
+    gradients = tape.gradient(loss, captioner.trainable_variables)
+    if given is not None:
+        logs |= {"likelihood loss": given_loss, "words given": tf.reduce_sum(tf.cast(given, tf.float32)) / paths}
+    if credit.expected is not None:
+        return gradients, [], [loss], logs
+    logs |= {"baseline loss": baseline_loss, "explained variance": estimators.explained_variance(values, expected)}
+    baseline_gradients = tape.gradient(baseline_loss, baseline.trainable_variables)
+    return gradients, baseline_gradients, [loss, baseline_loss], logs
 
 
-def path_logs(words: tf.Tensor, path_reward: tf.Tensor, scores: dict[str, tf.Tensor]) -> Logs:
-    """Returns what is worth watching in sampled captions `[N, T]` and their rewards `[N]`.
+def update(updates: Sequence[tuple[keras.Optimizer, Gradients]], losses: Sequence[tf.Tensor]) -> Logs:
+    """Applies each optimizer's gradients, or none of them if any, or a loss, is no number.
 
-    `scores` are the metrics that the reward is made of, `[N]` or longer: each is logged by itself, without its weight.
+    Returns the first gradients' norm before clipping, and 1 for an update that was skipped, else 0.
     """
-    ended = tf.reduce_any(words == END, axis=1)
-    paths = tf.shape(words)[0]
-    return {
-        "reward": tf.reduce_mean(path_reward),
-        "best reward": tf.reduce_max(path_reward),
-        **{f"reward {COLUMNS[term]}": tf.reduce_mean(score[:paths]) for term, score in scores.items()},
-        "caption length": tf.reduce_mean(tf.cast(decoding.lengths(words), tf.float32)),
-        "never ended": 1.0 - tf.reduce_mean(tf.cast(ended, tf.float32)),
-    }
+    norms = [tf.linalg.global_norm(gradients) for _, gradients in updates]
+    finite = tf.reduce_all(tf.math.is_finite(tf.stack([*norms, *losses])))
+
+    def apply() -> tf.Tensor:
+        for optimizer, gradients in updates:
+            optimizer.apply(gradients)
+        return tf.constant(0.0)
+
+    skipped = tf.cond(finite, apply, lambda: tf.constant(1.0))
+    return {"gradient norm": norms[0], "skipped updates": skipped}
 
 
-def _apply(optimizer: keras.Optimizer, gradients: list[tf.Tensor]) -> tf.Tensor:
-    """Updates the variables the optimizer was built for; returns the gradients' norm before clipping."""
-    optimizer.apply(gradients)
-    return tf.linalg.global_norm(gradients)
+def _blurred(captioner: Captioner, batch: Batch, rate: float, seed: tf.Tensor) -> Batch:
+    blur_seed = tf.random.experimental.stateless_fold_in(seed, BLUR)
+    return batch._replace(features=captioner.blur(batch.features, rate, blur_seed))

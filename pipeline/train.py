@@ -8,34 +8,24 @@ How a run goes on after it was stopped, whatever stopped it:
 """
 
 import contextlib
-import dataclasses
-import math
-import pathlib
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 from tqdm import tqdm
 
-from models.baseline import Baseline
-from models.captioner import Captioner
 from pipeline.config import Config
-from pipeline.errors import Interrupted, UserError
+from pipeline.errors import Interrupted
 from pipeline.evaluate import Evaluation
 from pipeline.inputs import TrainingArrays
 from pipeline.progress import Progress, read_progress
+from pipeline.saver import Models, Saver
 from pipeline.stages import BuiltStage, build_stage
 from pipeline.tensorboard import Board
+from pipeline.watch import Watch
 from pipeline.workdir import stage_labels
-
-
-@dataclasses.dataclass(frozen=True)
-class Models:
-    """What is trained."""
-
-    captioner: Captioner
-    baseline: Baseline
 
 
 def train(
@@ -53,7 +43,7 @@ def train(
 
     Raises:
       Interrupted: Ctrl-C or SIGTERM came; the same call goes on from there.
-      UserError: the loss is no number any more.
+      UserError: too many updates were skipped, as loss or gradients were no numbers.
     """
     workdir = config.workdir_path()
     newest = tf.train.latest_checkpoint(str(workdir / "checkpoints"))
@@ -68,7 +58,7 @@ def train(
     with _stop_asked() as stopping:
         while progress.stage < len(labels):
             stage = build_stage(config, progress.stage, models.captioner, models.baseline, arrays, reward)
-            saver = _Saver(workdir, models, stage, progress)
+            saver = Saver(workdir, models, stage, progress)
             if progress.step > 0:
                 saver.restore(newest)
             _run_stage(config, stage, saver, progress, validate, board, stopping)
@@ -78,64 +68,23 @@ def train(
     return progress
 
 
-class _Saver:
-    """Checkpoints of the run, and the best weights of a stage."""
-
-    def __init__(self, workdir: pathlib.Path, models: Models, stage: BuiltStage, progress: Progress):
-        self._progress = progress
-        self._variable = tf.Variable("", dtype=tf.string, trainable=False)
-        self._weights = {"captioner": models.captioner, "baseline": models.baseline}
-        self._run = tf.train.Checkpoint(**self._weights, **stage.optimizers, progress=self._variable)
-        self._manager = tf.train.CheckpointManager(self._run, str(workdir / "checkpoints"), max_to_keep=2)
-        kept = tf.train.Checkpoint(**self._weights)
-        self._kept = tf.train.CheckpointManager(kept, str(workdir / "kept" / stage.label), max_to_keep=1)
-
-    def restore(self, path: str) -> None:
-        """Goes on within the stage: weights, optimizers, all."""
-        self._run.restore(path).assert_consumed()
-
-    def save(self) -> str:
-        """Writes a checkpoint; returns its path."""
-        self._progress.store(self._variable)
-        newest = self._manager.latest_checkpoint
-        # Numbers run on through the stages, each of which has a counter of its own.
-        return self._manager.save(checkpoint_number=1 + int(newest.rpartition("-")[2]) if newest else 1)
-
-    def keep(self) -> None:
-        """Keeps the weights as they are for whoever comes after this stage."""
-        self._kept.save(checkpoint_number=self._progress.step)
-
-    def finish(self, stage: BuiltStage) -> str:
-        """Hands on the kept weights: they are what the next stage, and every user of the run, begins with."""
-        tf.train.Checkpoint(**self._weights).restore(self._kept.latest_checkpoint).expect_partial()
-        done = self._progress
-        done.finished.append(
-            {
-                "name": stage.label,
-                "moves_policy": stage.moves_policy,
-                "images_seen": done.step * stage.images_per_step,
-                "seconds": done.seconds,
-                "steps": done.step,
-                "best_step": done.best_step,
-            }
-        )
-        done.next_stage()
-        return self.save()
-
-
 def _run_stage(
     config: Config,
     stage: BuiltStage,
-    saver: _Saver,
+    saver: Saver,
     progress: Progress,
     validate: Callable[[], Evaluation],
     board: Board,
     stopping: Callable[[], bool],
 ) -> None:
     """Trains until the stage's steps are done, or its validations stop rising."""
+    if stage.note and progress.step == 0:
+        print(f"{stage.label}: {stage.note}", flush=True)
     begun = saved = time.monotonic()
     clock, first = begun - progress.seconds, progress.step
     seed = tf.constant([config.seed, progress.stage], tf.int32)
+    limit = min(config.max_skipped, stage.steps)
+    watch = Watch(progress, stage.paths_per_step, stage.reference_length, limit)
     with tqdm(
         total=stage.steps * config.batch_size,
         initial=progress.step * config.batch_size,
@@ -145,23 +94,31 @@ def _run_stage(
         dynamic_ncols=True,
     ) as bar:
         for batch in stage.batches(progress.step):
-            logs = stage.step(*batch, tf.random.experimental.stateless_fold_in(seed, progress.step))
+            step_seed = tf.random.experimental.stateless_fold_in(seed, progress.step)
+            logs = stage.step(batch, step_seed, tf.constant(stage.level(progress.step), tf.float32))
             progress.step += 1
             bar.update(config.batch_size)
+            watch.see(logs)
             if progress.step % config.log_every == 0 or progress.step == stage.steps:
                 rate = (progress.step - first) * config.batch_size / (time.monotonic() - begun)
-                _log(stage, progress, logs, rate, board, bar)
+                values = _log(stage, progress, logs, rate, board, bar)
+                for warning in watch.warnings(values):
+                    tqdm.write(f"warning: {stage.label} step {progress.step}: {warning}", file=sys.stderr)
+                watch.check(stage.label, saver.checkpoints())
             over = False
             validated = stage.validates_at(progress.step)
             if validated:
                 over = _validate(config, stage, progress, validate, board, saver, clock)
             progress.seconds = time.monotonic() - clock
+            due = stopping() or validated or time.monotonic() - saved > config.checkpoint_every * 60
+            if due and watch.is_sound() and not over:
+                saver.save()
+                saved = time.monotonic()
+                watch.saved()
             if over:
                 break
-            if stopping() or validated or time.monotonic() - saved > config.checkpoint_every * 60:
-                path, saved = saver.save(), time.monotonic()
-                if stopping():
-                    raise Interrupted(path)
+            if stopping():
+                raise Interrupted(saver.newest() or "nothing yet")
 
 
 def _validate(
@@ -170,7 +127,7 @@ def _validate(
     progress: Progress,
     validate: Callable[[], Evaluation],
     board: Board,
-    saver: _Saver,
+    saver: Saver,
     clock: float,
 ) -> bool:
     """Scores the captioner, keeps the best weights; returns whether patience is over."""
@@ -206,14 +163,9 @@ def _validate(
 
 def _log(
     stage: BuiltStage, progress: Progress, logs: dict[str, tf.Tensor], rate: float, board: Board, bar: tqdm
-) -> None:
+) -> dict[str, float]:
     """Writes a step's scalars to TensorBoard and the main ones to the console; `rate` in pictures or captions."""
     values = {name: float(value) for name, value in logs.items()}
-    if not all(math.isfinite(v) for v in values.values()):
-        raise UserError(
-            f"{stage.label}: {', '.join(k for k, v in values.items() if not math.isfinite(v))} is no number at step "
-            f"{progress.step}; lower --learning_rate and start a new --workdir, or go on from the last checkpoint"
-        )
     board.scalars(stage.global_step(progress), stage.name, values | {f"{stage.unit}s a second": rate})
     shown = {k: values[k] for k in ("loss", "reward", "explained variance", "entropy") if k in values}
     bar.set_postfix({k: f"{v:.3f}" for k, v in shown.items()}, refresh=False)
@@ -221,6 +173,7 @@ def _log(
         shown |= {k: v for k, v in values.items() if k.startswith("reward ")}  # its metrics
         text = ", ".join(f"{k} {v:.3f}" for k, v in shown.items())
         print(f"{stage.label} step {progress.step}/{stage.steps}: {text}, {rate:.0f} {stage.unit}s/s", flush=True)
+    return values
 
 
 @contextlib.contextmanager

@@ -15,11 +15,12 @@ import tensorflow as tf
 
 from models.baseline import Baseline
 from models.captioner import Captioner
-from pipeline.config import Config, differences, read_settings
+from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.files import write_text, written_aside
 from pipeline.metrics.cider import DocumentFrequencies, load_document_frequencies, save_document_frequencies
 from pipeline.rewards import reward_frequencies
+from pipeline.saved_settings import differences, read_settings
 from pipeline.vocabulary import Vocabulary, load_vocabulary
 
 LEAST_FREE = 300 * 2**20  # bytes; checkpoints of the default model with their optimizer need 200 MiB

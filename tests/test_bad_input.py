@@ -15,7 +15,8 @@ import pytest
 import tensorflow as tf
 
 from pipeline import main, workdir
-from pipeline.config import Config, read_settings
+from pipeline.config import Config
+from pipeline.saved_settings import read_settings
 from pipeline.datasets.prepare import prepare_data
 from pipeline.errors import UserError
 from pipeline.vocabulary import Vocabulary

@@ -16,7 +16,8 @@ from pipeline.evaluate import Evaluation, build_decoder
 from pipeline.inputs import TrainingArrays, caption_batches, image_batches
 from pipeline.progress import read_progress
 from pipeline.rewards import build_reward, reward_frequencies
-from pipeline.train import Models, train
+from pipeline.saver import Models
+from pipeline.train import train
 from pipeline.vocabulary import Vocabulary
 from pipeline.workdir import build_models, load_kept, stage_labels
 from tests.oracles import padded

@@ -1,0 +1,49 @@
+"""What is worth watching in sampled captions.
+
+Shapes: N paths, T steps.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from models import decoding
+from models.captioner import END, PAD
+from pipeline import estimators
+from pipeline.metric_names import COLUMNS
+
+
+def path_logs(words: tf.Tensor, path_reward: tf.Tensor, scores: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Returns scalars on sampled captions `[N, T]` and their rewards `[N]`.
+
+    `scores` are the metrics that the reward is made of, `[N]` or longer: each is logged by itself, without its weight.
+    """
+    ended = tf.reduce_any(words == END, axis=1)
+    paths = tf.shape(words)[0]
+    return {
+        "reward": tf.reduce_mean(path_reward),
+        "best reward": tf.reduce_max(path_reward),
+        "spread of rewards": estimators.spread(path_reward),
+        **{f"reward {COLUMNS[term]}": tf.reduce_mean(score[:paths]) for term, score in scores.items()},
+        "caption length": tf.reduce_mean(tf.cast(decoding.lengths(words), tf.float32)),
+        "never ended": 1.0 - tf.reduce_mean(tf.cast(ended, tf.float32)),
+        "repeated n-grams": repeated_grams(words),
+        "distinct captions": distinct_captions(words),
+    }
+
+
+def repeated_grams(words: tf.Tensor) -> tf.Tensor:
+    """Returns which share of the trigrams in captions `[N, T]` was said before in the same caption, in 0..1."""
+    equal = words[:, :, None] == words[:, None]
+    same = equal[:, :-2, :-2] & equal[:, 1:-1, 1:-1] & equal[:, 2:, 2:]  # [N, T - 2, T - 2]
+    positions = tf.range(words.shape[1] - 2)
+    before = tf.reduce_any(same & (positions[None] < positions[:, None]), axis=2)
+    there = words[:, 2:] != PAD
+    return estimators.mean(tf.cast(tf.boolean_mask(before, there), tf.float32))
+
+
+def distinct_captions(words: tf.Tensor) -> tf.Tensor:
+    """Returns how many different ones are among captions `[N, T]`, as a share of N."""
+    # A random linear code of 64 bits takes two captions for one about once in 10^19 pairs.
+    factors = np.random.default_rng(0).integers(-(2**63), 2**63, words.shape[1])
+    codes = tf.reduce_sum(tf.cast(words, tf.int64) * factors, axis=1)
+    return tf.size(tf.unique(codes).y) / tf.size(codes)

@@ -1,0 +1,33 @@
+"""Settings that are possible one by one, but not together."""
+
+from typing import TYPE_CHECKING
+
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+
+def refuse_objectives(config: "Config") -> None:
+    """Raises UserError for objectives that cannot work as they are set."""
+    stages = {stage.name for stage in config.parsed_stages()}
+    if "leave_one_out" in stages and config.samples < 2:
+        raise UserError(
+            f"--samples={config.samples} leaves no other sample to compare with; --stages={config.stages} needs "
+            "--samples=2 or more (5 is usual)"
+        )
+    if config.rollout_policy == "greedy" and config.rollouts != 1:
+        raise UserError(
+            f"--rollout_policy=greedy says the same each time, so --rollouts={config.rollouts} is not possible; "
+            "add --rollouts=1, or leave out --rollout_policy"
+        )
+
+
+def refuse_data_flags(config: "Config") -> None:
+    """Raises UserError for a data set and flags that do not go together."""
+    given = [n for n in ("images", "train_captions", "val_captions") if getattr(config, n)]
+    if config.dataset == "scenes" and given:
+        raise UserError(f"--dataset=scenes does not read --{given[0]}; add --dataset=folder, or leave it out")
+    needed = [n for n in ("images", "train_captions", "val_captions") if not getattr(config, n)]
+    if config.dataset == "folder" and needed:
+        raise UserError(f"--dataset=folder needs {', '.join('--' + n for n in needed)}; --help says what they are")

@@ -1,0 +1,113 @@
+"""What goes wrong while training on rewards: warned of once in a stage, and stopped where nothing is learned."""
+
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+
+from pipeline.errors import UserError
+from pipeline.progress import Progress
+
+LOW_ENTROPY = 0.05  # nats a word; a converged captioner has 0.2 and more
+SHORT = 0.5  # of the references' mean length
+REPEATED = 0.15  # share of trigrams said before in the caption; people: under 0.01
+FEW = 0.1  # different captions, as a share of a batch
+FEW_NEEDS = 20  # paths in a batch, or few different ones mean nothing
+ENDLESS = 0.5  # share of captions cut at --max_length
+SKIPPED = "skipped updates"
+
+
+class Watch:
+    """Looks at the logs of one stage; `paths` are sampled a step, 0 where none are.
+
+    What it found is kept in `progress`, so that a resumed run neither warns again nor forgets what was skipped.
+    """
+
+    def __init__(self, progress: Progress, paths: int, reference_length: float, limit: int):
+        self._progress = progress
+        self._paths = paths
+        self._reference_length = reference_length  # words, the end token counted
+        self._limit = limit  # skipped updates that stop the run
+        self._unread = self._last = self._applied = tf.constant(0.0)
+
+    def see(self, logs: Mapping[str, tf.Tensor]) -> None:
+        """Counts the step's update as applied or skipped; waits for no result."""
+        self._last = logs[SKIPPED]
+        self._unread += self._last
+        self._applied += 1.0 - self._last
+
+    def is_sound(self) -> bool:
+        """Returns whether the last update was applied, so that this is a state to go back to; waits for the step."""
+        self._read()
+        return float(self._last) == 0.0
+
+    def saved(self) -> None:
+        """A checkpoint was written just now."""
+        self._applied = tf.constant(0.0)
+
+    def warnings(self, values: Mapping[str, float]) -> list[str]:
+        """Returns what is wrong by a step's scalars and was not told before in this stage."""
+        self._read()
+        found = _faults(values, self._paths, self._reference_length)
+        if self._progress.skipped:
+            found[SKIPPED] = "loss or gradients were no numbers; such updates are skipped, and the weights stay"
+        new = {kind: text for kind, text in found.items() if kind not in self._progress.warned}
+        self._progress.warned += new
+        return list(new.values())
+
+    def check(self, stage: str, checkpoints: Sequence[str]) -> None:
+        """Stops the run if too many updates were skipped; `checkpoints` are those there are, the newest last.
+
+        Raises:
+          UserError: it names the last good checkpoint, one after which an update could be applied.
+        """
+        if self._progress.skipped < self._limit:
+            return
+        good = list(checkpoints if float(self._applied) else checkpoints[:-1])
+        kept = f"the last good checkpoint is {good[-1]}" if good else "there is no good checkpoint yet"
+        raise UserError(
+            f"{stage}: {self._progress.skipped} updates were skipped by step {self._progress.step}, as loss or "
+            f"gradients were no numbers; {kept}; lower --learning_rate in a new --workdir (--warm_start takes over the "
+            "weights of finished stages), or go on with a higher --max_skipped"
+        )
+
+    def _read(self) -> None:
+        self._progress.skipped += int(self._unread)
+        self._unread = tf.constant(0.0)
+
+
+def _faults(values: Mapping[str, float], paths: int, reference_length: float) -> dict[str, str]:
+    """What is wrong with sampled captions and their rewards, by kind; nothing where mixer samples nothing yet."""
+    found = {}
+    if not paths or values["words sampled"] == 0:
+        return found
+    if values["entropy"] < LOW_ENTROPY:
+        found["entropy"] = (
+            f"the policy hardly varies its captions any more (entropy {values['entropy']:.3f} nats a word), so there "
+            "is little left to learn from samples; lower --learning_rate, or stop earlier"
+        )
+    if values["caption length"] < SHORT * reference_length:
+        found["length"] = (
+            f"sampled captions are short ({values['caption length']:.1f} words with the end; references have "
+            f"{reference_length:.1f}); does the reward pay for saying little?"
+        )
+    if values["repeated n-grams"] > REPEATED:
+        found["repeated"] = (
+            f"sampled captions repeat themselves ({values['repeated n-grams']:.0%} of three-word sequences were said "
+            "before in the caption); add CIDEr to --reward, which does not pay for repetition"
+        )
+    if paths >= FEW_NEEDS and values["distinct captions"] < FEW:
+        found["distinct"] = (
+            f"{paths} sampled captions of a batch are only {values['distinct captions'] * paths:.0f} different ones; "
+            "the policy ignores its pictures, or --learning_rate is too high"
+        )
+    if paths > 1 and values["spread of rewards"] == 0:
+        found["constant"] = (
+            f"all {paths} captions of a batch earned the same reward ({values['reward']:.3f}), which teaches nothing; "
+            "train longer by likelihood first, or take another --reward"
+        )
+    if values["never ended"] > ENDLESS:
+        found["endless"] = (
+            f"{values['never ended']:.0%} of sampled captions were cut at --max_length without an end; raise it, keep "
+            "--end_token_in_reward, or train longer by likelihood first"
+        )
+    return found
