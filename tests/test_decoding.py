@@ -79,7 +79,8 @@ def test_rollouts_run_on_from_their_own_time():
     """
     step, state = scripted(SCRIPT)
     paths = decoding.sample(step, state, 5, tf.constant([1, 2]))
-    rolled = tf.function(lambda: decoding.roll_out(step, paths, 2, tf.constant([3, 4])))()
+    which = decoding.proper_prefixes(paths.words)
+    rolled = tf.function(lambda: decoding.roll_out(step, paths, which, 2, tf.constant([3, 4])))()
     prefixes = [[0, 0], [0, 1], [2, 0], [2, 1], [2, 2], [2, 3]]
     np.testing.assert_array_equal(rolled.prefix, np.repeat(prefixes, 2, axis=0))
     # A scripted policy says the same words again, whichever prefix it goes on from.
@@ -92,7 +93,7 @@ def test_no_prefix_no_rollout(compiled):
     paths = decoding.sample(step, state, 3, tf.constant([1, 2]))
 
     def run():
-        return decoding.roll_out(step, paths, 3, tf.constant([3, 4]))
+        return decoding.roll_out(step, paths, decoding.proper_prefixes(paths.words), 3, tf.constant([3, 4]))
 
     rolled = (tf.function(run) if compiled else run)()
     assert rolled.words.shape == (0, 3)
@@ -106,7 +107,8 @@ def test_unsayable_words_are_never_said(toy):
     captioner.words.bias.assign([30, 30, 0, 30, 0, 0, 0])
     many = tf.constant(np.repeat(features, 200, axis=0))
     sampled = decoding.sample(captioner.step, captioner.start(many), 4, tf.constant([0, 1]))
-    rolled = decoding.roll_out(captioner.step, sampled, 2, tf.constant([0, 2]))
+    which = decoding.proper_prefixes(sampled.words)
+    rolled = decoding.roll_out(captioner.step, sampled, which, 2, tf.constant([0, 2]))
     said, _ = decoding.greedy(captioner.step, captioner.start(many), 4)
     for words in (sampled.words, rolled.words, said):
         inside = words.numpy()[estimators.path_mask(words).numpy()]

@@ -1,11 +1,16 @@
 """Without a GPU: every operation of the compiled steps has a kernel for one, so nothing goes back to the host."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.python.framework import kernels
 
+from models.baseline import StepBaseline
+from pipeline import objectives
+from pipeline.inputs import Batch
 from pipeline.metric_names import parse_reward
 from pipeline.rewards import build_reward, reward_frequencies
 from pipeline.steps import likelihood_step, policy_gradient_step
@@ -44,32 +49,59 @@ def host_only(function):
     return {node.op for node in nodes(function) if node.op not in RUNTIME and not runs_on_gpu(node)}
 
 
-@pytest.fixture
-def batch(toy):
-    captioner, baseline, features = toy
-    optimizers = keras.optimizers.Adam(1e-3), keras.optimizers.Adam(1e-3)
-    optimizers[0].build(captioner.trainable_variables)
-    optimizers[1].build(baseline.trainable_variables)
-    return captioner, baseline, tf.constant(features), optimizers
+REFERENCES = np.array([[[4, 5, 2], [6, 2, 0]], [[5, 2, 0], [4, 2, 0]]], np.int32)
+SEED, LEVEL = tf.constant([1, 2]), tf.constant(1.0)
 
 
-def test_likelihood_step_stays_on_the_device(batch):
-    captioner, _, features, (optimizer, _) = batch
-    step = likelihood_step(captioner, optimizer, feature_dropout=0.1)
-    function = step.get_concrete_function(features, tf.constant([[4, 2, 0], [5, 6, 2]]), tf.constant([1, 2]))
+def optimizer_of(model):
+    optimizer = keras.optimizers.Adam(1e-3)
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
+@pytest.mark.parametrize("scheduled_sampling", [False, True])
+def test_likelihood_step_stays_on_the_device(toy, scheduled_sampling):
+    captioner, _, features = toy
+    step = likelihood_step(
+        captioner,
+        optimizer_of(captioner),
+        feature_dropout=0.1,
+        label_smoothing=0.1,
+        scheduled_sampling=scheduled_sampling,
+    )
+    batch = Batch(tf.constant(features), tf.constant([0, 1]), tf.constant([[4, 2, 0], [5, 6, 2]]))
+    function = step.get_concrete_function(batch, SEED, LEVEL)
     assert "MatMul" in operations(function)
     assert host_only(function) == set()
 
 
-def test_policy_gradient_step_stays_on_the_device(batch):
-    captioner, baseline, features, optimizers = batch
-    references = np.array([[[4, 5, 2], [6, 2, 0]], [[5, 2, 0], [4, 2, 0]]], np.int32)
+OBJECTIVES = {
+    "rollouts": functools.partial(objectives.policy_gradient, samples=2, rollouts=2, shared=True),
+    "greedy rollouts": functools.partial(objectives.policy_gradient, samples=1, rollouts=1, greedily=True),
+    "no rollouts": functools.partial(objectives.policy_gradient, samples=1, rollouts=0),
+    "mixer": functools.partial(objectives.mixer, likelihood_weight=0.5),
+    "self-critical": functools.partial(objectives.self_critical, samples=2),
+    "leave one out": functools.partial(objectives.leave_one_out, samples=2),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_policy_gradient_step_stays_on_the_device(toy, name):
+    captioner, baseline, features = toy
     weights = parse_reward("cider:1,rouge:2,bleu1:1,bleu4:1")
-    reward = build_reward(weights, references, reward_frequencies(references, 8, True), True)
+    reward = build_reward(weights, REFERENCES, reward_frequencies(REFERENCES, 8, True), True)
+    learned = {"mixer": StepBaseline(5, 3), "self-critical": None, "leave one out": None}.get(name, baseline)
     step = policy_gradient_step(
-        captioner, baseline, reward, *optimizers, samples=2, rollouts=2, max_length=3, feature_dropout=0.1
+        captioner,
+        learned,
+        reward,
+        OBJECTIVES[name](captioner, 3),
+        optimizer_of(captioner),
+        learned and optimizer_of(learned),
+        feature_dropout=0.1,
     )
-    function = step.get_concrete_function(features, tf.constant([0, 1]), tf.constant([1, 2]))
+    words = tf.constant([[4, 2, 0], [5, 6, 2]]) if name == "mixer" else None
+    function = step.get_concrete_function(Batch(tf.constant(features), tf.constant([0, 1]), words), SEED, LEVEL)
     assert {"StatelessMultinomial", "PopulationCount"} <= operations(function)
     assert host_only(function) == set()
 

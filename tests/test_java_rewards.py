@@ -10,9 +10,11 @@ import tensorflow as tf
 from models.baseline import Baseline
 from models.captioner import SPECIAL_TOKENS, Captioner
 from models.decoding import greedy
+from pipeline.inputs import Batch
 from pipeline.main import main
 from pipeline.metric_names import COLUMNS, parse_reward
 from pipeline.metrics.java_metrics import JavaMetrics
+from pipeline.objectives import policy_gradient
 from pipeline.rewards import ReferenceTexts, build_reward, reward_frequencies
 from pipeline.scores import score_captions
 from pipeline.steps import likelihood_step, policy_gradient_step
@@ -23,6 +25,7 @@ THINGS = ("dog", "cat", "bus")
 COLOURS = ("red", "blue")
 VOCABULARY = Vocabulary((*SPECIAL_TOKENS, "a", "on", "grass", *COLOURS, *THINGS), ())
 T = 6
+LEVEL = tf.constant(0.0)
 
 
 @pytest.fixture
@@ -50,9 +53,10 @@ def test_what_is_rewarded_rises(pictures, meteor, spice, reward, steps):
     mle, pg, fit = (keras.optimizers.Adam(rate) for rate in (1e-2, 1e-2, 1e-2))
     for optimizer, model in ((mle, captioner), (pg, captioner), (fit, baseline)):
         optimizer.build(model.trainable_variables)
+    pictured = Batch(tf.constant(features), tf.range(len(features)), None)
     learn = likelihood_step(captioner, mle, feature_dropout=0.0)
     for i in range(10):
-        learn(tf.constant(features), tf.constant(words[:, i % 3]), tf.constant([0, i]))
+        learn(pictured._replace(words=tf.constant(words[:, i % 3])), tf.constant([0, i]), LEVEL)
     metrics = JavaMetrics(meteor, spice)
 
     def measured():
@@ -62,12 +66,11 @@ def test_what_is_rewarded_rises(pictures, meteor, spice, reward, steps):
 
     frequencies = reward_frequencies(words, VOCABULARY.reference_size, True)
     made = build_reward(weights, words, frequencies, True, ReferenceTexts(VOCABULARY, references), metrics)
-    step = policy_gradient_step(
-        captioner, baseline, made, pg, fit, samples=4, rollouts=1, max_length=T, feature_dropout=0.0
-    )
+    objective = policy_gradient(captioner, T, samples=4, rollouts=1)
+    step = policy_gradient_step(captioner, baseline, made, objective, pg, fit, feature_dropout=0.0)
     before, logs = measured(), []
     for i in range(steps):
-        logs.append(step(tf.constant(features), tf.range(len(features)), tf.constant([1, i])))
+        logs.append(step(pictured, tf.constant([1, i]), LEVEL))
     after = measured()
     assert {f"reward {COLUMNS[t]}" for t in weights} <= logs[0].keys()
     assert np.mean([log["reward"] for log in logs[-5:]]) > np.mean([log["reward"] for log in logs[:5]]) * 1.1

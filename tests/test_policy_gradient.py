@@ -1,103 +1,237 @@
-"""The policy gradient is the gradient of the expected reward: enumerated on a toy, then sampled."""
+"""Every estimator's expectation is the gradient of the expected reward: by enumeration on a toy, and sampled."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from models import decoding
-from models.captioner import END, PAD
-from pipeline.steps import Experience, action_rewards, policy_gradients, sample_experience, scored_captions
-from tests.oracles import captions_of, padded, word_probabilities
+from models.baseline import StepBaseline
+from models.captioner import PAD
+from pipeline import estimators, objectives
+from pipeline.inputs import Batch
+from pipeline.steps import parted, policy_gradients, scored_captions
+from tests.enumeration import (
+    CAPTIONS,
+    REWARDS,
+    T,
+    continuations,
+    distribution,
+    exact_gradient,
+    expected_gradient,
+    experience_of,
+    flat,
+    outcomes_of,
+    table_reward,
+    value,
+)
+from tests.oracles import padded
 
-T = 3
-SAYABLE = (END, 4, 5, 6)
-CAPTIONS = [tuple(c) for c in captions_of(SAYABLE, T)]
-RNG = np.random.default_rng(0)
-REWARDS = {caption: float(r) for caption, r in zip(CAPTIONS, RNG.uniform(0, 1, len(CAPTIONS)) ** 2, strict=True)}
-
-
-def table_reward(captions, image_index):
-    """A reward that is an arbitrary number for each caption, and twice that for image 1."""
-    keys = tf.constant([sum(w * 10**i for i, w in enumerate(c)) for c in CAPTIONS], tf.int64)
-    values = tf.constant([REWARDS[c] for c in CAPTIONS], tf.float32)
-    asked = tf.reduce_sum(tf.cast(captions, tf.int64) * [1, 10, 100], axis=1)
-    same = asked[:, None] == keys[None]
-    tf.debugging.assert_equal(tf.reduce_sum(tf.cast(same, tf.int32), axis=1), 1, "a caption that cannot be")
-    return tf.linalg.matvec(tf.cast(same, tf.float32), values) * tf.cast(image_index + 1, tf.float32)
-
-
-def distribution(captioner, features):
-    """P(caption) for every caption, word by word through the step closure."""
-    start = captioner.start(tf.constant(features))
-    return {c: float(np.prod(word_probabilities(captioner.step, start, c))) for c in CAPTIONS}
+LEVEL = tf.constant(0.0)
 
 
-def value(probability, caption, t):
-    """Q(g_<t, g_t): the expected reward of captions that begin with g_1..g_t."""
-    prefix = caption[: t + 1]
-    if len(prefix) == len(caption):
-        return REWARDS[caption]
-    same = [c for c in CAPTIONS if c[: t + 1] == prefix]
-    return sum(probability[c] * REWARDS[c] for c in same) / sum(probability[c] for c in same)
-
-
-def exact_gradient(captioner, features):
-    """d/d theta of sum_c P(c) r(c), by differentiating the enumerated sum."""
-    words = tf.constant(padded(CAPTIONS, T))
-    rewards = tf.constant([REWARDS[c] for c in CAPTIONS], tf.float32)
-    mask = words != PAD
-    with tf.GradientTape() as tape:
-        hidden = captioner.hidden(tf.repeat(tf.constant(features), len(CAPTIONS), axis=0), words)
-        logits = captioner.logits(tf.reshape(hidden, [-1, hidden.shape[2]]))
-        log_probs = tf.gather(tf.nn.log_softmax(logits), tf.reshape(words, [-1]), batch_dims=1)
-        log_probs = tf.where(mask, tf.reshape(log_probs, words.shape), 0.0)
-        expected = tf.reduce_sum(tf.exp(tf.reduce_sum(log_probs, axis=1)) * rewards)
-    return tape.gradient(expected, captioner.trainable_variables)
-
-
-def flat(gradients):
-    return np.concatenate([np.asarray(tf.convert_to_tensor(g), np.float64).ravel() for g in gradients])
-
-
-def test_every_caption_has_one_probability_and_they_sum_to_one(toy):
-    captioner, _, features = toy
-    probability = distribution(captioner, features[:1])
-    assert sum(probability.values()) == pytest.approx(1, abs=1e-5)
-    assert min(probability.values()) > 1e-4  # or the test below would not see some captions
-
-
-def test_expected_gradient_is_the_gradient_of_the_expected_reward(toy):
-    """Exact: all captions as paths, weighted by their probability, with their true values Q."""
+@pytest.fixture
+def policy(toy):
+    """(captioner, baseline with random weights, features [1, 3], probability of every caption)."""
     captioner, baseline, features = toy
-    probability = distribution(captioner, features[:1])
-    total = 0.0
-    for caption in CAPTIONS:
-        values = np.zeros([1, T], np.float32)
-        values[0, : len(caption)] = [value(probability, caption, t) for t in range(len(caption))]
-        experience = Experience(tf.constant(features[:1]), tf.constant([0]), tf.constant(padded([caption], T)), None)
-        gradients, _, _ = policy_gradients(captioner, baseline, experience, tf.constant(values))
-        total = total + probability[caption] * -flat(gradients)  # the loss is minus what is to rise
-    exact = flat(exact_gradient(captioner, features[:1]))
+    rng = np.random.default_rng(8)
+    for weight in baseline.trainable_variables:
+        weight.assign(rng.normal(0, 0.3, weight.shape))
+    return captioner, baseline, features[:1], distribution(captioner, features[:1])
+
+
+def rewards_of(captions):
+    return tf.constant([REWARDS[c] for c in captions], tf.float32)
+
+
+def check_expectation(policy, objective, outcomes, weights, said, other_reward):
+    captioner, baseline, features, _ = policy
+    samples = len(outcomes[0])
+    path_reward = rewards_of([c for outcome in outcomes for c in outcome])
+    credit = objective.credit(said, path_reward, other_reward)
+    total = expected_gradient(captioner, baseline, said, credit, np.repeat(weights, samples) / samples)
+    exact = exact_gradient(captioner, features)
     assert np.abs(exact).max() > 0.01
     np.testing.assert_allclose(total, exact, atol=1e-5)
 
 
-@pytest.mark.parametrize(("samples", "rollouts"), [(1, 1), (1, 3), (2, 2)])
-def test_sampled_gradient_is_unbiased(toy, samples, rollouts):
+def test_every_caption_has_one_probability_and_they_sum_to_one(policy):
+    probability = policy[3]
+    assert len(CAPTIONS) == 1 + 3 + 9 + 27
+    assert sum(probability.values()) == pytest.approx(1, abs=1e-5)
+    assert min(probability.values()) > 1e-4  # or the tests below would not see some captions
+
+
+def test_expectation_of_reinforce_with_a_baseline(policy):
+    """K = 0: every word earns the path's reward, less what the baseline says."""
+    captioner, _, features, probability = policy
+    outcomes, weights = outcomes_of(probability, 1)
+    objective = objectives.policy_gradient(captioner, T, samples=1, rollouts=0)
+    check_expectation(policy, objective, outcomes, weights, experience_of(features, outcomes), tf.zeros([0]))
+
+
+def test_expectation_of_rollouts(policy):
+    """K = 1: every path, with every way its rollouts can turn out."""
+    captioner, _, features, probability = policy
+    outcomes, weights, words, prefixes, rewards = [], [], [], [], []
+
+    def add(path, t, chosen, weight):
+        if t == len(path) - 1:
+            for last, said in enumerate(chosen):
+                words.append(said)
+                prefixes.append([len(outcomes), last])
+                rewards.append(REWARDS[said])
+            outcomes.append((path,))
+            weights.append(weight)
+            return
+        for said, p in continuations(probability, path[: t + 1]).items():
+            add(path, t + 1, [*chosen, said], weight * p)
+
+    for path in CAPTIONS:
+        add(path, 0, [], probability[path])
+    assert sum(weights) == pytest.approx(1, abs=1e-5)
+    rolled = decoding.Rollouts(tf.constant(padded(words, T)), tf.constant(prefixes, tf.int32))
+    objective = objectives.policy_gradient(captioner, T, samples=1, rollouts=1)
+    said = experience_of(features, outcomes, rolled)
+    check_expectation(policy, objective, outcomes, np.array(weights), said, tf.constant(rewards, tf.float32))
+
+
+def test_expectation_of_shared_rollouts(policy):
+    """Both paths of an image, in every way; rollouts, which count linearly, earn what is expected of their prefix."""
+    captioner, _, features, probability = policy
+    outcomes, weights = outcomes_of(probability, 2)
+    words = tf.constant(padded([c for outcome in outcomes for c in outcome], T))
+    leaders = estimators.prefix_leaders(words, 2)
+    prefix = tf.where(decoding.proper_prefixes(words) & estimators.leads(leaders))
+    assert len(prefix) < tf.reduce_sum(tf.cast(decoding.proper_prefixes(words), tf.int32))  # some are shared
+    beginnings = [tuple(int(w) for w in words[n, : t + 1]) for n, t in prefix.numpy()]
+    expected = tf.constant([value(probability, b) for b in beginnings], tf.float32)
+    rolled = decoding.Rollouts(tf.gather(words, prefix[:, 0]), tf.cast(prefix, tf.int32))
+    objective = objectives.policy_gradient(captioner, T, samples=2, rollouts=1, shared=True)
+    check_expectation(
+        policy, objective, outcomes, weights, experience_of(features, outcomes, rolled, leaders), expected
+    )
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_expectation_of_self_critical(policy, samples):
+    captioner, _, features, probability = policy
+    outcomes, weights = outcomes_of(probability, samples)
+    greedy, _ = decoding.greedy(captioner.step, captioner.start(tf.constant(features)), T)
+    said = tuple(int(w) for w in greedy[0] if w != PAD)
+    objective = objectives.self_critical(captioner, T, samples=samples)
+    other = tf.fill([len(outcomes)], REWARDS[said])
+    check_expectation(policy, objective, outcomes, weights, experience_of(features, outcomes), other)
+
+
+@pytest.mark.parametrize("samples", [2, 3])
+def test_expectation_of_leave_one_out(policy, samples):
+    captioner, _, features, probability = policy
+    outcomes, weights = outcomes_of(probability, samples)
+    objective = objectives.leave_one_out(captioner, T, samples=samples)
+    check_expectation(policy, objective, outcomes, weights, experience_of(features, outcomes), tf.zeros([0]))
+
+
+def test_greedy_rollouts_are_biased(policy):
+    """The price of the cheaper variant, so that nobody takes it for the paper's: the expectation is another."""
+    captioner, baseline, features, probability = policy
+    said = experience_of(features, [(c,) for c in CAPTIONS])
+    prefix = tf.where(decoding.proper_prefixes(said.words))
+    start = captioner.start(tf.constant(features))
+    objective = objectives.policy_gradient(captioner, T, samples=1, rollouts=1, greedily=True)
+    paths = paths_through(captioner, start, said.words)
+    which = decoding.proper_prefixes(said.words)
+    rolled = decoding.roll_out(captioner.step, paths, which, 1, tf.constant([0, 0]), greedily=True)
+    np.testing.assert_array_equal(rolled.prefix, prefix)
+    credit = objective.credit(
+        said._replace(rollouts=rolled),
+        rewards_of(CAPTIONS),
+        table_reward(rolled.words, tf.zeros([len(prefix)], tf.int32)),
+    )
+    weights = np.array([probability[c] for c in CAPTIONS])
+    total = expected_gradient(captioner, baseline, said, credit, weights)
+    exact = exact_gradient(captioner, features)
+    assert np.linalg.norm(total - exact) > 0.05 * np.linalg.norm(exact)
+
+
+def paths_through(captioner, start, words):
+    """The states that captions `[N, T]` go through, by the step closure."""
+    state = tuple(tf.repeat(s, len(words), axis=0) for s in start)
+    hidden, cell, token = [], [], tf.ones([len(words)], tf.int32)
+    for t in range(words.shape[1]):
+        state, _ = captioner.step(state, token)
+        hidden.append(state[0])
+        cell.append(state[1])
+        token = words[:, t]
+    return decoding.Paths(words, tf.stack(hidden, 1), tf.stack(cell, 1))
+
+
+def test_a_baseline_keeps_the_expectation_and_lowers_the_variance(policy):
+    """Exact, over all captions: trace of the covariance of REINFORCE's gradient, without a baseline and with one."""
+    captioner, baseline, features, probability = policy
+    objective = objectives.policy_gradient(captioner, T, samples=1, rollouts=0)
+    fitted = fit(captioner, baseline, features, objective)
+    found = {}
+    for name, scale in (("none", 0.0), ("fitted", 1.0)):
+        for weight, value_ in zip(baseline.trainable_variables, fitted, strict=True):
+            weight.assign(scale * value_)
+        each = []
+        for caption in CAPTIONS:
+            said = experience_of(features, [(caption,)])
+            credit = objective.credit(said, rewards_of([caption]), tf.zeros([0]))
+            each.append(-flat(policy_gradients(captioner, baseline, said, credit)[0]))
+        each, p = np.stack(each), np.array([probability[c] for c in CAPTIONS])
+        mean = p @ each
+        found[name] = mean, float(p @ np.sum((each - mean) ** 2, axis=1))
+    np.testing.assert_allclose(found["none"][0], found["fitted"][0], atol=1e-5)
+    assert found["fitted"][1] < 0.8 * found["none"][1]
+
+
+def fit(captioner, baseline, features, objective):
+    """The weights of the baseline after a warm-up: the policy stays as it is."""
+    optimizer = keras.optimizers.Adam(1e-2)
+    batch = Batch(tf.constant(np.repeat(features, 500, axis=0)), tf.zeros([500], tf.int32), None)
+
+    @tf.function
+    def step(seed):
+        said = objective.sample(batch, seed, LEVEL)
+        credit = objective.credit(said, *parted(said, table_reward(*scored_captions(said))))
+        optimizer.apply(policy_gradients(captioner, baseline, said, credit)[1], baseline.trainable_variables)
+
+    for i in range(150):
+        step(tf.constant([4, i]))
+    return [w.numpy() for w in baseline.trainable_variables]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("policy_gradient", {"samples": 1, "rollouts": 0}),
+        ("policy_gradient", {"samples": 1, "rollouts": 1}),
+        ("policy_gradient", {"samples": 1, "rollouts": 3}),
+        ("policy_gradient", {"samples": 2, "rollouts": 2}),
+        ("policy_gradient", {"samples": 3, "rollouts": 1, "shared": True}),
+        ("self_critical", {"samples": 1}),
+        ("self_critical", {"samples": 2}),
+        ("leave_one_out", {"samples": 2}),
+        ("leave_one_out", {"samples": 5}),
+    ],
+)
+def test_sampled_gradient_is_unbiased(policy, kind, options):
     """The whole sampled estimator within 4 standard errors, and these small enough to see a bias of 5%."""
-    captioner, baseline, features = toy
-    copies, repeats = 4000, 80
-    batch = tf.constant(np.repeat(features[:1], copies, axis=0))
-    index = tf.zeros([copies], tf.int32)
+    captioner, baseline, features, _ = policy
+    copies, repeats = 16000 // options["samples"], 80
+    batch = Batch(tf.constant(np.repeat(features, copies, axis=0)), tf.zeros([copies], tf.int32), None)
+    objective = getattr(objectives, kind)(captioner, T, **options)
 
     @tf.function
     def estimate(seed):
-        experience = sample_experience(captioner, batch, index, samples, rollouts, T, seed)
-        _, values = action_rewards(experience, table_reward(*scored_captions(experience)))
-        return policy_gradients(captioner, baseline, experience, values)[0]
+        said = objective.sample(batch, seed, LEVEL)
+        credit = objective.credit(said, *parted(said, table_reward(*scored_captions(said))))
+        return policy_gradients(captioner, baseline, said, credit)[0]
 
     estimates = np.stack([-flat(estimate(tf.constant([7, i]))) for i in range(repeats)])
-    exact = flat(exact_gradient(captioner, features[:1]))
+    exact = exact_gradient(captioner, features)
     error = estimates.std(axis=0, ddof=1) / np.sqrt(repeats)
     # A common factor on the gradient, the usual mistake, is the best seen along the gradient itself.
     along = estimates @ exact / (exact @ exact)
@@ -109,60 +243,37 @@ def test_sampled_gradient_is_unbiased(toy, samples, rollouts):
     np.testing.assert_allclose(estimates.mean(axis=0)[~moved], exact[~moved], atol=1e-6)
 
 
-def test_baseline_leaves_the_decoder_alone(toy):
+def test_baselines_leave_the_decoder_alone(toy):
+    """Not a single weight of the decoder, nor the picture's features, through which alone it would reach an encoder."""
     captioner, baseline, features = toy
-    with tf.GradientTape() as tape:
-        hidden = captioner.hidden(tf.constant(features), tf.constant([[4, 2, 0], [5, 6, 4]]))
-        loss = tf.reduce_sum(baseline(tf.reshape(hidden, [-1, 5])) ** 2)
-    assert all(g is None for g in tape.gradient(loss, captioner.trainable_variables))
+    features = tf.constant(features)
+    for learned in (baseline, StepBaseline(5, 3)):
+        for weight in learned.trainable_variables:
+            weight.assign(tf.ones_like(weight))
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([features, *(w.value for w in captioner.weights)])
+            hidden = captioner.hidden(features, tf.constant([[4, 2, 0], [5, 6, 4]]))
+            loss = tf.reduce_sum(learned(tf.reshape(hidden, [-1, 5]), tf.constant([0, 1, 2] * 2)) ** 2)
+        assert float(loss) > 0
+        assert all(g is None for g in tape.gradient(loss, [features, *(w.value for w in captioner.weights)]))
 
 
 def test_values_are_those_of_each_image(toy):
     """Rewards reach the image that was captioned: image 1 pays double in table_reward."""
     captioner, _, features = toy
-    experience = sample_experience(captioner, tf.constant(features), tf.constant([0, 1]), 3, 2, T, tf.constant([1, 1]))
-    np.testing.assert_array_equal(experience.image_index, [0, 0, 0, 1, 1, 1])
-    path_reward, values = action_rewards(experience, table_reward(*scored_captions(experience)))
-    for row, words in enumerate(experience.words.numpy()):
+    objective = objectives.policy_gradient(captioner, T, samples=3, rollouts=2)
+    said = objective.sample(Batch(tf.constant(features), tf.constant([0, 1]), None), tf.constant([1, 1]), LEVEL)
+    np.testing.assert_array_equal(said.image_index, [0, 0, 0, 1, 1, 1])
+    path_reward, rollout_reward = parted(said, table_reward(*scored_captions(said)))
+    values = objective.credit(said, path_reward, rollout_reward).values
+    for row, words in enumerate(said.words.numpy()):
         caption = tuple(int(w) for w in words if w != PAD)
-        image = int(experience.image_index[row])
+        image = int(said.image_index[row])
         assert float(path_reward[row]) == pytest.approx(REWARDS[caption] * (image + 1))
         for t in range(len(caption) - 1):
-            mine = (experience.rollouts.prefix.numpy() == [row, t]).all(axis=1)
+            mine = (said.rollouts.prefix.numpy() == [row, t]).all(axis=1)
             assert mine.sum() == 2
-            said = [tuple(int(w) for w in r if w != PAD) for r in experience.rollouts.words.numpy()[mine]]
-            assert float(values[row, t]) == pytest.approx(np.mean([REWARDS[c] for c in said]) * (image + 1))
+            rolled = [tuple(int(w) for w in r if w != PAD) for r in said.rollouts.words.numpy()[mine]]
+            assert float(values[row, t]) == pytest.approx(np.mean([REWARDS[c] for c in rolled]) * (image + 1))
         assert float(values[row, len(caption) - 1]) == pytest.approx(REWARDS[caption] * (image + 1))
         assert not values[row, len(caption) :].numpy().any()
-
-
-def test_rollouts_keep_their_prefix_and_follow_the_policy(toy):
-    """Continuations of one prefix come as often as their probability says (chi-square, 99.9% quantile)."""
-    captioner, _, features = toy
-    probability = distribution(captioner, features[:1])
-    state = captioner.start(tf.constant(features[:1]))
-    path = decoding.sample(captioner.step, state, T, tf.constant([0, 5]))
-    # The path is made to be 4 5 6, with the states that lead there.
-    hidden, cell, token = [], [], tf.constant([1])
-    for word in (4, 5, 6):
-        state, _ = captioner.step(state, token)
-        hidden.append(state[0])
-        cell.append(state[1])
-        token = tf.constant([word])
-    path = decoding.Paths(tf.constant([[4, 5, 6]]), tf.stack(hidden, 1), tf.stack(cell, 1))
-    rolled = decoding.roll_out(captioner.step, path, 4000, tf.constant([2, 3]))
-    np.testing.assert_array_equal(np.unique(rolled.prefix, axis=0), [[0, 0], [0, 1]])
-    for last in (0, 1):
-        words = rolled.words.numpy()[rolled.prefix.numpy()[:, 1] == last]
-        assert (words[:, : last + 1] == [4, 5][: last + 1]).all()
-        possible = [c for c in CAPTIONS if c[: last + 1] == (4, 5)[: last + 1]]
-        mass = sum(probability[c] for c in possible)
-        seen = [(words == padded([c], T)).all(axis=1).sum() for c in possible]
-        assert sum(seen) == 4000
-        chi_square = sum(
-            (n - 4000 * probability[c] / mass) ** 2 / (4000 * probability[c] / mass)
-            for n, c in zip(seen, possible, strict=True)
-        )
-        freedom = len(possible) - 1
-        # Wilson-Hilferty: the 99.9% quantile of chi-square, to a few percent.
-        assert chi_square < freedom * (1 - 2 / (9 * freedom) + 3.09 * (2 / (9 * freedom)) ** 0.5) ** 3

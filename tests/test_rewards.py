@@ -6,8 +6,10 @@ import pytest
 import tensorflow as tf
 
 from models.captioner import END, SPECIAL_TOKENS
+from pipeline.inputs import Batch
 from pipeline.metric_names import SPICE_PARTS, parse_reward
 from pipeline.metrics.java_metrics import JavaMetrics
+from pipeline.objectives import policy_gradient
 from pipeline.rewards import ReferenceTexts, Reward, build_reward, reward_frequencies
 from pipeline.steps import policy_gradient_step
 from pipeline.vocabulary import Vocabulary
@@ -118,10 +120,10 @@ def test_scoring_on_the_host_learns_the_same(toy):
         optimizers = [keras.optimizers.SGD(0.1) for _ in models]
         for optimizer, model in zip(optimizers, models, strict=True):
             optimizer.build(model.trainable_variables)
-        step = policy_gradient_step(
-            captioner, baseline, kind, *optimizers, samples=2, rollouts=2, max_length=4, feature_dropout=0.1
-        )
-        logs = [step(tf.constant(features), tf.constant([0, 1]), tf.constant([1, i])) for i in range(3)]
+        objective = policy_gradient(captioner, 4, samples=2, rollouts=2)
+        step = policy_gradient_step(captioner, baseline, kind, objective, *optimizers, feature_dropout=0.1)
+        batch = Batch(tf.constant(features), tf.constant([0, 1]), None)
+        logs = [step(batch, tf.constant([1, i]), tf.constant(0.0)) for i in range(3)]
         weights = [w.numpy() for model in models for w in model.trainable_variables]
         results.append((weights, [{k: float(v) for k, v in log.items()} for log in logs]))
     assert max(np.abs(a - b).max() for a, b in zip(results[0][0], before, strict=True)) > 1e-3

@@ -1,0 +1,96 @@
+"""A toy policy of which every caption can be enumerated: four words may be said (one is the end), T = 3."""
+
+import itertools
+
+import numpy as np
+import tensorflow as tf
+
+from models import decoding
+from models.captioner import END, PAD
+from pipeline.objectives import Experience
+from pipeline.steps import policy_gradients
+from tests.oracles import captions_of, padded, word_probabilities
+
+T = 3
+SAYABLE = (END, 4, 5, 6)
+CAPTIONS = [tuple(c) for c in captions_of(SAYABLE, T)]
+RNG = np.random.default_rng(0)
+REWARDS = {caption: float(r) for caption, r in zip(CAPTIONS, RNG.uniform(0, 1, len(CAPTIONS)) ** 2, strict=True)}
+
+
+def table_reward(captions, image_index):
+    """A reward that is an arbitrary number for each caption, and twice that for image 1."""
+    keys = tf.constant([sum(w * 10**i for i, w in enumerate(c)) for c in CAPTIONS], tf.int64)
+    values = tf.constant([REWARDS[c] for c in CAPTIONS], tf.float32)
+    asked = tf.reduce_sum(tf.cast(captions[:, :T], tf.int64) * [1, 10, 100], axis=1)
+    same = asked[:, None] == keys[None]
+    tf.debugging.assert_equal(tf.reduce_sum(tf.cast(same, tf.int32), axis=1), 1, "a caption that cannot be")
+    return tf.linalg.matvec(tf.cast(same, tf.float32), values) * tf.cast(image_index + 1, tf.float32)
+
+
+def distribution(captioner, features):
+    """P(caption) for every caption, word by word through the step closure; features `[1, F]`."""
+    start = captioner.start(tf.constant(features))
+    return {c: float(np.prod(word_probabilities(captioner.step, start, c))) for c in CAPTIONS}
+
+
+def continuations(probability, prefix):
+    """P(caption | its beginning) of every caption that begins with `prefix`."""
+    same = [c for c in CAPTIONS if c[: len(prefix)] == tuple(prefix)]
+    mass = sum(probability[c] for c in same)
+    return {c: probability[c] / mass for c in same}
+
+
+def value(probability, prefix):
+    """Q(g_<t, g_t): the expected reward of captions that begin with g_1..g_t."""
+    return sum(p * REWARDS[c] for c, p in continuations(probability, prefix).items())
+
+
+def exact_gradient(captioner, features):
+    """d/d theta of sum_c P(c) r(c), by differentiating the enumerated sum; features `[1, F]`."""
+    words = tf.constant(padded(CAPTIONS, T))
+    rewards = tf.constant([REWARDS[c] for c in CAPTIONS], tf.float32)
+    mask = words != PAD
+    with tf.GradientTape() as tape:
+        hidden = captioner.hidden(tf.repeat(tf.constant(features), len(CAPTIONS), axis=0), words)
+        logits = captioner.logits(tf.reshape(hidden, [-1, hidden.shape[2]]))
+        log_probs = tf.gather(tf.nn.log_softmax(logits), tf.reshape(words, [-1]), batch_dims=1)
+        log_probs = tf.where(mask, tf.reshape(log_probs, words.shape), 0.0)
+        expected = tf.reduce_sum(tf.exp(tf.reduce_sum(log_probs, axis=1)) * rewards)
+    return flat(tape.gradient(expected, captioner.trainable_variables))
+
+
+def flat(gradients):
+    """All coordinates in one float64 vector."""
+    return np.concatenate([np.asarray(tf.convert_to_tensor(g), np.float64).ravel() for g in gradients])
+
+
+def outcomes_of(probability, samples):
+    """Every way M = `samples` paths of one image can turn out: captions `[O][M]`, and the probability of each."""
+    outcomes = list(itertools.product(CAPTIONS, repeat=samples))
+    return outcomes, np.array([np.prod([probability[c] for c in outcome]) for outcome in outcomes])
+
+
+def experience_of(features, outcomes, rollouts=None, leaders=None):
+    """The paths of all outcomes, as if each were an image of its own; features `[1, F]`."""
+    paths = padded([c for outcome in outcomes for c in outcome], T)
+    none = decoding.no_rollouts(T)
+    every = tf.repeat(tf.constant(features), len(paths), axis=0)
+    return Experience(every, tf.zeros([len(paths)], tf.int32), tf.constant(paths), rollouts or none, leaders)
+
+
+def expected_gradient(captioner, baseline, said, credit, weights):
+    """The estimator's gradient of expected reward, averaged over all outcomes with their probabilities.
+
+    `weights` are those of the N paths: their outcome's probability, divided by the paths an outcome has. They weigh
+    advantages, in which the loss is linear: Q' - b = N w (Q - b).
+    """
+    weights = tf.cast(tf.constant(weights) * len(weights), tf.float32)[:, None]
+    if credit.expected is None:
+        hidden = captioner.hidden(said.features, said.words)
+        steps = tf.tile(tf.range(T), [len(weights)])
+        expected = tf.reshape(baseline(tf.reshape(hidden, [-1, hidden.shape[2]]), steps), [-1, T])
+    else:
+        expected = credit.expected
+    weighed = credit._replace(values=expected + weights * (credit.values - expected))
+    return -flat(policy_gradients(captioner, baseline, said, weighed)[0])

@@ -1,0 +1,272 @@
+"""What an objective samples and how it gives credit: small tables, and numbers that nothing else may change."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models import decoding
+from models.captioner import END, PAD, Captioner
+from pipeline import estimators, objectives
+from pipeline.inputs import Batch
+from pipeline.objectives import Experience
+from pipeline.rewards import Reward
+from pipeline.steps import BLUR, parted, policy_gradient_step, policy_gradients, scored_captions
+from tests.enumeration import CAPTIONS, REWARDS, T, continuations, distribution, flat, table_reward
+from tests.oracles import padded, word_probabilities
+
+LEVEL = tf.constant(0.0)
+
+
+def batch_of(features):
+    return Batch(tf.constant(features), tf.range(len(features)), None)
+
+
+def without_padding(words):
+    return tuple(int(w) for w in words if w != PAD)
+
+
+def test_prefix_leaders_drawn():
+    """
+    image 0   7 4 2 .     leader  0 0 0 0
+              7 5 2 .             0 1 1 1
+              7 4 2 .             0 0 0 0
+    image 1   7 4 4 4             3 3 3 3     another image's words are not shared
+              7 4 2 .             3 3 4 4
+              5 4 4 4             5 5 5 5     the same words after another beginning are not either
+    """
+    words = tf.constant([[7, 4, 2, 0], [7, 5, 2, 0], [7, 4, 2, 0], [7, 4, 4, 4], [7, 4, 2, 0], [5, 4, 4, 4]])
+    leaders = estimators.prefix_leaders(words, 3)
+    expected = [[0, 0, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0], [3, 3, 3, 3], [3, 3, 4, 4], [5, 5, 5, 5]]
+    np.testing.assert_array_equal(leaders, expected)
+    own = np.array(expected) == np.arange(6)[:, None]
+    np.testing.assert_array_equal(estimators.leads(leaders), own)
+
+
+def test_shared_values_are_those_of_the_leader():
+    """
+    7 4 2     Q  .5 .3 r0       rollouts: from 7 (path 0): .5, from 7 4 (path 0): .3, from 7 5 (path 1): .1
+    7 5 2        .5 .1 r1
+    """
+    words = tf.constant([[7, 4, 2], [7, 5, 2]])
+    leaders = estimators.prefix_leaders(words, 2)
+    prefix = tf.constant([[0, 0], [0, 1], [1, 1]])
+    values = estimators.action_values(words, tf.constant([0.9, 0.8]), prefix, tf.constant([0.5, 0.3, 0.1]), leaders)
+    np.testing.assert_allclose(values, [[0.5, 0.3, 0.9], [0.5, 0.1, 0.8]], atol=1e-6)
+
+
+def test_sharing_rolls_out_each_beginning_once(toy):
+    captioner, _, features = toy
+    options = {"samples": 6, "rollouts": 2}
+    said = {
+        shared: objectives.policy_gradient(captioner, T, shared=shared, **options).sample(
+            batch_of(features), tf.constant([3, 1]), LEVEL
+        )
+        for shared in (False, True)
+    }
+    np.testing.assert_array_equal(said[False].words, said[True].words)
+    beginnings = [
+        (row // 6, without_padding(words[: t + 1]))
+        for row, words in enumerate(said[True].words.numpy())
+        for t in range(len(without_padding(words)) - 1)
+    ]
+    assert len(said[False].rollouts.prefix) == 2 * len(beginnings)
+    assert len(said[True].rollouts.prefix) == 2 * len(set(beginnings)) < 2 * len(beginnings)
+    rolled = [
+        (row // 6, without_padding(said[True].words.numpy()[row, : t + 1]))
+        for row, t in said[True].rollouts.prefix.numpy()
+    ]
+    assert sorted(rolled) == sorted([*set(beginnings)] * 2)
+
+
+def test_leave_one_out_drawn():
+    """Rewards 1 2 6 of one image: what is expected is 4 3.5 1.5; and of 0 0 3: 1.5 1.5 0."""
+    others = estimators.leave_one_out(tf.constant([1.0, 2.0, 6.0, 0.0, 0.0, 3.0]), 3)
+    np.testing.assert_allclose(others, [4, 3.5, 1.5, 1.5, 1.5, 0], atol=1e-6)
+
+
+def test_self_critical_compares_with_the_image_s_own_greedy_caption(toy):
+    captioner, _, features = toy
+    objective = objectives.self_critical(captioner, T, samples=3)
+    said = objective.sample(batch_of(features), tf.constant([1, 1]), LEVEL)
+    captions, image_index = scored_captions(said)
+    np.testing.assert_array_equal(image_index, [0, 0, 0, 1, 1, 1, 0, 1])
+    path_reward, greedy_reward = parted(said, table_reward(captions, image_index))
+    greedy, _ = decoding.greedy(captioner.step, captioner.start(tf.constant(features)), T)
+    np.testing.assert_array_equal(said.rollouts.words, greedy)
+    credit = objective.credit(said, path_reward, greedy_reward)
+    for row, words in enumerate(said.words.numpy()):
+        image, length = row // 3, len(without_padding(words))
+        expected = REWARDS[without_padding(greedy.numpy()[image])] * (image + 1)
+        np.testing.assert_allclose(credit.expected[row, :length], [expected] * length, rtol=1e-5)
+        np.testing.assert_allclose(credit.values[row, :length], [float(path_reward[row])] * length, rtol=1e-5)
+        assert not credit.values[row, length:].numpy().any()
+
+
+def test_greedy_rollouts_are_what_greedy_decoding_says(toy):
+    captioner, _, features = toy
+    objective = objectives.policy_gradient(captioner, T, samples=2, rollouts=1, greedily=True)
+    said = objective.sample(batch_of(features), tf.constant([1, 5]), LEVEL)
+    assert len(said.rollouts.words) > 0
+    for words, (path, last) in zip(said.rollouts.words.numpy(), said.rollouts.prefix.numpy(), strict=True):
+        caption = list(said.words.numpy()[path, : last + 1])
+        start = captioner.start(said.features[path : path + 1])
+        while len(caption) < T and caption[-1] != END:
+            options = {w: word_probabilities(captioner.step, start, [*caption, w])[-1] for w in (END, 4, 5, 6)}
+            caption.append(max(options, key=options.get))
+        assert without_padding(words) == tuple(caption)
+
+
+def test_samples_and_rollouts_follow_the_policy(toy):
+    """Chi-square of whole captions, and of rollouts given their beginning (99.9% quantile), on a fixed seed."""
+    captioner, _, features = toy
+    probability = distribution(captioner, features[:1])
+    count = 20000
+    objective = objectives.policy_gradient(captioner, T, samples=count, rollouts=1)
+    said = objective.sample(batch_of(features[:1]), tf.constant([11, 4]), LEVEL)
+    assert chi_square_is_small(said.words.numpy(), probability)
+    rolled, prefix = said.rollouts.words.numpy(), said.rollouts.prefix.numpy()
+    for beginning in ((4,), (5, 6)):
+        own = said.words.numpy()[prefix[:, 0], : len(beginning)]
+        mine = rolled[(prefix[:, 1] == len(beginning) - 1) & (own == beginning).all(axis=1)]
+        assert len(mine) > 300
+        assert (mine[:, : len(beginning)] == beginning).all()  # rollouts keep their prefix
+        assert chi_square_is_small(mine, continuations(probability, beginning))
+
+
+def chi_square_is_small(words, probability):
+    seen = {c: int((words == padded([c], T)).all(axis=1).sum()) for c in probability}
+    assert sum(seen.values()) == len(words)
+    expected = {c: len(words) * p for c, p in probability.items()}
+    common = [c for c in expected if expected[c] >= 5]
+    rare = [c for c in expected if expected[c] < 5]
+    pairs = [(seen[c], expected[c]) for c in common]
+    pairs += [(sum(seen[c] for c in rare), sum(expected[c] for c in rare))] * bool(rare)
+    freedom = len(pairs) - 1
+    # Wilson-Hilferty: the 99.9% quantile of chi-square, to a few percent.
+    quantile = freedom * (1 - 2 / (9 * freedom) + 3.09 * (2 / (9 * freedom)) ** 0.5) ** 3
+    return sum((n - e) ** 2 / e for n, e in pairs) < quantile
+
+
+def gradients_of(captioner, baseline, objective, said):
+    credit = objective.credit(said, *parted(said, table_reward(*scored_captions(said))))
+    gradients, baseline_gradients, losses, logs = policy_gradients(captioner, baseline, said, credit)
+    return flat([*gradients, *baseline_gradients]), {k: float(v) for k, v in logs.items()}
+
+
+def every_objective(captioner):
+    return [
+        objectives.policy_gradient(captioner, T, samples=2, rollouts=2),
+        objectives.policy_gradient(captioner, T, samples=3, rollouts=1, shared=True),
+        objectives.policy_gradient(captioner, T, samples=2, rollouts=0),
+        objectives.self_critical(captioner, T, samples=2),
+        objectives.leave_one_out(captioner, T, samples=3),
+    ]
+
+
+@pytest.mark.parametrize("which", range(5))
+def test_nothing_after_the_end_changes_a_number(toy, which):
+    """Five more steps of padding, in paths and in rollouts: the same gradient of both models, the same logs."""
+    captioner, baseline, features = trained_baseline(toy)
+    objective = every_objective(captioner)[which]
+    said = objective.sample(batch_of(features), tf.constant([2, 6]), LEVEL)
+    short, short_logs = gradients_of(captioner, baseline, objective, said)
+    longer = [[0, 0], [0, 5]]
+    leaders = said.leaders
+    if leaders is not None:
+        leaders = tf.concat([leaders, tf.repeat(leaders[:, -1:], 5, axis=1)], axis=1)
+    padded_said = said._replace(
+        words=tf.pad(said.words, longer),
+        rollouts=said.rollouts._replace(words=tf.pad(said.rollouts.words, longer)),
+        leaders=leaders,
+    )
+    long, long_logs = gradients_of(captioner, baseline, objective, padded_said)
+    assert np.abs(short).max() > 1e-3
+    np.testing.assert_allclose(short, long, atol=1e-6)
+    assert short_logs == pytest.approx(long_logs, abs=1e-5)
+
+
+@pytest.mark.parametrize("which", range(5))
+def test_the_order_of_images_changes_nothing_beyond_rounding(toy, which):
+    """Images of a batch, with all that was said of them, the other way round."""
+    captioner, baseline, features = trained_baseline(toy)
+    objective = every_objective(captioner)[which]
+    said = objective.sample(batch_of(features), tf.constant([2, 6]), LEVEL)
+    paths = len(said.words)
+    order = np.roll(np.arange(paths), paths // 2)  # of two images, each with its paths in their order
+    place = np.argsort(order)
+    turned = Experience(
+        tf.gather(said.features, order),
+        tf.gather(said.image_index, order),
+        tf.gather(said.words, order),
+        turned_rollouts(said.rollouts, place),
+        None if said.leaders is None else tf.gather(tf.constant(place, tf.int32), tf.gather(said.leaders, order)),
+    )
+    ahead, logs = gradients_of(captioner, baseline, objective, said)
+    back, turned_logs = gradients_of(captioner, baseline, objective, turned)
+    np.testing.assert_array_equal(np.sort(turned.image_index), np.sort(said.image_index))
+    assert (turned.image_index.numpy() != said.image_index.numpy()).any()
+    np.testing.assert_allclose(ahead, back, atol=1e-6)
+    assert logs == pytest.approx(turned_logs, abs=1e-5)
+
+
+def turned_rollouts(rollouts, place):
+    """The same rollouts of paths that lie elsewhere, in the order of those."""
+    prefix = np.stack([place[rollouts.prefix.numpy()[:, 0]], rollouts.prefix.numpy()[:, 1]], axis=1)
+    order = np.lexsort(prefix.T[::-1])
+    return decoding.Rollouts(tf.gather(rollouts.words, order), tf.constant(prefix[order].reshape(-1, 2), tf.int32))
+
+
+def trained_baseline(toy):
+    captioner, baseline, features = toy
+    rng = np.random.default_rng(8)
+    for weight in baseline.trainable_variables:
+        weight.assign(rng.normal(0, 0.3, weight.shape))
+    return captioner, baseline, features
+
+
+def test_padding_of_T_changes_neither_samples_nor_rollouts(toy):
+    """Where every caption ends in time, T = 12 and T = 30 say the same words."""
+    captioner, _, features = toy
+    captioner.words.bias.assign([0, 0, 2.5, 0, 0, 0, 0])  # ends soon
+    found = []
+    for length in (12, 30):
+        objective = objectives.policy_gradient(captioner, length, samples=4, rollouts=2)
+        said = objective.sample(batch_of(features), tf.constant([5, 9]), LEVEL)
+        assert tf.reduce_all(tf.reduce_any(said.words == END, axis=1))
+        assert tf.reduce_all(tf.reduce_any(said.rollouts.words == END, axis=1))
+        found.append((said.words[:, :12], said.rollouts.words[:, :12], said.rollouts.prefix))
+    for short, long in zip(*found, strict=True):
+        np.testing.assert_array_equal(short, long)
+
+
+def test_differentiated_probabilities_are_those_sampled_from(toy):
+    """With dropout in the decoder and blurred features, the step's entropy is that of the words as they were drawn."""
+    _, baseline, features = toy
+    keras.utils.set_random_seed(3)
+    captioner = Captioner(vocabulary_size=7, feature_size=3, units=5, embedding_size=4, dropout=0.5)
+    rng = np.random.default_rng(5)
+    for weight in captioner.trainable_variables:
+        weight.assign(rng.normal(0, 0.8, weight.shape))
+    objective = objectives.policy_gradient(captioner, T, samples=2, rollouts=1)
+    seed = tf.constant([3, 8])
+    reward = Reward({"cider": 1.0}, lambda words, image: {"cider": table_reward(words, image)}, {})
+    optimizers = [keras.optimizers.SGD(0.0) for _ in range(2)]
+    for optimizer, model in zip(optimizers, (captioner, baseline), strict=True):
+        optimizer.build(model.trainable_variables)
+    step = policy_gradient_step(captioner, baseline, reward, objective, *optimizers, feature_dropout=0.4)
+    logs = step(batch_of(features), seed, LEVEL)
+    blur_seed = tf.random.experimental.stateless_fold_in(seed, BLUR)
+    blurred = captioner.blur(tf.constant(features), 0.4, blur_seed)
+    assert np.abs(blurred - features).max() > 0.1
+    said = objective.sample(Batch(blurred, tf.range(2), None), seed, LEVEL)
+    surprise = []
+    for row, words in enumerate(said.words.numpy()):
+        start = captioner.start(said.features[row : row + 1])
+        surprise += [-np.log(p) for p in word_probabilities(captioner.step, start, without_padding(words))]
+    assert float(logs["entropy"]) == pytest.approx(np.mean(surprise), abs=1e-5)
+
+
+def test_every_caption_of_the_table_is_scored_as_itself():
+    captions = tf.constant(padded(CAPTIONS, T))
+    np.testing.assert_allclose(table_reward(captions, tf.zeros([len(CAPTIONS)], tf.int32)), list(REWARDS.values()))
