@@ -71,7 +71,12 @@ class Config:
     )
     dropout: float = setting(0.3, "model", "On words read and hidden states, in mle only.", least=0, most=0.99)
 
-    stages: str = setting("mle:20,baseline:1,pg:10", "training", "name:epochs in their order; fractions allowed.")
+    stages: str = setting(
+        "mle:20,baseline:1,pg:10",
+        "training",
+        "name:epochs, in order; fractions allowed. mle learns from true captions, baseline warms up pg's baseline; "
+        "pg, mixer, scst, leave_one_out learn from rewards.",
+    )
     learning_rate: str = setting(
         "mle:1e-3,baseline:1e-3,pg:5e-5,mixer:5e-5,scst:5e-5,leave_one_out:5e-5",
         "training",

@@ -12,6 +12,7 @@ SHORT = 0.5  # of the references' mean length
 REPEATED = 0.15  # share of trigrams said before in the caption; people: under 0.01
 FEW = 0.1  # different captions, as a share of a batch
 FEW_NEEDS = 20  # paths in a batch, or few different ones mean nothing
+CONSTANT = 1e-5  # spread of rewards, as a share of their mean; float32's rounding leaves one among equal rewards
 ENDLESS = 0.5  # share of captions cut at --max_length
 SKIPPED = "skipped updates"
 
@@ -47,9 +48,14 @@ class Watch:
     def warnings(self, values: Mapping[str, float]) -> list[str]:
         """Returns what is wrong by a step's scalars and was not told before in this stage."""
         self._read()
-        found = _faults(values, self._paths, self._reference_length)
-        if self._progress.skipped:
-            found[SKIPPED] = "loss or gradients were no numbers; such updates are skipped, and the weights stay"
+        # What a policy without numbers says tells nothing of captions.
+        found = {} if values[SKIPPED] else _faults(values, self._paths, self._reference_length)
+        skipped = self._progress.skipped
+        if skipped:
+            found[SKIPPED] = (
+                f"loss or gradients were no numbers in {skipped} update{'s' * (skipped > 1)}, skipped without a change "
+                f"to the weights; {self._limit} stop the run (--max_skipped); lower --learning_rate if more come"
+            )
         new = {kind: text for kind, text in found.items() if kind not in self._progress.warned}
         self._progress.warned += new
         return list(new.values())
@@ -60,6 +66,7 @@ class Watch:
         Raises:
           UserError: it names the last good checkpoint, one after which an update could be applied.
         """
+        self._read()
         if self._progress.skipped < self._limit:
             return
         good = list(checkpoints if float(self._applied) else checkpoints[:-1])
@@ -88,7 +95,7 @@ def _faults(values: Mapping[str, float], paths: int, reference_length: float) ->
     if values["caption length"] < SHORT * reference_length:
         found["length"] = (
             f"sampled captions are short ({values['caption length']:.1f} words with the end; references have "
-            f"{reference_length:.1f}); does the reward pay for saying little?"
+            f"{reference_length:.1f}); keep --end_token_in_reward, or add CIDEr to --reward, which sees a wrong length"
         )
     if values["repeated n-grams"] > REPEATED:
         found["repeated"] = (
@@ -98,9 +105,9 @@ def _faults(values: Mapping[str, float], paths: int, reference_length: float) ->
     if paths >= FEW_NEEDS and values["distinct captions"] < FEW:
         found["distinct"] = (
             f"{paths} sampled captions of a batch are only {values['distinct captions'] * paths:.0f} different ones; "
-            "the policy ignores its pictures, or --learning_rate is too high"
+            "the policy hardly looks at its pictures; lower --learning_rate, or train longer by likelihood first"
         )
-    if paths > 1 and values["spread of rewards"] == 0:
+    if paths > 1 and values["spread of rewards"] <= CONSTANT * abs(values["reward"]):
         found["constant"] = (
             f"all {paths} captions of a batch earned the same reward ({values['reward']:.3f}), which teaches nothing; "
             "train longer by likelihood first, or take another --reward"

@@ -16,9 +16,9 @@ import tensorflow as tf
 
 from pipeline import main, workdir
 from pipeline.config import Config
-from pipeline.saved_settings import read_settings
 from pipeline.datasets.prepare import prepare_data
 from pipeline.errors import UserError
+from pipeline.saved_settings import read_settings
 from pipeline.vocabulary import Vocabulary
 from tests.conftest import ROOT
 from tests.test_folder import JPEG, NOT_WHOLE, PNG, coco, write

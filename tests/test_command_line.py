@@ -51,6 +51,14 @@ def test_image_size_zero_is_the_networks_own():
     assert parsed("--encoder=MobileNetV2").image_size == 224
 
 
+def test_objectives_that_go_together_are_taken():
+    assert parsed("--rollouts=0").rollouts == 0
+    assert parsed("--rollout_policy=greedy", "--rollouts=1").rollout_policy == "greedy"
+    assert parsed("--stages=mle:1,leave_one_out:1", "--samples=2").samples == 2
+    with pytest.raises(UserError, match="--rollouts=0 is not possible"):
+        parsed("--rollout_policy=greedy", "--rollouts=0")
+
+
 def test_all_networks_are_allowed():
     assert {Config(workdir="w", encoder=name).encoder for name in encoder_names()} == set(encoder_names())
 
@@ -104,6 +112,17 @@ def test_all_networks_are_allowed():
         ("--dropout=nan", "a number from 0 to 0.99"),
         ("--evaluate_every=0", "a number from 0.001"),
         ("--checkpoint_every=inf", "a number from 0 to"),
+        ("--stages=leave_one_out:1", "--samples=1 leaves no other sample to compare with"),
+        ("--rollout_policy=greedy", "--rollouts=3 is not possible; add --rollouts=1"),
+        ("--rollout_policy=beam", "allowed: sample, greedy"),
+        ("--rollouts=-1", "a whole number from 0 to 1000"),
+        ("--samples=0", "a whole number from 1 to 1000"),
+        ("--label_smoothing=1", "a number from 0 to 0.99"),
+        ("--scheduled_sampling=2", "a number from 0 to 1"),
+        ("--mixer_step=0", "a whole number from 1 to 1000"),
+        ("--mixer_epochs=0", "a number from 0.001"),
+        ("--mixer_likelihood_weight=1.5", "a number from 0 to 1"),
+        ("--max_skipped=0", "a whole number from 1"),
         ("--skip_bad_images=2", "allowed: true or false"),
         ("--end_token_in_reward=", "allowed: true or false"),
         ("--unit=3", "unknown flag --unit; did you mean --units?"),

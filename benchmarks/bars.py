@@ -1,0 +1,199 @@
+"""From estimates of a gradient to results: their moments, a table, and horizontal bars as SVG."""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+WIDTH, LEFT, RIGHT = 880, 320, 816  # of the picture, and where the axis begins and ends, in pixels
+TOP, PITCH, THICK = 62, 27, 17  # of the first bar, from bar to bar, of a bar
+COLOURS = {False: "#3b6ea5", True: "#c77d2b"}  # of what is unbiased, and what is biased
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What was measured of an estimator; `variance`, its error and `ratio` are those at exactly C captions."""
+
+    name: str
+    biased: bool
+    images: int  # B
+    scored: float  # captions in an estimate, the mean
+    variance: float
+    standard_error: float  # of the variance
+    ratio: float  # to the variance of the first estimator
+    squared_mean: float  # below 0 where the mean is lost in noise
+    cosine: float | None  # None where the mean is lost in noise
+    seconds: float
+
+
+class Moments:
+    """Mean and variance of vectors that come one at a time, in float64 (Welford 1962).
+
+    The n-th vector, n > 1, adds (x - mean before)(x - mean after) to the sum of squares. Each of these has the variance
+    as its expectation, and of normal vectors they are independent: their spread tells the error of their mean.
+    """
+
+    def __init__(self):
+        self.count = 0
+        self.mean = np.zeros([], np.float64)  # [D] from the first vector on
+        self._added: list[float] = []
+
+    def add(self, vector: np.ndarray) -> None:
+        """Takes the next one, `[D]`."""
+        before = vector - self.mean
+        self.count += 1
+        self.mean = self.mean + before / self.count
+        if self.count > 1:
+            self._added.append(float(before @ (vector - self.mean)))
+
+    def variance(self) -> float:
+        """Returns the sum of the coordinates' sample variances; it takes two vectors."""
+        return statistics.fmean(self._added)
+
+    def standard_error(self) -> float:
+        """Returns that of the variance; it takes three vectors."""
+        return statistics.stdev(self._added) / math.sqrt(len(self._added))
+
+    def noise(self) -> float:
+        """Returns how much of the mean's squared norm is due to chance, in expectation."""
+        return self.variance() / self.count
+
+    def squared_mean(self) -> float:
+        """Returns the squared norm of the expectation, estimated without bias."""
+        return float(self.mean @ self.mean) - self.noise()
+
+
+def results_of(
+    names: Sequence[tuple[str, bool]],
+    images: Sequence[int],
+    moments: Sequence[Moments],
+    costs: Sequence[Sequence[tuple[float, int]]],
+    captions: int,
+) -> list[Result]:
+    """Returns a result for each of (name, biased).
+
+    Args:
+      images: B of each.
+      costs: (seconds, scored captions) of every estimate of each.
+      captions: C, to which the variances are brought.
+    """
+    scored = [statistics.fmean(count for _, count in cost) for cost in costs]
+    variances = [m.variance() * count / captions for m, count in zip(moments, scored, strict=True)]
+    of_means = cosines(moments, [biased for _, biased in names])
+    return [
+        Result(
+            name=name,
+            biased=biased,
+            images=images[i],
+            scored=scored[i],
+            variance=variances[i],
+            standard_error=moments[i].standard_error() * scored[i] / captions,
+            ratio=variances[i] / variances[0],
+            squared_mean=moments[i].squared_mean(),
+            cosine=of_means[i],
+            seconds=statistics.median(seconds for seconds, _ in costs[i]),
+        )
+        for i, (name, biased) in enumerate(names)
+    ]
+
+
+def cosines(moments: Sequence[Moments], biased: Sequence[bool]) -> list[float | None]:
+    """Returns for each the cosine of its mean with the mean of the unbiased others, all without their noise.
+
+    For an unbiased one it is about 1, and may come out above; None where noise is larger than the mean.
+    """
+    means, noise = np.stack([m.mean for m in moments]), np.array([m.noise() for m in moments])
+    products = means @ means.T - np.diag(noise)  # without bias, as different means are independent
+    result: list[float | None] = []
+    for i in range(len(moments)):
+        weights = 1 / noise * ~np.array(biased)
+        weights[i] = 0
+        squares = products[i, i], weights @ products @ weights
+        known = min(squares) > 0
+        result.append(float(weights @ products[i] / math.sqrt(squares[0] * squares[1])) if known else None)
+    return result
+
+
+def table(results: Sequence[Result]) -> str:
+    """Returns the results as text."""
+    heads = ("", "images", "captions", "variance", "s. e.", "ratio", "|mean|^2", "cosine", "seconds")
+    cells = [
+        (
+            row.name,
+            f"{row.images}",
+            f"{row.scored:.1f}",
+            f"{row.variance:.4g}",
+            f"{row.standard_error:.2g}",
+            f"{row.ratio:.3f}",
+            f"{row.squared_mean:.3g}",
+            "-" if row.cosine is None else f"{row.cosine:.3f}",
+            f"{row.seconds:.3f}",
+        )
+        for row in results
+    ]
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+    return "\n".join(
+        "  ".join([f"{name:<{widths[0]}}", *(f"{x:>{w}}" for x, w in zip(others, widths[1:], strict=True))])
+        for name, *others in [heads, *cells]
+    )
+
+
+def picture(results: Sequence[Result], captions: int) -> str:
+    """Returns SVG: a bar for each variance on a logarithmic scale, the first one being 1, with two standard errors."""
+    errors = [2 * row.standard_error * row.ratio / row.variance for row in results]
+    low = _round(min(max(r.ratio - e, r.ratio / 2) for r, e in zip(results, errors, strict=True)), down=True)
+    high = _round(max(r.ratio + e for r, e in zip(results, errors, strict=True)), down=False)
+    bottom = TOP + PITCH * len(results)
+    title = f"Variance of the policy gradient's estimate from {captions:,} scored captions"
+    label = f"{results[0].name} = 1, logarithmic scale; whiskers: ± 2 standard errors"
+
+    def across(value: float) -> float:
+        return LEFT + (RIGHT - LEFT) * math.log(max(value, low) / low) / math.log(high / low)
+
+    parts = [_text(16, 28, title, "start", 'font-size="16" font-weight="600"')]
+    for tick in _ticks(low, high):
+        parts.append(f'<path d="M{across(tick):.1f} {TOP - 8}V{bottom}" stroke="#dcdfe4"/>')
+        parts.append(_text(across(tick), bottom + 17, f"{tick:g}", "middle", 'fill="#555"'))
+    for i, (row, error) in enumerate(zip(results, errors, strict=True)):
+        parts += _bar(row, TOP + i * PITCH, across, error)
+    parts.append(f'<path d="M{LEFT} {TOP - 8}V{bottom}" stroke="#555"/>')
+    parts.append(_text((LEFT + RIGHT) / 2, bottom + 40, label, "middle", 'fill="#555"'))
+    height = bottom + 54
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
+        f'role="img" aria-label="{escape(title)}" font-family="system-ui, sans-serif" font-size="13" fill="#1c1f24">'
+    )
+    return "\n".join([head, f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>', *parts, "</svg>"]) + "\n"
+
+
+def _bar(row: Result, top: float, across, error: float) -> list[str]:
+    """The name, the bar, the whisker and the value of a result."""
+    middle, end = top + THICK / 2, across(row.ratio)
+    low, high = across(row.ratio - error), across(row.ratio + error)
+    decimals = max(0, 1 - math.floor(math.log10(row.ratio)))  # two digits that count
+    whisker = f"M{low:.1f} {middle}H{high:.1f}M{low:.1f} {middle - 4}v8M{high:.1f} {middle - 4}v8"
+    return [
+        _text(LEFT - 8, middle + 4.5, row.name, "end"),
+        f'<rect x="{LEFT}" y="{top}" width="{end - LEFT:.1f}" height="{THICK}" fill="{COLOURS[row.biased]}"/>',
+        f'<path d="{whisker}" stroke="#1c1f24"/>',
+        _text(high + 7, middle + 4.5, f"{row.ratio:.{decimals}f}", "start"),
+    ]
+
+
+def _text(x: float, y: float, text: str, anchor: str, more: str = "") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {more}>{escape(text)}</text>'
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times the powers of ten from `low` to `high`."""
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    return [x for p in powers for x in (10.0**p, 2 * 10.0**p, 5 * 10.0**p) if low * 0.999 < x < high * 1.001]
+
+
+def _round(value: float, down: bool) -> float:
+    """The next of those numbers that is not above, or not below."""
+    ticks = _ticks(value / 10, value * 10)
+    return max(t for t in ticks if t <= value) if down else min(t for t in ticks if t >= value)

@@ -1,0 +1,227 @@
+"""The variance of the policy-gradient estimators at equal numbers of scored captions, on a trained run.
+
+    python -m benchmarks.variance --workdir=runs/quickstart [--json=FILE] [--picture=docs/variance.svg]
+                                  [--captions=640] [--repeats=100] [--quick]
+
+The policy is a run's captioner as it was after likelihood, with the baseline that its stage `baseline` fitted. C, the
+number of scored captions in an estimate (paths, rollouts, greedy captions), is the same for all estimators: a pilot
+counts those of an image, and B = C / count images make an estimate. Images are drawn with replacement from the training
+split, their features without dropout, so an estimate is the mean of B independent terms and its variance goes with
+1 / B: what rounding B leaves of a difference in C is taken out by that.
+
+Variance is summed over the coordinates of the captioner's gradient (the trace of its covariance), given with its
+standard error. |mean|^2 and cosine have the noise of the mean taken out; the cosine is that between an estimator's mean
+gradient and the mean of the unbiased others, weighted by their precision: how far it is from 1 among unbiased ones
+shows what noise is left. Estimators take turns, so that what else the machine does meets all; seconds are those of one
+estimate of the captioner's gradient, the median.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks import Report, timed
+from benchmarks.bars import Moments, Result, picture, results_of, table
+from models.baseline import Baseline
+from models.captioner import Captioner
+from pipeline import objectives, workdir
+from pipeline.command_line import parse
+from pipeline.config import Config
+from pipeline.datasets.prepare import prepare_data, read_captions
+from pipeline.errors import UserError
+from pipeline.features import split_features
+from pipeline.files import write_text
+from pipeline.inputs import Batch, tokenize_split, training_arrays
+from pipeline.metric_names import JAVA_TERMS
+from pipeline.progress import read_progress
+from pipeline.rewards import Reward, build_reward
+from pipeline.steps import parted, policy_gradients, scored_captions
+
+SEED = 0  # of images and words
+PILOT = 256  # images whose scored captions are counted
+QUICK = {"captions": 60, "repeats": 4, "pilot": 8}
+
+# (images [B], seed [2]) -> gradient [D] and the number of scored captions
+Estimate = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """What is sampled from, and what it is paid."""
+
+    captioner: Captioner
+    baseline: Baseline  # fitted
+    reward: Reward  # compiled
+    features: np.ndarray  # [I, F], of the images that the reward knows
+    max_length: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimator:
+    """A way to the policy gradient."""
+
+    name: str
+    objective: objectives.Objective
+    baseline: Baseline | None = None  # for what the objective leaves to a learned one
+    biased: bool = False
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prints the table and writes what is asked for; returns 1 for a run that cannot serve."""
+    flags = _parse(arguments)
+    sizes = QUICK if flags.quick else {"captions": flags.captions, "repeats": flags.repeats, "pilot": PILOT}
+    try:
+        config = parse(["variance", "--mode=evaluate", f"--workdir={flags.workdir}"])
+        with workdir.open_workdir(config):
+            policy = load_policy(config)
+        results = measure(policy, estimators(policy), Report(), **sizes)
+        print(table(results))
+        if flags.json:
+            content = {**sizes, "reward": config.reward, "rows": [dataclasses.asdict(row) for row in results]}
+            write_text(pathlib.Path(flags.json), json.dumps(content, indent=1, allow_nan=False) + "\n")
+        if flags.picture:
+            write_text(pathlib.Path(flags.picture), picture(results, sizes["captions"]))
+    except (UserError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def load_policy(config: Config) -> Policy:
+    """Returns what the stage `baseline` of a run kept.
+
+    Raises:
+      UserError: a run whose reward needs Java, or that did not begin with the stages mle and baseline.
+    """
+    path = config.workdir_path()
+    java = [term for term in JAVA_TERMS if term in config.reward_weights()]
+    if java:
+        raise UserError(f"the reward of {path} needs Java ({', '.join(java)}); name a run with bleu, rouge or cider")
+    finished = [row["name"] for row in read_progress(tf.train.latest_checkpoint(str(path / "checkpoints"))).finished]
+    if finished[:2] != ["mle", "baseline"]:
+        raise UserError(
+            f"{path} has finished {', '.join(finished) or 'no stage'}; a run is needed that begins with mle and "
+            "baseline; train one with --stages=mle:8,baseline:3"
+        )
+    data = prepare_data(config, lambda name: workdir.keep_identity(config, "data.txt", name + "\n"))
+    vocabulary = workdir.kept_vocabulary(config)
+    features = split_features(config, data, workdir.kept_encoder(config), "train")
+    arrays = training_arrays(tokenize_split(read_captions(data, "train")), vocabulary, features, config.max_length)
+    captioner, baseline = workdir.build_models(config, vocabulary, features.shape[1])
+    workdir.load_kept(path, "baseline", captioner, baseline)
+    frequencies = workdir.kept_frequencies(config, arrays.references, vocabulary)
+    reward = build_reward(config.reward_weights(), arrays.references, frequencies, config.end_token_in_reward)
+    return Policy(captioner, baseline, reward, features, config.max_length)
+
+
+def estimators(policy: Policy) -> list[Estimator]:
+    """Returns those to be compared; the others' variance is told relative to the first one's."""
+    captioner, length = policy.captioner, policy.max_length
+
+    def pg(name: str, *, samples: int = 1, rollouts: int, baseline: Baseline = policy.baseline, **more) -> Estimator:
+        made = objectives.policy_gradient(captioner, length, samples=samples, rollouts=rollouts, **more)
+        return Estimator(name, made, baseline, biased="greedily" in more)
+
+    nothing = Baseline(captioner.lstm.units, 1)  # untrained, it expects exactly 0
+    return [
+        pg("REINFORCE, no baseline", rollouts=0, baseline=nothing),
+        pg("REINFORCE, learned baseline (PG, K = 0)", rollouts=0),
+        pg("PG, K = 1", rollouts=1),
+        pg("PG, K = 3", rollouts=3),
+        pg("PG, K = 5", rollouts=5),
+        pg("PG, K = 1, M = 5", samples=5, rollouts=1),
+        pg("PG, K = 1, M = 5, shared rollouts", samples=5, rollouts=1, shared=True),
+        pg("PG, K = 1, greedy rollouts (biased)", rollouts=1, greedily=True),
+        Estimator("SCST, M = 1", objectives.self_critical(captioner, length, samples=1)),
+        Estimator("SCST, M = 5", objectives.self_critical(captioner, length, samples=5)),
+        Estimator("leave-one-out, M = 5", objectives.leave_one_out(captioner, length, samples=5)),
+    ]
+
+
+def measure(
+    policy: Policy, compared: Sequence[Estimator], report: Report, *, captions: int, repeats: int, pilot: int
+) -> list[Result]:
+    """Returns a result for each estimator, of `repeats` (3 or more) estimates of about `captions` scored captions.
+
+    Raises:
+      UserError: all estimates of one are the same.
+    """
+    rng, features = np.random.default_rng(SEED), tf.constant(policy.features)
+
+    def drawn(images: int) -> tuple[tf.Tensor, tf.Tensor]:
+        rows = rng.integers(len(policy.features), size=images, dtype=np.int32)
+        return tf.constant(rows), tf.constant(rng.integers(2**31, size=2, dtype=np.int32))
+
+    compiled = [_compiled(policy, estimator, features) for estimator in compared]
+    sizes, moments = [], [Moments() for _ in compared]
+    costs: list[list[tuple[float, int]]] = [[] for _ in compared]
+    for estimator in compared:
+        per_image = scored_per_image(estimator, features, *drawn(pilot))
+        sizes.append(images_of(captions, per_image))
+        report.says(f"{estimator.name}: {per_image:.1f} scored captions an image, {sizes[-1]} images")
+    for repeat in range(repeats + 1):
+        for estimate, size, moment, cost in zip(compiled, sizes, moments, costs, strict=True):
+            batch = drawn(size)
+            seconds, (gradient, scored) = timed(lambda run=estimate, batch=batch: [x.numpy() for x in run(*batch)])
+            if repeat:  # the first time it is traced
+                moment.add(gradient)
+                cost.append((seconds, int(scored)))
+        if repeat in (0, repeats // 2, repeats):
+            report.says(f"{repeat} of {repeats} estimates by each")
+    names = [(estimator.name, estimator.biased) for estimator in compared]
+    return results_of(names, sizes, moments, costs, captions)
+
+
+def images_of(captions: int, per_image: float) -> int:
+    """Returns how many images, 2 or more, give about so many scored captions."""
+    return max(2, round(captions / per_image))
+
+
+def scored_per_image(estimator: Estimator, features: tf.Tensor, images: tf.Tensor, seed: tf.Tensor) -> float:
+    """Returns the mean number of captions that each of the images `[B]` gives to be scored."""
+    said = estimator.objective.sample(_batch(features, images), seed, tf.zeros([]))
+    return len(scored_captions(said)[0]) / len(images)
+
+
+def _compiled(policy: Policy, estimator: Estimator, features: tf.Tensor) -> Estimate:
+    @tf.function
+    def estimate(images: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        said = estimator.objective.sample(_batch(features, images), seed, tf.zeros([]))
+        captions, of_image = scored_captions(said)
+        rewards = policy.reward.total(policy.reward.compiled_scores(captions, of_image))
+        credit = estimator.objective.credit(said, *parted(said, rewards))
+        gradients, *_ = policy_gradients(policy.captioner, estimator.baseline, said, credit)
+        return tf.concat([tf.reshape(g, [-1]) for g in gradients], axis=0), tf.shape(captions)[0]
+
+    return estimate
+
+
+def _batch(features: tf.Tensor, images: tf.Tensor) -> Batch:
+    return Batch(tf.gather(features, images), images, None)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.variance", description=__doc__.split("\n")[0])
+    parser.add_argument("--workdir", default="", help="folder of a run that has finished the stages mle and baseline")
+    parser.add_argument("--json", default="", help="file to write the results to")
+    parser.add_argument("--picture", default="", help="SVG file to draw the variances in")
+    parser.add_argument("--captions", type=int, default=640, help="scored captions in an estimate (C)")
+    parser.add_argument("--repeats", type=int, default=100, help="estimates by each estimator")
+    parser.add_argument("--quick", action="store_true", help="too little to measure, enough to see that all of it runs")
+    flags = parser.parse_args(arguments)
+    if flags.captions < 2 or flags.repeats < 3:
+        parser.error("a variance and its error take --captions of 2 or more and --repeats of 3 or more")
+    return flags
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

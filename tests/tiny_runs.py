@@ -1,0 +1,134 @@
+"""Whole runs of the training loop, of seconds: made-up features and captions, no pictures, no files but the workdir."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import numpy as np
+import tensorflow as tf
+
+from models.captioner import END
+from pipeline import stages
+from pipeline.config import Config
+from pipeline.evaluate import Evaluation, build_decoder
+from pipeline.inputs import TrainingArrays
+from pipeline.rewards import build_reward, reward_frequencies
+from pipeline.saver import Models
+from pipeline.train import train
+from pipeline.vocabulary import Vocabulary
+from pipeline.workdir import build_models
+from tests.oracles import padded
+
+IMAGES, WORDS, LENGTH = 24, 12, 6
+VOCABULARY = Vocabulary(tuple("abcdefghijkl"), ())
+
+
+class Silent:
+    """A board that writes nothing."""
+
+    def scalars(self, step, group, values):
+        pass
+
+    def validation(self, step, evaluation):
+        pass
+
+
+def make_arrays():
+    """Returns TrainingArrays of IMAGES images with two captions each."""
+    rng = np.random.default_rng(0)
+    captions = [[int(w) for w in rng.integers(4, WORDS, rng.integers(2, 5))] + [END] for _ in range(IMAGES * 2)]
+    words = padded(captions, LENGTH)
+    features = rng.normal(size=(IMAGES, 5)).astype(np.float32)
+    return TrainingArrays(
+        features, words, np.repeat(np.arange(IMAGES, dtype=np.int32), 2), words.reshape(IMAGES, 2, -1)
+    )
+
+
+def config_of(workdir, **changes):
+    """Returns the Config of a tiny run."""
+    settings = {
+        "workdir": str(workdir),
+        "stages": "mle:3,baseline:1,pg:2",
+        "learning_rate": "mle:1e-2,baseline:1e-2,pg:1e-2",
+        "batch_size": 7,
+        "units": 8,
+        "embedding_size": 6,
+        "baseline_units": 5,
+        "max_length": LENGTH,
+        "log_every": 3,
+        "evaluate_every": 0.5,
+    }
+    return Config(**settings | changes)
+
+
+def cider_of(arrays):
+    """Returns the reward of tiny runs."""
+    frequencies = reward_frequencies(arrays.references, WORDS + 1, True)
+    return build_reward({"cider": 1.0}, arrays.references, frequencies, True)
+
+
+def run(config, arrays, stop_at=None, reward=None):
+    """Trains; with `stop_at` a SIGTERM comes during that validation. Returns weights and progress."""
+    captioner, baseline = build_models(config, VOCABULARY, 5)
+    cider = cider_of(arrays)
+    decode = build_decoder(captioner, LENGTH)
+    calls = []
+
+    def all_weights():
+        # In the history, so that two runs whose weights ever differed do not end alike.
+        return float(sum(np.abs(w.numpy()).sum() for w in captioner.weights + baseline.weights))
+
+    def validate():
+        calls.append(1)
+        if len(calls) == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        words = decode(arrays.features)
+        score = float(np.mean(cider.scores(tf.constant(words), tf.range(IMAGES))["cider"]))
+        corpus = {"CIDEr": score, "mean length": 0.0, "distinct captions": 0.0, "all weights": all_weights()}
+        return Evaluation(tuple(map(str, words.tolist())), corpus, ())
+
+    progress = train(
+        config,
+        Models(captioner, baseline),
+        arrays,
+        cider if reward is None else reward,
+        validate,
+        lambda: captioner.adapt(arrays.features),
+        Silent(),
+    )
+    return [w.numpy() for w in captioner.weights + baseline.weights], progress
+
+
+def poison(monkeypatch, steps):
+    """Makes the features of these steps (from 0, in every stage) no numbers, for as long as the patch lasts."""
+
+    def with_poison(batches):
+        def spoilt_batches(arrays, batch_size, first_step, **more):
+            def spoil(step, batch):
+                wrong = tf.reduce_any(step == tf.constant(list(steps), tf.int64))
+                return batch._replace(features=tf.where(wrong, np.nan, batch.features))
+
+            return batches(arrays, batch_size, first_step, **more).enumerate(first_step).map(spoil)
+
+        return spoilt_batches
+
+    for name in ("caption_batches", "image_batches"):
+        monkeypatch.setattr(stages, name, with_poison(getattr(stages, name)))
+
+
+def assert_same_end(one, other):
+    """Asserts that two results of `run` are the same to the bit, but for the time that they took."""
+    for a, b in zip(one[0], other[0], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert without_seconds(one[1]) == without_seconds(other[1])
+
+
+def without_seconds(progress):
+    """Returns a Progress as a dict, without what differs from run to run."""
+    return json.loads(json.dumps(dataclasses.asdict(progress)), object_hook=_drop)
+
+
+def _drop(item):
+    item.pop("seconds", None)
+    return item
