@@ -24,6 +24,7 @@ class Result:
     variance: float
     standard_error: float  # of the variance
     ratio: float  # to the variance of the first estimator
+    of_one_image: float  # variance with B = 1, whatever it scores
     squared_mean: float  # below 0 where the mean is lost in noise
     cosine: float | None  # None where the mean is lost in noise
     seconds: float
@@ -92,6 +93,7 @@ def results_of(
             variance=variances[i],
             standard_error=moments[i].standard_error() * scored[i] / captions,
             ratio=variances[i] / variances[0],
+            of_one_image=moments[i].variance() * images[i],
             squared_mean=moments[i].squared_mean(),
             cosine=of_means[i],
             seconds=statistics.median(seconds for seconds, _ in costs[i]),
@@ -119,7 +121,7 @@ def cosines(moments: Sequence[Moments], biased: Sequence[bool]) -> list[float | 
 
 def table(results: Sequence[Result]) -> str:
     """Returns the results as text."""
-    heads = ("", "images", "captions", "variance", "s. e.", "ratio", "|mean|^2", "cosine", "seconds")
+    heads = ("", "images", "captions", "variance", "s. e.", "ratio", "an image's", "|mean|^2", "cosine", "seconds")
     cells = [
         (
             row.name,
@@ -128,6 +130,7 @@ def table(results: Sequence[Result]) -> str:
             f"{row.variance:.4g}",
             f"{row.standard_error:.2g}",
             f"{row.ratio:.3f}",
+            f"{row.of_one_image:.4g}",
             f"{row.squared_mean:.3g}",
             "-" if row.cosine is None else f"{row.cosine:.3f}",
             f"{row.seconds:.3f}",

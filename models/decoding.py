@@ -155,7 +155,10 @@ def roll_out(
 
 def _draw(logits: tf.Tensor, count: int, seed: tf.Tensor) -> tf.Tensor:
     """Returns `count` words a row, `[N, count]`, from softmax(logits `[N, V]`)."""
-    return tf.random.stateless_categorical(logits, count, seed, dtype=tf.int32)
+    drawn = tf.random.stateless_categorical(logits, count, seed, dtype=tf.int32)
+    # Of logits that are no numbers it draws V, which is no word: whoever reads it would fail before such a step,
+    # whose loss is no number either, can be skipped.
+    return tf.minimum(drawn, tf.shape(logits)[1] - 1)
 
 
 def _likeliest(logits: tf.Tensor, count: int, seed: tf.Tensor) -> tf.Tensor:

@@ -62,7 +62,7 @@ def write_results(
         curves=[_curve(progress, metric, unit, policies) for metric, unit in curves.items()],
         best=best,
         worst=worst,
-        notes=[SELECTION_NOTE],
+        notes=[SELECTION_NOTE, *(f"{row['name']} {warning}" for row in stages for warning in row["warnings"])],
     )
     return page
 

@@ -67,7 +67,7 @@ class Saver:
                 "steps": done.step,
                 "best_step": done.best_step,
                 "skipped_updates": done.skipped,
-                "warnings": done.warned,
+                "warnings": list(done.warned.values()),
             }
         )
         done.next_stage()

@@ -156,7 +156,6 @@ def policy_gradients(
         "advantage spread": estimators.spread(values - expected),
         # The mean of -log pi over words that were sampled estimates the policy's entropy without bias.
         "entropy": -estimators.mean(log_probs),
-        "words sampled": tf.cast(tf.size(words), tf.float32) / paths,
     }
     gradients = tape.gradient(loss, captioner.trainable_variables)
     if given is not None:

@@ -103,7 +103,7 @@ def _run_stage(
                 rate = (progress.step - first) * config.batch_size / (time.monotonic() - begun)
                 values = _log(stage, progress, logs, rate, board, bar)
                 for warning in watch.warnings(values):
-                    tqdm.write(f"warning: {stage.label} step {progress.step}: {warning}", file=sys.stderr)
+                    tqdm.write(f"warning: {stage.label} {warning}", file=sys.stderr)
                 watch.check(stage.label, saver.checkpoints())
             over = False
             validated = stage.validates_at(progress.step)

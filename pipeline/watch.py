@@ -54,10 +54,11 @@ class Watch:
         if skipped:
             found[SKIPPED] = (
                 f"loss or gradients were no numbers in {skipped} update{'s' * (skipped > 1)}, skipped without a change "
-                f"to the weights; {self._limit} stop the run (--max_skipped); lower --learning_rate if more come"
+                "to the weights; --max_skipped of them stop the run; lower --learning_rate if more come"
             )
-        new = {kind: text for kind, text in found.items() if kind not in self._progress.warned}
-        self._progress.warned += new
+        warned = self._progress.warned
+        new = {kind: f"step {self._progress.step}: {text}" for kind, text in found.items() if kind not in warned}
+        warned |= new
         return list(new.values())
 
     def check(self, stage: str, checkpoints: Sequence[str]) -> None:
@@ -83,9 +84,9 @@ class Watch:
 
 
 def _faults(values: Mapping[str, float], paths: int, reference_length: float) -> dict[str, str]:
-    """What is wrong with sampled captions and their rewards, by kind; nothing where mixer samples nothing yet."""
+    """What is wrong with sampled captions and their rewards, by kind; nothing while mixer's begin with true words."""
     found = {}
-    if not paths or values["words sampled"] == 0:
+    if not paths or values.get("words given", 0) > 0:
         return found
     if values["entropy"] < LOW_ENTROPY:
         found["entropy"] = (

@@ -217,7 +217,8 @@ def test_a_few_poisoned_batches_are_counted_by_stage(tmp_path, monkeypatch, caps
     assert all(np.isfinite(w).all() for w in weights)
     # Steps 0 to 6 of mle, 0 to 2 of pg.
     assert [(row["steps"], row["skipped_updates"]) for row in progress.finished] == [(7, 3), (3, 2)]
-    assert all(SKIPPED in row["warnings"] for row in progress.finished)
+    assert all("were no numbers" in text for row in progress.finished for text in row["warnings"])
+    assert [len(row["warnings"]) for row in progress.finished] == [1, 1]
     told = [line for line in capsys.readouterr().err.splitlines() if "were no numbers" in line]
     assert len(told) == 2
     assert told[0].startswith("warning: mle step 3: ") and "2 updates" in told[0]
@@ -277,5 +278,5 @@ def test_captions_are_warned_of_once_also_over_a_resume(tmp_path, capsys):
     err = capsys.readouterr().err
     (told,) = (line for line in err.splitlines() if "earned the same reward" in line)
     assert told.startswith("warning: pg step 1: all 21 captions of a batch earned the same reward (0.300)")
-    assert progress.finished[0]["warnings"].count("constant") == 1
+    assert sum("earned the same reward" in text for text in progress.finished[0]["warnings"]) == 1
     assert progress.finished[0]["skipped_updates"] == 0

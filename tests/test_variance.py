@@ -223,7 +223,7 @@ class TestBadWorkdirs:
 def test_bars_are_where_the_axis_says():
     """A bar ends at its value, its whisker two standard errors on, and values below the axis stay inside."""
     rows = [
-        Result(name, name == "b <&>", 2, 4.0, variance, error, variance / 0.5, 0.1, None, 0.1)
+        Result(name, name == "b <&>", 2, 4.0, variance, error, variance / 0.5, 1.0, 0.1, None, 0.1)
         for name, variance, error in (("a", 0.5, 0.05), ("b <&>", 5.0, 0.5), ("c", 0.05, 0.03))
     ]
     root = ElementTree.fromstring(picture(rows, 640))
