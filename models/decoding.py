@@ -19,8 +19,8 @@ class Paths(NamedTuple):
     """Sampled captions and the states they went through."""
 
     words: tf.Tensor  # [N, T]
-    hidden: tf.Tensor  # [N, T, H]: the state that chose word t
-    cell: tf.Tensor  # [N, T, H]
+    hidden: tf.Tensor | None  # [N, T, H]: the state that chose word t; None where nobody rolls out
+    cell: tf.Tensor | None  # [N, T, H]
 
 
 class Rollouts(NamedTuple):
@@ -48,14 +48,18 @@ def greedy(step: Step, state: State, max_length: int) -> tuple[tf.Tensor, tf.Ten
     return words, log_prob
 
 
-def sample(step: Step, state: State, max_length: int, seed: tf.Tensor, given: Given | None = None) -> Paths:
+def sample(
+    step: Step, state: State, max_length: int, seed: tf.Tensor, given: Given | None = None, keep_states: bool = True
+) -> Paths:
     """Returns one caption a row, each word that is not given drawn from the model's distribution; `seed` is `[2]`."""
 
     def choose(t, logits):
         drawn = _draw(logits, 1, tf.random.experimental.stateless_fold_in(seed, t))[:, 0]
         return drawn if given is None else tf.where(t < given.steps, given.words[:, t], drawn)
 
-    words, _, states = _decode(step, state, max_length, choose, keep_states=True)
+    words, _, states = _decode(step, state, max_length, choose, keep_states)
+    if not keep_states:
+        return Paths(words, None, None)
     hidden, cell = (tf.transpose(array.stack(), [1, 0, 2]) for array in states)
     return Paths(words, hidden, cell)
 

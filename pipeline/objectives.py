@@ -63,17 +63,15 @@ def policy_gradient(
     def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
         del level
         path_seed, rollout_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-        features = tf.repeat(batch.features, samples, axis=0)
-        paths = decoding.sample(captioner.step, captioner.start(features), max_length, path_seed)
-        image_index = tf.repeat(batch.image_index, samples)
+        said, paths = _paths(captioner, batch, samples, max_length, path_seed, keep_states=rollouts > 0)
         if rollouts == 0:
-            return Experience(features, image_index, paths.words, decoding.no_rollouts(max_length))
+            return said
         which = decoding.proper_prefixes(paths.words)
         leaders = estimators.prefix_leaders(paths.words, samples) if shared else None
         if shared:
             which &= estimators.leads(leaders)
         rolled = decoding.roll_out(captioner.step, paths, which, rollouts, rollout_seed, greedily)
-        return Experience(features, image_index, paths.words, rolled, leaders)
+        return said._replace(rollouts=rolled, leaders=leaders)
 
     def credit(said: Experience, path_reward: tf.Tensor, rollout_reward: tf.Tensor) -> Credit:
         if rollouts == 0:
@@ -93,7 +91,9 @@ def mixer(captioner: Captioner, max_length: int, *, likelihood_weight: float) ->
     def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
         steps = tf.cast(level, tf.int32)
         given = decoding.Given(batch.words, steps)
-        paths = decoding.sample(captioner.step, captioner.start(batch.features), max_length, seed, given)
+        paths = decoding.sample(
+            captioner.step, captioner.start(batch.features), max_length, seed, given, keep_states=False
+        )
         likelihood = Likelihood(
             estimators.given_mask(paths.words, steps), estimators.mixer_weight(steps, max_length, likelihood_weight)
         )
@@ -112,12 +112,10 @@ def self_critical(captioner: Captioner, max_length: int, *, samples: int) -> Obj
 
     def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
         del level
-        features = tf.repeat(batch.features, samples, axis=0)
-        paths = decoding.sample(captioner.step, captioner.start(features), max_length, seed)
+        said, _ = _paths(captioner, batch, samples, max_length, seed)
         words, _ = decoding.greedy(captioner.step, captioner.start(batch.features), max_length)
         first = tf.range(tf.shape(words)[0]) * samples  # of the image's paths
-        greedy = decoding.Rollouts(words, tf.stack([first, tf.fill(tf.shape(first), -1)], axis=1))
-        return Experience(features, tf.repeat(batch.image_index, samples), paths.words, greedy)
+        return said._replace(rollouts=decoding.Rollouts(words, tf.stack([first, -tf.ones_like(first)], axis=1)))
 
     def credit(said: Experience, path_reward: tf.Tensor, greedy_reward: tf.Tensor) -> Credit:
         return _against(said, path_reward, tf.repeat(greedy_reward, samples))
@@ -133,16 +131,24 @@ def leave_one_out(captioner: Captioner, max_length: int, *, samples: int) -> Obj
 
     def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
         del level
-        features = tf.repeat(batch.features, samples, axis=0)
-        paths = decoding.sample(captioner.step, captioner.start(features), max_length, seed)
-        none = decoding.no_rollouts(max_length)
-        return Experience(features, tf.repeat(batch.image_index, samples), paths.words, none)
+        return _paths(captioner, batch, samples, max_length, seed)[0]
 
     def credit(said: Experience, path_reward: tf.Tensor, rollout_reward: tf.Tensor) -> Credit:
         del rollout_reward
         return _against(said, path_reward, estimators.leave_one_out(path_reward, samples))
 
     return Objective(sample, credit)
+
+
+def _paths(
+    captioner: Captioner, batch: Batch, samples: int, max_length: int, seed: tf.Tensor, keep_states: bool = False
+) -> tuple[Experience, decoding.Paths]:
+    """M sampled paths an image, and nothing else yet to be scored."""
+    features = tf.repeat(batch.features, samples, axis=0)
+    start = captioner.start(features)
+    paths = decoding.sample(captioner.step, start, max_length, seed, keep_states=keep_states)
+    none = decoding.no_rollouts(max_length)
+    return Experience(features, tf.repeat(batch.image_index, samples), paths.words, none), paths
 
 
 def _against(said: Experience, path_reward: tf.Tensor, expected: tf.Tensor) -> Credit:

@@ -28,7 +28,9 @@ class Watch:
         self._paths = paths
         self._reference_length = reference_length  # words, the end token counted
         self._limit = limit  # skipped updates that stop the run
-        self._unread = self._last = self._applied = tf.constant(0.0)
+        self._unread = self._last = tf.constant(0.0)
+        # Since the newest checkpoint. What a stage begins with was validated, so it counts as proven.
+        self._applied = tf.constant(float(progress.step == 0))
 
     def see(self, logs: Mapping[str, tf.Tensor]) -> None:
         """Counts the step's update as applied or skipped; waits for no result."""

@@ -1,5 +1,6 @@
 """The newcomer's way at a tiny size, through the command line: drawn pictures in, served captions out."""
 
+import html
 import json
 import signal
 import subprocess
@@ -56,6 +57,17 @@ def test_scores_of_the_table_are_those_of_training(finished):
         best = max(row["CIDEr"] for row in progress.history if row["stage"] == label)
         assert stages[label]["metrics"]["CIDEr"] == pytest.approx(best, abs=1e-6)
         assert best > 0
+
+
+def test_warnings_are_in_summary_and_report(finished):
+    """Four epochs teach this run little, and T = 8 is short: it is told that its captions do not end."""
+    workdir, _ = finished
+    stages = json.loads((workdir / "summary.json").read_text())["stages"]
+    warnings = {s["name"]: s["warnings"] for s in stages}
+    assert warnings["mle"] == []
+    assert any("without an end" in text for text in warnings["pg"])
+    page = (workdir / "report.html").read_text()
+    assert all(html.escape(f"{name} {text}") in page for name, texts in warnings.items() for text in texts)
 
 
 def test_captions_of_files_are_those_of_the_model_in_memory(finished, capsys):

@@ -310,3 +310,13 @@ def test_the_expected_reward_rises(toy, name):
 def test_every_caption_of_the_table_is_scored_as_itself():
     captions = tf.constant(padded(CAPTIONS, T))
     np.testing.assert_allclose(table_reward(captions, tf.zeros([len(CAPTIONS)], tf.int32)), list(REWARDS.values()))
+
+
+def test_no_gradient_flows_through_advantages():
+    values, expected, log_probs = tf.constant([1.0, 2.0]), tf.constant([0.5, 0.1]), tf.constant([-1.0, -3.0])
+    with tf.GradientTape() as tape:
+        tape.watch([values, expected, log_probs])
+        loss = estimators.reinforce_loss(log_probs, values, expected, tf.constant(2.0))
+    gradients = tape.gradient(loss, [values, expected, log_probs])
+    assert gradients[:2] == [None, None]
+    np.testing.assert_allclose(gradients[2], [-0.25, -0.95])

@@ -140,3 +140,10 @@ def by_rows(table):
 def test_stage_labels_are_unique():
     config = Config(workdir="x", stages="mle:1,pg:1,mle:2,pg:1,pg:1")
     assert stage_labels(config) == ["mle", "pg", "mle-2", "pg-2", "pg-3"]
+
+
+@pytest.mark.parametrize(("epochs", "told"), [("1", True), ("1.4", False)])
+def test_a_schedule_that_does_not_end_is_told(tmp_path, arrays, capsys, epochs, told):
+    """T = 6, 3 less every half epoch of 7 steps: 0 from step 7 on."""
+    run(config_of(tmp_path, stages=f"mixer:{epochs}", mixer_step=3, mixer_epochs=0.5), arrays)
+    assert ("mixer: s falls from 6 to 3 only; after 1 epochs it is 0" in capsys.readouterr().out) == told

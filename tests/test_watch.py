@@ -237,3 +237,10 @@ def test_the_next_stage_begins_with_a_clean_slate():
     assert len(watch.warnings(HEALTHY | {"entropy": 0.0})) == 1
     assert (list(progress.warned), progress.skipped) == (["entropy"], 0)
     assert sorted(told) == ["entropy", SKIPPED]  # what the finished stage is said to have been warned of
+
+
+@pytest.mark.parametrize(("step", "named"), [(0, "ckpt-2"), (5, "ckpt-1")])
+def test_what_a_stage_begins_with_is_good_and_what_a_run_resumes_from_unproven(step, named):
+    """Weights that are handed on were validated; those of a checkpoint within a stage may be the cause."""
+    with pytest.raises(UserError, match=f"the last good checkpoint is {named};"):
+        seen(watch_of(Progress(stage=1, step=step), limit=2), "ss").check("pg", ["ckpt-1", "ckpt-2"])
