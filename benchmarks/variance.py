@@ -85,11 +85,18 @@ def main(arguments: Sequence[str]) -> int:
             policy = load_policy(config)
         results = measure(policy, estimators(policy), Report(), **sizes)
         print(table(results))
+        print(
+            "variance: at exactly that many scored captions; an image's: with B = 1; |mean|^2 and cosine: noise taken out"
+        )
+        if flags.quick:
+            print("--quick is too little to measure anything: these numbers mean nothing")
         if flags.json:
             content = {**sizes, "reward": config.reward, "rows": [dataclasses.asdict(row) for row in results]}
             write_text(pathlib.Path(flags.json), json.dumps(content, indent=1, allow_nan=False) + "\n")
         if flags.picture:
             write_text(pathlib.Path(flags.picture), picture(results, sizes["captions"]))
+        for written in filter(None, (flags.json, flags.picture)):
+            print(f"wrote {written}")
     except (UserError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

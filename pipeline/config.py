@@ -93,18 +93,30 @@ class Config:
         0, "training", "End a stage after so many validations without a new best; 0: never.", least=0
     )
     max_skipped: int = setting(
-        10, "training", "Stop a stage after so many updates whose gradients were no numbers.", fixed=False
+        10, "training", "Stop when so many updates of a stage, or all, had gradients that were no numbers.", fixed=False
     )
     warm_start: str = setting("", "training", "Workdir whose last kept weights this run begins with.")
 
     label_smoothing: float = setting(
-        0.0, "likelihood", "Share of each true word's probability given to all words.", least=0, most=0.99
+        0.0,
+        "likelihood",
+        "mle: share of each true word's probability given to all that may be said.",
+        least=0,
+        most=0.99,
     )
     scheduled_sampling: float = setting(
-        0.0, "likelihood", "Largest probability of reading a word of the model's own; 0: true words.", least=0, most=1
+        0.0,
+        "likelihood",
+        "mle: largest probability of reading a word of the model's own; 0: true words.",
+        least=0,
+        most=1,
     )
-    scheduled_sampling_step: float = setting(0.05, "likelihood", "By how much it rises, from 0.", least=0, most=1)
-    scheduled_sampling_epochs: float = setting(5.0, "likelihood", "Epochs between two rises.", least=1e-3)
+    scheduled_sampling_step: float = setting(
+        0.05, "likelihood", "mle: by how much it rises, from 0.", least=1e-3, most=1
+    )
+    scheduled_sampling_epochs: float = setting(
+        5.0, "likelihood", "mle: epochs between two rises, the first one too.", least=1e-3
+    )
 
     reward: str = setting(
         "cider",
@@ -114,15 +126,17 @@ class Config:
     end_token_in_reward: bool = setting(
         True, "rewards", "The end counts as a word, or captions learn to end in 'with a'."
     )
-    samples: int = setting(1, "rewards", "Paths sampled an image (M); leave_one_out needs 2 or more.", most=1000)
+    samples: int = setting(
+        1, "rewards", "Paths sampled an image (M); leave_one_out needs 2 or more, mixer samples 1 a caption.", most=1000
+    )
     rollouts: int = setting(
         3, "rewards", "pg: rollouts from every prefix (K); 0: every word earns its path's reward.", least=0, most=1000
     )
     rollout_policy: str = setting(
-        "sample", "rewards", "pg: greedy is cheaper (K = 1) and biased.", choices=("sample", "greedy")
+        "sample", "rewards", "pg: greedy needs --rollouts=1, is cheaper, and biased.", choices=("sample", "greedy")
     )
     share_rollouts: bool = setting(
-        False, "rewards", "pg: an image's paths that begin alike share rollouts (of use with --samples above 1)."
+        False, "rewards", "pg: an image's paths that begin alike share rollouts; needs --samples above 1."
     )
     mixer_step: int = setting(3, "rewards", "mixer: by how much s falls, the words learned by likelihood.", most=1000)
     mixer_epochs: float = setting(5.0, "rewards", "mixer: epochs between two falls, from T to 0.", least=1e-3)

@@ -44,7 +44,7 @@ def mixer_steps(epoch: float, max_length: int, mixer_step: int, mixer_epochs: fl
 
     Source: Ranzato et al. 2016, algorithm 1.
     """
-    return max(0, max_length - mixer_step * int(epoch / mixer_epochs))
+    return max(0, max_length - mixer_step * _changes(epoch, mixer_epochs))
 
 
 def mixer_weight(steps: tf.Tensor, max_length: int, weight: float) -> tf.Tensor:
@@ -60,7 +60,12 @@ def sampling_probability(epoch: float, most: float, step: float, epochs: float) 
 
     It stays at `most`. Source: Bengio et al. 2015, section 2.4, in steps as self-critical.pytorch takes them.
     """
-    return min(most, step * int(epoch / epochs))
+    return min(most, step * _changes(epoch, epochs))
+
+
+def _changes(epoch: float, epochs: float) -> int:
+    """How often something that changes every so many epochs has changed; 1.2 / 0.2 is 6, whatever floats make of it."""
+    return int(epoch / epochs + 1e-9)
 
 
 def likelihood_loss(log_probs: tf.Tensor) -> tf.Tensor:

@@ -16,10 +16,18 @@ def refuse_objectives(config: "Config") -> None:
             f"--samples={config.samples} leaves no other sample to compare with; --stages={config.stages} needs "
             "--samples=2 or more (5 is usual)"
         )
+    if not stages & {"baseline", "pg"}:
+        return
     if config.rollout_policy == "greedy" and config.rollouts != 1:
         raise UserError(
             f"--rollout_policy=greedy says the same each time, so --rollouts={config.rollouts} is not possible; "
             "add --rollouts=1, or leave out --rollout_policy"
+        )
+
+    if config.share_rollouts and (config.samples == 1 or config.rollouts == 0):
+        raise UserError(
+            f"--share_rollouts shares nothing with --samples={config.samples} --rollouts={config.rollouts}; it is for "
+            "several samples with rollouts"
         )
 
 

@@ -151,13 +151,16 @@ def _level(config: Config, name: str, steps_per_epoch: float, step: int) -> floa
 
 def _note(config: Config, name: str, steps: int, steps_per_epoch: float) -> str:
     last = _level(config, name, steps_per_epoch, steps - 1)
-    if name != "mixer" or last == 0:
-        return ""
-    needed = math.ceil(config.max_length / config.mixer_step) * config.mixer_epochs
-    return (
-        f"s falls from {config.max_length} to {last} only; after {needed:g} epochs it is 0 "
-        "(--stages, --mixer_step, --mixer_epochs)"
-    )
+    if name == "mle" and config.scheduled_sampling > 0 and last == 0:
+        return (
+            f"no word of the model's own will be read, as the first rise takes {config.scheduled_sampling_epochs:g} "
+            "epochs; lower --scheduled_sampling_epochs, or give the stage more"
+        )
+    if name == "mixer" and last > 0:
+        falls = f"falls to {last} only" if last < config.max_length else f"stays at {last}, which is likelihood alone"
+        needed = math.ceil(config.max_length / config.mixer_step) * config.mixer_epochs
+        return f"s {falls}; it takes {needed:g} epochs to 0: lower --mixer_epochs, or give the stage more"
+    return ""
 
 
 def _steps(config: Config, arrays: TrainingArrays, index: int) -> int:

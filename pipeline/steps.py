@@ -89,7 +89,9 @@ def policy_gradient_step(
         credit = objective.credit(said, path_reward, other_reward)
         gradients, baseline_gradients, losses, logs = policy_gradients(captioner, baseline, said, credit)
         updates = []
-        if optimizer is not None:
+        if optimizer is None:
+            logs["loss"] = logs["baseline loss"]  # the only one that is descended
+        else:
             logs["learning rate"] = optimizer.learning_rate
             updates.append((optimizer, gradients))
         if baseline is not None:
@@ -155,7 +157,7 @@ def policy_gradients(
         "loss": loss,
         "advantage spread": estimators.spread(values - expected),
         # The mean of -log pi over words that were sampled estimates the policy's entropy without bias.
-        "entropy": -estimators.mean(log_probs),
+        "entropy": estimators.mean(-log_probs),
     }
     gradients = tape.gradient(loss, captioner.trainable_variables)
     if given is not None:

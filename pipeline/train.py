@@ -11,7 +11,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import tensorflow as tf
 from tqdm import tqdm
@@ -78,13 +78,11 @@ def _run_stage(
     stopping: Callable[[], bool],
 ) -> None:
     """Trains until the stage's steps are done, or its validations stop rising."""
-    if stage.note and progress.step == 0:
-        print(f"{stage.label}: {stage.note}", flush=True)
     begun = saved = time.monotonic()
     clock, first = begun - progress.seconds, progress.step
     seed = tf.constant([config.seed, progress.stage], tf.int32)
-    limit = min(config.max_skipped, stage.steps)
-    watch = Watch(progress, stage.paths_per_step, stage.reference_length, limit)
+    watch = Watch(progress, stage, config.max_skipped)
+    _tell(stage, watch.new({"schedule": stage.note} if stage.note else {}))
     with tqdm(
         total=stage.steps * config.batch_size,
         initial=progress.step * config.batch_size,
@@ -102,9 +100,8 @@ def _run_stage(
             if progress.step % config.log_every == 0 or progress.step == stage.steps:
                 rate = (progress.step - first) * config.batch_size / (time.monotonic() - begun)
                 values = _log(stage, progress, logs, rate, board, bar)
-                for warning in watch.warnings(values):
-                    tqdm.write(f"warning: {stage.label} {warning}", file=sys.stderr)
-                watch.check(stage.label, saver.checkpoints())
+                _tell(stage, watch.warnings(values))
+                watch.check(saver.checkpoints())
             over = False
             validated = stage.validates_at(progress.step)
             if validated:
@@ -161,16 +158,22 @@ def _validate(
     return 0 < config.patience <= progress.since_best
 
 
+def _tell(stage: BuiltStage, warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        tqdm.write(f"warning: {stage.label} {warning}", file=sys.stderr)
+
+
 def _log(
     stage: BuiltStage, progress: Progress, logs: dict[str, tf.Tensor], rate: float, board: Board, bar: tqdm
 ) -> dict[str, float]:
     """Writes a step's scalars to TensorBoard and the main ones to the console; `rate` in pictures or captions."""
     values = {name: float(value) for name, value in logs.items()}
     board.scalars(stage.global_step(progress), stage.name, values | {f"{stage.unit}s a second": rate})
-    shown = {k: values[k] for k in ("loss", "reward", "explained variance", "entropy") if k in values}
+    shown = {k: values[k] for k in ("loss", "reward", "explained variance", "entropy", "words given") if k in values}
     bar.set_postfix({k: f"{v:.3f}" for k, v in shown.items()}, refresh=False)
     if bar.disable:
-        shown |= {k: v for k, v in values.items() if k.startswith("reward ")}  # its metrics
+        metrics = {k: v for k, v in values.items() if k.startswith("reward ")}
+        shown |= metrics if len(metrics) > 1 else {}
         text = ", ".join(f"{k} {v:.3f}" for k, v in shown.items())
         print(f"{stage.label} step {progress.step}/{stage.steps}: {text}, {rate:.0f} {stage.unit}s/s", flush=True)
     return values

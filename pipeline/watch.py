@@ -6,28 +6,28 @@ import tensorflow as tf
 
 from pipeline.errors import UserError
 from pipeline.progress import Progress
+from pipeline.stages import BuiltStage
 
 LOW_ENTROPY = 0.05  # nats a word; a converged captioner has 0.2 and more
 SHORT = 0.5  # of the references' mean length
 REPEATED = 0.15  # share of trigrams said before in the caption; people: under 0.01
-FEW = 0.1  # different captions, as a share of a batch
-FEW_NEEDS = 20  # paths in a batch, or few different ones mean nothing
+FEW = 0.1  # different captions for each picture of a batch
+FEW_NEEDS = 20  # pictures in a batch, or few different captions mean nothing
 CONSTANT = 1e-5  # spread of rewards, as a share of their mean; float32's rounding leaves one among equal rewards
 ENDLESS = 0.5  # share of captions cut at --max_length
 SKIPPED = "skipped updates"
 
 
 class Watch:
-    """Looks at the logs of one stage; `paths` are sampled a step, 0 where none are.
+    """Looks at the logs of one stage.
 
     What it found is kept in `progress`, so that a resumed run neither warns again nor forgets what was skipped.
     """
 
-    def __init__(self, progress: Progress, paths: int, reference_length: float, limit: int):
+    def __init__(self, progress: Progress, stage: BuiltStage, max_skipped: int):
         self._progress = progress
-        self._paths = paths
-        self._reference_length = reference_length  # words, the end token counted
-        self._limit = limit  # skipped updates that stop the run
+        self._stage = stage
+        self._max_skipped = max_skipped
         self._unread = self._last = tf.constant(0.0)
         # Since the newest checkpoint. What a stage begins with was validated, so it counts as proven.
         self._applied = tf.constant(float(progress.step == 0))
@@ -51,33 +51,39 @@ class Watch:
         """Returns what is wrong by a step's scalars and was not told before in this stage."""
         self._read()
         # What a policy without numbers says tells nothing of captions.
-        found = {} if values[SKIPPED] else _faults(values, self._paths, self._reference_length)
+        found = {} if values[SKIPPED] else _faults(values, self._stage)
         skipped = self._progress.skipped
         if skipped:
             found[SKIPPED] = (
                 f"loss or gradients were no numbers in {skipped} update{'s' * (skipped > 1)}, skipped without a change "
                 "to the weights; --max_skipped of them stop the run; lower --learning_rate if more come"
             )
-        warned = self._progress.warned
-        new = {kind: f"step {self._progress.step}: {text}" for kind, text in found.items() if kind not in warned}
-        warned |= new
-        return list(new.values())
+        return self.new(found)
 
-    def check(self, stage: str, checkpoints: Sequence[str]) -> None:
+    def new(self, found: Mapping[str, str]) -> list[str]:
+        """Returns those of the faults, by kind, that were not told before in this stage, and remembers them."""
+        warned = self._progress.warned
+        told = {kind: f"step {self._progress.step}: {text}" for kind, text in found.items() if kind not in warned}
+        warned |= told
+        return list(told.values())
+
+    def check(self, checkpoints: Sequence[str]) -> None:
         """Stops the run if too many updates were skipped; `checkpoints` are those there are, the newest last.
 
         Raises:
           UserError: it names the last good checkpoint, one after which an update could be applied.
         """
         self._read()
-        if self._progress.skipped < self._limit:
+        skipped = self._progress.skipped
+        if skipped < min(self._max_skipped, self._stage.steps):
             return
         good = list(checkpoints if float(self._applied) else checkpoints[:-1])
-        kept = f"the last good checkpoint is {good[-1]}" if good else "there is no good checkpoint yet"
+        kept = f"the last good checkpoint is {good[-1]}" if good else "no checkpoint is known to be good"
+        more = ", or go on with a higher --max_skipped" if skipped < self._stage.steps else ""
         raise UserError(
-            f"{stage}: {self._progress.skipped} updates were skipped by step {self._progress.step}, as loss or "
+            f"{self._stage.label}: {skipped} updates were skipped by step {self._progress.step}, as loss or "
             f"gradients were no numbers; {kept}; lower --learning_rate in a new --workdir (--warm_start takes over the "
-            "weights of finished stages), or go on with a higher --max_skipped"
+            f"weights of finished stages){more}"
         )
 
     def _read(self) -> None:
@@ -85,9 +91,10 @@ class Watch:
         self._unread = tf.constant(0.0)
 
 
-def _faults(values: Mapping[str, float], paths: int, reference_length: float) -> dict[str, str]:
+def _faults(values: Mapping[str, float], stage: BuiltStage) -> dict[str, str]:
     """What is wrong with sampled captions and their rewards, by kind; nothing while mixer's begin with true words."""
     found = {}
+    paths, images, reference_length = stage.paths_per_step, stage.images_per_step, stage.reference_length
     if not paths or values.get("words given", 0) > 0:
         return found
     if values["entropy"] < LOW_ENTROPY:
@@ -105,9 +112,10 @@ def _faults(values: Mapping[str, float], paths: int, reference_length: float) ->
             f"sampled captions repeat themselves ({values['repeated n-grams']:.0%} of three-word sequences were said "
             "before in the caption); add CIDEr to --reward, which does not pay for repetition"
         )
-    if paths >= FEW_NEEDS and values["distinct captions"] < FEW:
+    distinct = values["distinct captions"] * paths
+    if images >= FEW_NEEDS and distinct < FEW * images:
         found["distinct"] = (
-            f"{paths} sampled captions of a batch are only {values['distinct captions'] * paths:.0f} different ones; "
+            f"the sampled captions of {images} pictures are only {distinct:.0f} different ones; "
             "the policy hardly looks at its pictures; lower --learning_rate, or train longer by likelihood first"
         )
     if paths > 1 and values["spread of rewards"] <= CONSTANT * abs(values["reward"]):
@@ -117,7 +125,7 @@ def _faults(values: Mapping[str, float], paths: int, reference_length: float) ->
         )
     if values["never ended"] > ENDLESS:
         found["endless"] = (
-            f"{values['never ended']:.0%} of sampled captions were cut at --max_length without an end; raise it, keep "
-            "--end_token_in_reward, or train longer by likelihood first"
+            f"{values['never ended']:.0%} of sampled captions were cut at --max_length without an end; raise it, train "
+            "longer by likelihood first, or add CIDEr to --reward, with --end_token_in_reward"
         )
     return found

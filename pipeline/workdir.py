@@ -19,6 +19,7 @@ from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.files import write_text, written_aside
 from pipeline.metrics.cider import DocumentFrequencies, load_document_frequencies, save_document_frequencies
+from pipeline.progress import read_progress
 from pipeline.rewards import reward_frequencies
 from pipeline.saved_settings import differences, read_settings
 from pipeline.vocabulary import Vocabulary, load_vocabulary
@@ -120,11 +121,13 @@ def kept_weights(workdir: pathlib.Path, label: str) -> str | None:
 
 
 def last_kept(config: Config) -> str:
-    """Returns the label of the last stage that handed on its weights."""
+    """Returns the label of the last finished stage; before there is one, that of the stage at work, if it kept any."""
     labels = [label for label in stage_labels(config) if kept_weights(config.workdir_path(), label)]
     if not labels:
         raise UserError(f"{config.workdir} has kept no weights yet; go on with --mode=train first")
-    return labels[-1]
+    # What a stage at work has kept may be worse than what it began with.
+    finished = [row["name"] for row in read_progress(_checkpoint(config.workdir_path())).finished]
+    return finished[-1] if finished else labels[0]
 
 
 def load_kept(workdir: pathlib.Path, label: str, captioner: Captioner, baseline: Baseline) -> None:
@@ -150,7 +153,7 @@ def check_warm_start(config: Config, vocabulary: Vocabulary, encoder: keras.Mode
 
 
 def load_warm_start(config: Config, captioner: Captioner, baseline: Baseline) -> None:
-    """Gives the models the weights of the last finished stage of the run that `check_warm_start` accepted."""
+    """Gives the models the weights that `last_kept` names of the run that `check_warm_start` accepted."""
     saved = _warm_start(config)
     load_kept(saved.workdir_path(), last_kept(saved), captioner, baseline)
 

@@ -55,6 +55,11 @@ def test_objectives_that_go_together_are_taken():
     assert parsed("--rollouts=0").rollouts == 0
     assert parsed("--rollout_policy=greedy", "--rollouts=1").rollout_policy == "greedy"
     assert parsed("--stages=mle:1,leave_one_out:1", "--samples=2").samples == 2
+    assert parsed("--stages=mle:1", "--rollout_policy=greedy").rollouts == 3  # nobody rolls out
+    assert parsed("--share_rollouts", "--samples=2").share_rollouts
+    for alone in (["--samples=1"], ["--samples=2", "--rollouts=0"]):
+        with pytest.raises(UserError, match="--share_rollouts shares nothing"):
+            parsed("--share_rollouts", *alone)
     with pytest.raises(UserError, match="--rollouts=0 is not possible"):
         parsed("--rollout_policy=greedy", "--rollouts=0")
 

@@ -37,6 +37,7 @@ def test_schedule_drawn():
     """
     epochs = [0, 1, 1.9, 2, 3.9, 4, 5.9, 6, 100]
     assert [estimators.mixer_steps(e, 8, 3, 2) for e in epochs] == [8, 8, 8, 5, 5, 2, 2, 0, 0]
+    assert estimators.mixer_steps(1.2, 20, 3, 0.2) == 2  # six times, though 1.2 / 0.2 is 5.999 to a float
     # The authors': 3 less every 5 epochs.
     assert [estimators.mixer_steps(e, 20, 3, 5) for e in (0, 5, 10, 29, 30, 34.9, 35)] == [20, 17, 14, 5, 2, 2, 0]
 

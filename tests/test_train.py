@@ -11,7 +11,7 @@ from pipeline.errors import Interrupted, UserError
 from pipeline.evaluate import build_decoder
 from pipeline.inputs import caption_batches, image_batches
 from pipeline.progress import read_progress
-from pipeline.workdir import build_models, load_kept, stage_labels
+from pipeline.workdir import build_models, last_kept, load_kept, stage_labels
 from tests.tiny_runs import IMAGES, LENGTH, VOCABULARY, assert_same_end, cider_of, config_of, make_arrays, run
 
 ALL = {  # every kind of stage; s is 6 6 4 2 2 0 0 in the seven steps of mixer
@@ -64,6 +64,18 @@ def test_best_weights_are_handed_on(tmp_path, arrays):
     words = build_decoder(captioner, LENGTH)(arrays.features)
     score = np.mean(cider_of(arrays).scores(tf.constant(words), tf.range(IMAGES))["cider"])
     assert float(score) == pytest.approx(max(scores), abs=1e-5)
+
+
+def test_weights_of_a_stage_at_work_are_not_taken_for_handed_on(tmp_path, arrays):
+    """Whoever begins with this run gets what the last finished stage handed on, though pg has kept weights too."""
+    config = config_of(tmp_path, stages="mle:1,pg:2")
+    for validation, kept in ((1, "mle"), (3, "mle")):  # within mle, within pg
+        with pytest.raises(Interrupted):
+            run(config, arrays, validation)
+        assert last_kept(config) == kept
+    assert list((tmp_path / "kept" / "pg").glob("*.index"))
+    run(config, arrays)
+    assert last_kept(config) == "pg"
 
 
 def test_patience_ends_a_stage(tmp_path, arrays):
@@ -142,8 +154,21 @@ def test_stage_labels_are_unique():
     assert stage_labels(config) == ["mle", "pg", "mle-2", "pg-2", "pg-3"]
 
 
-@pytest.mark.parametrize(("epochs", "told"), [("1", True), ("1.4", False)])
-def test_a_schedule_that_does_not_end_is_told(tmp_path, arrays, capsys, epochs, told):
-    """T = 6, 3 less every half epoch of 7 steps: 0 from step 7 on."""
-    run(config_of(tmp_path, stages=f"mixer:{epochs}", mixer_step=3, mixer_epochs=0.5), arrays)
-    assert ("mixer: s falls from 6 to 3 only; after 1 epochs it is 0" in capsys.readouterr().out) == told
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"stages": "mixer:1", "mixer_step": 3, "mixer_epochs": 0.5}, "s falls to 3 only; it takes 1 epochs to 0"),
+        ({"stages": "mixer:1.4", "mixer_step": 3, "mixer_epochs": 0.5}, None),  # 0 from step 7 on
+        ({"stages": "mixer:1", "mixer_epochs": 5}, "s stays at 6, which is likelihood alone"),
+        ({"stages": "mle:1", "scheduled_sampling": 0.3}, "no word of the model's own will be read"),
+        ({"stages": "mle:1", "scheduled_sampling": 0.3, "scheduled_sampling_epochs": 0.5}, None),
+    ],
+)
+def test_a_schedule_that_comes_to_nothing_is_told(tmp_path, arrays, capsys, changes, told):
+    """T = 6, epochs of 7 steps."""
+    _, progress = run(config_of(tmp_path, **changes), arrays)
+    schedule = [w for w in progress.finished[0]["warnings"] if w.startswith("step 0: ")]
+    assert len(schedule) == (told is not None)
+    assert all(
+        told in w and f"warning: {progress.finished[0]['name']} {w}" in capsys.readouterr().err for w in schedule
+    )

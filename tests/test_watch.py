@@ -1,5 +1,7 @@
 """What is warned of while training on rewards, when a run is stopped, and what a resumed run remembers of it."""
 
+import types
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -24,8 +26,15 @@ HEALTHY = {
 }
 
 
-def watch_of(progress=None, paths=PATHS, limit=10):
-    return Watch(Progress() if progress is None else progress, paths, REFERENCE_LENGTH, limit)
+def watch_of(progress=None, paths=PATHS, limit=10, images=None, steps=100):
+    stage = types.SimpleNamespace(
+        label="pg",
+        paths_per_step=paths,
+        images_per_step=paths if images is None else images,
+        reference_length=REFERENCE_LENGTH,
+        steps=steps,
+    )
+    return Watch(Progress() if progress is None else progress, stage, limit)
 
 
 def seen(watch, *skipped):
@@ -50,8 +59,14 @@ def test_healthy_captions_are_not_warned_of():
         ("length", {"caption length": 1.0}, {"caption length": 5.1}, "references have 10.0", "add CIDEr to --reward"),
         ("repeated", {"repeated n-grams": 0.151}, {"repeated n-grams": 0.15}, "15%", "add CIDEr to --reward"),
         ("repeated", {"repeated n-grams": 1.0}, {"repeated n-grams": 0.14}, "100%", "add CIDEr to --reward"),
-        ("distinct", {"distinct captions": 6 / 64}, {"distinct captions": 7 / 64}, "only 6", "lower --learning_rate"),
-        ("distinct", {"distinct captions": 1 / 64}, {"distinct captions": 0.1}, "64 sampled", "by likelihood first"),
+        (
+            "distinct",
+            {"distinct captions": 6 / 64},
+            {"distinct captions": 7 / 64},
+            "are only 6",
+            "lower --learning_rate",
+        ),
+        ("distinct", {"distinct captions": 1 / 64}, {"distinct captions": 0.1}, "64 pictures", "by likelihood first"),
         ("constant", {"spread of rewards": 0.0}, {"spread of rewards": 1e-3}, "(0.300)", "another --reward"),
         (
             "constant",
@@ -194,19 +209,19 @@ def test_a_run_is_stopped_with_the_last_good_checkpoint(before, since, checkpoin
     watch = seen(watch_of(limit=2), before)
     watch.saved()
     with pytest.raises(UserError) as caught:
-        seen(watch, since).check("pg", checkpoints)
+        seen(watch, since).check(checkpoints)
     message = str(caught.value)
     assert f"the last good checkpoint is {named};" in message or named is None
-    assert ("no good checkpoint yet" in message) == (named is None)
+    assert ("no checkpoint is known to be good" in message) == (named is None)
     assert f"pg: {(before + since).count('s')} updates" in message
     assert "lower --learning_rate" in message and "--max_skipped" in message
 
 
 def test_fewer_skipped_updates_than_the_limit_do_not_stop_a_run():
     watch = seen(watch_of(limit=3), "sasaaaa")
-    watch.check("pg", ["ckpt-1"])
+    watch.check(["ckpt-1"])
     with pytest.raises(UserError, match="3 updates"):
-        seen(watch, "s").check("pg", ["ckpt-1"])
+        seen(watch, "s").check(["ckpt-1"])
 
 
 def through_a_checkpoint(progress, folder):
@@ -222,9 +237,9 @@ def test_a_resumed_run_remembers_what_was_told_and_skipped(tmp_path):
     assert resumed == progress
     watch = seen(watch_of(resumed, limit=3), "a")
     assert watch.warnings(HEALTHY | {"entropy": 0.0}) == []
-    watch.check("pg", [])
+    watch.check([])
     with pytest.raises(UserError, match="3 updates"):
-        seen(watch, "s").check("pg", [])
+        seen(watch, "s").check([])
 
 
 def test_the_next_stage_begins_with_a_clean_slate():
@@ -233,7 +248,7 @@ def test_the_next_stage_begins_with_a_clean_slate():
     told = progress.warned
     progress.next_stage()
     watch = watch_of(progress, limit=1)
-    watch.check("pg", [])
+    watch.check([])
     assert len(watch.warnings(HEALTHY | {"entropy": 0.0})) == 1
     assert (list(progress.warned), progress.skipped) == (["entropy"], 0)
     assert sorted(told) == ["entropy", SKIPPED]  # what the finished stage is said to have been warned of
@@ -243,4 +258,17 @@ def test_the_next_stage_begins_with_a_clean_slate():
 def test_what_a_stage_begins_with_is_good_and_what_a_run_resumes_from_unproven(step, named):
     """Weights that are handed on were validated; those of a checkpoint within a stage may be the cause."""
     with pytest.raises(UserError, match=f"the last good checkpoint is {named};"):
-        seen(watch_of(Progress(stage=1, step=step), limit=2), "ss").check("pg", ["ckpt-1", "ckpt-2"])
+        seen(watch_of(Progress(stage=1, step=step), limit=2), "ss").check(["ckpt-1", "ckpt-2"])
+
+
+def test_many_paths_of_few_pictures_may_coincide():
+    """5 different ones of 320 are too few for 64 pictures, 20 are enough; of 2 pictures nothing is said."""
+    assert len(watch_of(paths=320, images=64).warnings(HEALTHY | {"distinct captions": 5 / 320})) == 1
+    assert watch_of(paths=320, images=64).warnings(HEALTHY | {"distinct captions": 20 / 320}) == []
+    assert watch_of(paths=100, images=2).warnings(HEALTHY | {"distinct captions": 2 / 100}) == []
+
+
+def test_where_every_update_fails_a_higher_limit_is_no_remedy():
+    with pytest.raises(UserError) as caught:
+        seen(watch_of(limit=10, steps=3), "sss").check([])
+    assert "3 updates" in str(caught.value) and "--max_skipped" not in str(caught.value)
