@@ -86,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
         results = measure(policy, estimators(policy), Report(), **sizes)
         print(table(results))
         print(
-            "variance: at exactly that many scored captions; an image's: with B = 1; |mean|^2 and cosine: noise taken out"
+            "variance: at exactly that many scored captions; an image's: with B = 1; |mean|^2, cosine: noise taken out"
         )
         if flags.quick:
             print("--quick is too little to measure anything: these numbers mean nothing")
