@@ -12,10 +12,9 @@ from models.baseline import StepBaseline
 from models.captioner import END, PAD, Captioner
 from pipeline import estimators, objectives
 from pipeline.inputs import Batch
-from pipeline.objectives import Experience
 from pipeline.rewards import Reward
-from pipeline.steps import BLUR, parted, policy_gradient_step, policy_gradients, scored_captions
-from tests.enumeration import CAPTIONS, REWARDS, T, continuations, distribution, flat, table_reward
+from pipeline.steps import BLUR, parted, policy_gradient_step, scored_captions
+from tests.enumeration import CAPTIONS, REWARDS, T, continuations, distribution, table_reward
 from tests.oracles import padded, word_probabilities
 
 LEVEL = tf.constant(0.0)
@@ -151,98 +150,6 @@ def chi_square_is_small(words, probability):
     return sum((n - e) ** 2 / e for n, e in pairs) < quantile
 
 
-def gradients_of(captioner, baseline, objective, said):
-    credit = objective.credit(said, *parted(said, table_reward(*scored_captions(said))))
-    gradients, baseline_gradients, losses, logs = policy_gradients(captioner, baseline, said, credit)
-    return flat([*gradients, *baseline_gradients]), {k: float(v) for k, v in logs.items()}
-
-
-def every_objective(captioner):
-    return [
-        objectives.policy_gradient(captioner, T, samples=2, rollouts=2),
-        objectives.policy_gradient(captioner, T, samples=3, rollouts=1, shared=True),
-        objectives.policy_gradient(captioner, T, samples=2, rollouts=0),
-        objectives.self_critical(captioner, T, samples=2),
-        objectives.leave_one_out(captioner, T, samples=3),
-    ]
-
-
-@pytest.mark.parametrize("which", range(5))
-def test_nothing_after_the_end_changes_a_number(toy, which):
-    """Five more steps of padding, in paths and in rollouts: the same gradient of both models, the same logs."""
-    captioner, baseline, features = trained_baseline(toy)
-    objective = every_objective(captioner)[which]
-    said = objective.sample(batch_of(features), tf.constant([2, 6]), LEVEL)
-    short, short_logs = gradients_of(captioner, baseline, objective, said)
-    longer = [[0, 0], [0, 5]]
-    leaders = said.leaders
-    if leaders is not None:
-        leaders = tf.concat([leaders, tf.repeat(leaders[:, -1:], 5, axis=1)], axis=1)
-    padded_said = said._replace(
-        words=tf.pad(said.words, longer),
-        rollouts=said.rollouts._replace(words=tf.pad(said.rollouts.words, longer)),
-        leaders=leaders,
-    )
-    long, long_logs = gradients_of(captioner, baseline, objective, padded_said)
-    assert np.abs(short).max() > 1e-3
-    np.testing.assert_allclose(short, long, atol=1e-6)
-    assert short_logs == pytest.approx(long_logs, abs=1e-5)
-
-
-@pytest.mark.parametrize("which", range(5))
-def test_the_order_of_images_changes_nothing_beyond_rounding(toy, which):
-    """Images of a batch, with all that was said of them, the other way round."""
-    captioner, baseline, features = trained_baseline(toy)
-    objective = every_objective(captioner)[which]
-    said = objective.sample(batch_of(features), tf.constant([2, 6]), LEVEL)
-    paths = len(said.words)
-    order = np.roll(np.arange(paths), paths // 2)  # of two images, each with its paths in their order
-    place = np.argsort(order)
-    turned = Experience(
-        tf.gather(said.features, order),
-        tf.gather(said.image_index, order),
-        tf.gather(said.words, order),
-        turned_rollouts(said.rollouts, place),
-        None if said.leaders is None else tf.gather(tf.constant(place, tf.int32), tf.gather(said.leaders, order)),
-    )
-    ahead, logs = gradients_of(captioner, baseline, objective, said)
-    back, turned_logs = gradients_of(captioner, baseline, objective, turned)
-    np.testing.assert_array_equal(np.sort(turned.image_index), np.sort(said.image_index))
-    assert (turned.image_index.numpy() != said.image_index.numpy()).any()
-    np.testing.assert_allclose(ahead, back, atol=1e-6)
-    assert logs == pytest.approx(turned_logs, abs=1e-5)
-
-
-def turned_rollouts(rollouts, place):
-    """The same rollouts of paths that lie elsewhere, in the order of those."""
-    prefix = np.stack([place[rollouts.prefix.numpy()[:, 0]], rollouts.prefix.numpy()[:, 1]], axis=1)
-    order = np.lexsort(prefix.T[::-1])
-    return decoding.Rollouts(tf.gather(rollouts.words, order), tf.constant(prefix[order].reshape(-1, 2), tf.int32))
-
-
-def trained_baseline(toy):
-    captioner, baseline, features = toy
-    rng = np.random.default_rng(8)
-    for weight in baseline.trainable_variables:
-        weight.assign(rng.normal(0, 0.3, weight.shape))
-    return captioner, baseline, features
-
-
-def test_padding_of_T_changes_neither_samples_nor_rollouts(toy):
-    """Where every caption ends in time, T = 12 and T = 30 say the same words."""
-    captioner, _, features = toy
-    captioner.words.bias.assign([0, 0, 2.5, 0, 0, 0, 0])  # ends soon
-    found = []
-    for length in (12, 30):
-        objective = objectives.policy_gradient(captioner, length, samples=4, rollouts=2)
-        said = objective.sample(batch_of(features), tf.constant([5, 9]), LEVEL)
-        assert tf.reduce_all(tf.reduce_any(said.words == END, axis=1))
-        assert tf.reduce_all(tf.reduce_any(said.rollouts.words == END, axis=1))
-        found.append((said.words[:, :12], said.rollouts.words[:, :12], said.rollouts.prefix))
-    for short, long in zip(*found, strict=True):
-        np.testing.assert_array_equal(short, long)
-
-
 def test_differentiated_probabilities_are_those_sampled_from(toy):
     """With dropout in the decoder and blurred features, the step's entropy is that of the words as they were drawn."""
     _, baseline, features = toy
@@ -272,7 +179,6 @@ def test_differentiated_probabilities_are_those_sampled_from(toy):
 
 LEARNERS = {
     "pg": functools.partial(objectives.policy_gradient, samples=1, rollouts=2),
-    "greedy rollouts": functools.partial(objectives.policy_gradient, samples=1, rollouts=1, greedily=True),
     "K = 0": functools.partial(objectives.policy_gradient, samples=1, rollouts=0),
     "mixer": functools.partial(objectives.mixer, likelihood_weight=0.5),
     "scst": functools.partial(objectives.self_critical, samples=1),
