@@ -125,7 +125,7 @@ def _faults(values: Mapping[str, float], stage: BuiltStage) -> dict[str, str]:
         )
     if values["never ended"] > ENDLESS:
         found["endless"] = (
-            f"{values['never ended']:.0%} of sampled captions were cut at --max_length without an end; raise it, train "
-            "longer by likelihood first, or add CIDEr to --reward, with --end_token_in_reward"
+            f"{values['never ended']:.0%} of sampled captions were cut at --max_length without an end; raise it, or "
+            "train longer by likelihood first; CIDEr with --end_token_in_reward pays for ends"
         )
     return found
