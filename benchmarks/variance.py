@@ -36,13 +36,13 @@ from models.captioner import Captioner
 from pipeline import objectives, workdir
 from pipeline.command_line import parse
 from pipeline.config import Config
-from pipeline.datasets.prepare import prepare_data, read_captions
+from pipeline.datasets.prepare import read_captions
 from pipeline.errors import UserError
 from pipeline.features import split_features
 from pipeline.files import write_text
 from pipeline.inputs import Batch, tokenize_split, training_arrays
 from pipeline.metric_names import JAVA_TERMS
-from pipeline.progress import read_progress
+from pipeline.modes import identified_data
 from pipeline.rewards import Reward, build_reward
 from pipeline.steps import parted, policy_gradients, scored_captions
 
@@ -113,13 +113,13 @@ def load_policy(config: Config) -> Policy:
     java = [term for term in JAVA_TERMS if term in config.reward_weights()]
     if java:
         raise UserError(f"the reward of {path} needs Java ({', '.join(java)}); name a run with bleu, rouge or cider")
-    finished = [row["name"] for row in read_progress(tf.train.latest_checkpoint(str(path / "checkpoints"))).finished]
+    finished = [row["name"] for row in workdir.saved_progress(config).finished]
     if finished[:2] != ["mle", "baseline"]:
         raise UserError(
             f"{path} has finished {', '.join(finished) or 'no stage'}; a run is needed that begins with mle and "
             "baseline; train one with --stages=mle:8,baseline:3"
         )
-    data = prepare_data(config, lambda name: workdir.keep_identity(config, "data.txt", name + "\n"))
+    data = identified_data(config)
     vocabulary = workdir.kept_vocabulary(config)
     features = split_features(config, data, workdir.kept_encoder(config), "train")
     arrays = training_arrays(tokenize_split(read_captions(data, "train")), vocabulary, features, config.max_length)

@@ -19,7 +19,7 @@ from pipeline.features import load_encoder, split_features
 from pipeline.inputs import TokenizedSplit, tokenize_split, training_arrays
 from pipeline.metric_names import single_terms
 from pipeline.metrics.java_metrics import JavaMetrics, open_java_metrics
-from pipeline.progress import Progress, read_progress
+from pipeline.progress import Progress
 from pipeline.results import write_results
 from pipeline.rewards import ReferenceTexts, build_reward
 from pipeline.saver import Models
@@ -35,7 +35,7 @@ SAMPLES = 2  # validation pictures captioned at the end of training
 def run_prepare(config: Config) -> tuple[Data, dict[str, TokenizedSplit], Vocabulary, dict[str, np.ndarray]]:
     """Makes or finds data set, vocabulary and features."""
     encoder = load_encoder(config)
-    data = _data(config)
+    data = identified_data(config)
     splits = {name: tokenize_split(read_captions(data, name)) for name in SPLITS}
     vocabulary = build_vocabulary((c for image in splits["train"].tokens for c in image), config.min_word_count)
     workdir.keep_identity(config, "vocabulary.json", vocabulary.to_json())
@@ -94,10 +94,10 @@ def run_evaluate(config: Config) -> None:
 
 
 def _evaluate(config: Config, java: JavaMetrics) -> None:
-    progress = read_progress(tf.train.latest_checkpoint(str(config.workdir_path() / "checkpoints")))
+    progress = workdir.saved_progress(config)
     if not progress.finished:
         raise UserError(f"{config.workdir} has finished no stage yet; go on training first")
-    data = _data(config)
+    data = identified_data(config)
     split = tokenize_split(read_captions(data, "val"))
     vocabulary = workdir.kept_vocabulary(config)
     features = split_features(config, data, workdir.kept_encoder(config), "val")
@@ -135,7 +135,7 @@ def run_caption(config: Config) -> None:
         print(f"{file}: {caption} (log-probability {log_prob:.2f})")
 
 
-def _data(config: Config) -> Data:
+def identified_data(config: Config) -> Data:
     """The data set, refused before it is made if the run began with another."""
     return prepare_data(config, lambda fingerprint: workdir.keep_identity(config, "data.txt", fingerprint + "\n"))
 

@@ -3,6 +3,8 @@
 Shapes: N paths, T steps.
 """
 
+import itertools
+
 import numpy as np
 import tensorflow as tf
 
@@ -10,6 +12,7 @@ from models import decoding
 from models.captioner import END, PAD
 from pipeline import estimators
 from pipeline.metric_names import COLUMNS
+from pipeline.metrics.ngrams import repeats
 
 
 def path_logs(words: tf.Tensor, path_reward: tf.Tensor, scores: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -33,12 +36,10 @@ def path_logs(words: tf.Tensor, path_reward: tf.Tensor, scores: dict[str, tf.Ten
 
 def repeated_grams(words: tf.Tensor) -> tf.Tensor:
     """Returns which share of the trigrams in captions `[N, T]` was said before in the same caption, in 0..1."""
-    equal = words[:, :, None] == words[:, None]
-    same = equal[:, :-2, :-2] & equal[:, 1:-1, 1:-1] & equal[:, 2:, 2:]  # [N, T - 2, T - 2]
-    positions = tf.range(words.shape[1] - 2)
-    before = tf.reduce_any(same & (positions[None] < positions[:, None]), axis=2)
-    there = words[:, 2:] != PAD
-    return estimators.mean(tf.cast(tf.boolean_mask(before, there), tf.float32))
+    steps_first = tf.transpose(tf.cast(words, tf.int64))
+    _, _, trigrams = itertools.islice(repeats(steps_first), 3)  # limbs [T - 2, N]
+    before = tf.reduce_any(tf.stack(trigrams) != 0, axis=0)
+    return estimators.mean(tf.cast(tf.boolean_mask(before, steps_first[2:] != PAD), tf.float32))
 
 
 def distinct_captions(words: tf.Tensor) -> tf.Tensor:

@@ -107,14 +107,16 @@ def _run_stage(
             if validated:
                 over = _validate(config, stage, progress, validate, board, saver, clock)
             progress.seconds = time.monotonic() - clock
-            due = stopping() or validated or time.monotonic() - saved > config.checkpoint_every * 60
+            # Asked once: a signal that comes after this look is seen after the next step, which is then saved.
+            asked = stopping()
+            due = asked or validated or time.monotonic() - saved > config.checkpoint_every * 60
             if due and watch.is_sound() and not over:
                 saver.save()
                 saved = time.monotonic()
                 watch.saved()
             if over:
                 break
-            if stopping():
+            if asked:
                 raise Interrupted(saver.newest() or "nothing yet")
 
 

@@ -19,7 +19,7 @@ from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.files import write_text, written_aside
 from pipeline.metrics.cider import DocumentFrequencies, load_document_frequencies, save_document_frequencies
-from pipeline.progress import read_progress
+from pipeline.progress import Progress, read_progress
 from pipeline.rewards import reward_frequencies
 from pipeline.saved_settings import differences, read_settings
 from pipeline.vocabulary import Vocabulary, load_vocabulary
@@ -120,13 +120,18 @@ def kept_weights(workdir: pathlib.Path, label: str) -> str | None:
     return tf.train.latest_checkpoint(str(workdir / "kept" / label))
 
 
+def saved_progress(config: Config) -> Progress:
+    """Returns how far the run is, by its newest checkpoint."""
+    return read_progress(_checkpoint(config.workdir_path()))
+
+
 def last_kept(config: Config) -> str:
     """Returns the label of the last finished stage; before there is one, that of the stage at work, if it kept any."""
     labels = [label for label in stage_labels(config) if kept_weights(config.workdir_path(), label)]
     if not labels:
         raise UserError(f"{config.workdir} has kept no weights yet; go on with --mode=train first")
     # What a stage at work has kept may be worse than what it began with.
-    finished = [row["name"] for row in read_progress(_checkpoint(config.workdir_path())).finished]
+    finished = [row["name"] for row in saved_progress(config).finished]
     return finished[-1] if finished else labels[0]
 
 

@@ -1,19 +1,15 @@
 """Without a GPU: every operation of the compiled steps has a kernel for one, so nothing goes back to the host."""
 
-import functools
-
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.python.framework import kernels
 
-from models.baseline import StepBaseline
-from pipeline import objectives
 from pipeline.inputs import Batch
 from pipeline.metric_names import parse_reward
 from pipeline.rewards import build_reward, reward_frequencies
 from pipeline.steps import likelihood_step, policy_gradient_step
+from tests.variants import OBJECTIVES, adam, learned_baseline
 
 # Placed by the runtime itself, wherever their values are.
 RUNTIME = {"Placeholder", "NoOp", "PartitionedCall", "StatefulPartitionedCall"}
@@ -53,18 +49,12 @@ REFERENCES = np.array([[[4, 5, 2], [6, 2, 0]], [[5, 2, 0], [4, 2, 0]]], np.int32
 SEED, LEVEL = tf.constant([1, 2]), tf.constant(1.0)
 
 
-def optimizer_of(model):
-    optimizer = keras.optimizers.Adam(1e-3)
-    optimizer.build(model.trainable_variables)
-    return optimizer
-
-
 @pytest.mark.parametrize("scheduled_sampling", [False, True])
 def test_likelihood_step_stays_on_the_device(toy, scheduled_sampling):
     captioner, _, features = toy
     step = likelihood_step(
         captioner,
-        optimizer_of(captioner),
+        adam(captioner),
         feature_dropout=0.1,
         label_smoothing=0.1,
         scheduled_sampling=scheduled_sampling,
@@ -75,29 +65,19 @@ def test_likelihood_step_stays_on_the_device(toy, scheduled_sampling):
     assert host_only(function) == set()
 
 
-OBJECTIVES = {
-    "rollouts": functools.partial(objectives.policy_gradient, samples=2, rollouts=2, shared=True),
-    "greedy rollouts": functools.partial(objectives.policy_gradient, samples=1, rollouts=1, greedily=True),
-    "no rollouts": functools.partial(objectives.policy_gradient, samples=1, rollouts=0),
-    "mixer": functools.partial(objectives.mixer, likelihood_weight=0.5),
-    "self-critical": functools.partial(objectives.self_critical, samples=2),
-    "leave one out": functools.partial(objectives.leave_one_out, samples=2),
-}
-
-
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_policy_gradient_step_stays_on_the_device(toy, name):
     captioner, baseline, features = toy
     weights = parse_reward("cider:1,rouge:2,bleu1:1,bleu4:1")
     reward = build_reward(weights, REFERENCES, reward_frequencies(REFERENCES, 8, True), True)
-    learned = {"mixer": StepBaseline(5, 3), "self-critical": None, "leave one out": None}.get(name, baseline)
+    learned = learned_baseline(name, baseline, 3)
     step = policy_gradient_step(
         captioner,
         learned,
         reward,
         OBJECTIVES[name](captioner, 3),
-        optimizer_of(captioner),
-        learned and optimizer_of(learned),
+        adam(captioner),
+        adam(learned),
         feature_dropout=0.1,
     )
     words = tf.constant([[4, 2, 0], [5, 6, 2]]) if name == "mixer" else None

@@ -1,14 +1,11 @@
 """What an objective samples and how it gives credit: small tables, and numbers that nothing else may change."""
 
-import functools
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from models import decoding
-from models.baseline import StepBaseline
 from models.captioner import END, PAD, Captioner
 from pipeline import estimators, objectives
 from pipeline.inputs import Batch
@@ -16,6 +13,7 @@ from pipeline.rewards import Reward
 from pipeline.steps import BLUR, parted, policy_gradient_step, scored_captions
 from tests.enumeration import CAPTIONS, REWARDS, T, continuations, distribution, table_reward
 from tests.oracles import padded, word_probabilities
+from tests.variants import OBJECTIVES, adam, learned_baseline
 
 LEVEL = tf.constant(0.0)
 
@@ -177,28 +175,14 @@ def test_differentiated_probabilities_are_those_sampled_from(toy):
     assert float(logs["entropy"]) == pytest.approx(np.mean(surprise), abs=1e-5)
 
 
-LEARNERS = {
-    "pg": functools.partial(objectives.policy_gradient, samples=1, rollouts=2),
-    "K = 0": functools.partial(objectives.policy_gradient, samples=1, rollouts=0),
-    "mixer": functools.partial(objectives.mixer, likelihood_weight=0.5),
-    "scst": functools.partial(objectives.self_critical, samples=1),
-    "leave one out": functools.partial(objectives.leave_one_out, samples=2),
-}
-
-
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ["pg", "reinforce", "mixer", "scst", "leave_one_out"])
 def test_the_expected_reward_rises(toy, name):
     """Exact, by enumeration, before and after 60 steps of the whole train step; mixer's s falls from T to 0 in half."""
     captioner, baseline, features = toy
-    if name == "mixer":
-        baseline = StepBaseline(5, T)
     reward = Reward({"cider": 1.0}, lambda words, image: {"cider": table_reward(words, 0 * image)}, {})
-    learned = None if name in ("scst", "leave one out") else baseline
-    optimizers = [keras.optimizers.Adam(2e-2), learned and keras.optimizers.Adam(2e-2)]
-    optimizers[0].build(captioner.trainable_variables)
-    if learned:
-        optimizers[1].build(learned.trainable_variables)
-    objective = LEARNERS[name](captioner, T)
+    learned = learned_baseline(name, baseline, T)
+    optimizers = [adam(captioner, 2e-2), adam(learned, 2e-2)]
+    objective = OBJECTIVES[name](captioner, T)
     step = policy_gradient_step(captioner, learned, reward, objective, *optimizers, feature_dropout=0.0)
     words = tf.constant(padded([[5, END], [6, 4, END]] * 8, T))  # true captions, which mixer begins with
     batch = Batch(tf.constant(np.tile(features, [8, 1])), tf.range(16), words)

@@ -5,21 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.baseline import StepBaseline
-from pipeline import objectives
 from pipeline.inputs import Batch
 from pipeline.rewards import Reward
 from pipeline.steps import likelihood_step, policy_gradient_step, update
 from pipeline.watch import SKIPPED
+from tests.variants import OBJECTIVES, adam, learned_baseline
 
 T = 3
 WORDS = np.array([[4, 5, 2], [6, 2, 0]], np.int32)
-
-
-def adam(model):
-    optimizer = keras.optimizers.Adam(0.05, global_clipnorm=5.0)
-    optimizer.build(model.trainable_variables)
-    return optimizer
 
 
 def variables_of(trackables):
@@ -58,7 +51,7 @@ def learners(toy):
         mine = tape.gradient(loss, captioner.trainable_variables)
         return mine, tape.gradient(baseline_loss, baseline.trainable_variables), [loss, baseline_loss]
 
-    return captioner, baseline, adam(captioner), adam(baseline), gradients
+    return captioner, baseline, adam(captioner, global_clipnorm=5.0), adam(baseline, global_clipnorm=5.0), gradients
 
 
 def updating(learners, compiled):
@@ -116,36 +109,24 @@ def reward_of(on_host, poisoned):
     return Reward({"cider": 0.1}, lambda c, i: {"cider": score(c, i)}, {})
 
 
-def objective_of(name, captioner):
-    return {
-        "pg": lambda: objectives.policy_gradient(captioner, T, samples=2, rollouts=2, shared=True),
-        "reinforce": lambda: objectives.policy_gradient(captioner, T, samples=1, rollouts=0),
-        "mixer": lambda: objectives.mixer(captioner, T, likelihood_weight=0.5),
-        "scst": lambda: objectives.self_critical(captioner, T, samples=2),
-        "leave_one_out": lambda: objectives.leave_one_out(captioner, T, samples=2),
-    }[name]()
-
-
 def step_of(name, toy, poisoned):
     """Returns a train step, and what its updates could change."""
     captioner, baseline, _ = toy
-    optimizer = adam(captioner)
+    optimizer = adam(captioner, global_clipnorm=5.0)
     if name.startswith("mle"):
         own = name == "mle reading its own words"
         step = likelihood_step(captioner, optimizer, feature_dropout=0.1, scheduled_sampling=own)
         return step, (captioner, optimizer)
     objective, _, host = name.partition(" ")
-    learned = StepBaseline(5, T) if objective == "mixer" else baseline
-    if objective in ("scst", "leave_one_out"):
-        learned = None
-    baseline_optimizer = None if learned is None else adam(learned)
+    learned = learned_baseline(objective, baseline, T)
+    baseline_optimizer = adam(learned, global_clipnorm=5.0)
     if objective == "warm-up":
         objective, optimizer = "pg", None
     step = policy_gradient_step(
         captioner,
         learned,
         reward_of(bool(host), poisoned),
-        objective_of(objective, captioner),
+        OBJECTIVES[objective](captioner, T),
         optimizer,
         baseline_optimizer,
         feature_dropout=0.1,
