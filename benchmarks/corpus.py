@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.captioner import PAD
+from models.special_tokens import PAD
 from pipeline.datasets.coco_json import ANY_TEXT, ID, rows
 from pipeline.datasets.scenes_captions import write_captions
 from pipeline.datasets.scenes_layout import plan_layout

@@ -13,9 +13,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models.captioner import END, PAD, Captioner
+from models.captioner import Captioner
 from models.decoding import greedy
 from models.encoder import decode_image, resize_image
+from models.special_tokens import END, PAD
 
 CHECK = pathlib.Path(__file__).with_name("check.py")
 TOLERANCE = 1e-4  # of log-probabilities, which sum up to T rounded numbers
@@ -41,7 +42,7 @@ class Server(tf.Module):
                 lambda one: resize_image(decode_image(one), image_size), image_bytes, fn_output_signature=tf.float32
             )
             state = captioner.start(encoder(pixels, training=False))
-            ids, log_prob = greedy(captioner.step, state, max_length)
+            ids, log_prob = greedy(captioner.stepper(), state, max_length)
             text = tf.where((ids != PAD) & (ids != END), tf.gather(self.words, ids), "")
             caption = tf.strings.strip(tf.strings.reduce_join(text, axis=1, separator=" "))
             return {"caption": caption, "log_prob": log_prob}

@@ -1,15 +1,17 @@
 """The captioner: features of a picture start an LSTM, which says one word after the other."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import tensorflow as tf
 
-PAD, START, END, UNKNOWN = 0, 1, 2, 3
-SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")
-
-# What a caption may never hold. One constant for sampling, every decoder and every differentiated
-# probability: masked in sampling only, probability would flow to the word that is never pushed down.
-UNSAYABLE = (PAD, START, UNKNOWN)
+from models.drawing import WIDTH
+from models.lstm import gated, packed_lstm
+from models.packing import Packing
+from models.precision import product
+from models.special_tokens import NEVER, START, UNSAYABLE
+from models.word_loss import Projection
 
 State = tuple[tf.Tensor, tf.Tensor]
 
@@ -20,9 +22,19 @@ class Captioner(keras.Model):
     Shapes: B images, N captions, n packed words, T steps, F features, H units, V words.
     """
 
-    def __init__(self, vocabulary_size: int, feature_size: int, units: int, embedding_size: int, dropout: float):
+    def __init__(
+        self,
+        vocabulary_size: int,
+        feature_size: int,
+        units: int,
+        embedding_size: int,
+        dropout: float,
+        precision: tf.DType = tf.float32,
+        jit: bool = False,
+    ):
+        """Builds all weights, which are float32; `precision` is that of the decoder's products, `jit` asks for XLA."""
         super().__init__(name="captioner")
-        self.dropout = dropout
+        self.dropout, self.precision, self.jit = dropout, precision, jit
         # Not keras.layers.Normalization: it computes with a copy that tf.train.Checkpoint does not restore.
         self.feature_mean = self.add_weight(
             name="feature_mean", shape=(feature_size,), initializer="zeros", trainable=False
@@ -34,7 +46,6 @@ class Captioner(keras.Model):
         self.embedding = keras.layers.Embedding(vocabulary_size, embedding_size, name="embedding")
         self.lstm = keras.layers.LSTM(units, return_sequences=True, name="lstm")
         self.words = keras.layers.Dense(vocabulary_size, name="words")
-        self.unsayable = tf.reduce_sum(tf.one_hot(UNSAYABLE, vocabulary_size), axis=0) * -1e9
         self.image.build((None, feature_size))
         self.embedding.build((None,))
         self.lstm.build((None, None, embedding_size))
@@ -62,41 +73,57 @@ class Captioner(keras.Model):
         cell = self.image((features - self.feature_mean) / self.feature_deviation)
         return tf.tanh(cell), cell
 
-    def step(self, state: State, token: tf.Tensor) -> tuple[State, tf.Tensor]:
-        """Returns the state after the words `token` `[N]` and the logits `[N, V]` of the next word."""
-        hidden, state = self.lstm.cell(self.embedding(token), list(state))
-        return tuple(state), self.logits(hidden)
+    def stepper(self) -> Callable[[State, tf.Tensor], tuple[State, tf.Tensor]]:
+        """Returns step(state, words `[N]`) -> (state after them, logits `[N, V']` of the next word).
 
-    def hidden(self, features: tf.Tensor, words: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Returns hidden states `[N, T, H]`; the one at t has read the words before t and predicts word t.
+        V' is V or a little more; what is beyond V may not be said. To be called inside the function that is compiled
+        and outside its loops: the weights are laid out once for all steps.
+        """
+        spare = -self.words.units % WIDTH
+        embeddings = tf.convert_to_tensor(self.embedding.embeddings)
+        gates = tf.concat([self.lstm.cell.kernel, self.lstm.cell.recurrent_kernel], axis=0)
+        bias = tf.convert_to_tensor(self.lstm.cell.bias)
+        wide = self.projection()
+        if spare:
+            wide = wide._replace(
+                kernel=tf.pad(wide.kernel, [[0, 0], [0, spare]]),
+                bias=tf.pad(wide.bias, [[0, spare]], constant_values=NEVER),
+            )
+
+        def step(state: State, words: tf.Tensor) -> tuple[State, tf.Tensor]:
+            hidden, memory = state
+            read = tf.concat([tf.gather(embeddings, words), hidden], axis=1)
+            hidden, memory, _ = gated(tf.nn.bias_add(product(read, gates, self.precision), bias), memory)
+            return (hidden, memory), wide.logits(hidden)
+
+        return step
+
+    def hidden(
+        self, features: tf.Tensor, words: tf.Tensor, packing: Packing, dropout_seed: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Returns hidden states `[n, H]`: for each packed word the one that has read the words before it.
 
         Args:
           features: `[N, F]`.
           words: `[N, T]`, the true or sampled captions (teacher forcing).
+          packing: which of their places are wanted.
           dropout_seed: `[2]`; None switches dropout off. Explicit, so that a resumed run draws the same masks.
         """
-        inputs = tf.concat([tf.fill([tf.shape(words)[0], 1], START), words[:, :-1]], axis=1)
-        inputs = self._drop(self.embedding(inputs), dropout_seed, 0)
-        hidden = self.lstm(inputs, initial_state=list(self.start(features)))
+        read = tf.concat([tf.fill([tf.shape(words)[0], 1], START), words[:, :-1]], axis=1)
+        read = tf.gather(self.embedding.embeddings, packing.of(read))
+        read = self._drop(read, dropout_seed, 0)
+        cell = self.lstm.cell
+        inputs = tf.nn.bias_add(product(read, cell.kernel, self.precision), cell.bias)
+        recurrent = tf.convert_to_tensor(cell.recurrent_kernel)
+        hidden = packed_lstm(inputs, *self.start(features), recurrent, packing, self.precision)
         return self._drop(hidden, dropout_seed, 1)
 
-    def logits(self, hidden: tf.Tensor) -> tf.Tensor:
-        """Returns `[n, V]` of hidden states `[n, H]`; words that may not be said are at -1e9."""
-        return self.words(hidden) + self.unsayable
-
-    def log_probs(self, hidden: tf.Tensor, words: tf.Tensor, label_smoothing: float = 0.0) -> tf.Tensor:
-        """Returns log pi(word | hidden) `[n]` for packed hidden states `[n, H]` and words `[n]`.
-
-        With `label_smoothing`, that share of each is the mean over all words that may be said (Szegedy et al. 2016).
-        """
-        logits = self.logits(hidden)
-        if label_smoothing == 0:
-            return -tf.nn.sparse_softmax_cross_entropy_with_logits(labels=words, logits=logits)
-        sayable = tf.cast(self.unsayable == 0, tf.float32)
-        labels = tf.one_hot(words, len(sayable)) * (1 - label_smoothing) + sayable * (
-            label_smoothing / tf.reduce_sum(sayable)
+    def projection(self) -> Projection:
+        """Returns the way from hidden states to logits; words that may not be said are at -1e9."""
+        unsayable = tf.reduce_sum(tf.one_hot(UNSAYABLE, self.words.units), axis=0) * NEVER
+        return Projection(
+            tf.convert_to_tensor(self.words.kernel), self.words.bias + unsayable, self.precision, self.jit
         )
-        return -tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
     def _drop(self, values: tf.Tensor, seed: tf.Tensor | None, place: int) -> tf.Tensor:
         if seed is None or self.dropout == 0:

@@ -1,33 +1,27 @@
-"""Search over a step closure: greedy, sampling, and rollouts from every prefix.
+"""Search over a step closure: greedy and sampling. Rollouts and beam search stand in files of their own.
 
-`step(state, token) -> (state, logits)` is all that is known of the model. A caption is int32 `[T]`: words,
-the end token if it ended, padding. Shapes: N captions, T steps, K rollouts, P prefixes, Q = P * K rollouts.
-Loops are explicit `tf.while_loop`s, so that they work wherever AutoGraph is off.
+`step(state, words [n]) -> (state, logits [n, V])` is all that is known of the model. A caption is int32 `[T]`: words,
+the end token if it ended, padding. Captions that have ended are dropped before the next step, so no step is computed in
+vain. Loops are explicit `tf.while_loop`s, so that they work wherever AutoGraph is off.
+
+Shapes: N captions, T steps, n captions that go on, S words chosen a row, P proper prefixes of all captions together.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from models.captioner import END, PAD, START, State
+from models.blocks import in_blocks
+from models.captioner import State
+from models.drawing import draw, uniforms
+from models.special_tokens import END, PAD, START
 
 Step = Callable[[State, tf.Tensor], tuple[State, tf.Tensor]]
+# (logits [n, V], uniform numbers [n, S, 2]) -> words [n, S]
+Choice = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
-
-class Paths(NamedTuple):
-    """Sampled captions and the states they went through."""
-
-    words: tf.Tensor  # [N, T]
-    hidden: tf.Tensor | None  # [N, T, H]: the state that chose word t; None where nobody rolls out
-    cell: tf.Tensor | None  # [N, T, H]
-
-
-class Rollouts(NamedTuple):
-    """Other captions of the paths' images, each of which begins like a path."""
-
-    words: tf.Tensor  # [Q, T]: prefix and continuation
-    prefix: tf.Tensor  # [Q, 2]: (path, index of the prefix's last word)
+fold_in = tf.random.experimental.stateless_fold_in
 
 
 class Given(NamedTuple):
@@ -37,31 +31,78 @@ class Given(NamedTuple):
     steps: tf.Tensor  # scalar int32, s: how many words of each are said as they stand
 
 
-def greedy(step: Step, state: State, max_length: int) -> tuple[tf.Tensor, tf.Tensor]:
+class Forks(NamedTuple):
+    """How each proper prefix of the captions could go on: S words instead of the caption's own."""
+
+    prefix: tf.Tensor  # [P, 2]: (caption, index of the prefix's last word)
+    words: tf.Tensor  # [P, S]
+    hidden: tf.Tensor  # [P, H], after the prefix
+    cell: tf.Tensor  # [P, H]
+
+
+def greedy(step: Step, state: State, max_length: int, jit: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the captions `[N, T]` that take the likeliest word each time, and their log-probabilities `[N]`."""
+    most = state[0].shape[0]
 
-    def choose(t, logits):
+    def choose(logits, uniform):
+        del uniform
+        # The likeliest word's probability is the largest.
+        largest = tf.reduce_max(tf.nn.softmax(logits), axis=1)
+        return tf.argmax(logits, axis=1, output_type=tf.int32), tf.math.log(largest)
+
+    def advance(t, row, state, words, log_prob):
         del t
-        return tf.argmax(logits, axis=-1, output_type=tf.int32)
+        none = tf.zeros([tf.shape(row)[0], 0, 2])
+        results = (tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.float32))
+        state, chosen, score = _one_step(step, state, words, none, choose, results, jit, most)
+        return state, chosen, tf.tensor_scatter_nd_add(log_prob, row[:, None], score)
 
-    words, log_prob, _ = _decode(step, state, max_length, choose, keep_states=False)
-    return words, log_prob
+    return _decode(advance, state, max_length, tf.zeros(tf.shape(state[0])[:1]))
 
 
 def sample(
-    step: Step, state: State, max_length: int, seed: tf.Tensor, given: Given | None = None, keep_states: bool = True
-) -> Paths:
-    """Returns one caption a row, each word that is not given drawn from the model's distribution; `seed` is `[2]`."""
+    step: Step, state: State, max_length: int, seed: tf.Tensor, given: Given | None = None, jit: bool = False
+) -> tf.Tensor:
+    """Returns one caption a row, `[N, T]`, each word that is not given drawn from the model; `seed` is `[2]`."""
+    rows, most = tf.shape(state[0])[0], state[0].shape[0]
 
-    def choose(t, logits):
-        drawn = _draw(logits, 1, tf.random.experimental.stateless_fold_in(seed, t))[:, 0]
-        return drawn if given is None else tf.where(t < given.steps, given.words[:, t], drawn)
+    def advance(t, row, state, words, nothing):
+        uniform = tf.gather(uniforms(rows, 1, fold_in(seed, t)), row)
+        state, drawn = next_words(step, state, words, uniform, draw, jit, most)
+        drawn = drawn[:, 0]
+        if given is not None:
+            drawn = tf.where(t < given.steps, tf.gather(given.words[:, t], row), drawn)
+        return state, drawn, nothing
 
-    words, _, states = _decode(step, state, max_length, choose, keep_states)
-    if not keep_states:
-        return Paths(words, None, None)
-    hidden, cell = (tf.transpose(array.stack(), [1, 0, 2]) for array in states)
-    return Paths(words, hidden, cell)
+    return _decode(advance, state, max_length, ())[0]
+
+
+def sample_with_forks(
+    step: Step, state: State, max_length: int, seed: tf.Tensor, forks: int, choose: Choice, jit: bool = False
+) -> tuple[tf.Tensor, Forks]:
+    """Returns sampled captions `[N, T]`, and S = `forks` words that `choose` says after each of their proper prefixes.
+
+    A prefix's forks and the caption's own next word come from one distribution, so it is computed once for all.
+    """
+    rows, most, units = tf.shape(state[0])[0], state[0].shape[0], state[0].shape[1]
+
+    def either(logits, uniform):
+        return tf.concat([draw(logits, uniform[:, :1]), choose(logits, uniform[:, 1:])], axis=1)
+
+    def advance(t, row, state, words, arrays):
+        uniform = tf.gather(uniforms(rows, 1 + forks, fold_in(seed, t)), row)
+        state, drawn = next_words(step, state, words, uniform, either, jit, most)
+        seen = (tf.stack([row, tf.fill(tf.shape(row), t - 1)], axis=1), drawn[:, 1:], *state)
+        return state, drawn[:, 0], [array.write(t, part) for array, part in zip(arrays, seen, strict=True)]
+
+    shapes = [(tf.int32, 2), (tf.int32, forks), (tf.float32, units), (tf.float32, units)]
+    arrays = [
+        tf.TensorArray(kind, size=0, dynamic_size=True, element_shape=[None, width], infer_shape=False)
+        for kind, width in shapes
+    ]
+    words, arrays = _decode(advance, state, max_length, arrays)
+    # Before the first word there is no prefix.
+    return words, Forks(*(array.concat()[rows:] for array in arrays))
 
 
 def lengths(words: tf.Tensor) -> tf.Tensor:
@@ -69,137 +110,85 @@ def lengths(words: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(words != PAD, tf.int32), axis=1)
 
 
-def read_own_words(step: Step, state: State, words: tf.Tensor, probability: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def read_own_words(
+    step: Step, state: State, words: tf.Tensor, probability: tf.Tensor, seed: tf.Tensor, jit: bool = False
+) -> tf.Tensor:
     """Returns `words` `[N, T]` with words of the model's own in place of some, for scheduled sampling.
 
     Each word is, with `probability`, one that the model says after what it has read so far (Bengio et al. 2015).
     """
-    count, max_length = tf.shape(words)[0], words.shape[1]
     draw_seed, coin_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    rows, most = tf.shape(words)[0], words.shape[0]
+    ends = lengths(words)
 
-    def going(t, *_):
-        return (t < max_length - 1) & tf.reduce_any(words[:, t] != PAD)
+    def advance(t, row, state, said, nothing):
+        uniform = tf.gather(uniforms(rows, 1, fold_in(draw_seed, t)), row)
+        state, drawn = next_words(step, state, said, uniform, draw, jit, most)
+        coins = tf.gather(tf.random.stateless_uniform([rows], fold_in(coin_seed, t)), row)
+        return state, tf.where(coins < probability, drawn[:, 0], tf.gather(words[:, t], row)), nothing
 
-    def advance(t, token, state, read):
-        state, logits = step(state, token)
-        drawn = _draw(logits, 1, tf.random.experimental.stateless_fold_in(draw_seed, t))[:, 0]
-        coins = tf.random.stateless_uniform([count], tf.random.experimental.stateless_fold_in(coin_seed, t))
-        token = tf.where(coins < probability, drawn, words[:, t])
-        return t + 1, token, state, read.write(t, token)
+    def goes_on(t, row, said):
+        del said  # an end of the model's own ends nothing: what comes after it is learned all the same
+        return t + 1 < tf.gather(ends, row)
 
-    read = tf.TensorArray(tf.int32, size=max_length, element_shape=[words.shape[0]])
-    start = (tf.constant(0), tf.fill([count], START), state, read)
-    *_, read = tf.while_loop(going, advance, start, maximum_iterations=max_length)
-    return tf.ensure_shape(tf.transpose(read.stack()), words.shape)
-
-
-def proper_prefixes(words: tf.Tensor) -> tf.Tensor:
-    """Returns bool `[N, T]`: whether g_1..g_t is less than the whole path; the value of a whole path is its reward."""
-    return tf.sequence_mask(lengths(words) - 1, words.shape[1])
+    return _decode(advance, state, words.shape[1], (), goes_on)[0]
 
 
-def no_rollouts(max_length: int) -> Rollouts:
-    """Returns none."""
-    return Rollouts(tf.zeros([0, max_length], tf.int32), tf.zeros([0, 2], tf.int32))
+def next_words(
+    step: Step,
+    state: State,
+    words: tf.Tensor,
+    uniform: tf.Tensor,
+    choose: Choice,
+    jit: bool = False,
+    most: int | None = None,
+) -> tuple[State, tf.Tensor]:
+    """Returns the state after `words` `[n]`, and S words `[n, S]` that `choose` says next by `uniform` `[n, S, 2]`.
 
-
-def roll_out(
-    step: Step, paths: Paths, which: tf.Tensor, rollouts: int, seed: tf.Tensor, greedily: bool = False
-) -> Rollouts:
-    """Returns K continuations of the prefixes g_1..g_t of paths at which `which` `[N, T]` is true.
-
-    They are sampled, or `greedily` the likeliest word is taken each time, K times the same. All prefixes advance as one
-    batch, each from its own time; a row that ended, or is full, is dropped before the next step, so no step is
-    computed in vain.
+    Args:
+      most: rows there can be, if that is known.
     """
-    draw = _likeliest if greedily else _draw
-    max_length = paths.words.shape[1]
-    prefix = tf.cast(tf.where(which), tf.int32)  # [P, 2]
-    state = (tf.gather_nd(paths.hidden, prefix), tf.gather_nd(paths.cell, prefix))
-    kept = tf.range(max_length) <= prefix[:, 1:]
-    words = tf.where(kept, tf.gather(paths.words, prefix[:, 0]), PAD)
-    # One step for all K rollouts of a prefix: they part only at the word that is drawn.
-    state, logits = step(state, tf.gather_nd(paths.words, prefix))
-    token = tf.reshape(draw(logits, rollouts, tf.random.experimental.stateless_fold_in(seed, 0)), [-1])
-    words, prefix, hidden, cell = (tf.repeat(x, rollouts, axis=0) for x in (words, prefix, *state))
+    results = [tf.TensorSpec(uniform.shape[1:2], tf.int32)]
+    return _one_step(step, state, words, uniform, lambda *args: (choose(*args),), results, jit, most)
 
-    def say(words, row, time, token, hidden, cell):
-        """Writes each row's word, and drops the rows whose caption is complete."""
-        words = tf.tensor_scatter_nd_update(words, tf.stack([row, time], axis=1), token)
-        going = tf.where((token != END) & (time < max_length - 1))[:, 0]
-        return words, *(tf.gather(x, going) for x in (row, time, token, hidden, cell))
 
-    def alive(i, words, row, *_):
-        return tf.size(row) > 0
+def _one_step(step, state, words, uniform, choose, results, jit, most) -> tuple:
+    """The state after `words`, and what `choose` returns, of the shapes and types `results`."""
 
-    def advance(i, words, row, time, token, hidden, cell):
-        (hidden, cell), logits = step((hidden, cell), token)
-        token = draw(logits, 1, tf.random.experimental.stateless_fold_in(seed, i))[:, 0]
-        return i + 1, *say(words, row, time + 1, token, hidden, cell)
+    def block(hidden, cell, words, uniform):
+        state, logits = step((hidden, cell), words)
+        return (*state, *choose(logits, uniform)), ()
 
-    some = tf.TensorShape([None])
-    units = tf.TensorShape([None, paths.hidden.shape[2]])
-    _, words, *_ = tf.while_loop(
-        alive,
-        advance,
-        (1, *say(words, tf.range(tf.shape(words)[0]), prefix[:, 1] + 1, token, hidden, cell)),
-        shape_invariants=(
-            tf.TensorShape([]),
-            tf.TensorShape([None, max_length]),
-            some,
-            some,
-            some,
-            units,
-            units,
-        ),
-        maximum_iterations=max_length,
+    states = [tf.TensorSpec(s.shape[1:], s.dtype) for s in state]
+    (hidden, cell, *chosen), _ = in_blocks(block, (*state, words, uniform), [*states, *results], (), jit, most)
+    return (hidden, cell), *chosen
+
+
+def _decode(
+    advance: Callable, state: State, max_length: int, kept: Any, goes_on: Callable | None = None
+) -> tuple[tf.Tensor, Any]:
+    """Captions `[N, T]` and the last `kept`: runs until every caption has ended, or is full.
+
+    advance(t, row [n], state, words said before [n], kept) -> (state, words [n], kept), for the rows that go on;
+    goes_on(t, row, words) -> bool [n], by default whether it was not the end.
+    """
+    rows, count = state[0].shape[0], tf.shape(state[0])[0]
+    goes_on = goes_on or (lambda t, row, words: words != END)
+
+    def body(t, row, state, words, said, kept):
+        state, words, kept = advance(t, row, state, words, kept)
+        said = tf.tensor_scatter_nd_update(said, tf.stack([row, tf.fill(tf.shape(row), t)], axis=1), words)
+        going = tf.where(goes_on(t, row, words))[:, 0]
+        row, words, *state = (tf.gather(x, going) for x in (row, words, *state))
+        return t + 1, row, tuple(state), words, said, kept
+
+    some, states = tf.TensorShape([None]), tuple(tf.TensorShape([None, *s.shape[1:]]) for s in state)
+    start = (0, tf.range(count), state, tf.fill([count], START), tf.fill([count, max_length], PAD), kept)
+    fixed = tf.nest.map_structure(lambda x: tf.TensorShape(None) if isinstance(x, tf.TensorArray) else x.shape, kept)
+    *_, said, kept = tf.while_loop(
+        lambda t, row, *_: (t < max_length) & (tf.size(row) > 0),
+        body,
+        start,
+        shape_invariants=(tf.TensorShape([]), some, states, some, tf.TensorShape([rows, max_length]), fixed),
     )
-    return Rollouts(words, prefix)
-
-
-def _draw(logits: tf.Tensor, count: int, seed: tf.Tensor) -> tf.Tensor:
-    """Returns `count` words a row, `[N, count]`, from softmax(logits `[N, V]`)."""
-    drawn = tf.random.stateless_categorical(logits, count, seed, dtype=tf.int32)
-    # Of logits that are no numbers it draws V, which is no word: whoever reads it would fail before such a step,
-    # whose loss is no number either, can be skipped.
-    return tf.minimum(drawn, tf.shape(logits)[1] - 1)
-
-
-def _likeliest(logits: tf.Tensor, count: int, seed: tf.Tensor) -> tf.Tensor:
-    """Returns the likeliest word of each row, `count` times, `[N, count]`."""
-    del seed
-    return tf.repeat(tf.argmax(logits, axis=-1, output_type=tf.int32)[:, None], count, axis=1)
-
-
-def _decode(step: Step, state: State, max_length: int, choose, keep_states: bool):
-    """The loop of greedy and sampling: runs until every row has ended, or is full."""
-    rows, units = state[0].shape
-    count = tf.shape(state[0])[0]
-
-    def going(t, ended, *_):
-        return (t < max_length) & ~tf.reduce_all(ended)
-
-    def advance(t, ended, token, state, words, log_prob, states):
-        state, logits = step(state, token)
-        token = tf.where(ended, PAD, choose(t, logits))
-        chosen = -tf.nn.sparse_softmax_cross_entropy_with_logits(labels=token, logits=logits)
-        log_prob += tf.where(ended, 0.0, chosen)
-        if keep_states:
-            states = tuple(array.write(t, s) for array, s in zip(states, state, strict=True))
-        return t + 1, ended | (token == END), token, state, words.write(t, token), log_prob, states
-
-    def array(dtype, shape):
-        return tf.TensorArray(dtype, size=max_length, element_shape=shape)
-
-    states = tuple(array(tf.float32, [rows, units]) for _ in range(2 * keep_states))
-    start = (
-        tf.constant(0),
-        tf.zeros([count], tf.bool),
-        tf.fill([count], START),
-        state,
-        array(tf.int32, [rows]),
-        tf.zeros([count]),
-        states,
-    )
-    _, _, _, _, words, log_prob, states = tf.while_loop(going, advance, start, maximum_iterations=max_length)
-    return tf.ensure_shape(tf.transpose(words.stack()), [rows, max_length]), log_prob, states
+    return tf.ensure_shape(said, [rows, max_length]), kept

@@ -6,7 +6,7 @@ by row).
 
 import tensorflow as tf
 
-from models.captioner import PAD, UNKNOWN
+from models.special_tokens import PAD, UNKNOWN
 
 
 def path_mask(words: tf.Tensor) -> tf.Tensor:
@@ -68,9 +68,13 @@ def _changes(epoch: float, epochs: float) -> int:
     return int(epoch / epochs + 1e-9)
 
 
-def likelihood_loss(log_probs: tf.Tensor) -> tf.Tensor:
-    """Returns the mean negative log-likelihood a word, in nats, of packed `[n]` (Liu et al. 2017, eq. 2)."""
-    return -tf.reduce_sum(log_probs) / tf.maximum(tf.cast(tf.size(log_probs), tf.float32), 1.0)
+def likelihood_weights(mask: tf.Tensor) -> tf.Tensor:
+    """Returns the weights `[n]` of log-likelihoods whose weighted sum is their mean over the words of the mask `[n]`.
+
+    Source: Liu et al. 2017, eq. 2, a word instead of a caption.
+    """
+    counted = tf.cast(mask, tf.float32)
+    return tf.math.divide_no_nan(counted, tf.reduce_sum(counted))
 
 
 def path_values(words: tf.Tensor, path_reward: tf.Tensor) -> tf.Tensor:
@@ -139,17 +143,17 @@ def leave_one_out(path_reward: tf.Tensor, samples: int) -> tf.Tensor:
     return tf.reshape(others, [-1])
 
 
-def reinforce_loss(log_probs: tf.Tensor, values: tf.Tensor, baseline: tf.Tensor, paths: tf.Tensor) -> tf.Tensor:
-    """Returns the loss whose gradient is minus the policy gradient, averaged over paths (Liu et al. 2017, eq. 8).
+def reinforce_weights(values: tf.Tensor, baseline: tf.Tensor, paths: tf.Tensor) -> tf.Tensor:
+    """Returns the weights `[n]` of log pi whose weighted sum has the policy gradient, averaged over paths.
+
+    These are advantages, and constants (Liu et al. 2017, eq. 8).
 
     Args:
-      log_probs: `[n]`, of the sampled words.
-      values: `[n]`, Q of those words.
+      values: `[n]`, Q of the sampled words.
       baseline: `[n]`, B_phi of the states that chose them.
       paths: N, as float32.
     """
-    advantages = tf.stop_gradient(values - baseline)
-    return -tf.reduce_sum(advantages * log_probs) / paths
+    return tf.stop_gradient(values - baseline) / paths
 
 
 def baseline_loss(values: tf.Tensor, baseline: tf.Tensor, paths: tf.Tensor) -> tf.Tensor:

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from models import decoding
+from models import decoding, drawing
 from models.captioner import Captioner
+from models.rollouts import Rollouts, no_rollouts, roll_out
 from pipeline import estimators
 from pipeline.inputs import Batch
 
@@ -30,7 +31,7 @@ class Experience(NamedTuple):
     features: tf.Tensor  # [N, F]
     image_index: tf.Tensor  # [N]
     words: tf.Tensor  # [N, T]
-    rollouts: decoding.Rollouts  # other captions to be scored: words [Q, T], prefix [Q, 2]
+    rollouts: Rollouts  # other captions to be scored: words [Q, T], prefix [Q, 2]
     leaders: tf.Tensor | None = None  # [N, T], where paths share rollouts
     likelihood: Likelihood | None = None
 
@@ -60,18 +61,23 @@ def policy_gradient(
     which is biased. `shared`: paths of one image that begin alike share rollouts.
     """
 
+    choose = drawing.likeliest if greedily else drawing.draw
+
     def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
         del level
         path_seed, rollout_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-        said, paths = _paths(captioner, batch, samples, max_length, path_seed, keep_states=rollouts > 0)
         if rollouts == 0:
-            return said
-        which = decoding.proper_prefixes(paths.words)
-        leaders = estimators.prefix_leaders(paths.words, samples) if shared else None
+            return _paths(captioner, batch, samples, max_length, path_seed)
+        many, step = _repeated(batch, samples), captioner.stepper()
+        words, forks = decoding.sample_with_forks(
+            step, captioner.start(many.features), max_length, path_seed, rollouts, choose, captioner.jit
+        )
+        leaders = estimators.prefix_leaders(words, samples) if shared else None
         if shared:
-            which &= estimators.leads(leaders)
-        rolled = decoding.roll_out(captioner.step, paths, which, rollouts, rollout_seed, greedily)
-        return said._replace(rollouts=rolled, leaders=leaders)
+            leads = tf.gather_nd(leaders, forks.prefix) == forks.prefix[:, 0]
+            forks = decoding.Forks(*(tf.boolean_mask(x, leads) for x in forks))
+        rolled = roll_out(step, words, forks, rollout_seed, choose, captioner.jit)
+        return Experience(many.features, many.image_index, words, rolled, leaders)
 
     def credit(said: Experience, path_reward: tf.Tensor, rollout_reward: tf.Tensor) -> Credit:
         if rollouts == 0:
@@ -91,14 +97,13 @@ def mixer(captioner: Captioner, max_length: int, *, likelihood_weight: float) ->
     def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
         steps = tf.cast(level, tf.int32)
         given = decoding.Given(batch.words, steps)
-        paths = decoding.sample(
-            captioner.step, captioner.start(batch.features), max_length, seed, given, keep_states=False
+        words = decoding.sample(
+            captioner.stepper(), captioner.start(batch.features), max_length, seed, given, captioner.jit
         )
         likelihood = Likelihood(
-            estimators.given_mask(paths.words, steps), estimators.mixer_weight(steps, max_length, likelihood_weight)
+            estimators.given_mask(words, steps), estimators.mixer_weight(steps, max_length, likelihood_weight)
         )
-        none = decoding.no_rollouts(max_length)
-        return Experience(batch.features, batch.image_index, paths.words, none, likelihood=likelihood)
+        return Experience(batch.features, batch.image_index, words, no_rollouts(max_length), likelihood=likelihood)
 
     def credit(said: Experience, path_reward: tf.Tensor, rollout_reward: tf.Tensor) -> Credit:
         del rollout_reward
@@ -112,10 +117,10 @@ def self_critical(captioner: Captioner, max_length: int, *, samples: int) -> Obj
 
     def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
         del level
-        said, _ = _paths(captioner, batch, samples, max_length, seed)
-        words, _ = decoding.greedy(captioner.step, captioner.start(batch.features), max_length)
+        said = _paths(captioner, batch, samples, max_length, seed)
+        words, _ = decoding.greedy(captioner.stepper(), captioner.start(batch.features), max_length, captioner.jit)
         first = tf.range(tf.shape(words)[0]) * samples  # of the image's paths
-        return said._replace(rollouts=decoding.Rollouts(words, tf.stack([first, -tf.ones_like(first)], axis=1)))
+        return said._replace(rollouts=Rollouts(words, tf.stack([first, -tf.ones_like(first)], axis=1)))
 
     def credit(said: Experience, path_reward: tf.Tensor, greedy_reward: tf.Tensor) -> Credit:
         return _against(said, path_reward, tf.repeat(greedy_reward, samples))
@@ -131,7 +136,7 @@ def leave_one_out(captioner: Captioner, max_length: int, *, samples: int) -> Obj
 
     def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
         del level
-        return _paths(captioner, batch, samples, max_length, seed)[0]
+        return _paths(captioner, batch, samples, max_length, seed)
 
     def credit(said: Experience, path_reward: tf.Tensor, rollout_reward: tf.Tensor) -> Credit:
         del rollout_reward
@@ -140,15 +145,17 @@ def leave_one_out(captioner: Captioner, max_length: int, *, samples: int) -> Obj
     return Objective(sample, credit)
 
 
-def _paths(
-    captioner: Captioner, batch: Batch, samples: int, max_length: int, seed: tf.Tensor, keep_states: bool = False
-) -> tuple[Experience, decoding.Paths]:
-    """M sampled paths an image, and nothing else yet to be scored."""
-    features = tf.repeat(batch.features, samples, axis=0)
-    start = captioner.start(features)
-    paths = decoding.sample(captioner.step, start, max_length, seed, keep_states=keep_states)
-    none = decoding.no_rollouts(max_length)
-    return Experience(features, tf.repeat(batch.image_index, samples), paths.words, none), paths
+def _paths(captioner: Captioner, batch: Batch, samples: int, max_length: int, seed: tf.Tensor) -> Experience:
+    """M sampled paths an image, and nothing else to be scored."""
+    many = _repeated(batch, samples)
+    start = captioner.start(many.features)
+    words = decoding.sample(captioner.stepper(), start, max_length, seed, jit=captioner.jit)
+    return Experience(many.features, many.image_index, words, no_rollouts(max_length))
+
+
+def _repeated(batch: Batch, samples: int) -> Batch:
+    """Every picture M times, one after the other."""
+    return Batch(tf.repeat(batch.features, samples, axis=0), tf.repeat(batch.image_index, samples), None)
 
 
 def _against(said: Experience, path_reward: tf.Tensor, expected: tf.Tensor) -> Credit:

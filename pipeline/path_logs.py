@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from models import decoding
-from models.captioner import END, PAD
+from models.special_tokens import END, PAD
 from pipeline import estimators
 from pipeline.metric_names import COLUMNS
 from pipeline.metrics.ngrams import repeats

@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from models.baseline import Baseline, StepBaseline
-from models.captioner import PAD, Captioner
+from models.captioner import Captioner
+from models.special_tokens import PAD
 from pipeline import estimators, objectives
 from pipeline.config import Config
 from pipeline.inputs import TrainingArrays, caption_batches, image_batches

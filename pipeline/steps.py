@@ -14,6 +14,8 @@ import tensorflow as tf
 
 from models import decoding
 from models.captioner import Captioner
+from models.packing import Packing, pack
+from models.word_loss import log_probs, weighted_log_likelihood
 from pipeline import estimators
 from pipeline.inputs import Batch
 from pipeline.objectives import Credit, Experience, Objective
@@ -48,12 +50,17 @@ def likelihood_step(
         words = read = batch.words
         if scheduled_sampling:
             read_seed = tf.random.experimental.stateless_fold_in(seed, READ)
-            read = decoding.read_own_words(captioner.step, captioner.start(features), words, level, read_seed)
-        mask = estimators.likelihood_mask(words)
+            read = decoding.read_own_words(
+                captioner.stepper(), captioner.start(features), words, level, read_seed, captioner.jit
+            )
+        packing = pack(words)
+        weights = estimators.likelihood_weights(packing.of(estimators.likelihood_mask(words)))
         with tf.GradientTape() as tape:
-            hidden = tf.boolean_mask(captioner.hidden(features, read, dropout_seed=seed), mask)
-            log_probs = captioner.log_probs(hidden, tf.boolean_mask(words, mask), label_smoothing)
-            loss = estimators.likelihood_loss(log_probs)
+            hidden = captioner.hidden(features, read, packing, dropout_seed=seed)
+            likelihood, _ = weighted_log_likelihood(
+                captioner.projection(), hidden, packing.of(words), weights, label_smoothing
+            )
+            loss = -likelihood
         gradients = tape.gradient(loss, captioner.trainable_variables)
         logs = {"loss": loss, "learning rate": optimizer.learning_rate}
         if scheduled_sampling:
@@ -87,11 +94,11 @@ def policy_gradient_step(
     def learn(said: Experience, scores: dict[str, tf.Tensor]) -> Logs:
         path_reward, other_reward = parted(said, reward.total(scores))
         credit = objective.credit(said, path_reward, other_reward)
-        gradients, baseline_gradients, losses, logs = policy_gradients(captioner, baseline, said, credit)
+        gradients, baseline_gradients, losses, logs = policy_gradients(
+            captioner, baseline, said, credit, moves_policy=optimizer is not None
+        )
         updates = []
-        if optimizer is None:
-            logs["loss"] = logs["baseline loss"]  # the only one that is descended
-        else:
+        if optimizer is not None:
             logs["learning rate"] = optimizer.learning_rate
             updates.append((optimizer, gradients))
         if baseline is not None:
@@ -127,46 +134,61 @@ def parted(said: Experience, rewards: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def policy_gradients(
-    captioner: Captioner, baseline: keras.Model | None, said: Experience, credit: Credit
+    captioner: Captioner, baseline: keras.Model | None, said: Experience, credit: Credit, moves_policy: bool = True
 ) -> tuple[Gradients, Gradients, list[tf.Tensor], Logs]:
     """Returns the gradients of the captioner's and of the baseline's loss, the losses, and what to log.
 
-    Without dropout: the probabilities that are differentiated are those that were sampled from.
+    Without dropout: the probabilities that are differentiated are those that were sampled from. The captioner has no
+    gradients if it is not `moves_policy`; then the loss is the baseline's.
     """
+    packing = pack(said.words)
+    words, values = packing.of(said.words), packing.of(credit.values)
+    sampled, likelihood_weights = _parts(said, packing)
     paths = tf.cast(tf.shape(said.words)[0], tf.float32)
-    mask = estimators.path_mask(said.words)
-    given = None if said.likelihood is None else said.likelihood.mask
-    sampled = mask if given is None else mask & ~given
-    words, values = (tf.boolean_mask(x, sampled) for x in (said.words, credit.values))
     with tf.GradientTape(persistent=True) as tape:
-        every_hidden = captioner.hidden(said.features, said.words)
-        hidden = tf.boolean_mask(every_hidden, sampled)
-        log_probs = captioner.log_probs(hidden, words)
-        if credit.expected is None:
-            expected = baseline(hidden, tf.cast(tf.where(sampled)[:, 1], tf.int32))
+        projection = captioner.projection()
+        hidden = captioner.hidden(said.features, said.words, packing)
+        learned = credit.expected is None
+        expected = baseline(hidden, packing.index[:, 1]) if learned else packing.of(credit.expected)
+        baseline_loss = estimators.baseline_loss(
+            tf.boolean_mask(values, sampled), tf.boolean_mask(expected, sampled), paths
+        )
+        weights = tf.where(sampled, estimators.reinforce_weights(values, expected, paths), 0.0)
+        if said.likelihood is not None:
+            weights = (1 - said.likelihood.weight) * weights + said.likelihood.weight * likelihood_weights
+        if moves_policy:
+            total, log_pi = weighted_log_likelihood(projection, hidden, words, weights)
+            loss = -total
         else:
-            expected = tf.boolean_mask(credit.expected, sampled)
-        loss = estimators.reinforce_loss(log_probs, values, expected, paths)
-        baseline_loss = estimators.baseline_loss(values, expected, paths)
-        if given is not None:
-            learned = given & estimators.likelihood_mask(said.words)
-            given_words, given_hidden = (tf.boolean_mask(x, learned) for x in (said.words, every_hidden))
-            given_loss = estimators.likelihood_loss(captioner.log_probs(given_hidden, given_words))
-            loss = (1 - said.likelihood.weight) * loss + said.likelihood.weight * given_loss
-    logs = {
-        "loss": loss,
-        "advantage spread": estimators.spread(values - expected),
+            loss, log_pi = baseline_loss, log_probs(projection, hidden, words)
+    gradients = tape.gradient(loss, captioner.trainable_variables) if moves_policy else []
+    losses, logs = [loss], {"loss": loss} | _word_logs(log_pi, values, expected, sampled)
+    if said.likelihood is not None:
+        given = tf.reduce_sum(tf.cast(said.likelihood.mask, tf.float32))
+        logs |= {"likelihood loss": -tf.reduce_sum(likelihood_weights * log_pi), "words given": given / paths}
+    if not learned:
+        return gradients, [], losses, logs
+    explained = estimators.explained_variance(tf.boolean_mask(values, sampled), tf.boolean_mask(expected, sampled))
+    logs |= {"baseline loss": baseline_loss, "explained variance": explained}
+    return gradients, tape.gradient(baseline_loss, baseline.trainable_variables), [*losses, baseline_loss], logs
+
+
+def _parts(said: Experience, packing: Packing) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Which packed words were sampled `[n]`, and the weights `[n]` of those that are learned by likelihood."""
+    if said.likelihood is None:
+        return tf.ones(tf.shape(packing.index)[:1], tf.bool), None
+    given = packing.of(said.likelihood.mask)
+    learned = given & packing.of(estimators.likelihood_mask(said.words))
+    return ~given, estimators.likelihood_weights(learned)
+
+
+def _word_logs(log_pi: tf.Tensor, values: tf.Tensor, expected: tf.Tensor, sampled: tf.Tensor) -> Logs:
+    log_pi, advantages = tf.boolean_mask(log_pi, sampled), tf.boolean_mask(values - expected, sampled)
+    return {
+        "advantage spread": estimators.spread(advantages),
         # The mean of -log pi over words that were sampled estimates the policy's entropy without bias.
-        "entropy": estimators.mean(-log_probs),
+        "entropy": estimators.mean(-log_pi),
     }
-    gradients = tape.gradient(loss, captioner.trainable_variables)
-    if given is not None:
-        logs |= {"likelihood loss": given_loss, "words given": tf.reduce_sum(tf.cast(given, tf.float32)) / paths}
-    if credit.expected is not None:
-        return gradients, [], [loss], logs
-    logs |= {"baseline loss": baseline_loss, "explained variance": estimators.explained_variance(values, expected)}
-    baseline_gradients = tape.gradient(baseline_loss, baseline.trainable_variables)
-    return gradients, baseline_gradients, [loss, baseline_loss], logs
 
 
 def update(updates: Sequence[tuple[keras.Optimizer, Gradients]], losses: Sequence[tf.Tensor]) -> Logs:

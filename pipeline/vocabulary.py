@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from models.captioner import END, SPECIAL_TOKENS, UNKNOWN
+from models.special_tokens import END, SPECIAL_TOKENS, UNKNOWN
 from pipeline.errors import UserError
 
 

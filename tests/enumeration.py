@@ -5,10 +5,11 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
-from models import decoding
-from models.captioner import END, PAD
+from models.rollouts import no_rollouts
+from models.special_tokens import END, PAD
 from pipeline.objectives import Experience
 from pipeline.steps import policy_gradients
+from tests import plain
 from tests.oracles import captions_of, padded, word_probabilities
 
 T = 3
@@ -31,7 +32,7 @@ def table_reward(captions, image_index):
 def distribution(captioner, features):
     """P(caption) for every caption, word by word through the step closure; features `[1, F]`."""
     start = captioner.start(tf.constant(features))
-    return {c: float(np.prod(word_probabilities(captioner.step, start, c))) for c in CAPTIONS}
+    return {c: float(np.prod(word_probabilities(captioner.stepper(), start, c))) for c in CAPTIONS}
 
 
 def continuations(probability, prefix):
@@ -52,8 +53,8 @@ def exact_gradient(captioner, features):
     rewards = tf.constant([REWARDS[c] for c in CAPTIONS], tf.float32)
     mask = words != PAD
     with tf.GradientTape() as tape:
-        hidden = captioner.hidden(tf.repeat(tf.constant(features), len(CAPTIONS), axis=0), words)
-        logits = captioner.logits(tf.reshape(hidden, [-1, hidden.shape[2]]))
+        hidden = plain.hidden(captioner, tf.repeat(tf.constant(features), len(CAPTIONS), axis=0), words)
+        logits = plain.logits(captioner, tf.reshape(hidden, [-1, hidden.shape[2]]))
         log_probs = tf.gather(tf.nn.log_softmax(logits), tf.reshape(words, [-1]), batch_dims=1)
         log_probs = tf.where(mask, tf.reshape(log_probs, words.shape), 0.0)
         expected = tf.reduce_sum(tf.exp(tf.reduce_sum(log_probs, axis=1)) * rewards)
@@ -74,7 +75,7 @@ def outcomes_of(probability, samples):
 def experience_of(features, outcomes, rollouts=None, leaders=None):
     """The paths of all outcomes, as if each were an image of its own; features `[1, F]`."""
     paths = padded([c for outcome in outcomes for c in outcome], T)
-    none = decoding.no_rollouts(T)
+    none = no_rollouts(T)
     every = tf.repeat(tf.constant(features), len(paths), axis=0)
     return Experience(every, tf.zeros([len(paths)], tf.int32), tf.constant(paths), rollouts or none, leaders)
 
@@ -87,7 +88,7 @@ def expected_gradient(captioner, baseline, said, credit, weights):
     """
     weights = tf.cast(tf.constant(weights) * len(weights), tf.float32)[:, None]
     if credit.expected is None:
-        hidden = captioner.hidden(said.features, said.words)
+        hidden = plain.hidden(captioner, said.features, said.words)
         steps = tf.tile(tf.range(T), [len(weights)])
         expected = tf.reshape(baseline(tf.reshape(hidden, [-1, hidden.shape[2]]), steps), [-1, T])
     else:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from models.captioner import END, PAD, START, UNKNOWN
+from models.special_tokens import END, PAD, START, UNKNOWN
 
 
 def captions_of(sayable: Sequence[int], max_length: int) -> Iterator[tuple[int, ...]]:
@@ -22,6 +22,12 @@ def captions_of(sayable: Sequence[int], max_length: int) -> Iterator[tuple[int, 
 def padded(captions: Sequence[Sequence[int]], max_length: int) -> np.ndarray:
     """Returns int32 `[N, max_length]`."""
     return np.array([list(c) + [PAD] * (max_length - len(c)) for c in captions], np.int32)
+
+
+def proper_prefixes(words: np.ndarray) -> np.ndarray:
+    """Returns bool `[N, T]`: whether g_1..g_t is less than the whole caption."""
+    lengths = np.sum(np.asarray(words) != PAD, axis=1)
+    return np.arange(np.shape(words)[1]) < lengths[:, None] - 1
 
 
 def word_probabilities(step: Callable, state: tuple, caption: Sequence[int]) -> list[float]:

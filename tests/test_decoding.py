@@ -5,7 +5,11 @@ import pytest
 import tensorflow as tf
 
 from models import decoding
-from models.captioner import END, PAD, START, UNKNOWN
+from models.drawing import draw
+from models.packing import pack
+from models.rollouts import roll_out
+from models.special_tokens import END, PAD, START, UNKNOWN
+from models.word_loss import log_probs, weighted_log_likelihood
 from pipeline import estimators
 from tests.oracles import padded, word_probabilities
 
@@ -64,10 +68,12 @@ def test_greedy_stops_when_all_have_ended():
 
 def test_sampling_follows_the_script_and_keeps_states():
     step, state = scripted(SCRIPT)
-    paths = tf.function(lambda: decoding.sample(step, state, 5, tf.constant([1, 2])))()
-    np.testing.assert_array_equal(paths.words, SAID)
-    times = paths.cell.numpy()[2, :, 1]
-    np.testing.assert_array_equal(times, [1, 2, 3, 4, 5])  # the state that chose word t has read t + 1 tokens
+    words, forks = tf.function(lambda: decoding.sample_with_forks(step, state, 5, tf.constant([1, 2]), 3, draw))()
+    np.testing.assert_array_equal(words, SAID)
+    np.testing.assert_array_equal(words, decoding.sample(step, state, 5, tf.constant([1, 2])))
+    for (path, last), said, cell in zip(forks.prefix.numpy(), forks.words.numpy(), forks.cell.numpy(), strict=True):
+        np.testing.assert_array_equal(cell, [path, last + 2])  # it has read the start and words 0..last
+        np.testing.assert_array_equal(said, [SAID[path][last + 1]] * 3)
 
 
 def test_rollouts_run_on_from_their_own_time():
@@ -78,26 +84,25 @@ def test_rollouts_run_on_from_their_own_time():
     6 7 8 9 4  0, 1, 2, 3        a cut caption ends at T
     """
     step, state = scripted(SCRIPT)
-    paths = decoding.sample(step, state, 5, tf.constant([1, 2]))
-    which = decoding.proper_prefixes(paths.words)
-    rolled = tf.function(lambda: decoding.roll_out(step, paths, which, 2, tf.constant([3, 4])))()
-    prefixes = [[0, 0], [0, 1], [2, 0], [2, 1], [2, 2], [2, 3]]
+    words, forks = decoding.sample_with_forks(step, state, 5, tf.constant([1, 2]), 2, draw)
+    rolled = tf.function(lambda: roll_out(step, words, forks, tf.constant([3, 4]), draw))()
+    prefixes = [[0, 0], [2, 0], [0, 1], [2, 1], [2, 2], [2, 3]]  # time by time
     np.testing.assert_array_equal(rolled.prefix, np.repeat(prefixes, 2, axis=0))
     # A scripted policy says the same words again, whichever prefix it goes on from.
-    np.testing.assert_array_equal(rolled.words, np.repeat(np.array(SAID)[[0, 0, 2, 2, 2, 2]], 2, axis=0))
+    np.testing.assert_array_equal(rolled.words, np.repeat(np.array(SAID)[[0, 2, 0, 2, 2, 2]], 2, axis=0))
 
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_no_prefix_no_rollout(compiled):
     step, state = scripted([[END, 4, 4]] * 3)
-    paths = decoding.sample(step, state, 3, tf.constant([1, 2]))
+    words, forks = decoding.sample_with_forks(step, state, 3, tf.constant([1, 2]), 3, draw)
 
     def run():
-        return decoding.roll_out(step, paths, decoding.proper_prefixes(paths.words), 3, tf.constant([3, 4]))
+        return roll_out(step, words, forks, tf.constant([3, 4]), draw)
 
     rolled = (tf.function(run) if compiled else run)()
     assert rolled.words.shape == (0, 3)
-    values = estimators.action_values(paths.words, tf.constant([1.0, 2.0, 3.0]), rolled.prefix, tf.zeros([0]))
+    values = estimators.action_values(words, tf.constant([1.0, 2.0, 3.0]), rolled.prefix, tf.zeros([0]))
     np.testing.assert_array_equal(values, [[1, 0, 0], [2, 0, 0], [3, 0, 0]])
 
 
@@ -106,16 +111,17 @@ def test_unsayable_words_are_never_said(toy):
     captioner, _, features = toy
     captioner.words.bias.assign([30, 30, 0, 30, 0, 0, 0])
     many = tf.constant(np.repeat(features, 200, axis=0))
-    sampled = decoding.sample(captioner.step, captioner.start(many), 4, tf.constant([0, 1]))
-    which = decoding.proper_prefixes(sampled.words)
-    rolled = decoding.roll_out(captioner.step, sampled, which, 2, tf.constant([0, 2]))
-    said, _ = decoding.greedy(captioner.step, captioner.start(many), 4)
-    for words in (sampled.words, rolled.words, said):
+    step, start = captioner.stepper(), captioner.start(many)
+    sampled, forks = decoding.sample_with_forks(step, start, 4, tf.constant([0, 1]), 2, draw)
+    rolled = roll_out(step, sampled, forks, tf.constant([0, 2]), draw)
+    said, _ = decoding.greedy(step, start, 4)
+    for words in (sampled, rolled.words, said):
         inside = words.numpy()[estimators.path_mask(words).numpy()]
         assert not np.isin(inside, [PAD, START, UNKNOWN]).any()
-    assert len(np.unique(sampled.words)) > 3
-    hidden = captioner.hidden(tf.constant(features), tf.constant([[4, 5], [6, 4]]))
-    probability = tf.nn.softmax(captioner.logits(hidden[:, 0])).numpy()
+    assert len(np.unique(sampled)) > 3
+    words = tf.constant([[4, 5], [6, 4]])
+    hidden = captioner.hidden(tf.constant(features), words, pack(words))
+    probability = tf.nn.softmax(captioner.projection().logits(hidden)).numpy()
     assert (probability[:, [PAD, START, UNKNOWN]] == 0).all()
     np.testing.assert_allclose(probability.sum(axis=1), 1, atol=1e-6)
 
@@ -125,38 +131,37 @@ def test_teacher_forcing_is_the_step_closure_word_by_word(toy):
     captioner, _, features = toy
     captions = [[4, 5, 6, END], [6, END], [5, 5, 5, 5]]
     words = tf.constant(padded(captions, 4))
-    which = np.array([0, 1, 1])
-    hidden = captioner.hidden(tf.constant(features[which]), words)
-    mask = estimators.path_mask(words)
-    log_probs = captioner.log_probs(tf.boolean_mask(hidden, mask), tf.boolean_mask(words, mask))
+    which, packing = np.array([0, 1, 1]), pack(words)
+    hidden = captioner.hidden(tf.constant(features[which]), words, packing)
+    found = log_probs(captioner.projection(), hidden, packing.of(words)).numpy()
     expected = [
-        np.log(word_probabilities(captioner.step, captioner.start(tf.constant(features[i : i + 1])), caption))
+        np.log(word_probabilities(captioner.stepper(), captioner.start(tf.constant(features[i : i + 1])), caption))
         for i, caption in zip(which, captions, strict=True)
     ]
-    np.testing.assert_allclose(log_probs, np.concatenate(expected), atol=1e-5)
+    np.testing.assert_allclose(found, [expected[row][t] for row, t in packing.index.numpy()], atol=1e-5)
 
 
 def test_greedy_takes_the_likeliest_word_and_sums_its_logs(toy):
     captioner, _, features = toy
-    words, log_prob = decoding.greedy(captioner.step, captioner.start(tf.constant(features)), 4)
+    words, log_prob = decoding.greedy(captioner.stepper(), captioner.start(tf.constant(features)), 4)
     for row in range(2):
         caption = [int(w) for w in words[row] if w != PAD]
         start = captioner.start(tf.constant(features[row : row + 1]))
         assert float(log_prob[row]) == pytest.approx(
-            sum(np.log(word_probabilities(captioner.step, start, caption))), abs=1e-5
+            sum(np.log(word_probabilities(captioner.stepper(), start, caption))), abs=1e-5
         )
         for t in range(len(caption)):
-            others = [word_probabilities(captioner.step, start, [*caption[:t], w])[-1] for w in (END, 4, 5, 6)]
-            assert word_probabilities(captioner.step, start, caption[: t + 1])[-1] == pytest.approx(max(others))
+            others = [word_probabilities(captioner.stepper(), start, [*caption[:t], w])[-1] for w in (END, 4, 5, 6)]
+            assert word_probabilities(captioner.stepper(), start, caption[: t + 1])[-1] == pytest.approx(max(others))
 
 
 def test_sampled_words_follow_the_softmax(toy):
     """Chi-square of the first word, 99.9% quantile of 3 degrees of freedom."""
     captioner, _, features = toy
     many = tf.constant(np.repeat(features[:1], 5000, axis=0))
-    first = decoding.sample(captioner.step, captioner.start(many), 2, tf.constant([4, 2])).words.numpy()[:, 0]
+    first = decoding.sample(captioner.stepper(), captioner.start(many), 2, tf.constant([4, 2])).numpy()[:, 0]
     start = captioner.start(tf.constant(features[:1]))
-    expected = {w: 5000 * word_probabilities(captioner.step, start, [w])[0] for w in (END, 4, 5, 6)}
+    expected = {w: 5000 * word_probabilities(captioner.stepper(), start, [w])[0] for w in (END, 4, 5, 6)}
     assert sum((np.sum(first == w) - e) ** 2 / e for w, e in expected.items()) < 16.27
 
 
@@ -166,10 +171,11 @@ def test_nothing_after_the_end_changes_a_number(toy):
 
     def gradients(length):
         words = tf.constant(padded([[4, END], [5, 6, END]], length))
-        mask = estimators.path_mask(words)
+        packing = pack(words)
+        weights = tf.ones(len(packing.index))
         with tf.GradientTape() as tape:
-            hidden = tf.boolean_mask(captioner.hidden(tf.constant(features), words), mask)
-            loss = estimators.likelihood_loss(captioner.log_probs(hidden, tf.boolean_mask(words, mask)))
+            hidden = captioner.hidden(tf.constant(features), words, packing)
+            loss, _ = weighted_log_likelihood(captioner.projection(), hidden, packing.of(words), weights)
         return [tf.convert_to_tensor(g).numpy() for g in tape.gradient(loss, captioner.trainable_variables)]
 
     for short, long in zip(gradients(3), gradients(9), strict=True):
@@ -180,14 +186,15 @@ def test_the_end_token_keeps_its_gradient(toy):
     """Likelihood of captions that end pushes the end token's bias up."""
     captioner, _, features = toy
     words = tf.constant([[4, END, PAD], [5, 6, END]])
-    mask = estimators.likelihood_mask(words)
+    packing = pack(words)
     with tf.GradientTape() as tape:
-        hidden = tf.boolean_mask(captioner.hidden(tf.constant(features), words), mask)
-        loss = estimators.likelihood_loss(captioner.log_probs(hidden, tf.boolean_mask(words, mask)))
-    probability = tf.nn.softmax(captioner.logits(hidden)).numpy()[:, END]
-    ends = (tf.boolean_mask(words, mask).numpy() == END).astype(float)
-    expected = np.mean(probability - ends)
-    assert float(tape.gradient(loss, captioner.words.bias)[END]) == pytest.approx(expected, abs=1e-6)
+        hidden = captioner.hidden(tf.constant(features), words, packing)
+        weights = estimators.likelihood_weights(packing.of(estimators.likelihood_mask(words)))
+        likelihood, _ = weighted_log_likelihood(captioner.projection(), hidden, packing.of(words), weights)
+    probability = tf.nn.softmax(captioner.projection().logits(hidden)).numpy()[:, END]
+    ends = (packing.of(words).numpy() == END).astype(float)
+    expected = np.mean(ends - probability)
+    assert float(tape.gradient(likelihood, captioner.words.bias)[END]) == pytest.approx(expected, abs=1e-6)
 
 
 def test_masks_drawn():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.captioner import END, SPECIAL_TOKENS
+from models.special_tokens import END, SPECIAL_TOKENS
 from pipeline.evaluate import BATCH, build_decoder, evaluate
 from pipeline.inputs import TokenizedSplit
 from pipeline.metrics.java_metrics import JavaMetrics
@@ -52,8 +52,8 @@ def test_table_aligns_and_shows_what_is_missing():
 def test_decoder_compiles_once(toy):
     captioner, _, features = toy
     traces = []
-    step = captioner.step
-    captioner.step = lambda state, token: traces.append(1) or step(state, token)
+    stepper = captioner.stepper
+    captioner.stepper = lambda: traces.append(1) or stepper()
     decode = build_decoder(captioner, 4)
     for count in (1, 2, BATCH + 1):
         decode(np.repeat(features[:1], count, axis=0))

@@ -12,8 +12,9 @@ from tensorflow.python.saved_model.loader_impl import parse_saved_model
 
 from export.saved_model import CHECK, CheckFailed, export, versions
 from models import decoding
-from models.captioner import END, SPECIAL_TOKENS, Captioner
+from models.captioner import Captioner
 from models.encoder import build_encoder, decode_image, resize_image
+from models.special_tokens import END, SPECIAL_TOKENS
 
 SIDE, T = 32, 5
 WORDS = (*SPECIAL_TOKENS, "ein", "rød", "二", "dog", "cat")
@@ -49,7 +50,7 @@ def test_reloaded_says_what_memory_says(parts, exported):
     encoder, captioner = parts
     pictures = [picture(i) for i in range(5)] + [picture(5, 96, 40, tf.io.encode_png)]
     pixels = np.stack([resize_image(decode_image(p), SIDE) for p in pictures])
-    words, log_prob = decoding.greedy(captioner.step, captioner.start(encoder(pixels)), T)
+    words, log_prob = decoding.greedy(captioner.stepper(), captioner.start(encoder(pixels)), T)
     expected = [" ".join(WORDS[w] for w in row if w not in (0, END)) for row in words.numpy()]
     assert len(set(expected)) > 1 and any(w in " ".join(expected) for w in ("rød", "二"))
     serve = tf.saved_model.load(str(exported)).signatures["serving_default"]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import decoding
-from models.captioner import END
+from models.rollouts import Rollouts
+from models.special_tokens import END
 from pipeline import objectives
 from pipeline.inputs import Batch
 from pipeline.objectives import Experience
@@ -85,7 +85,7 @@ def turned_rollouts(rollouts, place):
     """The same rollouts of paths that lie elsewhere, in the order of those."""
     prefix = np.stack([place[rollouts.prefix.numpy()[:, 0]], rollouts.prefix.numpy()[:, 1]], axis=1)
     order = np.lexsort(prefix.T[::-1])
-    return decoding.Rollouts(tf.gather(rollouts.words, order), tf.constant(prefix[order].reshape(-1, 2), tf.int32))
+    return Rollouts(tf.gather(rollouts.words, order), tf.constant(prefix[order].reshape(-1, 2), tf.int32))
 
 
 def trained_baseline(toy):

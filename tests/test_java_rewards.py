@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 
 from models.baseline import Baseline
-from models.captioner import SPECIAL_TOKENS, Captioner
+from models.captioner import Captioner
 from models.decoding import greedy
+from models.special_tokens import SPECIAL_TOKENS
 from pipeline.inputs import Batch
 from pipeline.main import main
 from pipeline.metric_names import COLUMNS, parse_reward
@@ -60,7 +61,7 @@ def test_what_is_rewarded_rises(pictures, meteor, spice, reward, steps):
     metrics = JavaMetrics(meteor, spice)
 
     def measured():
-        said = greedy(captioner.step, captioner.start(tf.constant(features)), T)[0].numpy()
+        said = greedy(captioner.stepper(), captioner.start(tf.constant(features)), T)[0].numpy()
         captions = [VOCABULARY.decode(row) for row in said]
         return score_captions(references, captions, (reward,), metrics).corpus[COLUMNS[reward]]
 

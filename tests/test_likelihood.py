@@ -6,10 +6,12 @@ import pytest
 import tensorflow as tf
 
 from models import decoding
-from models.captioner import END, PAD, START, UNKNOWN
+from models.special_tokens import END, PAD, START, UNKNOWN
+from models.word_loss import log_probs
 from pipeline import estimators
 from pipeline.inputs import Batch
 from pipeline.steps import READ, likelihood_step
+from tests import plain
 from tests.enumeration import SAYABLE, T, flat
 from tests.oracles import padded
 
@@ -22,12 +24,13 @@ def test_label_smoothing_is_its_equation(toy, smoothing):
     captioner, _, _ = toy
     hidden = tf.constant(np.random.default_rng(0).normal(size=[4, 5]), tf.float32)
     words = tf.constant([4, END, 6, 5])
-    log_pi = tf.nn.log_softmax(captioner.logits(hidden)).numpy().astype(np.float64)
+    log_pi = tf.nn.log_softmax(plain.logits(captioner, hidden)).numpy().astype(np.float64)
     expected = [
         (1 - smoothing) * log_pi[i, w] + smoothing * np.mean([log_pi[i, v] for v in SAYABLE])
         for i, w in enumerate(words.numpy())
     ]
-    np.testing.assert_allclose(captioner.log_probs(hidden, words, smoothing), expected, atol=1e-5)
+    np.testing.assert_allclose(log_probs(captioner.projection(), hidden, words, smoothing), expected, atol=1e-5)
+    np.testing.assert_allclose(plain.log_probs(captioner, hidden, words, smoothing), expected, atol=1e-5)
 
 
 def test_label_smoothing_reaches_the_step(toy):
@@ -35,12 +38,12 @@ def test_label_smoothing_reaches_the_step(toy):
     optimizer = keras.optimizers.SGD(0.0)
     optimizer.build(captioner.trainable_variables)
     mask = estimators.likelihood_mask(tf.constant(WORDS))
-    hidden = tf.boolean_mask(captioner.hidden(tf.constant(features), tf.constant(WORDS)), mask)
+    hidden = tf.boolean_mask(plain.hidden(captioner, tf.constant(features), tf.constant(WORDS)), mask)
     losses = set()
     for smoothing in (0.0, 0.5):
         step = likelihood_step(captioner, optimizer, feature_dropout=0.0, label_smoothing=smoothing)
         losses.add(loss := float(step(batch_of(features), tf.constant([0, 0]), tf.constant(0.0))["loss"]))
-        expected = -tf.reduce_mean(captioner.log_probs(hidden, tf.boolean_mask(WORDS, mask), smoothing))
+        expected = -tf.reduce_mean(plain.log_probs(captioner, hidden, tf.boolean_mask(WORDS, mask), smoothing))
         assert loss == pytest.approx(float(expected), abs=1e-6)
     assert len(losses) == 2
 
@@ -67,7 +70,7 @@ def test_read_words_are_true_ones_or_what_the_model_says_after_what_it_read(toy)
     words = tf.constant(np.repeat(padded([[4, 5, 6]], T), copies, axis=0))
     start = captioner.start(tf.constant(np.repeat(features[:1], copies, axis=0)))
     read = {
-        p: decoding.read_own_words(captioner.step, start, words, tf.constant(p), tf.constant([1, 2])).numpy()
+        p: decoding.read_own_words(captioner.stepper(), start, words, tf.constant(p), tf.constant([1, 2])).numpy()
         for p in (0.0, 0.3, 1.0)
     }
     np.testing.assert_array_equal(read[0.0][:, : T - 1], words[:, : T - 1])
@@ -87,7 +90,7 @@ def test_read_words_are_true_ones_or_what_the_model_says_after_what_it_read(toy)
 def probabilities(captioner, features, words):
     state, token = captioner.start(tf.constant(features[:1])), START
     for word in [*words, None]:
-        state, logits = captioner.step(state, tf.constant([token]))
+        state, logits = captioner.stepper()(state, tf.constant([token]))
         token = word
     return tf.nn.softmax(logits).numpy()[0]
 
@@ -103,9 +106,9 @@ def test_an_end_of_its_own_does_not_end_what_is_read(toy):
     captioner.words.bias.assign([0, 0, 9, 0, 0, 0, 0])  # says the end all the time
     words = tf.constant([[4, 5, 6, 4, END, PAD], [4, END, PAD, PAD, PAD, PAD]])
     start = captioner.start(tf.constant(features))
-    read = decoding.read_own_words(captioner.step, start, words, tf.constant(1.0), tf.constant([1, 2]))
+    read = decoding.read_own_words(captioner.stepper(), start, words, tf.constant(1.0), tf.constant([1, 2]))
     np.testing.assert_array_equal(read[0, :5], [END] * 5)
-    read = decoding.read_own_words(captioner.step, start, words, tf.constant(0.5), tf.constant([1, 3])).numpy()
+    read = decoding.read_own_words(captioner.stepper(), start, words, tf.constant(0.5), tf.constant([1, 3])).numpy()
     assert ((read[:, :5] == END) | (read[:, :5] == words.numpy()[:, :5])).all()
 
 
@@ -120,12 +123,12 @@ def test_the_step_predicts_true_words_from_what_was_read(toy, probability):
     seed = tf.constant([6, 1])
     start = captioner.start(tf.constant(features))
     read_seed = tf.random.experimental.stateless_fold_in(seed, READ)
-    read = decoding.read_own_words(captioner.step, start, tf.constant(WORDS), tf.constant(probability), read_seed)
+    read = decoding.read_own_words(captioner.stepper(), start, tf.constant(WORDS), tf.constant(probability), read_seed)
     assert (probability == 0) == bool(np.all(read.numpy()[:, :1] == WORDS[:, :1]))
     mask = estimators.likelihood_mask(tf.constant(WORDS))
     with tf.GradientTape() as tape:
-        hidden = tf.boolean_mask(captioner.hidden(tf.constant(features), read), mask)
-        loss = estimators.likelihood_loss(captioner.log_probs(hidden, tf.boolean_mask(WORDS, mask)))
+        hidden = tf.boolean_mask(plain.hidden(captioner, tf.constant(features), read), mask)
+        loss = -tf.reduce_mean(plain.log_probs(captioner, hidden, tf.boolean_mask(WORDS, mask)))
     gradient = flat(tape.gradient(loss, captioner.trainable_variables))
     logs = step(batch_of(features), seed, tf.constant(probability))
     assert float(logs["loss"]) == pytest.approx(float(loss), abs=1e-6)

@@ -7,11 +7,12 @@ import tensorflow as tf
 
 from models import decoding
 from models.baseline import StepBaseline
-from models.captioner import END, PAD, UNKNOWN
+from models.special_tokens import END, PAD, UNKNOWN
 from pipeline import estimators, objectives
 from pipeline.inputs import Batch
 from pipeline.rewards import Reward
 from pipeline.steps import likelihood_step, parted, policy_gradient_step, policy_gradients, scored_captions
+from tests import plain
 from tests.enumeration import (
     CAPTIONS,
     REWARDS,
@@ -133,10 +134,10 @@ def test_at_0_it_is_reinforce_number_for_number(mixer):
     captioner, baseline, features, objective = mixer
     said = objective.sample(batch_of(features), tf.constant([5, 6]), tf.constant(0.0))
     reinforce = objectives.policy_gradient(captioner, T, samples=1, rollouts=0)
-    plain = said._replace(likelihood=None)
+    unmixed = said._replace(likelihood=None)
     for a, b in zip(
         learned(said, objective, captioner, baseline)[:3],
-        learned(plain, reinforce, captioner, baseline)[:3],
+        learned(unmixed, reinforce, captioner, baseline)[:3],
         strict=True,
     ):
         np.testing.assert_allclose(a, b, atol=1e-7)
@@ -147,11 +148,12 @@ def test_between_both_halves_count_as_weighted(mixer):
     captioner, baseline, features, objective = mixer
     said = objective.sample(batch_of(features), tf.constant([1, 4]), tf.constant(1.0))
     path_reward, _ = parted(said, table_reward(*scored_captions(said)))
-    hidden = captioner.hidden(said.features, said.words).numpy()
+    hidden = plain.hidden(captioner, said.features, said.words).numpy()
     given, sampled = [], []
     for row, words in enumerate(said.words.numpy()):
         for t in range(int(np.sum(words != PAD))):
-            log_prob = float(captioner.log_probs(tf.constant(hidden[row, t : t + 1]), tf.constant(words[t : t + 1]))[0])
+            here = tf.constant(hidden[row, t : t + 1])
+            log_prob = float(plain.log_probs(captioner, here, tf.constant(words[t : t + 1]))[0])
             expected = float(baseline(tf.constant(hidden[row, t : t + 1]), tf.constant([t]))[0])
             if t < 1:
                 given.append(-log_prob)

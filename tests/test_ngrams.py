@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.captioner import END
+from models.special_tokens import END
 from pipeline.metrics import ngrams
 from pipeline.metrics.bleu import Bleu
 from pipeline.metrics.cider import Cider, count_document_frequencies

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from models import decoding
-from models.captioner import END, PAD, Captioner
+from models.captioner import Captioner
+from models.special_tokens import END, PAD
 from pipeline import estimators, objectives
 from pipeline.inputs import Batch
 from pipeline.rewards import Reward
@@ -92,7 +93,7 @@ def test_self_critical_compares_with_the_image_s_own_greedy_caption(toy):
     captions, image_index = scored_captions(said)
     np.testing.assert_array_equal(image_index, [0, 0, 0, 1, 1, 1, 0, 1])
     path_reward, greedy_reward = parted(said, table_reward(captions, image_index))
-    greedy, _ = decoding.greedy(captioner.step, captioner.start(tf.constant(features)), T)
+    greedy, _ = decoding.greedy(captioner.stepper(), captioner.start(tf.constant(features)), T)
     np.testing.assert_array_equal(said.rollouts.words, greedy)
     credit = objective.credit(said, path_reward, greedy_reward)
     for row, words in enumerate(said.words.numpy()):
@@ -112,7 +113,7 @@ def test_greedy_rollouts_are_what_greedy_decoding_says(toy):
         caption = list(said.words.numpy()[path, : last + 1])
         start = captioner.start(said.features[path : path + 1])
         while len(caption) < T and caption[-1] != END:
-            options = {w: word_probabilities(captioner.step, start, [*caption, w])[-1] for w in (END, 4, 5, 6)}
+            options = {w: word_probabilities(captioner.stepper(), start, [*caption, w])[-1] for w in (END, 4, 5, 6)}
             caption.append(max(options, key=options.get))
         assert without_padding(words) == tuple(caption)
 
@@ -171,7 +172,7 @@ def test_differentiated_probabilities_are_those_sampled_from(toy):
     surprise = []
     for row, words in enumerate(said.words.numpy()):
         start = captioner.start(said.features[row : row + 1])
-        surprise += [-np.log(p) for p in word_probabilities(captioner.step, start, without_padding(words))]
+        surprise += [-np.log(p) for p in word_probabilities(captioner.stepper(), start, without_padding(words))]
     assert float(logs["entropy"]) == pytest.approx(np.mean(surprise), abs=1e-5)
 
 
@@ -206,7 +207,7 @@ def test_no_gradient_flows_through_advantages():
     values, expected, log_probs = tf.constant([1.0, 2.0]), tf.constant([0.5, 0.1]), tf.constant([-1.0, -3.0])
     with tf.GradientTape() as tape:
         tape.watch([values, expected, log_probs])
-        loss = estimators.reinforce_loss(log_probs, values, expected, tf.constant(2.0))
+        loss = -tf.reduce_sum(estimators.reinforce_weights(values, expected, tf.constant(2.0)) * log_probs)
     gradients = tape.gradient(loss, [values, expected, log_probs])
     assert gradients[:2] == [None, None]
     np.testing.assert_allclose(gradients[2], [-0.25, -0.95])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.captioner import END, PAD
+from models.special_tokens import END, PAD
 from pipeline.path_logs import distinct_captions, path_logs, repeated_grams
 from tests.oracles import padded
 

@@ -7,10 +7,14 @@ import tensorflow as tf
 
 from models import decoding
 from models.baseline import StepBaseline
-from models.captioner import PAD
+from models.decoding import Forks
+from models.drawing import likeliest
+from models.rollouts import Rollouts, roll_out
+from models.special_tokens import PAD, START
 from pipeline import estimators, objectives
 from pipeline.inputs import Batch
 from pipeline.steps import parted, policy_gradients, scored_captions
+from tests import plain
 from tests.enumeration import (
     CAPTIONS,
     REWARDS,
@@ -25,7 +29,7 @@ from tests.enumeration import (
     table_reward,
     value,
 )
-from tests.oracles import padded
+from tests.oracles import padded, proper_prefixes
 
 LEVEL = tf.constant(0.0)
 
@@ -90,7 +94,7 @@ def test_expectation_of_rollouts(policy):
     for path in CAPTIONS:
         add(path, 0, [], probability[path])
     assert sum(weights) == pytest.approx(1, abs=1e-5)
-    rolled = decoding.Rollouts(tf.constant(padded(words, T)), tf.constant(prefixes, tf.int32))
+    rolled = Rollouts(tf.constant(padded(words, T)), tf.constant(prefixes, tf.int32))
     objective = objectives.policy_gradient(captioner, T, samples=1, rollouts=1)
     said = experience_of(features, outcomes, rolled)
     check_expectation(policy, objective, outcomes, np.array(weights), said, tf.constant(rewards, tf.float32))
@@ -102,11 +106,11 @@ def test_expectation_of_shared_rollouts(policy):
     outcomes, weights = outcomes_of(probability, 2)
     words = tf.constant(padded([c for outcome in outcomes for c in outcome], T))
     leaders = estimators.prefix_leaders(words, 2)
-    prefix = tf.where(decoding.proper_prefixes(words) & estimators.leads(leaders))
-    assert len(prefix) < tf.reduce_sum(tf.cast(decoding.proper_prefixes(words), tf.int32))  # some are shared
+    prefix = tf.where(proper_prefixes(words) & estimators.leads(leaders))
+    assert len(prefix) < tf.reduce_sum(tf.cast(proper_prefixes(words), tf.int32))  # some are shared
     beginnings = [tuple(int(w) for w in words[n, : t + 1]) for n, t in prefix.numpy()]
     expected = tf.constant([value(probability, b) for b in beginnings], tf.float32)
-    rolled = decoding.Rollouts(tf.gather(words, prefix[:, 0]), tf.cast(prefix, tf.int32))
+    rolled = Rollouts(tf.gather(words, prefix[:, 0]), tf.cast(prefix, tf.int32))
     objective = objectives.policy_gradient(captioner, T, samples=2, rollouts=1, shared=True)
     check_expectation(
         policy, objective, outcomes, weights, experience_of(features, outcomes, rolled, leaders), expected
@@ -117,7 +121,7 @@ def test_expectation_of_shared_rollouts(policy):
 def test_expectation_of_self_critical(policy, samples):
     captioner, _, features, probability = policy
     outcomes, weights = outcomes_of(probability, samples)
-    greedy, _ = decoding.greedy(captioner.step, captioner.start(tf.constant(features)), T)
+    greedy, _ = decoding.greedy(captioner.stepper(), captioner.start(tf.constant(features)), T)
     said = tuple(int(w) for w in greedy[0] if w != PAD)
     objective = objectives.self_critical(captioner, T, samples=samples)
     other = tf.fill([len(outcomes)], REWARDS[said])
@@ -136,17 +140,15 @@ def test_greedy_rollouts_are_biased(policy):
     """The price of the cheaper variant, so that nobody takes it for the paper's: the expectation is another."""
     captioner, baseline, features, probability = policy
     said = experience_of(features, [(c,) for c in CAPTIONS])
-    prefix = tf.where(decoding.proper_prefixes(said.words))
     start = captioner.start(tf.constant(features))
     objective = objectives.policy_gradient(captioner, T, samples=1, rollouts=1, greedily=True)
-    paths = paths_through(captioner, start, said.words)
-    which = decoding.proper_prefixes(said.words)
-    rolled = decoding.roll_out(captioner.step, paths, which, 1, tf.constant([0, 0]), greedily=True)
-    np.testing.assert_array_equal(rolled.prefix, prefix)
+    forks = forks_of(captioner, start, said.words)
+    rolled = roll_out(captioner.stepper(), said.words, forks, tf.constant([0, 0]), likeliest)
+    assert sorted(rolled.prefix.numpy().tolist()) == tf.where(proper_prefixes(said.words)).numpy().tolist()
     credit = objective.credit(
         said._replace(rollouts=rolled),
         rewards_of(CAPTIONS),
-        table_reward(rolled.words, tf.zeros([len(prefix)], tf.int32)),
+        table_reward(rolled.words, tf.zeros([len(rolled.prefix)], tf.int32)),
     )
     weights = np.array([probability[c] for c in CAPTIONS])
     total = expected_gradient(captioner, baseline, said, credit, weights)
@@ -154,16 +156,18 @@ def test_greedy_rollouts_are_biased(policy):
     assert np.linalg.norm(total - exact) > 0.05 * np.linalg.norm(exact)
 
 
-def paths_through(captioner, start, words):
-    """The states that captions `[N, T]` go through, by the step closure."""
-    state = tuple(tf.repeat(s, len(words), axis=0) for s in start)
-    hidden, cell, token = [], [], tf.ones([len(words)], tf.int32)
-    for t in range(words.shape[1]):
-        state, _ = captioner.step(state, token)
-        hidden.append(state[0])
-        cell.append(state[1])
-        token = words[:, t]
-    return decoding.Paths(words, tf.stack(hidden, 1), tf.stack(cell, 1))
+def forks_of(captioner, start, words):
+    """Every proper prefix of captions `[N, T]`, and the likeliest word after it, by the step closure."""
+    step, proper = captioner.stepper(), proper_prefixes(words)
+    state, token = tuple(tf.repeat(s, len(words), axis=0) for s in start), tf.fill([len(words)], START)
+    state, _ = step(state, token)
+    found = []
+    for t in range(words.shape[1] - 1):
+        state, logits = step(state, words[:, t])
+        rows = tf.cast(tf.where(proper[:, t])[:, 0], tf.int32)
+        prefix = tf.stack([rows, tf.fill(tf.shape(rows), t)], axis=1)
+        found.append((prefix, *(tf.gather(x, rows) for x in (likeliest(logits, tf.zeros([len(words), 1, 2])), *state))))
+    return Forks(*(tf.concat(parts, axis=0) for parts in zip(*found, strict=True)))
 
 
 def test_a_baseline_keeps_the_expectation_and_lowers_the_variance(policy):
@@ -249,7 +253,7 @@ def test_baselines_leave_the_decoder_alone(toy):
             weight.assign(tf.ones_like(weight))
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([features, *(w.value for w in captioner.weights)])
-            hidden = captioner.hidden(features, tf.constant([[4, 2, 0], [5, 6, 4]]))
+            hidden = plain.hidden(captioner, features, tf.constant([[4, 2, 0], [5, 6, 4]]))
             loss = tf.reduce_sum(learned(tf.reshape(hidden, [-1, 5]), tf.constant([0, 1, 2] * 2)) ** 2)
         assert float(loss) > 0
         assert all(g is None for g in tape.gradient(loss, [features, *(w.value for w in captioner.weights)]))

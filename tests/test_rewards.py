@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.captioner import END, SPECIAL_TOKENS
+from models.special_tokens import END, SPECIAL_TOKENS
 from pipeline.inputs import Batch
 from pipeline.metric_names import SPICE_PARTS, parse_reward
 from pipeline.metrics.java_metrics import JavaMetrics

@@ -9,6 +9,7 @@ from pipeline.inputs import Batch
 from pipeline.rewards import Reward
 from pipeline.steps import likelihood_step, policy_gradient_step, update
 from pipeline.watch import SKIPPED
+from tests import plain
 from tests.variants import OBJECTIVES, adam, learned_baseline
 
 T = 3
@@ -44,8 +45,8 @@ def learners(toy):
 
     def gradients():
         with tf.GradientTape(persistent=True) as tape:
-            hidden = tf.reshape(captioner.hidden(tf.constant(features), tf.constant(WORDS)), [-1, 5])
-            loss = tf.reduce_sum(captioner.logits(hidden)[:, 4:])
+            hidden = tf.reshape(plain.hidden(captioner, tf.constant(features), tf.constant(WORDS)), [-1, 5])
+            loss = tf.reduce_sum(plain.logits(captioner, hidden)[:, 4:])
             expected = baseline(hidden, tf.zeros([6], tf.int32))
             baseline_loss = tf.reduce_sum((expected - 1) ** 2)
         mine = tape.gradient(loss, captioner.trainable_variables)

@@ -18,6 +18,7 @@ from pipeline.command_line import parse
 from pipeline.main import main
 from pipeline.rewards import Reward
 from pipeline.workdir import kept_weights, open_workdir
+from tests import plain
 from tests.conftest import ROOT
 from tests.enumeration import CAPTIONS, REWARDS, T, distribution, flat, table_reward
 from tests.oracles import padded
@@ -110,8 +111,8 @@ def exact_variance(policy, samples, baselines):
     @tf.function
     def score(features, words):
         with tf.GradientTape() as tape:
-            hidden = tf.boolean_mask(policy.captioner.hidden(features, words), words != 0)
-            log_prob = tf.reduce_sum(policy.captioner.log_probs(hidden, tf.boolean_mask(words, words != 0)))
+            hidden = tf.boolean_mask(plain.hidden(policy.captioner, features, words), words != 0)
+            log_prob = tf.reduce_sum(plain.log_probs(policy.captioner, hidden, tf.boolean_mask(words, words != 0)))
         return tape.gradient(log_prob, policy.captioner.trainable_variables)
 
     means, within = [], []
@@ -137,7 +138,7 @@ class TestKnownVariance:
     def test_greedy_captions_count_and_rounding_does_not(self, toy):
         """6 captions an image, and 2 images at least: there are 12 captions, and the variance is that of 8."""
         policy = policy_of(toy)
-        greedy, _ = decoding.greedy(policy.captioner.step, policy.captioner.start(tf.constant(policy.features)), T)
+        greedy, _ = decoding.greedy(policy.captioner.stepper(), policy.captioner.start(tf.constant(policy.features)), T)
         exact = exact_variance(policy, 5, table_reward(greedy, tf.range(2)).numpy())
         assert self.check(policy, "SCST, M = 5", 8, exact / (8 / 6)).scored == 12
 

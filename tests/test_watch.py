@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.captioner import END
+from models.special_tokens import END
 from pipeline.errors import UserError
 from pipeline.path_logs import path_logs
 from pipeline.progress import Progress, read_progress

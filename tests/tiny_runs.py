@@ -8,7 +8,7 @@ import signal
 import numpy as np
 import tensorflow as tf
 
-from models.captioner import END
+from models.special_tokens import END
 from pipeline import stages
 from pipeline.config import Config
 from pipeline.evaluate import Evaluation, build_decoder

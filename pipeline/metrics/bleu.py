@@ -9,7 +9,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from models.captioner import PAD
+from models.special_tokens import PAD
 from pipeline.metrics.ngrams import (
     ORDERS,
     ReferencePositions,

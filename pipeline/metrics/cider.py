@@ -15,7 +15,7 @@ import zipfile
 import numpy as np
 import tensorflow as tf
 
-from models.captioner import PAD
+from models.special_tokens import PAD
 from pipeline.errors import UserError
 from pipeline.files import written_aside
 from pipeline.metrics.ngrams import (

@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from models.captioner import PAD
+from models.special_tokens import PAD
 from pipeline.metrics.bleu import Bleu, corpus_bleu, sentence_bleu
 from pipeline.metrics.cider import Cider, DocumentFrequencies, count_in_text
 from pipeline.metrics.ngrams import BITS

@@ -1,0 +1,49 @@
+"""Words drawn from logits.
+
+Shapes: n rows, V words, S draws a row.
+"""
+
+import tensorflow as tf
+
+from models.special_tokens import END
+
+WIDTH = 128  # words of a group
+
+
+def uniforms(rows: tf.Tensor, draws: int, seed: tf.Tensor) -> tf.Tensor:
+    """Returns what S = `draws` words of each row are drawn by, `[n, S, 2]`; `seed` is `[2]`."""
+    return tf.random.stateless_uniform([rows, draws, 2], seed)
+
+
+def draw(logits: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
+    """Returns words int32 `[n, S]` from softmax(logits `[n, V]`), by `uniform` `[n, S, 2]` in [0, 1).
+
+    A group of words by the first number, a word of it by the second: exact, and after the softmax only one of V / 128
+    is looked at. A word without probability is never drawn. Logits that are no numbers give the end token: a word, so
+    that the loss sees that they are none, and its step is skipped.
+    """
+    words = logits.shape[1]
+    probabilities = tf.nn.softmax(logits)
+    spare = -words % WIDTH
+    if spare:
+        probabilities = tf.pad(probabilities, [[0, 0], [0, spare]])
+    groups = tf.reshape(probabilities, [-1, (words + spare) // WIDTH, WIDTH])
+    shares = tf.reduce_sum(groups, axis=2)
+    group = _invert(shares[:, None], uniform[:, :, 0])
+    word = group * WIDTH + _invert(tf.gather(groups, group, batch_dims=1), uniform[:, :, 1])
+    return tf.where(tf.math.is_nan(tf.reduce_sum(shares, axis=1, keepdims=True)), END, word)
+
+
+def likeliest(logits: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
+    """Returns the likeliest word of each row, S times, `[n, S]`."""
+    words = tf.argmax(logits, axis=1, output_type=tf.int32)
+    return tf.repeat(words[:, None], uniform.shape[1], axis=1)
+
+
+def _invert(shares: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
+    """Returns the places `[n, S]` where the running sum of shares `[n, S or 1, k]` passes `uniform` of their total."""
+    sums = tf.cumsum(shares, axis=2)
+    passed = (sums > uniform[:, :, None] * sums[:, :, -1:]) & (shares > 0)
+    first = tf.argmax(passed, axis=2, output_type=tf.int32)
+    # Rounding may leave the last sum behind, or raise it where nothing is added: then the largest share is taken.
+    return tf.where(tf.reduce_any(passed, axis=2), first, tf.argmax(shares, axis=2, output_type=tf.int32))

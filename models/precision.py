@@ -1,0 +1,15 @@
+"""Matrix products at the precision asked for; everything between them stays float32."""
+
+import tensorflow as tf
+
+PRECISIONS = {"float32": tf.float32, "bfloat16": tf.bfloat16}
+
+
+def product(
+    left: tf.Tensor, right: tf.Tensor, precision: tf.DType, transpose_a: bool = False, transpose_b: bool = False
+) -> tf.Tensor:
+    """Returns the product of two matrices as float32, their elements rounded to `precision` first."""
+    if precision == tf.float32:
+        return tf.matmul(left, right, transpose_a=transpose_a, transpose_b=transpose_b)
+    left, right = tf.cast(left, precision), tf.cast(right, precision)
+    return tf.cast(tf.matmul(left, right, transpose_a=transpose_a, transpose_b=transpose_b), tf.float32)

@@ -1,0 +1,27 @@
+"""The captioner's teacher-forced pass as Keras and differentiation make it: every place of `[N, T]`, padding too."""
+
+import tensorflow as tf
+
+from models.special_tokens import START, UNSAYABLE
+
+
+def hidden(captioner, features, words):
+    """Hidden states `[N, T, H]`; the one at t has read the words before t."""
+    words = tf.convert_to_tensor(words)
+    read = tf.concat([tf.fill([words.shape[0], 1], START), words[:, :-1]], axis=1)
+    start = list(captioner.start(tf.convert_to_tensor(features)))
+    return captioner.lstm(captioner.embedding(read), initial_state=start)
+
+
+def logits(captioner, states):
+    """Logits `[n, V]` of hidden states `[n, H]`."""
+    unsayable = tf.reduce_sum(tf.one_hot(UNSAYABLE, captioner.words.units), axis=0)
+    return captioner.words(states) - 1e9 * unsayable
+
+
+def log_probs(captioner, states, words, smoothing=0.0):
+    """log pi(word | hidden) `[n]`."""
+    log_pi = tf.nn.log_softmax(logits(captioner, states))
+    chosen = tf.gather(log_pi, words, batch_dims=1)
+    sayable = [w for w in range(captioner.words.units) if w not in UNSAYABLE]
+    return (1 - smoothing) * chosen + smoothing * tf.reduce_mean(tf.gather(log_pi, sayable, axis=1), axis=1)
