@@ -69,6 +69,13 @@ class Config:
     feature_dropout: float = setting(
         0.0, "model", "Of the picture's features in training, all stages alike.", least=0, most=0.99
     )
+    precision: str = setting(
+        "float32",
+        "model",
+        "bfloat16: the decoder's matrix products are rounded to it; softmax, losses and rewards stay float32.",
+        choices=("float32", "bfloat16"),
+    )
+    jit: bool = setting(False, "model", "XLA compiles the steps over the vocabulary; see BUILD.md.", fixed=False)
     dropout: float = setting(0.3, "model", "On words read and hidden states, in mle only.", least=0, most=0.99)
 
     stages: str = setting(

@@ -30,7 +30,7 @@ def build_decoder(captioner: Captioner, max_length: int) -> Callable[[np.ndarray
 
     @tf.function
     def decode(features: tf.Tensor) -> tf.Tensor:
-        return greedy(captioner.stepper(), captioner.start(features), max_length)[0]
+        return greedy(captioner.stepper(), captioner.start(features), max_length, captioner.jit)[0]
 
     def decode_all(features: np.ndarray) -> np.ndarray:
         spare = -len(features) % BATCH  # every batch has one shape

@@ -16,6 +16,7 @@ from models.special_tokens import PAD
 from pipeline import estimators, objectives
 from pipeline.config import Config
 from pipeline.inputs import TrainingArrays, caption_batches, image_batches
+from pipeline.optimizer import Adam
 from pipeline.progress import Progress
 from pipeline.rewards import Reward
 from pipeline.steps import TrainStep, likelihood_step, policy_gradient_step
@@ -182,6 +183,6 @@ def _optimizer(config: Config, name: str, size: int, model: keras.Model) -> kera
         decay_rate=config.of_stage("decay", name),
         staircase=True,
     )
-    optimizer = keras.optimizers.Adam(schedule, global_clipnorm=config.clip_norm or None)
+    optimizer = Adam(schedule, global_clipnorm=config.clip_norm or None)
     optimizer.build(model.trainable_variables)
     return optimizer

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from models.baseline import Baseline
 from models.captioner import Captioner
+from models.precision import PRECISIONS
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.files import write_text, written_aside
@@ -104,7 +105,15 @@ def kept_frequencies(config: Config, references: np.ndarray, vocabulary: Vocabul
 def build_models(config: Config, vocabulary: Vocabulary, feature_size: int) -> tuple[Captioner, Baseline]:
     """Returns untrained models; their weights depend on the seed alone."""
     keras.utils.set_random_seed(config.seed)
-    captioner = Captioner(len(vocabulary.words), feature_size, config.units, config.embedding_size, config.dropout)
+    captioner = Captioner(
+        len(vocabulary.words),
+        feature_size,
+        config.units,
+        config.embedding_size,
+        config.dropout,
+        PRECISIONS[config.precision],
+        config.jit,
+    )
     return captioner, Baseline(config.units, config.baseline_units)
 
 

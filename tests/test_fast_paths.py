@@ -15,6 +15,7 @@ from models.special_tokens import END, PAD, UNSAYABLE
 from models.word_loss import log_probs, weighted_log_likelihood
 from tests import plain
 from tests.enumeration import flat
+from tests.test_gpu_ready import nodes
 
 V, H, T = 150, 12, 9
 
@@ -82,9 +83,7 @@ def test_packed_states_and_gradients_are_those_of_keras(captioner, compiled):
         loss = tf.reduce_sum(tf.where((words != PAD)[:, :, None], expected * upstream, 0.0))
     np.testing.assert_allclose(hidden, tf.gather_nd(expected, index), atol=1e-5)
     assert len(index) == np.sum(words != PAD)
-    for found, wanted in zip(
-        gradients, tape.gradient(loss, [seen, *captioner.trainable_variables[:6]]), strict=True
-    ):
+    for found, wanted in zip(gradients, tape.gradient(loss, [seen, *captioner.trainable_variables[:6]]), strict=True):
         np.testing.assert_allclose(tf.convert_to_tensor(found), tf.convert_to_tensor(wanted), atol=2e-5)
 
 
@@ -223,3 +222,31 @@ def test_bfloat16_rounds_products_alone(captioner):
         found[precision] = flat(gradients)
     difference = np.linalg.norm(found[tf.float32] - found[tf.bfloat16]) / np.linalg.norm(found[tf.float32])
     assert 1e-4 < difference < 0.05
+
+
+def test_xla_changes_no_word_and_hardly_a_number(captioner, monkeypatch):
+    """Compiled blocks are made up to powers of two with rows that count for nothing."""
+    monkeypatch.setattr(blocks, "ROWS", 64)
+    monkeypatch.setattr(blocks, "FEWEST", 16)
+    seen, words = tf.constant(features(70)), tf.constant(captions(70))
+    packing, found = pack(words), {}
+    for jit in (False, True):
+        captioner.jit = jit
+
+        @tf.function(autograph=False)
+        def run(jit=jit):
+            start, step = captioner.start(seen), captioner.stepper()
+            paths, forks = decoding.sample_with_forks(step, start, T, tf.constant([1, 2]), 1, draw, jit)
+            rolled = roll_out(step, paths, forks, tf.constant([3, 4]), draw, jit)
+            with tf.GradientTape() as tape:
+                hidden = captioner.hidden(seen, words, packing)
+                weights = tf.fill(tf.shape(packing.index)[:1], 0.1)
+                total, _ = weighted_log_likelihood(captioner.projection(), hidden, packing.of(words), weights)
+            said = [decoding.greedy(step, start, T, jit)[0], paths, rolled.words]
+            return said, tape.gradient(total, captioner.trainable_variables)
+
+        assert jit == any(b"_XlaMustCompile" in str(n.attr).encode() for n in nodes(run.get_concrete_function()))
+        found[jit] = run()
+    for a, b in zip(found[True][0], found[False][0], strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_allclose(flat(found[True][1]), flat(found[False][1]), atol=1e-4)

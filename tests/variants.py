@@ -2,10 +2,9 @@
 
 import functools
 
-import keras
-
 from models.baseline import StepBaseline
 from pipeline import objectives
+from pipeline.optimizer import Adam
 
 # name -> (captioner, T) -> Objective
 OBJECTIVES = {
@@ -29,6 +28,6 @@ def adam(model, rate=0.05, **more):
     """Returns an optimizer whose variables are made; None for no model."""
     if model is None:
         return None
-    optimizer = keras.optimizers.Adam(rate, **more)
+    optimizer = Adam(rate, **more)
     optimizer.build(model.trainable_variables)
     return optimizer
