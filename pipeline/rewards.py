@@ -18,6 +18,7 @@ from pipeline.metrics.ngrams import without_end
 from pipeline.metrics.rouge import Rouge
 from pipeline.metrics.spice import f_score
 from pipeline.metrics.tokens import BLEU_TERMS
+from pipeline.ragged import ragged
 from pipeline.vocabulary import Vocabulary
 
 # (captions [N, T], image_index [N]) -> float32 [N] of each metric
@@ -43,7 +44,7 @@ class Reward:
         self.weights = dict(weights)
         self._compiled = compiled
         self._on_host = dict(on_host)
-        self._compiled_scores = tf.function(self.compiled_scores, reduce_retracing=True)
+        self._compiled_scores = ragged(self.compiled_scores)
 
     @property
     def is_compiled(self) -> bool:

@@ -20,6 +20,7 @@ from pipeline import estimators
 from pipeline.inputs import Batch
 from pipeline.objectives import Credit, Experience, Objective
 from pipeline.path_logs import path_logs
+from pipeline.ragged import ragged
 from pipeline.rewards import Reward
 
 BLUR, READ = 7, 8  # set these seeds apart from those of words
@@ -113,7 +114,7 @@ def policy_gradient_step(
             return learn(said, reward.compiled_scores(*scored_captions(said)))
 
     else:
-        first_half, second_half = tf.function(sample), tf.function(learn, reduce_retracing=True)
+        first_half, second_half = tf.function(sample), ragged(learn)
 
         def step(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Logs:
             said = first_half(batch, seed, level)
