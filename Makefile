@@ -1,6 +1,8 @@
 # make quickstart: the first five minutes.  make test: everything is checked.  make lint: style.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RUN := .venv/bin/python
+# Processes that tests run in; each takes 1-2 GB, the one with Java up to 6.
+JOBS ?= 2
 
 .PHONY: .venv quickstart test lint format clean
 
@@ -8,7 +10,7 @@ quickstart: .venv
 	$(RUN) -m pipeline.main --flagfile=recipes/quickstart.flags
 
 test: .venv
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q -n $(JOBS) --no-loadscope-reorder
 
 lint: .venv
 	$(RUN) -m ruff check .

@@ -4,6 +4,7 @@ import hashlib
 import json
 import pathlib
 import warnings
+from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
@@ -17,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.files import written_aside
 
 ENCODER_SEED = 0  # of random weights, so that runs with different --seed share their features
-BATCH = 32
+BATCH = 64  # pictures; more is no faster, and takes the memory of small GPUs
 
 
 def load_encoder(config: Config) -> keras.Model:
@@ -43,26 +44,36 @@ def load_encoder(config: Config) -> keras.Model:
 
 def split_features(config: Config, data: Data, encoder: keras.Model, split: str) -> np.ndarray:
     """Returns float32 `[I, F]`, in the order of the split's records; from the cache where they are there."""
+    return all_features(config, data, encoder, [split])[split]
+
+
+def all_features(config: Config, data: Data, encoder: keras.Model, splits: Iterable[str]) -> dict[str, np.ndarray]:
+    """Returns `split_features` of each split by name."""
     folder = config.cache_path() / "features" / _key(config, data, encoder)
-    path = folder / f"{split}.npy"
-    if not path.exists():
-        features = _compute(encoder, image_records(data, split), config.image_size, split)
-        with written_aside(path) as aside:
-            np.save(aside, features)
-    return np.load(path)
+    # One function for all: tracing a deep network takes seconds. Nothing is traced where all is in the cache.
+    shape = [None, config.image_size, config.image_size, 3]
+    encode = tf.function(lambda images: encoder(images, training=False), input_signature=[tf.TensorSpec(shape)])
+    for split in splits:
+        path = folder / f"{split}.npy"
+        if not path.exists():
+            features = _compute(encode, image_records(data, split), config.image_size, split)
+            with written_aside(path) as aside:
+                np.save(aside, features)
+    return {split: np.load(folder / f"{split}.npy") for split in splits}
 
 
 def pixels(records: tf.data.Dataset, image_size: int) -> tf.data.Dataset:
-    """Returns batches float32 `[<=32, image_size, image_size, 3]` of encoded pictures, decoded in parallel."""
+    """Returns batches float32 `[<=BATCH, image_size, image_size, 3]` of encoded pictures, decoded in parallel."""
     decoded = records.map(lambda b: resize_image(decode_image(b), image_size), num_parallel_calls=tf.data.AUTOTUNE)
     return decoded.batch(BATCH).prefetch(tf.data.AUTOTUNE)
 
 
-def _compute(encoder: keras.Model, records: tf.data.Dataset, image_size: int, split: str) -> np.ndarray:
-    encode = tf.function(lambda images: encoder(images, training=False), reduce_retracing=True)
+def _compute(encode: Callable, records: tf.data.Dataset, image_size: int, split: str) -> np.ndarray:
     count = int(records.cardinality())
     parts = []
     with tqdm(total=count, desc=f"features of {split}", unit="image", disable=None) as bar:
+        if bar.disable:
+            print(f"computing the features of {count} {split} pictures, once for all runs with this cache", flush=True)
         for images in pixels(records, image_size):
             parts.append(encode(images).numpy())
             bar.update(len(parts[-1]))

@@ -15,7 +15,7 @@ from pipeline.datasets.prepare import Data, image_records, prepare_data, read_ca
 from pipeline.datasets.records import SPLITS
 from pipeline.errors import UserError
 from pipeline.evaluate import Evaluation, build_decoder, evaluate
-from pipeline.features import load_encoder, split_features
+from pipeline.features import all_features, load_encoder, split_features
 from pipeline.inputs import TokenizedSplit, tokenize_split, training_arrays
 from pipeline.metric_names import single_terms
 from pipeline.metrics.java_metrics import JavaMetrics, open_java_metrics
@@ -41,7 +41,7 @@ def run_prepare(config: Config) -> tuple[Data, dict[str, TokenizedSplit], Vocabu
     workdir.keep_identity(config, "vocabulary.json", vocabulary.to_json())
     workdir.check_warm_start(config, vocabulary, encoder)
     workdir.keep_encoder(config, encoder)
-    features = {name: split_features(config, data, encoder, name) for name in SPLITS}
+    features = all_features(config, data, encoder, SPLITS)
     print(
         f"data: {len(splits['train'].tokens)} training and {len(splits['val'].tokens)} validation pictures, "
         f"{len(vocabulary.words)} words that can be said, {len(vocabulary.rare_words)} too rare"

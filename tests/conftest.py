@@ -6,6 +6,9 @@ import os
 import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the cores between them; before TensorFlow is imported, and for the processes that tests start.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import keras
 import numpy as np
@@ -20,6 +23,31 @@ from pipeline.metrics.tuple_store import TupleStore
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 DATA = pathlib.Path(os.environ.get("SPIDERCAP_DATA", ROOT.parent / "shared" / "data"))
+
+# On one worker, as their Java services take 1-3 GB and ten seconds to start each.
+JAVA = ("hostile_captions", "java_metrics", "java_rewards", "score")
+# Take longest: begun first, or one worker would wait for the other at the end.
+SLOW = ("end_to_end", *JAVA, "bad_input")
+JAVA_FILES = tuple(f"test_{name}.py" for name in JAVA)
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the slow files first."""
+    ranks = {f"test_{name}.py": rank for rank, name in enumerate(SLOW)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keeps a file on one worker, and all of Java. (xdist's own loadgroup sees no groups with pytest 9.2.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::")[0]
+            return "java" if file.endswith(JAVA_FILES) else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from tests.conftest import ROOT
 from tests.test_folder import JPEG, NOT_WHOLE, PNG, coco, write
 
 SMALL = (
-    "--encoder=MobileNetV2",
+    "--encoder=VGG16",
     "--encoder_weights=random",
     "--image_size=64",
     "--units=8",
@@ -330,7 +330,7 @@ def test_warm_starts_that_do_not_fit_are_refused_before_the_data_are_read(refuse
     assert f"{run} has kept no weights yet" in refused(*flags, f"--warm_start={run}")
     keep_weights(run)
     error = refused(*flags, f"--warm_start={run}", "--units=9", "--encoder=MobileNet")
-    assert "holds another model (encoder: 'MobileNetV2' -> 'MobileNet'; units: 8 -> 9); use the same" in error
+    assert "holds another model (encoder: 'VGG16' -> 'MobileNet'; units: 8 -> 9); use the same" in error
     assert "is the --workdir itself" in refused(*flags, f"--warm_start={tmp_path / 'new'}")
     (run / "config.json").write_text("{}")
     assert "written by another version" in refused(*flags, f"--warm_start={run}")

@@ -264,12 +264,13 @@ def test_help_shows_every_flag_once_under_its_group():
     assert "  --units=512                 LSTM units (H).\n" in text
 
 
-def test_help_and_refusals_do_not_wait_for_tensorflow():
-    code = (
-        "import sys, pipeline.command_line as c\n"
-        "c.help_text()\n"
-        "try: c.parse(['main', '--workdir=w', '--units=0'])\n"
-        "except c.UserError: pass\n"
-        "sys.exit('tensorflow' in sys.modules)"
+@pytest.mark.parametrize(("flags", "code"), [(["--help"], 0), (["--workdir=w", "--units=0"], 1), (["--unit=3"], 1)])
+def test_help_and_refusals_do_not_wait_for_tensorflow(flags, code):
+    script = (
+        "import sys, pipeline.main\n"
+        f"code = pipeline.main.main(['main', *{flags}])\n"
+        "slow = {'tensorflow', 'keras', 'tensorflow_datasets', 'jpype'} & set(sys.modules)\n"
+        "sys.exit(f'imported {slow}' if slow else code)"
     )
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == code and "imported" not in ran.stderr, ran.stderr

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from pipeline.datasets.scenes import Scenes, draw_scene
-from pipeline.datasets.scenes_draw import SHAPES, Thing, signed_distance
+from pipeline.datasets.scenes_draw import SHAPES, Thing, signed_distance, window
 from pipeline.errors import UserError
 
 MANY = 400
@@ -272,6 +272,19 @@ def test_things_lie_in_the_picture_and_apart(scenes):
             assert not (mask[0] | mask[-1] | mask[:, 0] | mask[:, -1]).any()
         nested = any(inside([a], [b]) for a, b in itertools.permutations(scene.things, 2))
         assert nested or np.sum(inner, axis=0).max() == 1, scene.things
+
+
+@pytest.mark.parametrize("size", [32, 64, 300])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_is_not_drawn_over_is_out_of_reach(shape, size):
+    for radius, turn in itertools.product((0.06, 0.11, 0.3), np.linspace(-0.2, 0.2, 5)):
+        thing = Thing(shape, "red", "small", 0.5, 0.45, radius, turn)
+        distance = signed_distance(thing, size)
+        rows, columns = window(thing, size)
+        np.testing.assert_array_equal(signed_distance(thing, size, rows, columns), distance[rows, columns])
+        distance[rows, columns] = np.inf
+        # A shadow ends at 3% of the side, a smooth edge half a pixel away.
+        assert distance.min() >= max(0.03 * size, 0.5)
 
 
 @pytest.fixture(scope="module")
