@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from models.captioner import END, SPECIAL_TOKENS
+from models.decoders import Captions
 from pipeline.evaluate import BATCH, build_decoder, evaluate
 from pipeline.inputs import TokenizedSplit
 from pipeline.metrics.java_metrics import JavaMetrics
@@ -17,11 +18,11 @@ def test_captions_stay_with_their_images(toy):
     captioner, _, _ = toy
     decode = build_decoder(captioner, 4)
     features = np.random.default_rng(0).normal(0, 3, (BATCH + 7, 3)).astype(np.float32)
-    words = decode(features)
+    words = decode(features).words[:, 0]
     assert words.shape == (BATCH + 7, 4)
     assert len(np.unique(words, axis=0)) > 3
     for i in (0, BATCH - 1, BATCH, BATCH + 6):
-        np.testing.assert_array_equal(decode(features[i : i + 1])[0], words[i])
+        np.testing.assert_array_equal(decode(features[i : i + 1]).words[0, 0], words[i])
 
 
 def test_evaluation_of_known_words():
@@ -31,7 +32,7 @@ def test_evaluation_of_known_words():
     split = TokenizedSplit(np.array([7, 9]), ("x", "y"), (("A red dog runs.",), ("A cat runs a.",)), tokens)
     ids = np.array([[4, 5, 6, 8, END, 0], [4, 7, 8, 4, END, 0]])
     result = evaluate(
-        lambda features: ids[: len(features)],
+        lambda features: Captions(ids[: len(features), None], np.zeros([len(features), 1])),
         vocabulary,
         split,
         np.zeros([2, 3], np.float32),
