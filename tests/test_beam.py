@@ -68,6 +68,13 @@ def test_no_ngram_comes_twice(n, said):
     assert captions(beams)[0] == said
 
 
+@pytest.mark.parametrize("n, said", [(1, [A, END]), (2, [A, A, END]), (3, [A, A, A, END]), (9, [A] * 5)])
+def test_no_word_comes_twice_in_a_row(n, said):
+    """The last n words and the next may overlap."""
+    step, state = table({START: {A: 1.0}, A: {A: 0.9, END: 0.1}})
+    assert captions(beam_search(step, state, 5, width=1, no_repeat_ngram=n))[0] == said
+
+
 def test_no_caption_ends_badly():
     step, state = table({START: {A: 1.0}, A: {B: 1.0}, B: {END: 0.7, C: 0.3}, C: {END: 1.0}})
     assert captions(beam_search(step, state, 5, width=2))[0] == [A, B, END]
