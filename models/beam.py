@@ -132,10 +132,14 @@ def _in_blocks(expand, t: tf.Tensor, said: tf.Tensor, state: Any, size: int, k: 
     """What `expand` gives for all rows, computed for at most `size` of them at once, as logits are large."""
     count, size = tf.shape(said)[0], max(size, 1)
 
+    def join(one, other):
+        return tf.concat([one, other], axis=0)
+
     def block(begin, done):
         part = tf.nest.map_structure(lambda x: x[begin : begin + size], (said, state))
         more = expand(t, *part)
-        return begin + size, tf.nest.map_structure(lambda a, b: tf.concat([a, b], axis=0), done, more)
+        # One block is nearly always enough, and copying its states would be seen in the search's time.
+        return begin + size, tf.cond(begin > 0, lambda: tf.nest.map_structure(join, done, more), lambda: more)
 
     empty = tf.zeros([0, k], tf.int32), tf.zeros([0, k]), tf.nest.map_structure(lambda x: x[:0], state)
     growing = tf.nest.map_structure(lambda x: tf.TensorShape([None, *x.shape[1:]]), empty)

@@ -25,10 +25,8 @@ def picture(seed, height=40, width=50, encode=tf.io.encode_jpeg):
     return encode(tf.constant(np.repeat(np.repeat(image, 8, 0), 8, 1), tf.uint8)).numpy()
 
 
-@pytest.fixture(scope="module")
-def parts():
-    """(encoder, captioner) with weights wild enough for pictures to get different captions."""
-    encoder = build_encoder("MobileNetV2", "random", SIDE)
+def captioner_for(encoder):
+    """A captioner with weights wild enough for pictures to get different captions."""
     keras.utils.set_random_seed(1)
     captioner = Captioner(len(WORDS), encoder.output_shape[1], units=6, embedding_size=5, dropout=0.0)
     features = encoder(np.stack([resize_image(decode_image(picture(i)), SIDE) for i in range(8)]))
@@ -37,7 +35,14 @@ def parts():
     for weight in captioner.trainable_variables:
         weight.assign(rng.normal(0, 2, weight.shape))
     captioner.words.bias.assign([0, 0, -3, 0, 0, 0, 0, 0, 0])  # or they would say nothing
-    return encoder, captioner
+    return captioner
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """(encoder, captioner)"""
+    encoder = build_encoder("MobileNetV2", "random", SIDE)
+    return encoder, captioner_for(encoder)
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +74,16 @@ def test_signature_is_what_a_server_expects(exported):
     assert outputs == {"caption": (tf.string, [None]), "log_prob": (tf.float32, [None])}
 
 
-def test_beam_search_is_exported_with_its_settings(parts, exported):
+def test_beam_search_is_exported_with_its_settings(tmp_path):
     """Every picture's captions, best first, of any batch; the export itself compares them with a fresh process's."""
-    encoder, captioner = parts
+    layers = keras.layers
+    encoder = keras.Sequential([keras.Input([SIDE, SIDE, 3]), layers.AveragePooling2D(16), layers.Flatten()])
+    captioner = captioner_for(encoder)
     decoder = Decoder("beam", 4, length_penalty=0.5, no_repeat_ngram=2, bad_endings=(4,), n_best=3)
     pictures = [picture(i) for i in range(5)]
-    path = export(encoder, captioner, WORDS, T, exported.parent / "beam", pictures[:2], decoder)
-    assert kept_decoder(path) == decoder.to_json() != kept_decoder(exported)
-    assert kept_decoder(exported.parent) is None
+    path = export(encoder, captioner, WORDS, T, tmp_path, pictures[:2], decoder)
+    assert kept_decoder(path) == decoder.to_json() != Decoder().to_json()
+    assert kept_decoder(tmp_path) is None
     pixels = np.stack([resize_image(decode_image(p), SIDE) for p in pictures])
     words, log_prob = decoder.captions(captioner, encoder(pixels), T)
     expected = [[" ".join(WORDS[w] for w in c if w not in (0, END)) for c in image] for image in words.numpy()]
@@ -91,6 +98,7 @@ def test_beam_search_is_exported_with_its_settings(parts, exported):
         assert [c.decode() for c in said["caption"].numpy()] == [c[0] for c in captions]
         np.testing.assert_allclose(said["log_probs"], log_prob[first:last], atol=2e-3)
         np.testing.assert_array_equal(said["log_prob"], said["log_probs"][:, 0])
+    assert len({image[0] for image in captions}) > 1
     nodes = {
         n.op for m in parse_saved_model(str(path)).meta_graphs for f in m.graph_def.library.function for n in f.node_def
     }
