@@ -8,14 +8,19 @@ import tensorflow as tf
 
 
 def main(model: str, pictures: str, answers: str) -> None:
-    """Writes {"caption": [...], "log_prob": [...]} for the files of a folder in the order of their names."""
+    """Writes {"caption": [...], "log_prob": [...], ...} for the files of a folder in the order of their names."""
     serve = tf.saved_model.load(model).signatures["serving_default"]
     files = sorted(pathlib.Path(pictures).iterdir())
     said = serve(image_bytes=tf.constant([f.read_bytes() for f in files]))
-    captions = [c.decode("utf-8") for c in said["caption"].numpy()]
-    pathlib.Path(answers).write_text(
-        json.dumps({"caption": captions, "log_prob": said["log_prob"].numpy().tolist()}), encoding="utf-8"
-    )
+    plain = {name: _text(value.numpy().tolist()) for name, value in said.items()}
+    pathlib.Path(answers).write_text(json.dumps(plain), encoding="utf-8")
+
+
+def _text(value):
+    """The value with its bytes read as UTF-8, for JSON."""
+    if isinstance(value, list):
+        return [_text(v) for v in value]
+    return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
 if __name__ == "__main__":

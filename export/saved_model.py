@@ -14,11 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 from models.captioner import Captioner
-from models.decoding import greedy
+from models.decoders import Decoder
 from models.encoder import decode_image, resize_image
 from models.special_tokens import END, PAD
 
 CHECK = pathlib.Path(__file__).with_name("check.py")
+KEPT_DECODER = pathlib.Path("assets.extra", "decoder.json")  # a folder that servers leave alone
 TOLERANCE = 1e-4  # of log-probabilities, which sum up to T rounded numbers
 
 
@@ -29,7 +30,9 @@ class CheckFailed(Exception):
 class Server(tf.Module):
     """Bytes -> pixels -> features -> words -> text, as one graph: `serve`."""
 
-    def __init__(self, encoder: keras.Model, captioner: Captioner, words: Sequence[str], max_length: int):
+    def __init__(
+        self, encoder: keras.Model, captioner: Captioner, words: Sequence[str], max_length: int, decoder: Decoder
+    ):
         super().__init__()
         # The plain variables, not the Keras objects: restored by Keras' own tracking, a model loads in
         # TensorFlow 2 but not by the loader of model servers, which then finds variables without a value.
@@ -41,11 +44,11 @@ class Server(tf.Module):
             pixels = tf.map_fn(
                 lambda one: resize_image(decode_image(one), image_size), image_bytes, fn_output_signature=tf.float32
             )
-            state = captioner.start(encoder(pixels, training=False))
-            ids, log_prob = greedy(captioner.stepper(), state, max_length)
+            ids, log_probs = decoder.captions(captioner, encoder(pixels, training=False), max_length)
             text = tf.where((ids != PAD) & (ids != END), tf.gather(self.words, ids), "")
-            caption = tf.strings.strip(tf.strings.reduce_join(text, axis=1, separator=" "))
-            return {"caption": caption, "log_prob": log_prob}
+            captions = tf.strings.strip(tf.strings.reduce_join(text, axis=2, separator=" "))
+            best = {"caption": captions[:, 0], "log_prob": log_probs[:, 0]}
+            return best if decoder.n_best == 1 else best | {"captions": captions, "log_probs": log_probs}
 
         signature = [tf.TensorSpec([None], tf.string, name="image_bytes")]
         self.serve = tf.function(serve, input_signature=signature, autograph=False)
@@ -58,10 +61,12 @@ def export(
     max_length: int,
     folder: pathlib.Path,
     pictures: Sequence[bytes],
+    decoder: Decoder | None = None,
 ) -> pathlib.Path:
     """Returns the new folder `<folder>/<version>`, written aside, checked in a fresh process, then renamed.
 
-    The fresh process captions `pictures`; its answers must be those of the model in memory.
+    The fresh process captions `pictures`; its answers must be those of the model in memory. Captions are searched for
+    by `decoder`, greedily if none is named; the model keeps its settings.
 
     Raises:
       NotADirectoryError: `folder` is a file.
@@ -70,11 +75,14 @@ def export(
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; models are exported into a folder")
     folder.mkdir(parents=True, exist_ok=True)
-    server = Server(encoder, captioner, words, max_length)
+    decoder = decoder or Decoder()
+    server = Server(encoder, captioner, words, max_length, decoder)
     aside = pathlib.Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
     try:
         signature = server.serve.get_concrete_function()
         tf.saved_model.save(server, str(aside), signatures={"serving_default": signature})
+        (aside / KEPT_DECODER).parent.mkdir()
+        (aside / KEPT_DECODER).write_text(decoder.to_json(), encoding="utf-8")
         _check(aside, server, pictures)
         os.chmod(aside, 0o755)
         version = max([int(p.name) for p in versions(folder)], default=0) + 1
@@ -90,9 +98,16 @@ def versions(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted((p for p in folder.iterdir() if p.name.isdecimal()), key=lambda p: int(p.name))
 
 
+def kept_decoder(model: pathlib.Path) -> str | None:
+    """Returns the `Decoder.to_json` of an exported model; None where its folder does not say it."""
+    path = model / KEPT_DECODER
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
 def _check(folder: pathlib.Path, server: Server, pictures: Sequence[bytes]) -> None:
     """Compares a fresh process, which sees nothing of this package, with the model in memory."""
     expected = {k: v.numpy() for k, v in server.serve(tf.constant(pictures)).items()}
+    expected = {k: np.char.decode(v.astype(bytes), "utf-8") if v.dtype == object else v for k, v in expected.items()}
     with tempfile.TemporaryDirectory() as scratch:
         seen, answers = pathlib.Path(scratch, "pictures"), pathlib.Path(scratch, "answers.json")
         seen.mkdir()
@@ -103,6 +118,12 @@ def _check(folder: pathlib.Path, server: Server, pictures: Sequence[bytes]) -> N
         if done.returncode:
             raise CheckFailed(f"the exported model does not load:\n{done.stderr[-2000:]}")
         said = json.loads(answers.read_text(encoding="utf-8"))
-    wanted = [caption.decode("utf-8") for caption in expected["caption"]]
-    if said["caption"] != wanted or not np.allclose(said["log_prob"], expected["log_prob"], atol=TOLERANCE):
-        raise CheckFailed(f"the exported model says {said}, the one in memory {wanted} {expected['log_prob']}")
+    if said.keys() != expected.keys() or not all(_same(np.array(said[k]), v) for k, v in expected.items()):
+        raise CheckFailed(f"the exported model says {said}, the one in memory {expected}")
+
+
+def _same(said: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether two answers are the same words, or numbers that differ by rounding."""
+    if said.shape != expected.shape:
+        return False
+    return np.allclose(said, expected, atol=TOLERANCE) if expected.dtype.kind == "f" else (said == expected).all()

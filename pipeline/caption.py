@@ -1,5 +1,6 @@
 """Captions for files and folders, said by the exported model just as a model server would."""
 
+import math
 import pathlib
 from collections.abc import Iterator
 
@@ -40,8 +41,10 @@ def picture_files(images: str) -> list[pathlib.Path]:
 
 def caption_files(
     model: pathlib.Path, files: list[pathlib.Path], skip_bad_images: bool
-) -> Iterator[tuple[pathlib.Path, str, float]]:
-    """Yields (file, caption, log-probability) for every file, by the exported model in folder `model`.
+) -> Iterator[tuple[pathlib.Path, list[tuple[str, float]]]]:
+    """Yields (file, [(caption, log-probability), ...]) for every file, by the exported model in folder `model`.
+
+    The captions are all that the model gives, best first.
 
     Raises:
       UserError: a file is no whole picture, unless `skip_bad_images`; all are none. Known before the first caption.
@@ -51,5 +54,7 @@ def caption_files(
     for i in tqdm(range(0, len(files), BATCH), "captions", unit="batch", disable=None if len(files) > BATCH else True):
         batch = files[i : i + BATCH]
         said = serve(image_bytes=tf.constant([file.read_bytes() for file in batch]))
-        captions = [c.decode("utf-8") for c in said["caption"].numpy()]
-        yield from zip(batch, captions, said["log_prob"].numpy().tolist(), strict=True)
+        captions, log_probs = (said[n] if n in said else said[n[:-1]][:, None] for n in ("captions", "log_probs"))
+        for file, *of_file in zip(batch, captions.numpy(), log_probs.numpy().tolist(), strict=True):
+            best, *more = ((c.decode("utf-8"), p) for c, p in zip(*of_file, strict=True))
+            yield file, [best, *(one for one in more if one[1] > -math.inf)]

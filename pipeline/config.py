@@ -16,11 +16,12 @@ from pipeline.metric_names import (
     single_terms,
     term_of,
 )
-from pipeline.refusals import refuse_data_flags, refuse_objectives
+from pipeline.refusals import refuse_data_flags, refuse_decoding, refuse_objectives
 from pipeline.settings import check_choice, check_value, parse_pairs, setting
 
 MODES = ("prepare", "train", "evaluate", "score", "caption", "export")
 DATASETS = ("scenes", "folder")
+DECODERS = ("greedy", "beam")
 STAGES = ("mle", "baseline", "pg", "mixer", "scst", "leave_one_out")
 
 
@@ -154,6 +155,18 @@ class Config:
     evaluate_every: float = setting(1.0, "evaluation", "Epochs between two validations.", least=1e-3)
     val_images: int = setting(0, "evaluation", "Validation pictures used while training; 0: all.", least=0)
     best_metric: str = setting("CIDEr", "evaluation", "Decides which weights are kept as best.", choices=METRICS)
+    decode: str = setting("greedy", "decoding", "How captions are searched for.", fixed=False, choices=DECODERS)
+    beam_width: int = setting(5, "decoding", "beam: captions followed at once (W).", fixed=False, most=100)
+    length_penalty: float = setting(
+        0.0, "decoding", "beam: captions rank by log-probability / length ** this.", fixed=False, least=0, most=10
+    )
+    no_repeat_ngram: int = setting(
+        0, "decoding", "beam: no so many words in a row come twice; 0: they may.", fixed=False, least=0, most=1000
+    )
+    no_bad_endings: bool = setting(
+        False, "decoding", "beam: no caption ends after words such as 'a' or 'with'.", fixed=False
+    )
+    n_best: int = setting(1, "decoding", "beam: captions given for each picture, best first.", fixed=False, most=100)
     metrics: str = setting(
         "",
         "metrics",
@@ -218,6 +231,10 @@ class Config:
         mixes = [mix for mix, weights in MIXES.items() if known.issuperset(weights)]
         return tuple(t for t in COLUMNS if t in known or t in mixes)
 
+    def decoding(self) -> dict[str, Any]:
+        """Returns how captions are searched for."""
+        return {name: getattr(self, name) for name, f in fields().items() if f.metadata["group"] == "decoding"}
+
     def metric_settings(self) -> dict[str, Any]:
         """Returns what the Java metrics want to know."""
         names = ("metric_workers", "metric_timeout", "metric_cache_dir", "corenlp")
@@ -263,6 +280,7 @@ def _check(config: Config) -> None:
     if not config.parsed_stages():
         raise UserError("--stages is empty; for example --stages=mle:20,baseline:1,pg:10")
     refuse_objectives(config)
+    refuse_decoding(config)
     config.reward_weights()
     config.terms()
     if config.mode in ("prepare", "train"):

@@ -6,13 +6,14 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from export.saved_model import CheckFailed, export, versions
+from export.saved_model import CheckFailed, export, kept_decoder, versions
 from models.encoder import decode_image, resize_image
 from pipeline import workdir
 from pipeline.caption import caption_files, picture_files
 from pipeline.config import Config
 from pipeline.datasets.prepare import Data, image_records, prepare_data, read_captions
 from pipeline.datasets.records import SPLITS
+from pipeline.decoder import decoder_of
 from pipeline.errors import UserError
 from pipeline.evaluate import Evaluation, build_decoder, evaluate
 from pipeline.features import all_features, load_encoder, split_features
@@ -71,7 +72,7 @@ def _train_stages(config: Config, java: JavaMetrics) -> Data:
         ReferenceTexts(vocabulary, splits["train"].texts()),
         java,
     )
-    decode = build_decoder(captioner, config.max_length)
+    decode = build_decoder(captioner, config.max_length, decoder_of(config, vocabulary.words))
     watched = features["val"][: config.val_images or None]
 
     def begin() -> None:
@@ -102,7 +103,7 @@ def _evaluate(config: Config, java: JavaMetrics) -> None:
     vocabulary = workdir.kept_vocabulary(config)
     features = split_features(config, data, workdir.kept_encoder(config), "val")
     captioner, baseline = workdir.build_models(config, vocabulary, features.shape[1])
-    decode = build_decoder(captioner, config.max_length)
+    decode = build_decoder(captioner, config.max_length, decoder_of(config, vocabulary.words))
     evaluations = {}
     for row in progress.finished:
         workdir.load_kept(config.workdir_path(), row["name"], captioner, baseline)
@@ -114,25 +115,32 @@ def _evaluate(config: Config, java: JavaMetrics) -> None:
 def run_export(config: Config) -> None:
     """Writes the last stage's captioner as a SavedModel and checks it."""
     encoder, vocabulary = workdir.kept_encoder(config), workdir.kept_vocabulary(config)
+    config = dataclasses.replace(config, jit=False)  # a model server may come without XLA
     captioner, baseline = workdir.build_models(config, vocabulary, encoder.output_shape[1])
     workdir.load_kept(config.workdir_path(), workdir.last_kept(config), captioner, baseline)
     noise = np.random.default_rng(0).integers(0, 255, (3, config.image_size, config.image_size, 3), np.uint8)
     pictures = [tf.io.encode_png(image).numpy() for image in noise]
     try:
-        path = export(encoder, captioner, vocabulary.words, config.max_length, config.export_path(), pictures)
+        folder, decoder = config.export_path(), decoder_of(config, vocabulary.words)
+        path = export(encoder, captioner, vocabulary.words, config.max_length, folder, pictures, decoder)
     except CheckFailed as error:
         raise UserError(f"nothing was exported, as the written model is not the one in memory: {error}") from error
     print(f"model:       {path}")
 
 
 def run_caption(config: Config) -> None:
-    """Prints a line for every picture, said by the newest exported model; exports one if there is none."""
+    """Prints a line for every caption, said by the newest exported model; exports one if none decodes as asked."""
     files = picture_files(config.images)
-    if not versions(config.export_path()):
+    models = versions(config.export_path())
+    if models and kept_decoder(models[-1]) != decoder_of(config, workdir.kept_vocabulary(config).words).to_json():
+        print(f"{models[-1]} was exported with other settings of decoding; it is exported anew")
+        models = []
+    if not models:
         run_export(config)
     model = versions(config.export_path())[-1]
-    for file, caption, log_prob in caption_files(model, files, config.skip_bad_images):
-        print(f"{file}: {caption} (log-probability {log_prob:.2f})")
+    for file, captions in caption_files(model, files, config.skip_bad_images):
+        for caption, log_prob in captions:
+            print(f"{file}: {caption} (log-probability {log_prob:.2f})")
 
 
 def identified_data(config: Config) -> Data:

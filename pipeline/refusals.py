@@ -31,6 +31,24 @@ def refuse_objectives(config: "Config") -> None:
         )
 
 
+def refuse_decoding(config: "Config") -> None:
+    """Raises UserError for ways of searching captions that cannot be as they are set."""
+    beam_only = [n for n in ("length_penalty", "no_repeat_ngram", "no_bad_endings") if getattr(config, n)]
+    if config.decode == "greedy" and config.n_best > 1:
+        raise UserError(f"--n_best={config.n_best} is for --decode=beam; greedy finds one caption: add --n_best=1")
+    if config.decode == "greedy" and beam_only:
+        name, value = beam_only[0], getattr(config, beam_only[0])
+        raise UserError(
+            f"--{name}={value} is for --decode=beam, and --decode=greedy knows none; add --decode=beam "
+            f"(with --beam_width=1 it searches greedily), or --{name}={str(type(value)()).lower()}"
+        )
+    if config.n_best > config.beam_width:
+        raise UserError(
+            f"--n_best={config.n_best} is more than --beam_width={config.beam_width} captions are followed; "
+            "allowed: at most as many"
+        )
+
+
 def refuse_data_flags(config: "Config") -> None:
     """Raises UserError for a data set and flags that do not go together."""
     given = [n for n in ("images", "train_captions", "val_captions") if getattr(config, n)]

@@ -11,7 +11,7 @@ from models.encoder import decode_image
 from pipeline.charts import Curve
 from pipeline.config import Config
 from pipeline.datasets.prepare import Data, read_images
-from pipeline.evaluate import Evaluation, results_json
+from pipeline.evaluate import Evaluation, n_best_json, results_json
 from pipeline.files import write_text
 from pipeline.inputs import TokenizedSplit
 from pipeline.progress import Progress
@@ -32,7 +32,8 @@ def write_results(
     evaluations: Mapping[str, Evaluation],
     policies: Sequence[str],
 ) -> pathlib.Path:
-    """Writes summary.json, results/<stage>.json and its metrics, and report.html; returns the page's path.
+    """Writes summary.json, results/<stage>.json, its metrics and n-best captions, and report.html; returns the
+    page's path.
 
     Args:
       evaluations: by stage label, of the whole validation split.
@@ -42,8 +43,13 @@ def write_results(
     for label, evaluation in evaluations.items():
         _write_json(workdir / "results" / f"{label}.json", results_json(split, evaluation))
         _write_json(workdir / "results" / f"{label}.metrics.json", evaluation.corpus)
+        n_best = workdir / "results" / f"{label}.n_best.json"
+        n_best.unlink(missing_ok=True)  # an earlier evaluation's are not of these captions
+        if config.n_best > 1:
+            _write_json(n_best, n_best_json(split, evaluation))
     stages = [{**row, "metrics": evaluations[row["name"]].corpus} for row in progress.finished]
-    _write_json(workdir / "summary.json", {"split": "val", "images": len(split.image_ids), "stages": stages})
+    summary = {"split": "val", "images": len(split.image_ids), "decoding": config.decoding(), "stages": stages}
+    _write_json(workdir / "summary.json", summary)
     shown = {label: evaluations[label] for label in policies}
     print(table({label: _whole_metrics(evaluation.corpus) for label, evaluation in shown.items()}))
     best, worst = _gallery(data, split, shown, config.best_metric)

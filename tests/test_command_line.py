@@ -6,9 +6,11 @@ import sys
 
 import pytest
 
+from models.decoders import Decoder
 from models.encoder import encoder_names
 from pipeline.command_line import help_text, parse
 from pipeline.config import Config, fields
+from pipeline.decoder import decoder_of
 from pipeline.errors import UserError
 from tests.conftest import ROOT
 
@@ -62,6 +64,17 @@ def test_objectives_that_go_together_are_taken():
             parsed("--share_rollouts", *alone)
     with pytest.raises(UserError, match="--rollouts=0 is not possible"):
         parsed("--rollout_policy=greedy", "--rollouts=0")
+
+
+def test_decoders_that_go_together_are_taken():
+    config = parsed("--decode=beam", "--beam_width=3", "--n_best=3", "--length_penalty=1", "--no_bad_endings")
+    words = ("<pad>", "<start>", "<end>", "<unk>", "dog", "with", "a")
+    expected = Decoder("beam", 3, length_penalty=1.0, bad_endings=(5, 6), n_best=3)
+    assert decoder_of(config, words) == expected
+    assert decoder_of(parsed("--decode=beam"), words) == Decoder("beam", 5)
+    assert decoder_of(parsed("--beam_width=7"), words) == decoder_of(parsed(), words) == Decoder()
+    with pytest.raises(UserError, match="--n_best=4 is more than --beam_width=3 captions"):
+        parsed("--decode=beam", "--beam_width=3", "--n_best=4")
 
 
 def test_all_networks_are_allowed():
@@ -128,6 +141,16 @@ def test_all_networks_are_allowed():
         ("--mixer_epochs=0", "a number from 0.001"),
         ("--mixer_likelihood_weight=1.5", "a number from 0 to 1"),
         ("--max_skipped=0", "a whole number from 1"),
+        ("--decode=bean", "did you mean beam?"),
+        ("--beam_width=101", "a whole number from 1 to 100"),
+        ("--length_penalty=-1", "a number from 0 to 10"),
+        ("--n_best=2", "is for --decode=beam; greedy finds one caption: add --n_best=1"),
+        (
+            "--length_penalty=0.7",
+            "add --decode=beam (with --beam_width=1 it searches greedily), or --length_penalty=0.0",
+        ),
+        ("--no_repeat_ngram=3", "add --decode=beam"),
+        ("--no_bad_endings", "or --no_bad_endings=false"),
         ("--skip_bad_images=2", "allowed: true or false"),
         ("--end_token_in_reward=", "allowed: true or false"),
         ("--unit=3", "unknown flag --unit; did you mean --units?"),

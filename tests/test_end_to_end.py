@@ -2,6 +2,7 @@
 
 import html
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,10 +92,40 @@ def test_the_same_command_again_trains_nothing(finished, capsys):
 
 def test_evaluate_and_export_need_only_the_workdir(finished):
     workdir, _ = finished
+    stale = workdir / "results" / "pg.n_best.json"
+    stale.write_text("[]")
     assert main(["main", "--mode=evaluate", f"--workdir={workdir}"]) == 0
+    assert not stale.exists()
     count = len(list((workdir / "export").iterdir()))
     assert main(["main", "--mode=export", f"--workdir={workdir}"]) == 0
     assert len(list((workdir / "export").iterdir())) == count + 1
+
+
+def test_beam_search_by_one_flag(finished, capsys):
+    """Evaluation and captions of files search alike; a model that searches otherwise is exported anew, once."""
+    workdir, _ = finished
+    beam = shutil.copytree(workdir, workdir.parent / "beam")
+    flags = (f"--workdir={beam}", "--decode=beam", "--beam_width=4", "--n_best=2")
+    assert main(["main", "--mode=evaluate", *flags]) == 0
+    summary = json.loads((beam / "summary.json").read_text())
+    assert (summary["decoding"]["decode"], summary["decoding"]["beam_width"]) == ("beam", 4)
+    results = json.loads((beam / "results" / "pg.json").read_text())
+    n_best = json.loads((beam / "results" / "pg.n_best.json").read_text())
+    assert [r["image_id"] for r in n_best] == [r["image_id"] for r in results]
+    assert [r["captions"][0]["caption"] for r in n_best] == [r["caption"] for r in results]
+    assert all(a["log_prob"] >= b["log_prob"] for a, b in (r["captions"] for r in n_best))
+
+    pictures = f"--images={beam / 'samples' / 'val_0.png'}"
+    exported = len(list((beam / "export").iterdir()))
+    capsys.readouterr()
+    for _ in range(2):
+        assert main(["main", "--mode=caption", pictures, *flags]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("it is exported anew") == 1
+    assert len(list((beam / "export").iterdir())) == exported + 1
+    lines = [line.split(": ")[1].split(" (log")[0] for line in printed.split("\n") if "val_0.png: " in line]
+    assert len(lines) == 4 and lines[:2] == lines[2:]
+    assert lines[:2] in [[c["caption"] for c in r["captions"]] for r in n_best]
 
 
 def test_killed_and_started_again_ends_the_same(finished, tmp_path):

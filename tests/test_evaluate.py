@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from models.beam import beam_search
+from models.decoders import Captions, Decoder
 from models.special_tokens import END, SPECIAL_TOKENS
-from pipeline.evaluate import BATCH, build_decoder, evaluate
+from pipeline.evaluate import BATCH, build_decoder, evaluate, n_best_json
 from pipeline.inputs import TokenizedSplit
 from pipeline.metrics.java_metrics import JavaMetrics
 from pipeline.table import table
@@ -17,11 +19,24 @@ def test_captions_stay_with_their_images(toy):
     captioner, _, _ = toy
     decode = build_decoder(captioner, 4)
     features = np.random.default_rng(0).normal(0, 3, (BATCH + 7, 3)).astype(np.float32)
-    words = decode(features)
+    words = decode(features).words[:, 0]
     assert words.shape == (BATCH + 7, 4)
     assert len(np.unique(words, axis=0)) > 3
     for i in (0, BATCH - 1, BATCH, BATCH + 6):
-        np.testing.assert_array_equal(decode(features[i : i + 1])[0], words[i])
+        np.testing.assert_array_equal(decode(features[i : i + 1]).words[0, 0], words[i])
+
+
+def test_beam_is_the_decoder_that_is_asked_for(toy):
+    """The best captions are those of the search itself; image by image, also behind a batch's end."""
+    captioner, _, _ = toy
+    features = np.random.default_rng(0).normal(0, 3, (BATCH + 2, 3)).astype(np.float32)
+    settings = {"length_penalty": 0.6, "no_repeat_ngram": 2, "bad_endings": (5,), "n_best": 2}
+    said = build_decoder(captioner, 4, Decoder("beam", 3, **settings))(features)
+    expected = beam_search(captioner.stepper(), captioner.start(tf.constant(features)), 4, width=3, **settings)
+    np.testing.assert_array_equal(said.words, expected.words[:, :2])
+    np.testing.assert_allclose(said.log_prob, expected.log_prob[:, :2], atol=1e-4)
+    greedy = build_decoder(captioner, 4)(features)
+    assert (said.words[:, 0] != greedy.words[:, 0]).any()
 
 
 def test_evaluation_of_known_words():
@@ -30,8 +45,10 @@ def test_evaluation_of_known_words():
     tokens = ((("a", "red", "dog", "runs"),), (("a", "cat", "runs", "a"),))
     split = TokenizedSplit(np.array([7, 9]), ("x", "y"), (("A red dog runs.",), ("A cat runs a.",)), tokens)
     ids = np.array([[4, 5, 6, 8, END, 0], [4, 7, 8, 4, END, 0]])
+    second = np.array([[4, END, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]])
+    said = Captions(np.stack([ids, second], axis=1), np.array([[-1.0, -2.0], [-3.0, -np.inf]]))
     result = evaluate(
-        lambda features: ids[: len(features)],
+        lambda features: said,
         vocabulary,
         split,
         np.zeros([2, 3], np.float32),
@@ -40,6 +57,10 @@ def test_evaluation_of_known_words():
     )
     assert result.captions == ("a red dog runs", "a cat runs a")
     assert result.corpus["BLEU-4"] == pytest.approx(1, abs=1e-6)
+    assert n_best_json(split, result) == [
+        {"image_id": 7, "captions": [{"caption": "a red dog runs", "log_prob": -1}, {"caption": "a", "log_prob": -2}]},
+        {"image_id": 9, "captions": [{"caption": "a cat runs a", "log_prob": -3}]},
+    ]
     assert (result.corpus["mean length"], result.corpus["distinct captions"]) == (4, 2)
 
 

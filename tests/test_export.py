@@ -10,9 +10,10 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.saved_model.loader_impl import parse_saved_model
 
-from export.saved_model import CHECK, CheckFailed, export, versions
+from export.saved_model import CHECK, CheckFailed, export, kept_decoder, versions
 from models import decoding
 from models.captioner import Captioner
+from models.decoders import Decoder
 from models.encoder import build_encoder, decode_image, resize_image
 from models.special_tokens import END, SPECIAL_TOKENS
 
@@ -25,10 +26,8 @@ def picture(seed, height=40, width=50, encode=tf.io.encode_jpeg):
     return encode(tf.constant(np.repeat(np.repeat(image, 8, 0), 8, 1), tf.uint8)).numpy()
 
 
-@pytest.fixture(scope="module")
-def parts():
-    """(encoder, captioner) with weights wild enough for pictures to get different captions."""
-    encoder = build_encoder("MobileNetV2", "random", SIDE)
+def captioner_for(encoder):
+    """A captioner with weights wild enough for pictures to get different captions."""
     keras.utils.set_random_seed(1)
     captioner = Captioner(len(WORDS), encoder.output_shape[1], units=6, embedding_size=5, dropout=0.0)
     features = encoder(np.stack([resize_image(decode_image(picture(i)), SIDE) for i in range(8)]))
@@ -37,7 +36,14 @@ def parts():
     for weight in captioner.trainable_variables:
         weight.assign(rng.normal(0, 2, weight.shape))
     captioner.words.bias.assign([0, 0, -3, 0, 0, 0, 0, 0, 0])  # or they would say nothing
-    return encoder, captioner
+    return captioner
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """(encoder, captioner)"""
+    encoder = build_encoder("MobileNetV2", "random", SIDE)
+    return encoder, captioner_for(encoder)
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +73,37 @@ def test_signature_is_what_a_server_expects(exported):
     assert (name, spec.dtype, spec.shape.as_list(), more) == ("image_bytes", tf.string, [None], [])
     outputs = {k: (v.dtype, v.shape.as_list()) for k, v in signature.structured_outputs.items()}
     assert outputs == {"caption": (tf.string, [None]), "log_prob": (tf.float32, [None])}
+
+
+def test_beam_search_is_exported_with_its_settings(tmp_path):
+    """Every picture's captions, best first, of any batch; the export itself compares them with a fresh process's."""
+    layers = keras.layers
+    encoder = keras.Sequential([keras.Input([SIDE, SIDE, 3]), layers.AveragePooling2D(16), layers.Flatten()])
+    captioner = captioner_for(encoder)
+    decoder = Decoder("beam", 4, length_penalty=0.5, no_repeat_ngram=2, bad_endings=(4,), n_best=3)
+    pictures = [picture(i) for i in range(5)]
+    path = export(encoder, captioner, WORDS, T, tmp_path, pictures[:2], decoder)
+    assert kept_decoder(path) == decoder.to_json() != Decoder().to_json()
+    assert kept_decoder(tmp_path) is None
+    pixels = np.stack([resize_image(decode_image(p), SIDE) for p in pictures])
+    words, log_prob = decoder.captions(captioner, encoder(pixels), T)
+    expected = [[" ".join(WORDS[w] for w in c if w not in (0, END)) for c in image] for image in words.numpy()]
+    serve = tf.saved_model.load(str(path)).signatures["serving_default"]
+    outputs = {k: (v.dtype, v.shape.as_list()) for k, v in serve.structured_outputs.items()}
+    several = {"captions": (tf.string, [None, 3]), "log_probs": (tf.float32, [None, 3])}
+    assert outputs == {"caption": (tf.string, [None]), "log_prob": (tf.float32, [None])} | several
+    for first, last in ((0, 5), (0, 1), (2, 5)):
+        said = serve(image_bytes=tf.constant(pictures[first:last]))
+        captions = [[c.decode() for c in image] for image in said["captions"].numpy()]
+        assert captions == expected[first:last]
+        assert [c.decode() for c in said["caption"].numpy()] == [c[0] for c in captions]
+        np.testing.assert_allclose(said["log_probs"], log_prob[first:last], atol=2e-3)
+        np.testing.assert_array_equal(said["log_prob"], said["log_probs"][:, 0])
+    assert len({image[0] for image in captions}) > 1
+    nodes = {
+        n.op for m in parse_saved_model(str(path)).meta_graphs for f in m.graph_def.library.function for n in f.node_def
+    }
+    assert "TopKV2" in nodes and not {n for n in nodes if "PyFunc" in n}
 
 
 def test_graph_holds_no_python_and_no_custom_operation(exported):
