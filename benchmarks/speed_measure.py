@@ -1,10 +1,10 @@
 """One line of `benchmarks.speed`: its time, its share of the matrix products' rate, and its memory."""
 
-import ctypes
 import dataclasses
 import gc
-import pathlib
+import resource
 import statistics
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +18,6 @@ ROWS = 2048  # of the products that the rate is taken of
 RATE_CALLS = 3
 FEWEST_CALLS, MOST_CALLS = 3, 50
 LONG = 15.0  # seconds of one line
-STATUS, CLEAR = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/self/clear_refs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Result:
     high: float
     unit: str
     matmul_share: float | None  # word-steps needed / seconds / word-steps that the bare matrix products do
-    peak_mib: float | None  # by how much resident memory rose; None where the system does not tell
+    peak_mib: float | None  # of its tensors; None where TensorFlow's allocator does not tell
     settings: dict[str, Any]
 
     def scaled(self, gflops: float) -> float:
@@ -68,30 +67,36 @@ def settled(result: Any) -> Any:
 def measure(name: str, line: Line, world: World, yardstick: Yardstick, *, calls: int, seconds: float) -> Result:
     """Returns the result of one line.
 
-    Its memory is the highest that the process held from before the line was built until after its second call, less
-    what it held before: tracing is in it, the captioner's weights and the data are not.
+    Its memory is that of tensors, the most that there were at a time from before the line was built until after its
+    second call, less those that were there before: weights and data do not count, an optimizer's moments do. The
+    process's resident memory is told as the most that it was so far, as TensorFlow keeps what it once had.
 
     Args:
       calls: to be timed, fewer if they take more than LONG seconds; their median is told, and their quartiles.
       seconds: for which calls go on being timed, up to MOST_CALLS.
     """
-    before = _lowered()
+    gc.collect()
+    before = _tensors("current")
     built = line.build(world)
     for _ in range(2):
         settled(built.call())
-    peak = None if before is None else max(0.0, _resident("VmHWM") - before)
+    peak = None if before is None else _tensors("peak") - before
+    process = _process_peak()
     rates = [yardstick.rate()]
     times = _times(built.call, calls, seconds)
     rates.append(yardstick.rate())
     rate, took = statistics.mean(rates), statistics.median(times)
     low, _, high = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else 3 * times
-    settings = world.setting.letters() | {"calls": len(times), "seconds": took, "matmul_gflops": rate / 1e9}
+    settings = world.setting.letters() | {
+        "calls": len(times),
+        "seconds": took,
+        "matmul_gflops": rate / 1e9,
+        "process_mib": process,
+    }
     share = None
     if built.word_steps is not None:
         settings["word_steps"] = built.word_steps()
         share = settings["word_steps"] * world.setting.word_flops() / took / rate
-    if before is not None:
-        settings["process_peak_mib"] = before + peak
     values = [built.size / each for each in (took, high, low)]
     return Result(name, *values, line.unit, share, peak, settings | dict(built.settings))
 
@@ -107,20 +112,18 @@ def _times(call: Callable[[], Any], calls: int, seconds: float) -> list[float]:
     return times
 
 
-def _lowered() -> float | None:
-    """Gives free memory back and forgets the peak; returns MiB held now, None where the system has no such peak."""
-    gc.collect()
-    library = ctypes.CDLL(None)
-    if hasattr(library, "malloc_trim"):
-        library.malloc_trim(0)
+def _tensors(which: str) -> float | None:
+    """MiB of tensors, "current" or "peak"; whoever asks for "current" has the peak begin anew."""
+    device = f"{tf.config.list_logical_devices()[-1].device_type}:0"  # the GPU, where there is one
     try:
-        CLEAR.write_text("5")
-    except OSError:
+        amount = tf.config.experimental.get_memory_info(device)[which] / 2**20
+    except ValueError:  # an allocator that does not count
         return None
-    return _resident("VmRSS")
+    if which == "current":
+        tf.config.experimental.reset_memory_stats(device)
+    return amount
 
 
-def _resident(field: str) -> float:
-    """MiB of a field of this process's status."""
-    found = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
-    return int(found.split()[1]) / 1024
+def _process_peak() -> float:
+    """MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

@@ -42,7 +42,7 @@ def results_table(results: Sequence[Result]) -> str:
             row.unit,
             "" if row.matmul_share is None else f"{row.matmul_share:.0%}",
             number(row.peak_mib),
-            number(row.settings.get("process_peak_mib")),
+            number(row.settings["process_mib"]),
             number(row.settings["matmul_gflops"]),
         )
         for row in results
@@ -64,7 +64,7 @@ def goals_table(results: Sequence[Result]) -> str:
         rows.append((f"{row.name}, share", f"{row.matmul_share:.0%}", "", "", "", f"{SHARE_GOAL:.0%}"))
     large = [row for row in results if row.name == "PG step, K = 3" and row.settings["V"] == 30_000]
     for row in large:
-        memory = number(row.settings.get("process_peak_mib"))
+        memory = number(row.settings["process_mib"])
         rows.append((f"{row.name}, V = 30,000, process", memory, "MiB", "", "", f"< {number(MEMORY_GOAL)}"))
     if not rows:
         return ""
