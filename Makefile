@@ -1,14 +1,18 @@
 # make quickstart: the first five minutes.  make test: everything is checked.  make lint: style.
+# make benchmark: what training and decoding cost on this machine.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RUN := .venv/bin/python
 
-.PHONY: .venv quickstart test lint format clean
+.PHONY: .venv quickstart test benchmark lint format clean
 
 quickstart: .venv
 	$(RUN) -m pipeline.main --flagfile=recipes/quickstart.flags
 
 test: .venv
 	$(RUN) -m pytest -q
+
+benchmark: .venv
+	$(RUN) -m benchmarks.speed
 
 lint: .venv
 	$(RUN) -m ruff check .

@@ -36,8 +36,8 @@ MAIN = ("MLE step", "greedy", "sampling", "beam 5", "PG step, K = 3", "leave-one
 AXES = {"batch": (16, 256), "vocabulary": (2500, 30_000), "length": (30,)}
 CALLS, SECONDS = 5, 2.0  # of a line
 NOTE = """value: the median, spread: the quartiles. share: of the rate of the two matrix products, where words are said.
-peak MiB: of a line's tensors, weights and data not counted; process: resident memory, the most so far. METEOR and
-SPICE have benchmarks of their own: benchmarks.metrics, benchmarks.spice."""
+peak MiB: of a line's tensors, weights and data not counted; process: resident memory, the most so far.
+METEOR and SPICE have benchmarks of their own: benchmarks.metrics, benchmarks.spice."""
 
 
 def main(arguments: Sequence[str]) -> int:

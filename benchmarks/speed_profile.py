@@ -12,7 +12,7 @@ from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from benchmarks import Report, aligned, timed
 from benchmarks.lifelike import word_step
-from benchmarks.speed_lines import learning_call, rolled_out, rollout_steps, said_by, words_in
+from benchmarks.speed_lines import learning_call, rolled_out, rollout_steps, words_in
 from benchmarks.speed_measure import Yardstick, settled
 from benchmarks.speed_world import Setting, World
 from models import decoding
@@ -42,9 +42,8 @@ def profile(setting: Setting, report: Report) -> str:
         world = World(setting, pathlib.Path(folder))
         objective = rolled_out(world, ROLLOUTS)
         step = learning_call(world, objective, learns_baseline=True)
-        said = said_by(world, objective)
         report.says("parts")
-        parts = _parts(world, objective.sample, said, step)
+        parts = _parts(world, objective.sample, step)
         report.says("operations")
         pieces, wall = _profiled(step, pathlib.Path(folder))
     return f"{parts}\n\n{_kinds(shared_time(pieces), wall)}"
@@ -99,7 +98,7 @@ def kind_of(scope: str, operation: str) -> str:
     return operation
 
 
-def _parts(world: World, sample: Callable, said: Any, step: Callable[[], Any]) -> str:
+def _parts(world: World, sample: Callable, step: Callable[[], Any]) -> str:
     """Sampling, scoring and the whole step are timed by turns; what cannot be called alone is a difference."""
     captioner, length = world.captioner, world.setting.length
 
@@ -108,6 +107,7 @@ def _parts(world: World, sample: Callable, said: Any, step: Callable[[], Any]) -
         return decoding.sample(word_step(captioner), captioner.start(features), length, world.seed, keep_states=True)
 
     experience, scores = tf.function(sample), tf.function(world.reward.compiled_scores)
+    said = experience(world.images, world.seed, world.level)
     captions, images = scored_captions(said)
     calls: dict[str, Callable[[], Any]] = {
         "paths": lambda: paths(world.images.features),
