@@ -7,7 +7,7 @@ import pathlib
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from pipeline.files import write_text
@@ -54,19 +54,14 @@ class Report:
         cells = [
             (
                 row.name,
-                _number(row.value),
+                number(row.value),
                 row.unit,
-                _number(row.ratio),
+                number(row.ratio),
                 "" if row.difference is None else f"{row.difference:.0e}",
             )
             for row in self.rows
         ]
-        widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
-        lines = []
-        for name, value, unit, ratio, difference in [heads, *cells]:
-            left = f"{name:<{widths[0]}}  {value:>{widths[1]}}  {unit:<{widths[2]}}"
-            lines.append(f"{left}  {ratio:>{widths[3]}}  {difference:>{widths[4]}}".rstrip())
-        return "\n".join(lines)
+        return aligned([heads, *cells], left=(0, 2))
 
     def write(self, path: pathlib.Path) -> None:
         """Writes a list of {"name", "value", "unit", "ratio"}."""
@@ -114,7 +109,18 @@ def plural(workers: int) -> str:
     return f"{workers} worker{'s' * (workers > 1)}"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Returns it with three digits that count, or all that it has before its point; nothing for None."""
     if value is None:
         return ""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
+    """Returns rows of cells, the heads first, as a table in which columns `left` stand to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [f"{cell:{'<' if i in left else '>'}{widths[i]}}" for i, cell in enumerate(row)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

@@ -4,9 +4,11 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
+
+from benchmarks import aligned
+from benchmarks.svg import drawing, rounded, text, ticks
 
 WIDTH, LEFT, RIGHT = 880, 320, 816  # of the picture, and where the axis begins and ends, in pixels
 TOP, PITCH, THICK = 62, 27, 17  # of the first bar, from bar to bar, of a bar
@@ -137,18 +139,14 @@ def table(results: Sequence[Result]) -> str:
         )
         for row in results
     ]
-    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
-    return "\n".join(
-        "  ".join([f"{name:<{widths[0]}}", *(f"{x:>{w}}" for x, w in zip(others, widths[1:], strict=True))])
-        for name, *others in [heads, *cells]
-    )
+    return aligned([heads, *cells])
 
 
 def picture(results: Sequence[Result], captions: int) -> str:
     """Returns SVG: a bar for each variance on a logarithmic scale, the first one being 1, with two standard errors."""
     errors = [2 * row.standard_error * row.ratio / row.variance for row in results]
-    low = _round(min(max(r.ratio - e, r.ratio / 2) for r, e in zip(results, errors, strict=True)), down=True)
-    high = _round(max(r.ratio + e for r, e in zip(results, errors, strict=True)), down=False)
+    low = rounded(min(max(r.ratio - e, r.ratio / 2) for r, e in zip(results, errors, strict=True)), down=True)
+    high = rounded(max(r.ratio + e for r, e in zip(results, errors, strict=True)), down=False)
     bottom = TOP + PITCH * len(results)
     title = f"Variance of the policy gradient's estimate from {captions:,} scored captions"
     label = f"{results[0].name} = 1, logarithmic scale; whiskers: ± 2 standard errors"
@@ -156,20 +154,15 @@ def picture(results: Sequence[Result], captions: int) -> str:
     def across(value: float) -> float:
         return LEFT + (RIGHT - LEFT) * math.log(max(value, low) / low) / math.log(high / low)
 
-    parts = [_text(16, 28, title, "start", 'font-size="16" font-weight="600"')]
-    for tick in _ticks(low, high):
+    parts = [text(16, 28, title, "start", 'font-size="16" font-weight="600"')]
+    for tick in ticks(low, high):
         parts.append(f'<path d="M{across(tick):.1f} {TOP - 8}V{bottom}" stroke="#dcdfe4"/>')
-        parts.append(_text(across(tick), bottom + 17, f"{tick:g}", "middle", 'fill="#555"'))
+        parts.append(text(across(tick), bottom + 17, f"{tick:g}", "middle", 'fill="#555"'))
     for i, (row, error) in enumerate(zip(results, errors, strict=True)):
         parts += _bar(row, TOP + i * PITCH, across, error)
     parts.append(f'<path d="M{LEFT} {TOP - 8}V{bottom}" stroke="#555"/>')
-    parts.append(_text((LEFT + RIGHT) / 2, bottom + 40, label, "middle", 'fill="#555"'))
-    height = bottom + 54
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
-        f'role="img" aria-label="{escape(title)}" font-family="system-ui, sans-serif" font-size="13" fill="#1c1f24">'
-    )
-    return "\n".join([head, f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>', *parts, "</svg>"]) + "\n"
+    parts.append(text((LEFT + RIGHT) / 2, bottom + 40, label, "middle", 'fill="#555"'))
+    return drawing(WIDTH, bottom + 54, title, parts)
 
 
 def _bar(row: Result, top: float, across, error: float) -> list[str]:
@@ -179,24 +172,8 @@ def _bar(row: Result, top: float, across, error: float) -> list[str]:
     decimals = max(0, 1 - math.floor(math.log10(row.ratio)))  # two digits that count
     whisker = f"M{low:.1f} {middle}H{high:.1f}M{low:.1f} {middle - 4}v8M{high:.1f} {middle - 4}v8"
     return [
-        _text(LEFT - 8, middle + 4.5, row.name, "end"),
+        text(LEFT - 8, middle + 4.5, row.name, "end"),
         f'<rect x="{LEFT}" y="{top}" width="{end - LEFT:.1f}" height="{THICK}" fill="{COLOURS[row.biased]}"/>',
         f'<path d="{whisker}" stroke="#1c1f24"/>',
-        _text(high + 7, middle + 4.5, f"{row.ratio:.{decimals}f}", "start"),
+        text(high + 7, middle + 4.5, f"{row.ratio:.{decimals}f}", "start"),
     ]
-
-
-def _text(x: float, y: float, text: str, anchor: str, more: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {more}>{escape(text)}</text>'
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times the powers of ten from `low` to `high`."""
-    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
-    return [x for p in powers for x in (10.0**p, 2 * 10.0**p, 5 * 10.0**p) if low * 0.999 < x < high * 1.001]
-
-
-def _round(value: float, down: bool) -> float:
-    """The next of those numbers that is not above, or not below."""
-    ticks = _ticks(value / 10, value * 10)
-    return max(t for t in ticks if t <= value) if down else min(t for t in ticks if t >= value)

@@ -1,0 +1,145 @@
+"""A captioner that nobody trained, whose captions end as a trained one's do: what a step costs depends on that.
+
+One LSTM unit is a clock. Its gates stand open, its cell grows by the same amount at each word, no other unit reads it,
+and of all words only the end does, whose logit is SLOPE tanh(cell) plus a bias. The other words' logits have standard
+deviation SPREAD, so that a word is about as uncertain as a trained captioner's. The bias is found by bisection, so that
+sampled captions have MEAN words when they are cut at CUT; those of T > CUT are said with the same weights. As tanh
+flattens, the end's probability stops growing before the last of them has come: lengths have a deviation of about 2.5,
+and about one caption in a hundred is cut.
+
+Shapes: I images, R references an image, N captions, F features, H units, V words, T steps.
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from models.captioner import END, PAD, SPECIAL_TOKENS, START, Captioner
+from models.decoding import Step
+
+MEAN, CUT = 10.0, 20  # words of a caption, the end token counted
+SPREAD = 4.0  # of logits
+RATE, SLOPE, OPEN = 0.275, 40.0, 10.0  # the clock's growth a word, what it adds to the end's logit, a gate's bias
+EMBEDDING = 2.0  # standard deviation
+NEVER = -1e9
+PROBES = 256  # captions that the bias is found with
+REFERENCES = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Lifelike:
+    """A captioner, and data to train it with; lengths of all captions are those that the captioner says."""
+
+    captioner: Captioner
+    features: np.ndarray  # float32 [I, F]
+    captions: np.ndarray  # int32 [I, T]: for likelihood, each with the end token or cut
+    references: np.ndarray  # int32 [I, R, T]: for rewards
+    length_shares: np.ndarray  # float64 [CUT]: of sampled captions with 1, 2, .. words, if they are cut at CUT
+
+
+def word_step(captioner: Captioner) -> Step:
+    """Returns what decoders take, inside the function that is traced."""
+    return captioner.step
+
+
+def lifelike(vocabulary_size: int, units: int, features: int, images: int, max_length: int, seed: int = 0) -> Lifelike:
+    """Returns a captioner of these sizes with an embedding of H, and captions of which words follow Zipf's law."""
+    rng = np.random.default_rng(seed)
+    captioner = Captioner(vocabulary_size, features, units, units, dropout=0.3)
+    pictures = rng.normal(size=(images, features)).astype(np.float32)
+    probes = tf.constant(pictures[np.arange(PROBES) % images])
+    _set_cell(captioner, rng)
+    _set_words(captioner, rng, SPREAD / (_hidden_size(captioner, probes, rng) * np.sqrt(units)))
+    odds = _end_odds(captioner, probes, seed)
+    bias = _bisected(odds)
+    captioner.words.bias.assign(np.where(np.arange(vocabulary_size) == END, bias, 0.0))
+    shares = length_shares(odds, bias)
+    said = _captions(rng, (1 + REFERENCES) * images, vocabulary_size, max_length, shares)
+    return Lifelike(captioner, pictures, said[:images], said[images:].reshape(images, REFERENCES, max_length), shares)
+
+
+def length_shares(odds: np.ndarray, bias: float) -> np.ndarray:
+    """Returns float64 `[T]`: the share of captions of 1..T words, where the t-th word of caption n is the end with log
+    odds `odds` `[N, T]` + `bias`, if no earlier one was. The last share holds those that are cut.
+    """
+    end = 1 / (1 + np.exp(-(odds + bias)))
+    going = np.cumprod(1 - end, axis=1)
+    before = np.concatenate([np.ones([len(odds), 1]), going[:, :-1]], axis=1)
+    shares = before * end
+    shares[:, -1] = before[:, -1]
+    return shares.mean(axis=0)
+
+
+def mean_and_deviation(shares: np.ndarray) -> tuple[float, float]:
+    """Returns those of lengths 1, 2, .. with these shares."""
+    lengths = np.arange(1, len(shares) + 1)
+    mean = shares @ lengths
+    return float(mean), float(np.sqrt(shares @ (lengths - mean) ** 2))
+
+
+def _set_cell(captioner: Captioner, rng: np.random.Generator) -> None:
+    """Unit 0 becomes the clock; the others read words strongly, so that each one counts, and not the clock.
+
+    Keras's columns are those of the gates input, forget, candidate, output, H each.
+    """
+    cell, units = captioner.lstm.cell, captioner.lstm.units
+    clock = np.arange(4) * units
+    kernel, recurrent, bias = (x.numpy() for x in (cell.kernel, cell.recurrent_kernel, cell.bias))
+    kernel[:, clock] = recurrent[:, clock] = recurrent[0] = 0
+    bias[clock] = [OPEN, OPEN, np.arctanh(RATE), OPEN]
+    for variable, value in ((cell.kernel, kernel), (cell.recurrent_kernel, recurrent), (cell.bias, bias)):
+        variable.assign(value)
+    embedding = captioner.embedding.embeddings
+    embedding.assign(rng.normal(0, EMBEDDING, embedding.shape))
+    image = captioner.image.kernel.numpy()
+    image[:, 0] = 0
+    captioner.image.kernel.assign(image)
+
+
+def _set_words(captioner: Captioner, rng: np.random.Generator, scale: float) -> None:
+    kernel = rng.normal(0, scale, captioner.words.kernel.shape).astype(np.float32)
+    kernel[0] = kernel[:, END] = 0
+    kernel[0, END] = SLOPE
+    captioner.words.kernel.assign(kernel)
+
+
+def _hidden_size(captioner: Captioner, features: tf.Tensor, rng: np.random.Generator) -> float:
+    """The root mean square of hidden units but the clock, after words that are all alike likely."""
+    state, total = captioner.start(features), 0.0
+    for _ in range(CUT):
+        words = rng.integers(len(SPECIAL_TOKENS), captioner.embedding.input_dim, len(features), dtype=np.int32)
+        state, _ = word_step(captioner)(state, tf.constant(words))
+        total += float(tf.reduce_mean(state[0][:, 1:] ** 2)) / CUT
+    return total**0.5
+
+
+def _end_odds(captioner: Captioner, features: tf.Tensor, seed: int) -> np.ndarray:
+    """Float64 `[N, CUT]`: the end's log odds at each word of sampled captions that never end, its bias being 0."""
+    state, words, odds = captioner.start(features), tf.fill([len(features)], START), []
+    for t in range(CUT):
+        state, logits = word_step(captioner)(state, words)
+        others = tf.where(tf.range(logits.shape[1]) == END, NEVER, logits)
+        odds.append((logits[:, END] - tf.reduce_logsumexp(others, axis=1)).numpy())
+        words = tf.random.stateless_categorical(others, 1, [seed, t], dtype=tf.int32)[:, 0]
+    return np.stack(odds, axis=1).astype(np.float64)
+
+
+def _bisected(odds: np.ndarray) -> float:
+    """The bias with which captions have MEAN words."""
+    low, high = -100.0, 100.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        longer = mean_and_deviation(length_shares(odds, middle))[0] > MEAN
+        low, high = (middle, high) if longer else (low, middle)
+    return high
+
+
+def _captions(rng: np.random.Generator, count: int, vocabulary_size: int, cut: int, shares: np.ndarray) -> np.ndarray:
+    """Int32 `[count, cut]`; the k-th word of the vocabulary comes with a probability of about 1 / k."""
+    lengths = rng.choice(np.arange(1, len(shares) + 1), size=count, p=shares)[:, None]
+    sayable = vocabulary_size - len(SPECIAL_TOKENS)
+    words = len(SPECIAL_TOKENS) - 1 + (sayable + 1) ** rng.random([count, cut])
+    place = np.arange(1, cut + 1)
+    ends = (place == lengths) & (lengths < CUT)
+    return np.where(ends, END, np.where(place <= lengths, words.astype(np.int32), PAD)).astype(np.int32)

@@ -1,0 +1,219 @@
+"""What `benchmarks.speed` measures: each line builds a call that it repeats, and counts the word-steps the call needs.
+
+A word-step is the distribution of one next word: the LSTM's matrix product and that with the words. What is needed:
+
+- decoding: the words said, the end counted;
+- beam search of width W: for each image one row at the first step, then W rows a step up to the longest of the
+  captions it returns (to prove that no other is better may take more);
+- rollouts: the words of the continuations but the first of each, whose distribution is the path's own next word's;
+- learning: three times the words learned from, for the way back is two products to each one of the way there.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.lifelike import word_step
+from benchmarks.speed_world import ENCODER, World
+from models import beam, decoding
+from models.captioner import PAD
+from pipeline import objectives
+from pipeline.inputs import Batch, caption_batches, image_batches
+from pipeline.metrics.tokens import BLEU_TERMS
+from pipeline.objectives import Experience, Objective
+from pipeline.rewards import build_reward, reward_frequencies
+from pipeline.steps import likelihood_step, policy_gradient_step
+
+CLIP_NORM = 5.0
+FETCHED = 50  # batches a call
+SCORED = 2048  # captions a call, about those of a step of PG with K = 3 and B = 64
+
+
+class Built(NamedTuple):
+    """A line that is ready to run."""
+
+    call: Callable[[], Any]
+    size: int  # of what the unit counts, in a call
+    word_steps: Callable[[], float] | None = None  # that a call needs; None: it says nothing
+    settings: Mapping[str, Any] = {}  # of its own
+
+
+class Line(NamedTuple):
+    """A line of the table."""
+
+    unit: str
+    build: Callable[[World], Built]
+
+
+def lines() -> dict[str, Line]:
+    """Returns all lines by name."""
+    found = {
+        "MLE step": Line("captions/s", _likelihood),
+        "greedy": Line("images/s", _greedy),
+        "sampling": Line("images/s", _sampling),
+    }
+    for width in (1, 3, 5, 10):
+        found[f"beam {width}"] = Line("images/s", lambda world, width=width: _beam(world, width))
+    for rollouts in (1, 3, 5):
+        found[f"PG step, K = {rollouts}"] = Line("images/s", lambda world, k=rollouts: _policy_gradient(world, k))
+    return found | {
+        "SCST step": Line("images/s", lambda world: _learned(world, self_critical(world), learns_baseline=False)),
+        "leave-one-out step, M = 5": Line(
+            "images/s", lambda world: _learned(world, leave_one_out(world), learns_baseline=False)
+        ),
+        "BLEU-1..4": Line("captions/s", lambda world: _reward(world, BLEU_TERMS)),
+        "ROUGE-L": Line("captions/s", lambda world: _reward(world, ("rouge",))),
+        "CIDEr-D": Line("captions/s", lambda world: _reward(world, ("cider",))),
+        "encoder": Line("images/s", _encoder),
+        "encoder, from files": Line("images/s", _features),
+        "input, captions": Line("captions/s", lambda world: _input(world, caption_batches)),
+        "input, images": Line("images/s", lambda world: _input(world, image_batches)),
+    }
+
+
+def rolled_out(world: World, rollouts: int) -> Objective:
+    """Returns PG's objective with one path an image."""
+    return objectives.policy_gradient(world.captioner, world.setting.length, samples=1, rollouts=rollouts)
+
+
+def self_critical(world: World) -> Objective:
+    """Returns SCST's with one path an image."""
+    return objectives.self_critical(world.captioner, world.setting.length, samples=1)
+
+
+def leave_one_out(world: World) -> Objective:
+    """Returns leave-one-out's with five paths an image."""
+    return objectives.leave_one_out(world.captioner, world.setting.length, samples=5)
+
+
+def learning_call(world: World, objective: Objective, learns_baseline: bool) -> Callable[[], Any]:
+    """Returns a step on CIDEr-D; it learns at a rate of 0, so that each call says the same captions."""
+    baseline = world.baseline if learns_baseline else None
+    step = policy_gradient_step(
+        world.captioner,
+        baseline,
+        world.reward,
+        objective,
+        still(world.captioner),
+        still(baseline) if learns_baseline else None,
+        feature_dropout=0.0,
+    )
+    return lambda: step(world.images, world.seed, world.level)
+
+
+def still(model: keras.Model) -> keras.Optimizer:
+    """Returns an optimizer that does all of its work and changes nothing."""
+    optimizer = keras.optimizers.Adam(0.0, global_clipnorm=CLIP_NORM)
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
+def said_by(world: World, objective: Objective) -> Experience:
+    """Returns what each step with this objective says."""
+    return tf.function(objective.sample)(world.images, world.seed, world.level)
+
+
+def words_in(captions: tf.Tensor) -> int:
+    """Returns the number of words in captions `[..., T]`, their ends counted."""
+    return int(tf.math.count_nonzero(captions != PAD))
+
+
+def rollout_steps(rollouts: decoding.Rollouts) -> int:
+    """Returns the word-steps that rollouts need beside those of their paths."""
+    read = int(tf.reduce_sum(rollouts.prefix[:, 1] + 1))
+    return words_in(rollouts.words) - read - len(rollouts.words)
+
+
+def beam_steps(words: tf.Tensor) -> int:
+    """Returns the word-steps that beam search needs to find captions `[B, W, T]`."""
+    longest = tf.reduce_max(tf.math.count_nonzero(words != PAD, axis=2), axis=1)
+    return int(tf.reduce_sum(1 + words.shape[1] * (longest - 1)))
+
+
+def _likelihood(world: World) -> Built:
+    step = likelihood_step(world.captioner, still(world.captioner), feature_dropout=0.0)
+    batch = world.captions
+    return Built(lambda: step(batch, world.seed, world.level), len(batch.words), lambda: 3 * words_in(batch.words))
+
+
+def _greedy(world: World) -> Built:
+    return _decoded(world, lambda step, state: decoding.greedy(step, state, world.setting.length)[0], words_in)
+
+
+def _sampling(world: World) -> Built:
+    def sample(step: decoding.Step, state) -> tf.Tensor:
+        return decoding.sample(step, state, world.setting.length, world.seed, keep_states=False).words
+
+    return _decoded(world, sample, words_in)
+
+
+def _beam(world: World, width: int) -> Built:
+    def search(step: decoding.Step, state) -> tf.Tensor:
+        return beam.beam_search(step, state, world.setting.length, width=width).words
+
+    return _decoded(world, search, beam_steps)
+
+
+def _decoded(world: World, decode: Callable, count: Callable[[tf.Tensor], int]) -> Built:
+    captioner = world.captioner
+
+    @tf.function(autograph=False)
+    def run(features: tf.Tensor) -> tf.Tensor:
+        return decode(word_step(captioner), captioner.start(features))
+
+    features = world.images.features
+    return Built(lambda: run(features), len(features), lambda: count(run(features)))
+
+
+def _policy_gradient(world: World, rollouts: int) -> Built:
+    return _learned(world, rolled_out(world, rollouts), learns_baseline=True)
+
+
+def _learned(world: World, objective: Objective, learns_baseline: bool) -> Built:
+    def word_steps() -> int:
+        said = said_by(world, objective)
+        # SCST's greedy captions follow no prefix: all of their words are decoded.
+        others = rollout_steps(said.rollouts) if learns_baseline else words_in(said.rollouts.words)
+        return 4 * words_in(said.words) + others
+
+    return Built(learning_call(world, objective, learns_baseline), world.setting.batch, word_steps)
+
+
+def _reward(world: World, terms: tuple[str, ...]) -> Built:
+    references = world.references
+    frequencies = reward_frequencies(references, world.setting.vocabulary, True)
+    reward = build_reward(dict.fromkeys(terms, 1.0), references, frequencies, True)
+    scores = tf.function(reward.compiled_scores)
+    captions = tf.constant(np.resize(world.arrays.words, [SCORED, world.setting.length]))
+    images = tf.constant(np.arange(SCORED, dtype=np.int32) * 7 % len(references))
+    return Built(lambda: scores(captions, images), SCORED)
+
+
+def _encoder(world: World) -> Built:
+    side = world.setting.side
+    pixels = tf.random.stateless_uniform([world.setting.encoded, side, side, 3], [1, 2], 0, 255)
+    encoder = world.encoder()
+    run = tf.function(lambda images: encoder(images, training=False))
+    settings = {"encoder": ENCODER, "image_size": side, "images": len(pixels)}
+    return Built(lambda: run(pixels), len(pixels), settings=settings)
+
+
+def _features(world: World) -> Built:
+    """Pictures are read and decoded too; each call computes them anew, as nothing is kept of the last one."""
+    cache = world.drawn_pictures()
+    settings = {"encoder": ENCODER, "image_size": world.setting.side, "images": cache.count}
+    return Built(cache.compute, cache.count, settings=settings)
+
+
+def _input(world: World, batches: Callable[..., tf.data.Dataset]) -> Built:
+    stream = iter(batches(world.arrays, world.setting.batch, 0, steps=2**40, seed=(0, 0)))
+
+    def fetch() -> Batch:
+        for _ in range(FETCHED):
+            batch = next(stream)
+        return batch
+
+    return Built(fetch, FETCHED * world.setting.batch)

@@ -1,0 +1,129 @@
+"""One line of `benchmarks.speed`: its time, its share of the matrix products' rate, and its memory."""
+
+import dataclasses
+import gc
+import resource
+import statistics
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from benchmarks import median_seconds, timed
+from benchmarks.speed_lines import Line
+from benchmarks.speed_world import Setting, World
+
+ROWS = 2048  # of the products that the rate is taken of
+RATE_CALLS = 3
+FEWEST_CALLS, MOST_CALLS = 3, 50
+LONG = 15.0  # seconds of one line
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What was measured of a line at a setting."""
+
+    name: str
+    value: float  # of the unit; the median of several calls
+    low: float  # lower quartile of the same calls
+    high: float
+    unit: str
+    matmul_share: float | None  # word-steps needed / seconds / word-steps that the bare matrix products do
+    peak_mib: float | None  # of its tensors; None where TensorFlow's allocator does not tell
+    settings: dict[str, Any]
+
+    def scaled(self, gflops: float) -> float:
+        """Returns the value on a machine whose matrix products have that rate, if all goes with them."""
+        return self.value * gflops / self.settings["matmul_gflops"]
+
+
+class Yardstick:
+    """The rate of a word's two matrix products, alone."""
+
+    def __init__(self, setting: Setting):
+        """Products of ROWS rows, as many as a step of PG has at once."""
+        self._flops = ROWS * setting.word_flops()
+        shapes = [
+            ([ROWS, setting.units], [setting.units, setting.vocabulary]),
+            ([ROWS, 2 * setting.units], [2 * setting.units, 4 * setting.units]),
+        ]
+        self._pairs = [[tf.random.stateless_normal(shape, [1, 2]) for shape in pair] for pair in shapes]
+
+    def rate(self) -> float:
+        """Returns FLOP/s."""
+        calls = [lambda pair=pair: settled(tf.matmul(*pair)) for pair in self._pairs]
+        for call in calls:
+            call()
+        return self._flops / sum(median_seconds(call, RATE_CALLS) for call in calls)
+
+
+def settled(result: Any) -> Any:
+    """Returns it when the device has done all work."""
+    tf.test.experimental.sync_devices()
+    return result
+
+
+def measure(name: str, line: Line, world: World, yardstick: Yardstick, *, calls: int, seconds: float) -> Result:
+    """Returns the result of one line.
+
+    Its memory is that of tensors, the most that there were at a time from before the line was built until after its
+    second call, less those that were there before: weights and data do not count, an optimizer's moments do. The
+    process's resident memory is told as the most that it was so far, as TensorFlow keeps what it once had.
+
+    Args:
+      calls: to be timed, fewer if they take more than LONG seconds; their median is told, and their quartiles.
+      seconds: for which calls go on being timed, up to MOST_CALLS.
+    """
+    gc.collect()
+    before = _tensors("current")
+    built = line.build(world)
+    for _ in range(2):
+        settled(built.call())
+    peak = None if before is None else _tensors("peak") - before
+    process = _process_peak()
+    rates = [yardstick.rate()]
+    times = _times(built.call, calls, seconds)
+    rates.append(yardstick.rate())
+    rate, took = statistics.mean(rates), statistics.median(times)
+    low, _, high = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else 3 * times
+    settings = world.setting.letters() | {
+        "calls": len(times),
+        "seconds": took,
+        "matmul_gflops": rate / 1e9,
+        "process_mib": process,
+    }
+    share = None
+    if built.word_steps is not None:
+        settings["word_steps"] = built.word_steps()
+        share = settings["word_steps"] * world.setting.word_flops() / took / rate
+    values = [built.size / each for each in (took, high, low)]
+    return Result(name, *values, line.unit, share, peak, settings | dict(built.settings))
+
+
+def _times(call: Callable[[], Any], calls: int, seconds: float) -> list[float]:
+    times: list[float] = []
+    while (
+        len(times) < min(calls, FEWEST_CALLS)
+        or (len(times) < calls and sum(times) < LONG)
+        or (len(times) < MOST_CALLS and sum(times) < seconds)
+    ):
+        times.append(timed(lambda: settled(call()))[0])
+    return times
+
+
+def _tensors(which: str) -> float | None:
+    """MiB of tensors, "current" or "peak"; whoever asks for "current" has the peak begin anew."""
+    device = f"{tf.config.list_logical_devices()[-1].device_type}:0"  # the GPU, where there is one
+    try:
+        amount = tf.config.experimental.get_memory_info(device)[which] / 2**20
+    except ValueError:  # an allocator that does not count
+        return None
+    if which == "current":
+        tf.config.experimental.reset_memory_stats(device)
+    return amount
+
+
+def _process_peak() -> float:
+    """MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,76 @@
+"""The results of `benchmarks.speed` as text: all of them, and those at the centre beside a PyTorch trainer's."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from benchmarks import aligned, number
+from benchmarks.speed_measure import Result
+from benchmarks.speed_world import Setting
+
+GFLOPS = 156.5  # middle of the rates of a matrix product at which the trainer was measured, 143 to 170 on 2 cores
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """What a result at the centre is compared with, in its unit at GFLOPS."""
+
+    name: str
+    trainer: float | None  # figure of a common PyTorch trainer; None: it has no such thing
+    goal: float
+
+
+GOALS = (
+    Goal("MLE step", 121, 240),
+    Goal("greedy", 291, 600),
+    Goal("beam 5", 9.5, 120),
+    Goal("PG step, K = 3", None, 35),
+    Goal("leave-one-out step, M = 5", 9.7, 35),  # the trainer's step has five samples and CIDEr-D too
+)
+SHARE_GOAL = 0.6  # of the PG step with K = 3
+MEMORY_GOAL = 2048  # MiB, of all of the process in that step at the largest vocabulary
+
+
+def results_table(results: Sequence[Result]) -> str:
+    """Returns a line for each result."""
+    heads = ("", "B", "T", "V", "value", "spread", "unit", "share", "peak MiB", "process", "GFLOP/s")
+    rows = [
+        (
+            row.name,
+            *(f"{row.settings[letter]:,}" for letter in "BTV"),
+            number(row.value),
+            f"{number(row.low)} - {number(row.high)}",
+            row.unit,
+            "" if row.matmul_share is None else f"{row.matmul_share:.0%}",
+            number(row.peak_mib),
+            number(row.settings["process_mib"]),
+            number(row.settings["matmul_gflops"]),
+        )
+        for row in results
+    ]
+    return aligned([heads, *rows], left=(0, 6))
+
+
+def goals_table(results: Sequence[Result]) -> str:
+    """Returns the comparisons that the results allow; an empty text for none."""
+    centre = Setting().letters()
+    at_centre = {row.name: row for row in results if centre.items() <= row.settings.items()}
+    rows = []
+    for goal in GOALS:
+        if (row := at_centre.get(goal.name)) is not None:
+            scaled = row.scaled(GFLOPS)
+            ratio = None if goal.trainer is None else scaled / goal.trainer
+            rows.append((goal.name, number(scaled), row.unit, number(goal.trainer), number(ratio), number(goal.goal)))
+    if (row := at_centre.get("PG step, K = 3")) is not None:
+        rows.append((f"{row.name}, share", f"{row.matmul_share:.0%}", "", "", "", f"{SHARE_GOAL:.0%}"))
+    large = [row for row in results if row.name == "PG step, K = 3" and row.settings["V"] == 30_000]
+    for row in large:
+        memory = number(row.settings["process_mib"])
+        rows.append((f"{row.name}, V = 30,000, process", memory, "MiB", "", "", f"< {number(MEMORY_GOAL)}"))
+    if not rows:
+        return ""
+    heads = ("at the centre, scaled", "here", "unit", "PyTorch", "times", "goal")
+    note = (
+        f"scaled: to matrix products of {GFLOPS:g} GFLOP/s, the middle of the 143 - 170 GFLOP/s on 2 cores at which "
+        "the\nfigures of a common PyTorch trainer were taken."
+    )
+    return f"{aligned([heads, *rows], left=(0, 2))}\n{note}"

@@ -1,0 +1,106 @@
+"""What all lines of `benchmarks.speed` at one setting share: a captioner, data in memory, drawn pictures on disk."""
+
+import dataclasses
+import functools
+import pathlib
+import shutil
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.lifelike import lifelike
+from models.baseline import Baseline
+from models.captioner import Captioner
+from pipeline.config import Config
+from pipeline.datasets.prepare import prepare_data
+from pipeline.features import load_encoder, split_features
+from pipeline.inputs import Batch, TrainingArrays
+from pipeline.rewards import Reward, build_reward, reward_frequencies
+
+ENCODER = "MobileNetV2"  # with random weights, which take as long as others
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """How large everything is. The defaults are the centre, from which one size at a time is varied."""
+
+    vocabulary: int = 9487  # V
+    batch: int = 64  # B, images; of MLE captions
+    length: int = 20  # T
+    units: int = 512  # H, and of the embedding
+    features: int = 2048  # F
+    images: int = 1000  # in memory
+    side: int = 224  # pixels that the encoder sees
+    encoded: int = 32  # pictures that it sees at once
+    drawn: int = 256  # pictures on disk
+
+    def word_flops(self) -> int:
+        """Returns what a word-step's two products take: `[1, 2H] x [2H, 4H]` and `[1, H] x [H, V]`."""
+        return 2 * self.units * (8 * self.units + self.vocabulary)
+
+    def letters(self) -> dict[str, int]:
+        """Returns what a result is told with."""
+        return {"B": self.batch, "T": self.length, "V": self.vocabulary, "H": self.units}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """Drawn pictures on disk."""
+
+    count: int
+    compute: Callable[[], np.ndarray]  # reads, decodes and encodes them
+
+
+class World:
+    """What lines are built from."""
+
+    def __init__(self, setting: Setting, folder: pathlib.Path):
+        """`folder` takes drawn pictures, and is the caller's to remove."""
+        keras.utils.set_random_seed(0)
+        made = lifelike(setting.vocabulary, setting.units, setting.features, setting.images, setting.length)
+        self.setting = setting
+        self.captioner: Captioner = made.captioner
+        self.baseline = Baseline(setting.units, setting.units)
+        self.references = made.references
+        image_index = np.arange(setting.images, dtype=np.int32)
+        self.arrays = TrainingArrays(made.features, made.captions, image_index, made.references)
+        self.seed, self.level = tf.constant([1, 2]), tf.constant(0.0)
+        chosen = np.arange(setting.batch) % setting.images
+        index = tf.constant(image_index[chosen])
+        self.captions = Batch(tf.constant(made.features[chosen]), index, tf.constant(made.captions[chosen]))
+        self.images = self.captions._replace(words=None)
+        self._folder = folder
+
+    @functools.cached_property
+    def reward(self) -> Reward:
+        """CIDEr-D."""
+        frequencies = reward_frequencies(self.references, self.setting.vocabulary, True)
+        return build_reward({"cider": 1.0}, self.references, frequencies, True)
+
+    def encoder(self) -> keras.Model:
+        """Returns it, with random weights."""
+        return load_encoder(self._config())
+
+    def drawn_pictures(self) -> Pictures:
+        """Draws them."""
+        config, encoder = self._config(), self.encoder()
+        data = prepare_data(config)
+
+        def compute() -> np.ndarray:
+            shutil.rmtree(config.cache_path() / "features", ignore_errors=True)
+            return split_features(config, data, encoder, "train")
+
+        return Pictures(self.setting.drawn, compute)
+
+    def _config(self) -> Config:
+        return Config(
+            workdir=str(self._folder / "run"),
+            cache_dir=str(self._folder / "cache"),
+            encoder=ENCODER,
+            encoder_weights="random",
+            image_size=self.setting.side,
+            scenes_train=self.setting.drawn,
+            scenes_val=1,
+        )
