@@ -15,14 +15,14 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from models.captioner import END, PAD, SPECIAL_TOKENS, START, Captioner
+from models.captioner import Captioner
 from models.decoding import Step
+from models.special_tokens import END, NEVER, PAD, SPECIAL_TOKENS, START
 
 MEAN, CUT = 10.0, 20  # words of a caption, the end token counted
 SPREAD = 4.0  # of logits
 RATE, SLOPE, OPEN = 0.275, 40.0, 10.0  # the clock's growth a word, what it adds to the end's logit, a gate's bias
 EMBEDDING = 2.0  # standard deviation
-NEVER = -1e9
 PROBES = 256  # captions that the bias is found with
 REFERENCES = 5
 
@@ -40,7 +40,7 @@ class Lifelike:
 
 def word_step(captioner: Captioner) -> Step:
     """Returns what decoders take, inside the function that is traced."""
-    return captioner.step
+    return captioner.stepper()
 
 
 def lifelike(vocabulary_size: int, units: int, features: int, images: int, max_length: int, seed: int = 0) -> Lifelike:

@@ -19,11 +19,13 @@ import tensorflow as tf
 from benchmarks.lifelike import word_step
 from benchmarks.speed_world import ENCODER, World
 from models import beam, decoding
-from models.captioner import PAD
+from models.rollouts import Rollouts
+from models.special_tokens import PAD
 from pipeline import objectives
 from pipeline.inputs import Batch, caption_batches, image_batches
 from pipeline.metrics.tokens import BLEU_TERMS
 from pipeline.objectives import Experience, Objective
+from pipeline.optimizer import Adam
 from pipeline.rewards import build_reward, reward_frequencies
 from pipeline.steps import likelihood_step, policy_gradient_step
 
@@ -106,7 +108,7 @@ def learning_call(world: World, objective: Objective, learns_baseline: bool) -> 
 
 def still(model: keras.Model) -> keras.Optimizer:
     """Returns an optimizer that does all of its work and changes nothing."""
-    optimizer = keras.optimizers.Adam(0.0, global_clipnorm=CLIP_NORM)
+    optimizer = Adam(0.0, global_clipnorm=CLIP_NORM)
     optimizer.build(model.trainable_variables)
     return optimizer
 
@@ -121,7 +123,7 @@ def words_in(captions: tf.Tensor) -> int:
     return int(tf.math.count_nonzero(captions != PAD))
 
 
-def rollout_steps(rollouts: decoding.Rollouts) -> int:
+def rollout_steps(rollouts: Rollouts) -> int:
     """Returns the word-steps that rollouts need beside those of their paths."""
     read = int(tf.reduce_sum(rollouts.prefix[:, 1] + 1))
     return words_in(rollouts.words) - read - len(rollouts.words)
@@ -145,7 +147,7 @@ def _greedy(world: World) -> Built:
 
 def _sampling(world: World) -> Built:
     def sample(step: decoding.Step, state) -> tf.Tensor:
-        return decoding.sample(step, state, world.setting.length, world.seed, keep_states=False).words
+        return decoding.sample(step, state, world.setting.length, world.seed)
 
     return _decoded(world, sample, words_in)
 

@@ -16,6 +16,7 @@ from benchmarks.speed_lines import learning_call, rolled_out, rollout_steps, wor
 from benchmarks.speed_measure import Yardstick, settled
 from benchmarks.speed_world import Setting, World
 from models import decoding
+from models.drawing import draw
 from pipeline.steps import scored_captions
 
 ROLLOUTS = 3
@@ -103,8 +104,9 @@ def _parts(world: World, sample: Callable, step: Callable[[], Any]) -> str:
     captioner, length = world.captioner, world.setting.length
 
     @tf.function(autograph=False)
-    def paths(features: tf.Tensor) -> decoding.Paths:
-        return decoding.sample(word_step(captioner), captioner.start(features), length, world.seed, keep_states=True)
+    def paths(features: tf.Tensor) -> tuple[tf.Tensor, decoding.Forks]:
+        start = captioner.start(features)
+        return decoding.sample_with_forks(word_step(captioner), start, length, world.seed, ROLLOUTS, draw)
 
     experience, scores = tf.function(sample), tf.function(world.reward.compiled_scores)
     said = experience(world.images, world.seed, world.level)

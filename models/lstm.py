@@ -18,12 +18,11 @@ def gated(gates: tf.Tensor, cell: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.T
 
     Source: Hochreiter, Schmidhuber, "Long short-term memory" (1997), with the forget gate of Gers et al. (2000).
     """
-    units = cell.shape[1]
-    enter, keep, candidate, leave = tf.split(gates, 4, axis=1)
-    enter, keep, candidate, leave = tf.sigmoid(enter), tf.sigmoid(keep), tf.tanh(candidate), tf.sigmoid(leave)
-    cell = keep * cell + enter * candidate
-    opened = tf.ensure_shape(tf.concat([enter, keep, candidate, leave], axis=1), [None, 4 * units])
-    return leave * tf.tanh(cell), cell, opened
+    with tf.name_scope("lstm"):  # profiles tell its operations by that
+        enter, keep, candidate, leave = tf.split(gates, 4, axis=1)
+        enter, keep, candidate, leave = tf.sigmoid(enter), tf.sigmoid(keep), tf.tanh(candidate), tf.sigmoid(leave)
+        cell = keep * cell + enter * candidate
+        return leave * tf.tanh(cell), cell, tf.concat([enter, keep, candidate, leave], axis=1)
 
 
 def packed_lstm(
