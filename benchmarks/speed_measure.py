@@ -10,12 +10,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from benchmarks import median_seconds, timed
+from benchmarks import timed
 from benchmarks.speed_lines import Line
 from benchmarks.speed_world import Setting, World
 
 ROWS = 2048  # of the products that the rate is taken of
-RATE_CALLS = 3
+BETWEEN = 0.2  # seconds of calls from one rate to the next
 FEWEST_CALLS, MOST_CALLS = 3, 50
 LONG = 15.0  # seconds of one line
 
@@ -50,12 +50,11 @@ class Yardstick:
         ]
         self._pairs = [[tf.random.stateless_normal(shape, [1, 2]) for shape in pair] for pair in shapes]
 
+        self.rate()  # the first time is slower
+
     def rate(self) -> float:
-        """Returns FLOP/s."""
-        calls = [lambda pair=pair: settled(tf.matmul(*pair)) for pair in self._pairs]
-        for call in calls:
-            call()
-        return self._flops / sum(median_seconds(call, RATE_CALLS) for call in calls)
+        """Returns FLOP/s, by one call of each."""
+        return self._flops / sum(timed(lambda pair=pair: settled(tf.matmul(*pair)))[0] for pair in self._pairs)
 
 
 def settled(result: Any) -> Any:
@@ -82,10 +81,8 @@ def measure(name: str, line: Line, world: World, yardstick: Yardstick, *, calls:
         settled(built.call())
     peak = None if before is None else _tensors("peak") - before
     process = _process_peak()
-    rates = [yardstick.rate()]
-    times = _times(built.call, calls, seconds)
-    rates.append(yardstick.rate())
-    rate, took = statistics.mean(rates), statistics.median(times)
+    times, rates = _times(built.call, yardstick, calls, seconds)
+    took, rate = statistics.median(times), statistics.median(rates)
     low, _, high = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else 3 * times
     settings = world.setting.letters() | {
         "calls": len(times),
@@ -101,15 +98,24 @@ def measure(name: str, line: Line, world: World, yardstick: Yardstick, *, calls:
     return Result(name, *values, line.unit, share, peak, settings | dict(built.settings))
 
 
-def _times(call: Callable[[], Any], calls: int, seconds: float) -> list[float]:
+def _times(
+    call: Callable[[], Any], yardstick: Yardstick, calls: int, seconds: float
+) -> tuple[list[float], list[float]]:
+    """Seconds of calls, and rates taken before, between and after them: what else the machine does meets both."""
     times: list[float] = []
+    rates = [yardstick.rate()]
+    since = 0.0  # the last rate
     while (
         len(times) < min(calls, FEWEST_CALLS)
         or (len(times) < calls and sum(times) < LONG)
         or (len(times) < MOST_CALLS and sum(times) < seconds)
     ):
         times.append(timed(lambda: settled(call()))[0])
-    return times
+        since += times[-1]
+        if since > BETWEEN:
+            rates.append(yardstick.rate())
+            since = 0.0
+    return times, [*rates, yardstick.rate()]
 
 
 def _tensors(which: str) -> float | None:

@@ -179,8 +179,8 @@ def _kinds(seconds: Mapping[str, float], wall: float) -> str:
     shares = {kind: time / wall for kind, time in seconds.items()}
     shares[NOTHING] = max(0.0, 1 - sum(shares.values()))
     within = [(kind, shares.pop(kind, 0.0)) for kind in (PRODUCTS, GATES)]
-    named = sorted(((kind, share) for kind, share in shares.items() if share >= SMALL), key=lambda row: -row[1])
-    small = sorted(kind for kind, share in shares.items() if share < SMALL)
+    small = sorted(kind for kind, share in shares.items() if share < SMALL and kind != NOTHING)
+    named = sorted(((kind, share) for kind, share in shares.items() if kind not in small), key=lambda row: -row[1])
     rest = sum(shares[kind] for kind in small)
     rows = [*within, ("all else", sum(shares.values())), *((f"  {kind}", share) for kind, share in named)]
     rows.append((f"  {len(small)} kinds below {SMALL:.1%}", rest))
