@@ -98,10 +98,10 @@ def versions(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted((p for p in folder.iterdir() if p.name.isdecimal()), key=lambda p: int(p.name))
 
 
-def kept_decoder(model: pathlib.Path) -> str | None:
-    """Returns the `Decoder.to_json` of an exported model; None where its folder does not say it."""
+def kept_decoder(model: pathlib.Path) -> str:
+    """Returns the `Decoder.to_json` of an exported model; one whose folder does not say it is greedy."""
     path = model / KEPT_DECODER
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+    return path.read_text(encoding="utf-8") if path.is_file() else Decoder().to_json()
 
 
 def _check(folder: pathlib.Path, server: Server, pictures: Sequence[bytes]) -> None:

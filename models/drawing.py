@@ -43,7 +43,13 @@ def likeliest(logits: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
 def _invert(shares: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
     """Returns the places `[n, S]` where the running sum of shares `[n, S or 1, k]` passes `uniform` of their total."""
     sums = tf.cumsum(shares, axis=2)
-    passed = (sums > uniform[:, :, None] * sums[:, :, -1:]) & (shares > 0)
-    first = tf.argmax(passed, axis=2, output_type=tf.int32)
+    place = tf.math.count_nonzero(sums <= uniform[:, :, None] * sums[:, :, -1:], axis=2, dtype=tf.int32)
+    last = shares.shape[2] - 1
+    every = tf.broadcast_to(shares, tf.concat([tf.shape(place), [last + 1]], axis=0))
     # Rounding may leave the last sum behind, or raise it where nothing is added: then the largest share is taken.
-    return tf.where(tf.reduce_any(passed, axis=2), first, tf.argmax(shares, axis=2, output_type=tf.int32))
+    missed = ~(tf.gather(every, tf.minimum(place, last), batch_dims=2) > 0) | (place > last)
+    return tf.cond(
+        tf.reduce_any(missed),
+        lambda: tf.where(missed, tf.argmax(shares, axis=2, output_type=tf.int32), place),
+        lambda: place,
+    )

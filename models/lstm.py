@@ -117,9 +117,10 @@ def _backward(upstream, gates, cells, cells_before, kernel, counts, begins, prec
             ],
             axis=1,
         )
-        hidden = product(back, kernel, precision, transpose_b=True)
+        hidden = product(back, turned, precision)
         return t - 1, hidden, cell * keep, sums.write(t, back)
 
+    turned = tf.transpose(kernel)  # once: a product that turns it takes longer than its few rows do
     sums = tf.TensorArray(tf.float32, size=steps, element_shape=[None, 4 * units], infer_shape=False)
     rows = tf.TensorShape([None, units])
     none = tf.zeros([0, units])

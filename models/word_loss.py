@@ -53,9 +53,10 @@ def weighted_log_likelihood(
 
     def block(hidden, words, weights, kernel_gradient, bias_gradient):
         scores, probabilities = _scored(projection, hidden, words, smoothing)
-        # Of w log pi(g) it is w (target - pi) for the logits; w goes to the narrower side of each product.
-        slopes = _targets(projection, words, smoothing) - probabilities
-        weights = weights[:, None]
+        # For the logits it is w (target - pi) of w log pi(g); -w goes to the narrower side of each product.
+        with tf.control_dependencies([scores]):  # then nobody else reads them, and they are changed where they lie
+            slopes = _less_targets(projection, probabilities, words, smoothing)
+        weights = -weights[:, None]
         hidden_gradient = weights * product(slopes, projection.kernel, projection.precision, transpose_b=True)
         kernel_gradient += product(weights * hidden, slopes, projection.precision, transpose_a=True)
         bias_gradient += tf.squeeze(tf.matmul(weights, slopes, transpose_a=True), axis=0)
@@ -70,7 +71,9 @@ def weighted_log_likelihood(
         )
 
         def gradient(upstream, _):
-            return upstream * hidden_gradient, upstream * gradients[0], upstream * gradients[1]
+            found = [hidden_gradient, *gradients]
+            # Of a loss that is this sum alone they are done: a pass over all weights is spared.
+            return tf.cond(upstream == 1.0, lambda: found, lambda: [upstream * g for g in found])
 
         return (tf.reduce_sum(weights * scores), scores), gradient
 
@@ -84,9 +87,14 @@ def _scored(
     """Terms log pi `[n]` and probabilities `[n, V]`."""
     logits = projection.logits(hidden)
     probabilities = tf.nn.softmax(logits)
-    # log sum exp: from the largest of both, so that nothing V words wide is made for it.
-    total = tf.reduce_max(logits, axis=1) - tf.math.log(tf.reduce_max(probabilities, axis=1))
-    scores = tf.gather(logits, words, batch_dims=1) - total
+    chosen, probability = (tf.gather(x, words, batch_dims=1) for x in (logits, probabilities))
+    # log sum exp of the logits, from a word's logit and probability: its own, or the largest if its own is too small.
+    total = tf.cond(
+        tf.reduce_all(probability > 1e-30),
+        lambda: chosen - tf.math.log(probability),
+        lambda: tf.reduce_max(logits, axis=1) - tf.math.log(tf.reduce_max(probabilities, axis=1)),
+    )
+    scores = chosen - total
     if smoothing:
         sayable = _sayable(projection)
         means = tf.linalg.matvec(logits, sayable / tf.reduce_sum(sayable)) - total
@@ -94,13 +102,13 @@ def _scored(
     return scores, probabilities
 
 
-def _targets(projection: Projection, words: tf.Tensor, smoothing: float) -> tf.Tensor:
-    """What probabilities `[n, V]` are drawn to."""
-    size = projection.kernel.shape[1]
-    if not smoothing:
-        return tf.one_hot(words, size)
-    sayable = _sayable(projection)
-    return tf.one_hot(words, size) * (1 - smoothing) + sayable * (smoothing / tf.reduce_sum(sayable))
+def _less_targets(projection: Projection, probabilities: tf.Tensor, words: tf.Tensor, smoothing: float) -> tf.Tensor:
+    """Probabilities `[n, V]` less what they are drawn to."""
+    if smoothing:
+        sayable = _sayable(projection)
+        probabilities -= sayable * (smoothing / tf.reduce_sum(sayable))
+    place = tf.stack([tf.range(tf.shape(words)[0]), words], axis=1)
+    return tf.tensor_scatter_nd_sub(probabilities, place, tf.fill(tf.shape(words), 1 - smoothing))
 
 
 def _sayable(projection: Projection) -> tf.Tensor:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import tensorflow as tf
 from tqdm import tqdm
 
-from pipeline.datasets.folder import readable_files
 from pipeline.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
@@ -40,16 +39,12 @@ def picture_files(images: str) -> list[pathlib.Path]:
 
 
 def caption_files(
-    model: pathlib.Path, files: list[pathlib.Path], skip_bad_images: bool
+    model: pathlib.Path, files: list[pathlib.Path]
 ) -> Iterator[tuple[pathlib.Path, list[tuple[str, float]]]]:
     """Yields (file, [(caption, log-probability), ...]) for every file, by the exported model in folder `model`.
 
-    The captions are all that the model gives, best first.
-
-    Raises:
-      UserError: a file is no whole picture, unless `skip_bad_images`; all are none. Known before the first caption.
+    Files are whole pictures. The captions are all that the model gives, best first.
     """
-    files = readable_files(files, skip_bad_images)
     serve = tf.saved_model.load(str(model)).signatures["serving_default"]
     for i in tqdm(range(0, len(files), BATCH), "captions", unit="batch", disable=None if len(files) > BATCH else True):
         batch = files[i : i + BATCH]

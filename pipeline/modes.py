@@ -11,6 +11,7 @@ from models.encoder import decode_image, resize_image
 from pipeline import workdir
 from pipeline.caption import caption_files, picture_files
 from pipeline.config import Config
+from pipeline.datasets.folder import readable_files
 from pipeline.datasets.prepare import Data, image_records, prepare_data, read_captions
 from pipeline.datasets.records import SPLITS
 from pipeline.decoder import decoder_of
@@ -130,7 +131,7 @@ def run_export(config: Config) -> None:
 
 def run_caption(config: Config) -> None:
     """Prints a line for every caption, said by the newest exported model; exports one if none decodes as asked."""
-    files = picture_files(config.images)
+    files = readable_files(picture_files(config.images), config.skip_bad_images)  # known before anything is exported
     models = versions(config.export_path())
     if models and kept_decoder(models[-1]) != decoder_of(config, workdir.kept_vocabulary(config).words).to_json():
         print(f"{models[-1]} was exported with other settings of decoding; it is exported anew")
@@ -138,7 +139,7 @@ def run_caption(config: Config) -> None:
     if not models:
         run_export(config)
     model = versions(config.export_path())[-1]
-    for file, captions in caption_files(model, files, config.skip_bad_images):
+    for file, captions in caption_files(model, files):
         for caption, log_prob in captions:
             print(f"{file}: {caption} (log-probability {log_prob:.2f})")
 

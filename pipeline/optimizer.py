@@ -30,3 +30,12 @@ class Adam(keras.optimizers.Adam):
             epsilon=tf.cast(self.epsilon, variable.dtype),
             grad=tf.cast(tf.convert_to_tensor(gradient), variable.dtype),
         )
+
+    def _clip_gradients(self, grads: list[tf.Tensor]) -> list[tf.Tensor]:
+        """As Keras clips, but weights are not gone over where nothing is to be clipped."""
+        if not self.global_clipnorm:
+            return super()._clip_gradients(grads)
+        grads = [tf.convert_to_tensor(g) for g in grads]
+        norm = tf.linalg.global_norm(grads)
+        scale = self.global_clipnorm / norm
+        return tf.cond(norm > self.global_clipnorm, lambda: [scale * g for g in grads], lambda: grads)

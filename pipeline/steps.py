@@ -58,10 +58,9 @@ def likelihood_step(
         weights = estimators.likelihood_weights(packing.of(estimators.likelihood_mask(words)))
         with tf.GradientTape() as tape:
             hidden = captioner.hidden(features, read, packing, dropout_seed=seed)
-            likelihood, _ = weighted_log_likelihood(
-                captioner.projection(), hidden, packing.of(words), weights, label_smoothing
+            loss, _ = weighted_log_likelihood(
+                captioner.projection(), hidden, packing.of(words), -weights, label_smoothing
             )
-            loss = -likelihood
         gradients = tape.gradient(loss, captioner.trainable_variables)
         logs = {"loss": loss, "learning rate": optimizer.learning_rate}
         if scheduled_sampling:
@@ -158,8 +157,7 @@ def policy_gradients(
         if said.likelihood is not None:
             weights = (1 - said.likelihood.weight) * weights + said.likelihood.weight * likelihood_weights
         if moves_policy:
-            total, log_pi = weighted_log_likelihood(projection, hidden, words, weights)
-            loss = -total
+            loss, log_pi = weighted_log_likelihood(projection, hidden, words, -weights)
         else:
             loss, log_pi = baseline_loss, log_probs(projection, hidden, words)
     gradients = tape.gradient(loss, captioner.trainable_variables) if moves_policy else []
@@ -197,6 +195,8 @@ def update(updates: Sequence[tuple[keras.Optimizer, Gradients]], losses: Sequenc
 
     Returns the first gradients' norm before clipping, and 1 for an update that was skipped, else 0.
     """
+    # Rows of the embedding that are met twice would not count as their sum in the norm.
+    updates = [(optimizer, [tf.convert_to_tensor(g) for g in gradients]) for optimizer, gradients in updates]
     norms = [tf.linalg.global_norm(gradients) for _, gradients in updates]
     finite = tf.reduce_all(tf.math.is_finite(tf.stack([*norms, *losses])))
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from pipeline.optimizer import Adam
 
 
-@pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize("clip", [None, 0.5, 3.0])  # never, always, at times
 def test_it_moves_weights_as_keras_does(clip):
     """Dense gradients and some rows', a falling rate, clipping; weights and both moments, over twenty steps."""
     rng = np.random.default_rng(0)
