@@ -56,6 +56,9 @@ def packed_lstm(
                 upstream, gates, cells, cells_before, kernel, packing.counts, begins, precision
             )
             hidden_before = tf.gather(tf.concat([hidden, after], axis=0), before)
+            kernel_gradient = product(hidden_before, sums, precision, transpose_a=True)
+            with tf.control_dependencies([kernel_gradient]):  # before the caller's products, or both take longer
+                sums = tf.identity(sums)
             # Captions without a word, if any, come last.
             spare = [[0, starts - tf.shape(first_cell)[0]], [0, 0]]
             back = tf.argsort(packing.order)
@@ -63,7 +66,7 @@ def packed_lstm(
                 sums,
                 tf.gather(tf.pad(first_hidden, spare), back),
                 tf.gather(tf.pad(first_cell, spare), back),
-                product(hidden_before, sums, precision, transpose_a=True),
+                kernel_gradient,
             )
 
         return tf.ensure_shape(after, [None, units]), gradient

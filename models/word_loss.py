@@ -58,7 +58,8 @@ def weighted_log_likelihood(
             slopes = _less_targets(projection, probabilities, words, smoothing)
         weights = -weights[:, None]
         hidden_gradient = weights * product(slopes, projection.kernel, projection.precision, transpose_b=True)
-        kernel_gradient += product(weights * hidden, slopes, projection.precision, transpose_a=True)
+        with tf.control_dependencies([hidden_gradient]):  # two large products at once take longer than one by one
+            kernel_gradient += product(weights * hidden, slopes, projection.precision, transpose_a=True)
         bias_gradient += tf.squeeze(tf.matmul(weights, slopes, transpose_a=True), axis=0)
         return (scores, hidden_gradient), (kernel_gradient, bias_gradient)
 
