@@ -29,10 +29,12 @@ from benchmarks.speed_picture import picture
 from benchmarks.speed_profile import profile
 from benchmarks.speed_table import goals_table, results_table
 from benchmarks.speed_world import Setting, World
+from models.precision import PRECISIONS
 from pipeline.files import write_text
 
 CENTRE = Setting()
-MAIN = ("MLE step", "greedy", "sampling", "beam 5", "PG step, K = 3", "leave-one-out step, M = 5")
+STEP = "PG step, K = 3"
+MAIN = ("MLE step", "greedy", "sampling", "beam 5", STEP, "leave-one-out step, M = 5")
 AXES = {"batch": (16, 256), "vocabulary": (2500, 30_000), "length": (30,)}
 CALLS, SECONDS = 5, 2.0  # of a line
 NOTE = """value: the median, spread: the quartiles. share: of the rate of the two matrix products, where words are said.
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     """Prints the tables and writes what is asked for; returns 1 where a process that measures failed."""
     flags = _parse(arguments)
     report = Report()
-    sizes = {axis: getattr(flags, axis) for axis in AXES if getattr(flags, axis)}
+    sizes = {axis: getattr(flags, axis) for axis in (*AXES, "precision", "jit") if getattr(flags, axis)}
     at = dataclasses.replace(CENTRE, **sizes)
     if flags.profile:
         print(profile(at, report))
@@ -78,7 +80,9 @@ def plan(quick: bool) -> Iterator[tuple[Setting, Sequence[str]]]:
     yield CENTRE, list(lines())
     for axis, values in AXES.items():
         for value in values:
-            yield dataclasses.replace(CENTRE, **{axis: value}), MAIN
+            at = dataclasses.replace(CENTRE, **{axis: value})
+            yield at, [STEP]  # alone, so that the process's memory is that of this step
+            yield at, [name for name in MAIN if name != STEP]
 
 
 def measure_here(setting: Setting, names: Sequence[str], report: Report, calls: int) -> list[Result]:
@@ -116,6 +120,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--line", action="append", choices=lines(), metavar="NAME", help="only this one; repeatable")
     for axis in AXES:
         parser.add_argument(f"--{axis}", type=_positive, help=f"only at this; else {getattr(CENTRE, axis)} and others")
+    parser.add_argument("--precision", choices=PRECISIONS, help="of the decoder's products")
+    parser.add_argument("--jit", action="store_true", help="XLA compiles the steps over the vocabulary")
     parser.add_argument("--calls", type=_positive, default=CALLS, help="of each line that are timed, at least")
     return parser.parse_args(arguments)
 

@@ -142,19 +142,22 @@ def _likelihood(world: World) -> Built:
 
 
 def _greedy(world: World) -> Built:
-    return _decoded(world, lambda step, state: decoding.greedy(step, state, world.setting.length)[0], words_in)
+    def greedy(step: decoding.Step, state) -> tf.Tensor:
+        return decoding.greedy(step, state, world.setting.length, world.setting.jit)[0]
+
+    return _decoded(world, greedy, words_in)
 
 
 def _sampling(world: World) -> Built:
     def sample(step: decoding.Step, state) -> tf.Tensor:
-        return decoding.sample(step, state, world.setting.length, world.seed)
+        return decoding.sample(step, state, world.setting.length, world.seed, jit=world.setting.jit)
 
     return _decoded(world, sample, words_in)
 
 
 def _beam(world: World, width: int) -> Built:
     def search(step: decoding.Step, state) -> tf.Tensor:
-        return beam.beam_search(step, state, world.setting.length, width=width).words
+        return beam.beam_search(step, state, world.setting.length, width=width, jit=world.setting.jit).words
 
     return _decoded(world, search, beam_steps)
 

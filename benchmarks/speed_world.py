@@ -13,6 +13,7 @@ import tensorflow as tf
 from benchmarks.lifelike import lifelike
 from models.baseline import Baseline
 from models.captioner import Captioner
+from models.precision import PRECISIONS
 from pipeline.config import Config
 from pipeline.datasets.prepare import prepare_data
 from pipeline.features import load_encoder, split_features
@@ -29,6 +30,8 @@ class Setting:
     vocabulary: int = 9487  # V
     batch: int = 64  # B, images; of MLE captions
     length: int = 20  # T
+    precision: str = "float32"
+    jit: bool = False
     units: int = 512  # H, and of the embedding
     features: int = 2048  # F
     images: int = 1000  # in memory
@@ -62,6 +65,7 @@ class World:
         made = lifelike(setting.vocabulary, setting.units, setting.features, setting.images, setting.length)
         self.setting = setting
         self.captioner: Captioner = made.captioner
+        self.captioner.precision, self.captioner.jit = PRECISIONS[setting.precision], setting.jit
         self.baseline = Baseline(setting.units, setting.units)
         self.references = made.references
         image_index = np.arange(setting.images, dtype=np.int32)

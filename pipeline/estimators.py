@@ -98,11 +98,6 @@ def prefix_leaders(words: tf.Tensor, samples: int) -> tf.Tensor:
     return tf.ensure_shape(tf.reshape(leaders, tf.shape(words)), words.shape)
 
 
-def leads(leaders: tf.Tensor) -> tf.Tensor:
-    """Returns bool `[N, T]`: where a path is its own leader `[N, T]`."""
-    return leaders == tf.range(tf.shape(leaders)[0])[:, None]
-
-
 def action_values(
     words: tf.Tensor,
     path_reward: tf.Tensor,
