@@ -81,9 +81,10 @@ class Captioner(keras.Model):
         """
         spare = -self.words.units % WIDTH
         embeddings = tf.convert_to_tensor(self.embedding.embeddings)
-        gates = tf.concat([self.lstm.cell.kernel, self.lstm.cell.recurrent_kernel], axis=0)
-        bias = tf.convert_to_tensor(self.lstm.cell.bias)
+        kernels = [tf.cast(k, self.precision) for k in (self.lstm.cell.kernel, self.lstm.cell.recurrent_kernel)]
+        gates, bias = tf.concat(kernels, axis=0), tf.convert_to_tensor(self.lstm.cell.bias)
         wide = self.projection()
+        wide = wide._replace(kernel=tf.cast(wide.kernel, self.precision))
         if spare:
             wide = wide._replace(
                 kernel=tf.pad(wide.kernel, [[0, 0], [0, spare]]),
@@ -92,8 +93,13 @@ class Captioner(keras.Model):
 
         def step(state: State, words: tf.Tensor) -> tuple[State, tf.Tensor]:
             hidden, memory = state
-            read = tf.concat([tf.gather(embeddings, words), hidden], axis=1)
-            hidden, memory, _ = gated(tf.nn.bias_add(product(read, gates, self.precision), bias), memory)
+            read = tf.gather(embeddings, words)
+            if self.precision == tf.float32:
+                sums = tf.nn.bias_add(product(tf.concat([read, hidden], axis=1), gates, self.precision), bias)
+            else:  # rounded where `hidden` rounds, so that what is sampled from is what is differentiated
+                sums = tf.nn.bias_add(product(read, kernels[0], self.precision), bias)
+                sums += product(hidden, kernels[1], self.precision)
+            hidden, memory, _ = gated(sums, memory)
             return (hidden, memory), wide.logits(hidden)
 
         return step
@@ -106,15 +112,14 @@ class Captioner(keras.Model):
         Args:
           features: `[N, F]`.
           words: `[N, T]`, the true or sampled captions (teacher forcing).
-          packing: which of their places are wanted.
+          packing: of these captions.
           dropout_seed: `[2]`; None switches dropout off. Explicit, so that a resumed run draws the same masks.
         """
         read = tf.concat([tf.fill([tf.shape(words)[0], 1], START), words[:, :-1]], axis=1)
         read = tf.gather(self.embedding.embeddings, packing.of(read))
         read = self._drop(read, dropout_seed, 0)
-        cell = self.lstm.cell
-        inputs = tf.nn.bias_add(product(read, cell.kernel, self.precision), cell.bias)
-        recurrent = tf.convert_to_tensor(cell.recurrent_kernel)
+        inputs = tf.nn.bias_add(product(read, self.lstm.cell.kernel, self.precision), self.lstm.cell.bias)
+        recurrent = tf.convert_to_tensor(self.lstm.cell.recurrent_kernel)
         hidden = packed_lstm(inputs, *self.start(features), recurrent, packing, self.precision)
         return self._drop(hidden, dropout_seed, 1)
 

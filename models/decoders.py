@@ -10,7 +10,7 @@ from models.beam import beam_search
 from models.captioner import Captioner
 from models.decoding import greedy
 
-GREEDY, BEAM = "greedy", "beam"
+GREEDY = "greedy"
 
 
 class Captions(NamedTuple):

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from models.blocks import in_blocks
 from models.captioner import State
-from models.drawing import draw, uniforms
+from models.drawing import best_word, draw, uniforms
 from models.special_tokens import END, PAD, START
 
 Step = Callable[[State, tf.Tensor], tuple[State, tf.Tensor]]
@@ -46,9 +46,8 @@ def greedy(step: Step, state: State, max_length: int, jit: bool = False) -> tupl
 
     def choose(logits, uniform):
         del uniform
-        # The likeliest word's probability is the largest.
-        largest = tf.reduce_max(tf.nn.softmax(logits), axis=1)
-        return tf.argmax(logits, axis=1, output_type=tf.int32), tf.math.log(largest)
+        words, probability = best_word(logits)
+        return words, tf.math.log(probability)
 
     def advance(t, row, state, words, log_prob):
         del t

@@ -19,7 +19,7 @@ def draw(logits: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
     """Returns words int32 `[n, S]` from softmax(logits `[n, V]`), by `uniform` `[n, S, 2]` in [0, 1).
 
     A group of words by the first number, a word of it by the second: exact, and after the softmax only one of V / 128
-    is looked at. A word without probability is never drawn. Logits that are no numbers give the end token: a word, so
+    is searched. A word without probability is never drawn. Logits that are no numbers give the end token: a word, so
     that the loss sees that they are none, and its step is skipped.
     """
     words = logits.shape[1]
@@ -36,8 +36,17 @@ def draw(logits: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
 
 def likeliest(logits: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
     """Returns the likeliest word of each row, S times, `[n, S]`."""
+    return tf.repeat(best_word(logits)[0][:, None], uniform.shape[1], axis=1)
+
+
+def best_word(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the likeliest word of each row `[n]` and its probability `[n]`; the end where logits are no numbers."""
     words = tf.argmax(logits, axis=1, output_type=tf.int32)
-    return tf.repeat(words[:, None], uniform.shape[1], axis=1)
+    probabilities = tf.nn.softmax(logits)
+    # Not the largest one alone: it may be that of padding, a number where no word's is.
+    total = tf.reduce_sum(probabilities, axis=1)
+    words = tf.where(tf.math.is_nan(total), END, words)
+    return words, tf.gather(probabilities, words, batch_dims=1) / total
 
 
 def _invert(shares: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:

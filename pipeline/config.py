@@ -73,7 +73,9 @@ class Config:
     precision: str = setting(
         "float32",
         "model",
-        "bfloat16: the decoder's matrix products are rounded to it; softmax, losses and rewards stay float32.",
+        "bfloat16, for GPUs: the decoder's matrix products are rounded to it, in training and validation; softmax, "
+        "losses and rewards stay float32.",
+        added=True,
         choices=("float32", "bfloat16"),
     )
     jit: bool = setting(False, "model", "XLA compiles the steps over the vocabulary; see BUILD.md.", fixed=False)
@@ -155,18 +157,34 @@ class Config:
     evaluate_every: float = setting(1.0, "evaluation", "Epochs between two validations.", least=1e-3)
     val_images: int = setting(0, "evaluation", "Validation pictures used while training; 0: all.", least=0)
     best_metric: str = setting("CIDEr", "evaluation", "Decides which weights are kept as best.", choices=METRICS)
-    decode: str = setting("greedy", "decoding", "How captions are searched for.", fixed=False, choices=DECODERS)
-    beam_width: int = setting(5, "decoding", "beam: captions followed at once (W).", fixed=False, most=100)
+    decode: str = setting(
+        "greedy", "decoding", "How captions are searched for.", fixed=False, added=True, choices=DECODERS
+    )
+    beam_width: int = setting(5, "decoding", "beam: captions followed at once (W).", fixed=False, added=True, most=100)
     length_penalty: float = setting(
-        0.0, "decoding", "beam: captions rank by log-probability / length ** this.", fixed=False, least=0, most=10
+        0.0,
+        "decoding",
+        "beam: captions rank by log-probability / length ** this.",
+        fixed=False,
+        added=True,
+        least=0,
+        most=10,
     )
     no_repeat_ngram: int = setting(
-        0, "decoding", "beam: no so many words in a row come twice; 0: they may.", fixed=False, least=0, most=1000
+        0,
+        "decoding",
+        "beam: no so many words in a row come twice; 0: they may.",
+        fixed=False,
+        added=True,
+        least=0,
+        most=1000,
     )
     no_bad_endings: bool = setting(
-        False, "decoding", "beam: no caption ends after words such as 'a' or 'with'.", fixed=False
+        False, "decoding", "beam: no caption ends after words such as 'a' or 'with'.", fixed=False, added=True
     )
-    n_best: int = setting(1, "decoding", "beam: captions given for each picture, best first.", fixed=False, most=100)
+    n_best: int = setting(
+        1, "decoding", "beam: captions given for each picture, best first.", fixed=False, added=True, most=100
+    )
     metrics: str = setting(
         "",
         "metrics",
@@ -253,8 +271,12 @@ class Config:
         return pathlib.Path(self.export_dir) if self.export_dir else self.workdir_path() / "export"
 
     def fixed(self) -> dict[str, Any]:
-        """Returns the settings that make a workdir what it is."""
-        return {name: getattr(self, name) for name, f in fields().items() if f.metadata["fixed"]}
+        """Returns the settings that make a workdir what it is.
+
+        In training these are also how captions are searched for: validations are compared with each other.
+        """
+        fixed = {name: getattr(self, name) for name, f in fields().items() if f.metadata["fixed"]}
+        return fixed | (self.decoding() if self.mode == "train" else {})
 
     def to_json(self) -> str:
         """Returns all settings but the mode, for `<workdir>/config.json`."""
@@ -262,7 +284,7 @@ class Config:
 
 
 def fields() -> dict[str, dataclasses.Field]:
-    """Returns the settings by name; the metadata hold group, help, fixed, choices, least and most."""
+    """Returns the settings by name; the metadata hold what `setting` takes."""
     return {f.name: f for f in dataclasses.fields(Config)}
 
 

@@ -1,7 +1,6 @@
 """Losses and estimates as pure functions of arrays; every gradient that must not flow is stopped here.
 
-Shapes: B images, M paths an image, N = B * M paths, T steps, Q rollouts, n packed words (the positions of a mask, row
-by row).
+Shapes: B images, M paths an image, N = B * M paths, T steps, Q rollouts, n packed words (models/packing.py).
 """
 
 import tensorflow as tf

@@ -116,7 +116,8 @@ def _evaluate(config: Config, java: JavaMetrics) -> None:
 def run_export(config: Config) -> None:
     """Writes the last stage's captioner as a SavedModel and checks it."""
     encoder, vocabulary = workdir.kept_encoder(config), workdir.kept_vocabulary(config)
-    config = dataclasses.replace(config, jit=False)  # a model server may come without XLA
+    # A model server may come without XLA, or run on CPUs, on which bfloat16 is slow.
+    config = dataclasses.replace(config, jit=False, precision="float32")
     captioner, baseline = workdir.build_models(config, vocabulary, encoder.output_shape[1])
     workdir.load_kept(config.workdir_path(), workdir.last_kept(config), captioner, baseline)
     noise = np.random.default_rng(0).integers(0, 255, (3, config.image_size, config.image_size, 3), np.uint8)
@@ -134,7 +135,7 @@ def run_caption(config: Config) -> None:
     files = readable_files(picture_files(config.images), config.skip_bad_images)  # known before anything is exported
     models = versions(config.export_path())
     if models and kept_decoder(models[-1]) != decoder_of(config, workdir.kept_vocabulary(config).words).to_json():
-        print(f"{models[-1]} was exported with other settings of decoding; it is exported anew")
+        print(f"{models[-1]} searches for captions otherwise than asked; a model that does is exported beside it")
         models = []
     if not models:
         run_export(config)

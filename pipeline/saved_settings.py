@@ -22,6 +22,7 @@ def read_settings(path: pathlib.Path) -> dict[str, Any]:
     if not isinstance(saved, dict):
         raise UserError(f"{path} holds no settings; put back the file, or name a new --workdir")
     unknown = [name for name in saved if name not in fields()]
+    saved = {name: f.default for name, f in fields().items() if f.metadata["added"]} | saved
     missing = [name for name, f in fields().items() if f.metadata["fixed"] and name not in saved]
     if unknown or missing:
         wrong = ["unknown: " + ", ".join(unknown)] * bool(unknown) + ["missing: " + ", ".join(missing)] * bool(missing)

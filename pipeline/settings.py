@@ -16,15 +16,18 @@ def setting(
     text: str,
     *,
     fixed: bool = True,
+    added: bool = False,
     choices: Sequence[str] = (),
     least: float = 1,
     most: float = LARGEST,
 ) -> Any:
     """Returns a field of Config, which is a flag too; `least` and `most` bound a number.
 
-    `fixed`: part of what a workdir is; False: may change from call to call.
+    `fixed`: part of what a workdir is; False: may change from call to call. `added`: runs made before there was this
+    setting are as by its default.
     """
-    metadata = {"group": group, "help": text, "fixed": fixed, "choices": tuple(choices), "least": least, "most": most}
+    metadata = {"group": group, "help": text, "fixed": fixed, "added": added}
+    metadata |= {"choices": tuple(choices), "least": least, "most": most}
     return dataclasses.field(default=default, metadata=metadata)
 
 

@@ -23,7 +23,7 @@ from pipeline.path_logs import path_logs
 from pipeline.ragged import ragged
 from pipeline.rewards import Reward
 
-BLUR, READ = 7, 8  # set these seeds apart from those of words
+BLUR, READ = 2**20, 2**20 + 1  # set these seeds apart from those of words, which are folded in by their number
 
 Logs = dict[str, tf.Tensor]
 Gradients = list[tf.Tensor]

@@ -154,6 +154,9 @@ def test_a_workdir_at_work_is_refused(refused, data, run):
 def test_other_settings_are_refused_and_shown(refused, data, run):
     error = refused(*data, f"--workdir={run}", "--units=9", "--seed=4")
     assert "made with other settings (seed: 0 -> 4; units: 8 -> 9); use those, or name a new --workdir" in error
+    # Validations by another search are not compared with those that there are.
+    error = refused(*data, f"--workdir={run}", "--mode=train", "--decode=beam")
+    assert "made with other settings (decode: 'greedy' -> 'beam')" in error
     error = refused("--mode=evaluate", f"--workdir={run}", "--stages=mle:2")
     assert "(stages: 'mle:1' -> 'mle:2')" in error
 

@@ -264,6 +264,9 @@ def test_settings_of_another_version_are_named(tmp_path):
     assert "written by another version (unknown: hoops; missing: rollouts)" in message
     run = saved_run(tmp_path / "b", log_every=None)  # may change from call to call, so its default serves
     assert parse(["main", "--mode=export", f"--workdir={run}"]).log_every == 20
+    run = saved_run(tmp_path / "c", precision=None, decode=None)  # it is older than these
+    config = parse(["main", "--mode=export", f"--workdir={run}"])
+    assert (config.precision, config.decode) == ("float32", "greedy")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe"])

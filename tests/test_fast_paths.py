@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from models import blocks, decoding
 from models.captioner import Captioner
-from models.drawing import draw, uniforms
+from models.drawing import best_word, draw, likeliest, uniforms
 from models.packing import pack
 from models.precision import product
 from models.rollouts import roll_out
@@ -204,11 +204,22 @@ def test_logits_that_are_no_numbers_give_the_end(wrong):
     assert ((drawn[1] >= 0) & (drawn[1] < 130)).all()
 
 
+def test_the_best_word_of_what_is_no_number_is_the_end():
+    """Also where padding beyond the vocabulary is a number, and the largest."""
+    logits = np.array([[np.nan] * 3 + [-1e9], [0, np.nan, 2, -1e9], [0, 5, 2, -1e9]], np.float32)
+    words, probability = best_word(tf.constant(logits))
+    np.testing.assert_array_equal(words, [END, END, 1])
+    assert np.isnan(probability[:2]).all()
+    assert float(probability[2]) == pytest.approx(np.exp(5) / np.exp([0, 5, 2]).sum())
+    np.testing.assert_array_equal(likeliest(tf.constant(logits), tf.zeros([3, 2, 2])), [[END] * 2, [END] * 2, [1] * 2])
+
+
 def test_bfloat16_rounds_products_alone(captioner):
-    """Hidden states, losses and gradients stay float32 and near; the products' elements have 8 bits."""
+    """Hidden states, losses and gradients stay float32 and near; products and their elements have 8 bits."""
     left, right = tf.constant([[1.0, 2.0**-9]]), tf.constant([[1.0], [1.0]])
     assert float(product(left, right, tf.float32)[0, 0]) == 1 + 2.0**-9
     assert float(product(left, right, tf.bfloat16)[0, 0]) == 1
+    assert float(product(tf.ones([1, 257]), tf.ones([257, 1]), tf.bfloat16)[0, 0]) == 256
     words, seen = tf.constant(captions(14)), tf.constant(features(14))
     packing, found = pack(words), {}
     for precision in (tf.float32, tf.bfloat16):

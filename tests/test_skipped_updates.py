@@ -179,3 +179,16 @@ def test_a_poisoned_batch_leaves_no_trace(toy, name):
         poisoned.assign(False)
     assert learn(features, 2) == 0
     assert_same(clean, state_of(*changed))
+
+
+@pytest.mark.parametrize("name", ["mle", "pg", "scst", "leave_one_out"])
+@pytest.mark.parametrize("place", ["kernel", "bias"])
+def test_weights_that_are_no_numbers_are_told_and_nothing_breaks(toy, name, place):
+    """Only the projection's: states are numbers, logits are not, and no word beyond the vocabulary is said."""
+    step, changed = step_of(name, toy, tf.Variable(False))
+    weight = getattr(toy[0].words, place)
+    weight.assign(tf.fill(weight.shape, np.nan))
+    before = state_of(*changed)
+    batch = Batch(tf.constant(toy[2]), tf.constant([0, 1]), tf.constant(WORDS))
+    assert float(step(batch, tf.constant([1, 1]), tf.constant(1.0))[SKIPPED]) == 1
+    assert_same(before, state_of(*changed))
