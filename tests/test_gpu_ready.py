@@ -65,9 +65,13 @@ def test_likelihood_step_stays_on_the_device(toy, scheduled_sampling):
     assert host_only(function) == set()
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_policy_gradient_step_stays_on_the_device(toy, name):
+@pytest.mark.parametrize(
+    ("name", "precision", "jit"),
+    [*((name, tf.float32, False) for name in OBJECTIVES), ("pg", tf.bfloat16, False), ("pg", tf.float32, True)],
+)
+def test_policy_gradient_step_stays_on_the_device(toy, name, precision, jit):
     captioner, baseline, features = toy
+    captioner.precision, captioner.jit = precision, jit
     weights = parse_reward("cider:1,rouge:2,bleu1:1,bleu4:1")
     reward = build_reward(weights, REFERENCES, reward_frequencies(REFERENCES, 8, True), True)
     learned = learned_baseline(name, baseline, 3)
