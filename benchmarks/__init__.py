@@ -104,6 +104,14 @@ def largest_difference(ours: Any, theirs: Any) -> float:
     return math.nan if any(map(math.isnan, differences)) else max(differences, default=0.0)
 
 
+def positive(text: str) -> int:
+    """Returns a number of a command line; raises ValueError for one below 1."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
 def plural(workers: int) -> str:
     """Returns '1 worker' or '2 workers'."""
     return f"{workers} worker{'s' * (workers > 1)}"

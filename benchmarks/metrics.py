@@ -24,7 +24,7 @@ from pycocoevalcap.meteor.meteor import Meteor as ReferenceMeteor
 from pycocoevalcap.rouge.rouge import Rouge as ReferenceRouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-from benchmarks import RATE, WORKERS, Report, in_pairs, largest_difference, median_seconds, plural, timed
+from benchmarks import RATE, WORKERS, Report, in_pairs, largest_difference, median_seconds, plural, positive, timed
 from benchmarks.corpus import DATA, Corpus, read_corpus
 from benchmarks.spice import measure_spice, opened
 from pipeline.errors import UserError
@@ -227,19 +227,12 @@ def _as_dicts(corpus: Corpus, captions: Sequence[str]) -> tuple[dict[int, list[s
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.metrics", description=__doc__.split("\n")[0])
     parser.add_argument("--json", default="", help="file to write the results to")
-    parser.add_argument("--captions", type=_positive, default=4096, help="captions in a batch, one an image")
+    parser.add_argument("--captions", type=positive, default=4096, help="captions in a batch, one an image")
     parser.add_argument("--references", default="", help=f"COCO captions file; default: in ${DATA}, else drawn scenes")
     parser.add_argument("--corenlp", default="", help="folder of CoreNLP's jars; default: in the metric cache")
     parser.add_argument("--java", action=argparse.BooleanOptionalAction, default=True, help="measure METEOR and SPICE")
     parser.add_argument("--quick", action="store_true", help="too little to measure, enough to see that all of it runs")
     return parser.parse_args(arguments)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from benchmarks import Report
+from benchmarks import Report, positive
 from benchmarks.speed_lines import lines
 from benchmarks.speed_measure import Result, Yardstick, measure
 from benchmarks.speed_picture import picture
@@ -119,18 +119,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--profile", action="store_true", help="the parts of a PG step with K = 3")
     parser.add_argument("--line", action="append", choices=lines(), metavar="NAME", help="only this one; repeatable")
     for axis in AXES:
-        parser.add_argument(f"--{axis}", type=_positive, help=f"only at this; else {getattr(CENTRE, axis)} and others")
+        parser.add_argument(f"--{axis}", type=positive, help=f"only at this; else {getattr(CENTRE, axis)} and others")
     parser.add_argument("--precision", choices=PRECISIONS, help="of the decoder's products")
     parser.add_argument("--jit", action="store_true", help="XLA compiles the steps over the vocabulary")
-    parser.add_argument("--calls", type=_positive, default=CALLS, help="of each line that are timed, at least")
+    parser.add_argument("--calls", type=positive, default=CALLS, help="of each line that are timed, at least")
     return parser.parse_args(arguments)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
 
 
 if __name__ == "__main__":

@@ -13,9 +13,7 @@ from models.blocks import in_blocks
 from models.captioner import State
 from models.decoding import Step
 from models.drawing import WIDTH
-from models.special_tokens import END, PAD, START
-
-UNSAID = -1e8  # at and below, a log-probability is that of a word which cannot be said
+from models.special_tokens import END, PAD, START, UNSAID
 
 
 class Beams(NamedTuple):

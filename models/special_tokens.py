@@ -7,3 +7,4 @@ SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")
 # probability: masked in sampling only, probability would flow to the word that is never pushed down.
 UNSAYABLE = (PAD, START, UNKNOWN)
 NEVER = -1e9  # added to their logits
+UNSAID = NEVER / 10  # at and below: the logit or log-probability of a word that cannot be said

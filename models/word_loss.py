@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from models.blocks import in_blocks
 from models.precision import product
+from models.special_tokens import UNSAID
 
 _SCALAR = tf.TensorSpec([], tf.float32)
 
@@ -113,4 +114,4 @@ def _less_targets(projection: Projection, probabilities: tf.Tensor, words: tf.Te
 
 
 def _sayable(projection: Projection) -> tf.Tensor:
-    return tf.cast(projection.bias > -1e8, tf.float32)
+    return tf.cast(projection.bias > UNSAID, tf.float32)
