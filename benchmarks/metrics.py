@@ -32,8 +32,8 @@ from pipeline.java.corenlp import FOLDER, corenlp_jars, metric_cache
 from pipeline.java.runtime import find_jvm, spice_jars
 from pipeline.metrics.bleu import Bleu
 from pipeline.metrics.cider import Cider, count_document_frequencies
-from pipeline.metrics.java_metrics import tokenize_with_java
 from pipeline.metrics.rouge import Rouge
+from pipeline.metrics.text_metrics import tokenize_with_java
 from pipeline.metrics.tokens import BLEU_TERMS, score_tokens
 from pipeline.tokenizer import tokenize
 

@@ -23,8 +23,8 @@ import numpy as np
 from benchmarks import RATE, WORKERS, Report, largest_difference, plural, timed
 from pipeline.java.runtime import find_jvm
 from pipeline.metric_names import SPICE_PARTS
-from pipeline.metrics.java_metrics import JavaMetrics, open_java_metrics
 from pipeline.metrics.spice import f_score
+from pipeline.metrics.text_metrics import TextMetrics, open_text_metrics
 from pipeline.metrics.tuple_store import TupleStore
 
 if TYPE_CHECKING:  # it brings TensorFlow, and the reference's start is measured
@@ -85,10 +85,10 @@ def measure_spice(
 
 def opened(
     term: str, workers: int, cache: str = "", corenlp: str = ""
-) -> contextlib.AbstractContextManager[JavaMetrics]:
-    """Returns `open_java_metrics` of one metric."""
+) -> contextlib.AbstractContextManager[TextMetrics]:
+    """Returns `open_text_metrics` of one metric."""
     settings = {"metric_workers": workers, "metric_timeout": TIMEOUT, "metric_cache_dir": cache, "corenlp": corenlp}
-    return open_java_metrics([term], **settings)
+    return open_text_metrics([term], **settings)
 
 
 class _MadeUp:

@@ -53,7 +53,7 @@ def packed_lstm(
         def gradient(upstream):
             cells_before = tf.gather(tf.concat([cell, cells], axis=0), before)
             sums, first_hidden, first_cell = _backward(
-                upstream, gates, cells, cells_before, kernel, packing.counts, begins, precision
+                tf.convert_to_tensor(upstream), gates, cells, cells_before, kernel, packing.counts, begins, precision
             )
             hidden_before = tf.gather(tf.concat([hidden, after], axis=0), before)
             kernel_gradient = product(hidden_before, sums, precision, transpose_a=True)

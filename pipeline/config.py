@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.metric_names import (
     COLUMNS,
+    FAST_TERMS,
     JAVA_TERMS,
     METRICS,
     MIXES,
@@ -242,7 +243,7 @@ class Config:
         """Returns the metrics to report, of metric_names.COLUMNS and in its order."""
         if self.mode == "score":
             return parse_metrics(self.metrics or "all")
-        without_java = [t for t in COLUMNS if t not in MIXES and t not in JAVA_TERMS]
+        without_java = [t for t in COLUMNS if t not in {*MIXES, *JAVA_TERMS, *FAST_TERMS}]
         asked = parse_metrics(self.metrics) if self.metrics else ()
         chosen = {*without_java, *asked, *self.reward_weights(), term_of(self.best_metric)}
         known = {*chosen, *single_terms(tuple(chosen))}

@@ -9,7 +9,7 @@ import tensorflow as tf
 from models.captioner import Captioner
 from models.decoders import Captions, Decoder
 from pipeline.inputs import TokenizedSplit
-from pipeline.metrics.java_metrics import JavaMetrics
+from pipeline.metrics.text_metrics import TextMetrics
 from pipeline.scores import score_captions
 from pipeline.vocabulary import Vocabulary
 
@@ -51,16 +51,16 @@ def evaluate(
     split: TokenizedSplit,
     features: np.ndarray,
     terms: Collection[str],
-    java: JavaMetrics,
+    text_metrics: TextMetrics,
 ) -> Evaluation:
     """Returns captions and scores of the split's first `len(features)` images; features `[I, F]`.
 
-    `terms` are the metrics, of metric_names.COLUMNS; `java` computes those that need it.
+    `terms` are the metrics, of metric_names.COLUMNS; `text_metrics` computes those on text.
     """
     said = decode(features)
     captions = tuple(vocabulary.decode(ids) for ids in said.words[:, 0])
     references = split.texts()[: len(captions)]
-    scores = score_captions(references, captions, terms, java)
+    scores = score_captions(references, captions, terms, text_metrics)
     counts = {
         "mean length": float(np.mean([len(c.split()) for c in captions])),
         "distinct captions": float(len(set(captions))),

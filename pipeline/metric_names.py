@@ -17,6 +17,8 @@ COLUMNS = {
     "spice": "SPICE",
     "bcmr": "BCMR",
     "spider": "SPIDEr",
+    "spice_fast": "SPICE-fast",
+    "spider_fast": "SPIDEr-fast",
 }
 METRICS = tuple(COLUMNS.values())
 
@@ -24,9 +26,12 @@ METRICS = tuple(COLUMNS.values())
 MIXES = {
     "bcmr": {"bleu1": 0.5, "bleu2": 0.5, "bleu3": 1.0, "bleu4": 1.0, "cider": 1.0, "meteor": 5.0, "rouge": 2.0},
     "spider": {"spice": 0.5, "cider": 0.5},
+    "spider_fast": {"spice_fast": 0.5, "cider": 0.5},
 }
 GROUPS = {"bleu": ("bleu1", "bleu2", "bleu3", "bleu4")}
 JAVA_TERMS = ("meteor", "spice")
+# Approximations, rewards rather than judges: reported only where they are asked for by name.
+FAST_TERMS = ("spice_fast", "spider_fast")
 SPICE_PARTS = ("Object", "Attribute", "Relation", "Cardinality", "Color", "Size")
 
 
@@ -56,7 +61,7 @@ def parse_reward(text: str) -> dict[str, float]:
 
 
 def parse_metrics(text: str) -> tuple[str, ...]:
-    """Returns the terms named by 'all' or a list such as 'cider,spice,bleu', in the order of the tables.
+    """Returns the terms named by 'all' (but FAST_TERMS) or a list such as 'cider,spice', in the order of the tables.
 
     Raises:
       UserError: an unknown metric, or none.
@@ -66,7 +71,8 @@ def parse_metrics(text: str) -> tuple[str, ...]:
         check_choice("metrics", name, ["all", *GROUPS, *COLUMNS])
     if not names:
         raise UserError("--metrics is empty; for example --metrics=all or --metrics=cider,spice")
-    chosen = {term for name in names for term in (COLUMNS if name == "all" else GROUPS.get(name, (name,)))}
+    exact = [term for term in COLUMNS if term not in FAST_TERMS]
+    chosen = {term for name in names for term in (exact if name == "all" else GROUPS.get(name, (name,)))}
     return tuple(term for term in COLUMNS if term in chosen)
 
 

@@ -20,7 +20,7 @@ from pipeline.evaluate import Evaluation, build_decoder, evaluate
 from pipeline.features import all_features, load_encoder, split_features
 from pipeline.inputs import TokenizedSplit, tokenize_split, training_arrays
 from pipeline.metric_names import single_terms
-from pipeline.metrics.java_metrics import JavaMetrics, open_java_metrics
+from pipeline.metrics.text_metrics import TextMetrics, open_text_metrics
 from pipeline.progress import Progress
 from pipeline.results import write_results
 from pipeline.rewards import ReferenceTexts, build_reward
@@ -54,14 +54,14 @@ def run_prepare(config: Config) -> tuple[Data, dict[str, TokenizedSplit], Vocabu
 def run_train(config: Config) -> None:
     """Trains all stages, then evaluates, reports, exports, and captions two pictures with the exported model."""
     # Opened first, so that a missing Java is told before any work is done.
-    with open_java_metrics(single_terms(config.terms()), **config.metric_settings()) as java:
-        data = _train_stages(config, java)
-        _evaluate(config, java)
+    with open_text_metrics(single_terms(config.terms()), **config.metric_settings()) as text_metrics:
+        data = _train_stages(config, text_metrics)
+        _evaluate(config, text_metrics)
     run_export(config)
     run_caption(dataclasses.replace(config, mode="caption", images=_sample_pictures(config, data)))
 
 
-def _train_stages(config: Config, java: JavaMetrics) -> Data:
+def _train_stages(config: Config, text_metrics: TextMetrics) -> Data:
     data, splits, vocabulary, features = run_prepare(config)
     arrays = training_arrays(splits["train"], vocabulary, features["train"], config.max_length)
     captioner, baseline = workdir.build_models(config, vocabulary, features["train"].shape[1])
@@ -71,7 +71,7 @@ def _train_stages(config: Config, java: JavaMetrics) -> Data:
         workdir.kept_frequencies(config, arrays.references, vocabulary),
         config.end_token_in_reward,
         ReferenceTexts(vocabulary, splits["train"].texts()),
-        java,
+        text_metrics,
     )
     decode = build_decoder(captioner, config.max_length, decoder_of(config, vocabulary.words))
     watched = features["val"][: config.val_images or None]
@@ -82,7 +82,7 @@ def _train_stages(config: Config, java: JavaMetrics) -> Data:
             workdir.load_warm_start(config, captioner, baseline)
 
     def validate() -> Evaluation:
-        return evaluate(decode, vocabulary, splits["val"], watched, config.terms(), java)
+        return evaluate(decode, vocabulary, splits["val"], watched, config.terms(), text_metrics)
 
     board = Board(config.workdir_path() / "logs", *_shown_pictures(data, splits["val"]))
     train(config, Models(captioner, baseline), arrays, reward, validate, begin, board)
@@ -91,11 +91,11 @@ def _train_stages(config: Config, java: JavaMetrics) -> Data:
 
 def run_evaluate(config: Config) -> None:
     """Scores the kept weights of every finished stage on the whole validation split and writes the report."""
-    with open_java_metrics(single_terms(config.terms()), **config.metric_settings()) as java:
-        _evaluate(config, java)
+    with open_text_metrics(single_terms(config.terms()), **config.metric_settings()) as text_metrics:
+        _evaluate(config, text_metrics)
 
 
-def _evaluate(config: Config, java: JavaMetrics) -> None:
+def _evaluate(config: Config, text_metrics: TextMetrics) -> None:
     progress = workdir.saved_progress(config)
     if not progress.finished:
         raise UserError(f"{config.workdir} has finished no stage yet; go on training first")
@@ -108,7 +108,7 @@ def _evaluate(config: Config, java: JavaMetrics) -> None:
     evaluations = {}
     for row in progress.finished:
         workdir.load_kept(config.workdir_path(), row["name"], captioner, baseline)
-        evaluations[row["name"]] = evaluate(decode, vocabulary, split, features, config.terms(), java)
+        evaluations[row["name"]] = evaluate(decode, vocabulary, split, features, config.terms(), text_metrics)
     page = write_results(config, data, split, progress, evaluations, _policies(progress))
     print(f"report:      {page}\nTensorBoard: tensorboard --logdir={config.workdir_path() / 'logs'}")
 

@@ -13,10 +13,12 @@ import tensorflow as tf
 
 from pipeline.metrics.bleu import Bleu
 from pipeline.metrics.cider import Cider, DocumentFrequencies, count_document_frequencies
-from pipeline.metrics.java_metrics import JavaMetrics
 from pipeline.metrics.ngrams import without_end
 from pipeline.metrics.rouge import Rouge
 from pipeline.metrics.spice import f_score
+from pipeline.metrics.spice_fast.metric import SpiceFast
+from pipeline.metrics.spice_fast.parser import load_parser
+from pipeline.metrics.text_metrics import TextMetrics
 from pipeline.metrics.tokens import BLEU_TERMS
 from pipeline.ragged import ragged
 from pipeline.vocabulary import Vocabulary
@@ -27,7 +29,7 @@ Compiled = Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
 
 @dataclasses.dataclass(frozen=True)
 class ReferenceTexts:
-    """What METEOR and SPICE compare with: text, without end tokens."""
+    """What METEOR, SPICE and SPICE-fast compare with: text, without end tokens."""
 
     vocabulary: Vocabulary
     references: Sequence[Sequence[str]]  # [I][R], words split by one space
@@ -88,21 +90,25 @@ def build_reward(
     frequencies: DocumentFrequencies,
     end_token_in_reward: bool,
     texts: ReferenceTexts | None = None,
-    java: JavaMetrics | None = None,
+    text_metrics: TextMetrics | None = None,
 ) -> Reward:
     """Returns the reward of metrics with `weights` against references `[I, R, L]`, one row an image.
 
     With the end token as a word, a caption that stops where its references stop earns more than one cut short. That
-    is for metrics on token ids; METEOR and SPICE, which alone need `texts` and `java`, never see it.
+    is for metrics of n-grams; METEOR and SPICE, which need `texts` and `text_metrics`, and SPICE-fast, which needs
+    `texts`, never see it.
     """
     words = _words(references, end_token_in_reward)
     cider = Cider(words, frequencies) if "cider" in weights else None
     rouge = Rouge(words) if "rouge" in weights else None
     bleu = Bleu(words) if set(BLEU_TERMS) & set(weights) else None
+    spice = SpiceFast(load_parser(), texts.vocabulary.words, texts.references) if "spice_fast" in weights else None
 
     def compiled(captions: tf.Tensor, image_index: tf.Tensor) -> dict[str, tf.Tensor]:
-        captions = _words(captions, end_token_in_reward)
         scores = {}
+        if spice is not None:
+            scores["spice_fast"] = spice(captions, image_index)
+        captions = _words(captions, end_token_in_reward)
         if bleu is not None:  # one matching of n-grams for all four orders
             scores |= zip(BLEU_TERMS, tf.unstack(bleu(captions, image_index), axis=1), strict=True)
         if rouge is not None:
@@ -113,9 +119,9 @@ def build_reward(
 
     on_host = {}
     if "meteor" in weights:
-        on_host["meteor"] = _of_text(java.meteor.score, texts)
+        on_host["meteor"] = _of_text(text_metrics.meteor.score, texts)
     if "spice" in weights:
-        on_host["spice"] = _of_text(_spice(java.spice.score), texts)
+        on_host["spice"] = _of_text(_spice(text_metrics.spice.score), texts)
     return Reward(weights, compiled, on_host)
 
 

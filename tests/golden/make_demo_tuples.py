@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pipeline.metrics.java_metrics import open_java_metrics
+from pipeline.metrics.text_metrics import open_text_metrics
 
 TUPLES = Path(__file__).with_name("demo_tuples.json.gz")
 
@@ -21,7 +21,7 @@ def main() -> None:
     captions = sorted({caption for image in images for caption in (image["test"], *image["refs"])})
     with tempfile.TemporaryDirectory() as folder:
         settings = {"metric_workers": 2, "metric_timeout": 60, "metric_cache_dir": folder}
-        with open_java_metrics(["spice"], corenlp=_corenlp(), **settings) as java:
+        with open_text_metrics(["spice"], corenlp=_corenlp(), **settings) as java:
             java.spice.score(captions, [[]] * len(captions))
             tuples = java.spice._store.get(captions)
     content = json.dumps({caption: tuples[caption] for caption in captions}, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""The metrics and the tokenizer that Java computes, opened together: checked at the door, closed without a trace."""
+"""The metrics on text, and the tokenizer that Java computes: checked at the door, closed without a trace."""
 
 import contextlib
 import dataclasses
@@ -11,9 +11,12 @@ from pipeline.errors import UserError
 from pipeline.java.corenlp import corenlp_jars, metric_cache
 from pipeline.java.pool import Pool, Service
 from pipeline.java.runtime import find_jvm, meteor_jar, ptb_jar, spice_jars
+from pipeline.metric_names import JAVA_TERMS
 from pipeline.metrics.meteor import Meteor
 from pipeline.metrics.plain_text import one_line
 from pipeline.metrics.spice import Spice
+from pipeline.metrics.spice_fast.metric import TextSpiceFast
+from pipeline.metrics.spice_fast.parser import load_parser
 from pipeline.metrics.tuple_store import TupleStore
 
 # Heap of a JVM, measured on the longest captions that are sent; METEOR's is filled by its tables.
@@ -22,23 +25,24 @@ TOKENIZED_TIMEOUT = 1800.0  # seconds for a whole file of captions; a million ta
 
 
 @dataclasses.dataclass(frozen=True)
-class JavaMetrics:
+class TextMetrics:
     """What was asked for; None for what was not."""
 
     meteor: Meteor | None = None
     spice: Spice | None = None
+    spice_fast: TextSpiceFast | None = None
 
 
 @contextlib.contextmanager
-def open_java_metrics(
+def open_text_metrics(
     terms: Collection[str],
     *,
     metric_workers: int,
     metric_timeout: float,
     metric_cache_dir: str,
     corenlp: str,
-) -> Iterator[JavaMetrics]:
-    """Yields METEOR and SPICE as far as `terms` ask for them; their workers end with the block.
+) -> Iterator[TextMetrics]:
+    """Yields METEOR, SPICE and SPICE-fast as far as `terms` ask for them; workers end with the block.
 
     Args:
       metric_workers: processes for each of METEOR, SPICE's parser and SPICE's comparison.
@@ -49,7 +53,7 @@ def open_java_metrics(
     Raises:
       UserError: no Java, or CoreNLP cannot be had.
     """
-    if terms:
+    if set(JAVA_TERMS).intersection(terms):
         jvm = find_jvm()  # before a download
         if jvm.passed_over:
             print(f"Java {jvm.version} of {jvm.origin} is used; {', '.join(jvm.passed_over)}", file=sys.stderr)
@@ -65,7 +69,8 @@ def open_java_metrics(
             jars = [*spice_jars(), *corenlp_jars(corenlp, metric_cache_dir)]
             store = stack.enter_context(contextlib.closing(TupleStore(metric_cache(metric_cache_dir))))
             spice = Spice(pool("spice_parser", *jars), pool("spice_matcher", *jars), store)
-        yield JavaMetrics(meteor, spice)
+        fast = TextSpiceFast(load_parser()) if "spice_fast" in terms else None
+        yield TextMetrics(meteor, spice, fast)
 
 
 def tokenize_with_java(*collections: Sequence[str]) -> list[list[str]]:

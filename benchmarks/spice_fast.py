@@ -1,0 +1,191 @@
+"""How faithful SPICE-fast is to SPICE, on any captions: the learned parser against Java's.
+
+    python -m benchmarks.spice_fast --references=captions_val.json --results=greedy.json,beam.json [--json=FILE]
+
+Files are COCO captions and results. Of each results file: F1 of tuples against SPICE's own, correlation of captions'
+SPICE, difference of the corpus's. Over all files, and over one reference of each image as if it were a result: which of
+two captions of an image is better, where SPICE tells them apart by 0.05 or more; these are scored against the other
+references. At last captions a second, parsed and matched in batches of 1,024.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks import aligned, timed
+from models.special_tokens import SPECIAL_TOKENS
+from pipeline.errors import UserError
+from pipeline.files import write_text
+from pipeline.metrics.spice import Spice, f_score
+from pipeline.metrics.spice_fast.agreement import TupleScore
+from pipeline.metrics.spice_fast.metric import SpiceFast, TextSpiceFast
+from pipeline.metrics.spice_fast.parser import PACKAGED, load_parser
+from pipeline.metrics.text_metrics import open_text_metrics
+from pipeline.score import Captioned, read_captioned
+from pipeline.tokenizer import tokenize
+
+APART = 0.05  # SPICE of two captions of which one is better
+BATCH = 1024
+STEPS = 20  # T of the batches that are timed
+TIMES = 7
+HEADS = ("images", "tuple_f1", "pearson", "kendall", "corpus_spice", "corpus_spice_fast", "corpus_difference")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measures as the command line says; returns the exit code."""
+    args = _parse(arguments)
+    try:
+        files = {pathlib.Path(name).stem: read_captioned(args.references, name) for name in args.results.split(",")}
+        parser = load_parser(args.parser)
+        settings = {"metric_workers": args.metric_workers, "metric_timeout": 60.0}
+        places = {"metric_cache_dir": args.metric_cache_dir, "corenlp": args.corenlp}
+        with open_text_metrics(["spice"], **settings, **places) as java:
+            systems = {name: _tokenized(captioned) for name, captioned in files.items()}
+            fast = TextSpiceFast(parser)
+            results = {name: _compared(fast, java.spice, captioned) for name, captioned in systems.items()}
+            agreement, pairs = _pair_agreement(fast, java.spice, systems)
+        first = next(iter(systems.values()))
+        rate = _rate(SpiceFast(parser, _words(first), first.references), first)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    rows = [(name, *(_shown(row[head]) for head in HEADS)) for name, row in results.items()]
+    print(aligned([("", *HEADS), *rows], left=(0,)))
+    print(f"pair_agreement {agreement:.4f} of {pairs} pairs; captions_per_second {rate:.0f}")
+    if args.json:
+        content = {"systems": results, "pair_agreement": agreement, "pairs": pairs, "captions_per_second": rate}
+        write_text(pathlib.Path(args.json), json.dumps(content, indent=1) + "\n")
+    return 0
+
+
+def pearson(one: np.ndarray, other: np.ndarray) -> float:
+    """Returns the linear correlation of `[N]` and `[N]`; NaN where one does not vary."""
+    return float(np.corrcoef(one, other)[0, 1]) if one.std() and other.std() else float("nan")
+
+
+def kendall(one: np.ndarray, other: np.ndarray) -> float:
+    """Returns tau-b of `[N]` and `[N]`, ties counted; NaN where one does not vary.
+
+    Source: Kendall, "The treatment of ties in ranking problems" (1945).
+    """
+    agree = ties_one = ties_other = 0.0
+    for k in range(1, len(one)):  # a row of all pairs at a time
+        a, b = np.sign(one[k] - one[:k]), np.sign(other[k] - other[:k])
+        agree += float(a @ b)
+        ties_one += float(np.abs(a).sum())
+        ties_other += float(np.abs(b).sum())
+    scale = (ties_one * ties_other) ** 0.5
+    return agree / scale if scale else float("nan")
+
+
+def better_alike(exact: np.ndarray, fast: np.ndarray) -> tuple[int, int]:
+    """Returns of how many pairs of captions fast scores tell the better one, and of how many exact ones do.
+
+    Scores are `[systems, I]`; a pair is two systems' captions of one image whose exact scores are APART or more.
+    """
+    right = pairs = 0
+    for a, b in itertools.combinations(range(len(exact)), 2):
+        apart = np.abs(exact[a] - exact[b]) >= APART - 1e-9
+        same = np.sign(exact[a] - exact[b]) == np.sign(fast[a] - fast[b])
+        right, pairs = right + int((apart & same).sum()), pairs + int(apart.sum())
+    return right, pairs
+
+
+def _compared(fast: TextSpiceFast, spice: Spice, captioned: Captioned) -> dict[str, float]:
+    exact, approximate = _scores(fast, spice, captioned.captions, captioned.references)
+    score = TupleScore.of(fast.tuples(captioned.captions), spice.tuples(captioned.captions))
+    return {
+        "images": len(captioned.captions),
+        **score.numbers(),
+        "pearson": pearson(exact, approximate),
+        "kendall": kendall(exact, approximate),
+        "corpus_spice": float(exact.mean()),
+        "corpus_spice_fast": float(approximate.mean()),
+        "corpus_difference": float(approximate.mean() - exact.mean()),
+    }
+
+
+def _scores(
+    fast: TextSpiceFast, spice: Spice, captions: Sequence[str], references: Sequence[Sequence[str]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """SPICE and SPICE-fast `[N]`."""
+    exact = np.nan_to_num(f_score(spice.score(captions, references)[:, 0]))
+    return exact, np.nan_to_num(f_score(fast.score(captions, references)))
+
+
+def _pair_agreement(fast: TextSpiceFast, spice: Spice, systems: Mapping[str, Captioned]) -> tuple[float, int]:
+    """The share of pairs, and their number; NaN of none."""
+    right = pairs = 0
+    by_image: dict[int, list[str]] = {}
+    references: dict[int, tuple[str, ...]] = {}
+    for captioned in systems.values():
+        for image, caption, of_image in zip(captioned.image_ids, captioned.captions, captioned.references, strict=True):
+            references[image] = of_image[1:]
+            by_image.setdefault(image, [of_image[0]]).append(caption)
+    for count in {len(captions) for captions in by_image.values()}:
+        images = [i for i, captions in by_image.items() if len(captions) == count and references[i]]
+        if not images:
+            continue
+        columns = [
+            _scores(fast, spice, [by_image[i][k] for i in images], [references[i] for i in images])
+            for k in range(count)
+        ]
+        exact, approximate = (np.stack(scores) for scores in zip(*columns, strict=True))
+        counted = better_alike(exact, approximate)
+        right, pairs = right + counted[0], pairs + counted[1]
+    return right / pairs if pairs else float("nan"), pairs
+
+
+def _words(captioned: Captioned) -> list[str]:
+    return [*SPECIAL_TOKENS, *dict.fromkeys(word for caption in captioned.captions for word in caption.split())]
+
+
+def _rate(metric: SpiceFast, captioned: Captioned) -> float:
+    """Captions a second: the median of several batches, each of BATCH different captions if there are so many."""
+    ids = {word: place for place, word in enumerate(_words(captioned))}
+    captions = np.zeros([BATCH, STEPS], np.int32)
+    images = np.arange(BATCH) % len(captioned.captions)
+    for row, image in enumerate(images):
+        words = captioned.captions[image].split()[:STEPS]
+        captions[row, : len(words)] = [ids[word] for word in words]
+    call = tf.function(metric, autograph=False)
+    captions, images = tf.constant(captions), tf.constant(images)
+    call(captions, images)
+    return BATCH / float(np.median([timed(lambda: call(captions, images).numpy())[0] for _ in range(TIMES)]))
+
+
+def _tokenized(captioned: Captioned) -> Captioned:
+    return Captioned(
+        captioned.image_ids,
+        tuple(" ".join(tokenize(caption)) for caption in captioned.captions),
+        tuple(tuple(" ".join(tokenize(caption)) for caption in of_image) for of_image in captioned.references),
+    )
+
+
+def _shown(value: float) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.spice_fast", description=__doc__.split("\n")[0])
+    parser.add_argument("--references", required=True, help="COCO captions file")
+    parser.add_argument("--results", required=True, help="COCO results files, by comma")
+    parser.add_argument("--json", default="", help="file to write the results to")
+    parser.add_argument("--parser", type=pathlib.Path, default=PACKAGED, help="another parser than the package's")
+    parser.add_argument("--metric_workers", type=int, default=2, help="Java processes")
+    parser.add_argument("--metric_cache_dir", default="", help="folder of CoreNLP and parsed captions")
+    parser.add_argument("--corenlp", default="", help="folder of CoreNLP's jars; default: in the metric cache")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,180 @@
+"""The network that reads a caption's scene graph: which words are objects, what they are like, how they are related.
+
+Two bidirectional LSTM layers read the words; pairs of words are scored by products of what each of them would be in a
+pair (Dozat, Manning, "Deep biaffine attention for neural dependency parsing", 2017). A relation then points to the
+word that names it, and has a label.
+
+Shapes: N captions, T words of the longest, n packed words (models/packing.py), V words of a vocabulary, R relations.
+"""
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from models.lstm import packed_lstm
+from models.packing import Packing, pack
+
+FORMS = ("surface", "noun", "verb")  # of a word's lemma
+FURTHEST = 16  # words apart; further ones count as so far
+
+
+class SceneParserSizes(NamedTuple):
+    """What the weights' shapes follow from."""
+
+    words: int  # with words of their own; 0 stands for all others
+    affixes: int  # buckets of beginnings and endings
+    labels: int  # of relations
+    embedding: int = 192
+    units: int = 128  # of an LSTM, one direction
+    pair: int = 64  # of a word in a pair
+
+
+class Read(NamedTuple):
+    """Captions as the network has read them; pairs are (head or subject, attribute or object)."""
+
+    objects: tf.Tensor  # [N, T] logits
+    forms: tf.Tensor  # [N, T, 3] logits of FORMS
+    attributes: tf.Tensor  # [N, T, T] logits
+    relations: tf.Tensor  # [N, T, T] logits
+    states: tf.Tensor  # [N, T, 2 units], zeros beyond a caption's end
+    there: tf.Tensor  # bool [N, T]
+
+
+class SceneParser(keras.Model):
+    """Words -> scores of objects, attributes and relations."""
+
+    def __init__(self, sizes: SceneParserSizes, dropout: float = 0.0):
+        """Builds all weights; `dropout` is of training alone."""
+        super().__init__(name="scene_parser")
+        self.sizes, self.dropout = sizes, dropout
+        units, width, pair = sizes.units, 2 * sizes.units, sizes.pair
+        self.word_embedding = self._weight("word_embedding", sizes.words, sizes.embedding, spread=0.1)
+        self.affix_embedding = self._weight("affix_embedding", sizes.affixes, sizes.embedding, spread=0.1)
+        self.first = self._weight("first", sizes.embedding, 8 * units)
+        self.first_bias = self._bias("first_bias", 8 * units)
+        self.second = self._weight("second", width, 8 * units)
+        self.second_bias = self._bias("second_bias", 8 * units)
+        self.recurrent = [
+            self.add_weight(name=f"recurrent{k}", shape=(units, 4 * units), initializer="orthogonal") for k in range(4)
+        ]
+        # One product for all that a word may be: two in attributes, two in relations, then object and forms.
+        self.roles = self._weight("roles", width, 4 * pair + 1 + len(FORMS))
+        self.roles_bias = self._bias("roles_bias", 4 * pair + 1 + len(FORMS))
+        self.distance = self._weight("distance", 2 * FURTHEST + 1, 2, spread=0.01, mean=-3.0)  # most pairs are none
+        self.pair_scale = self.add_weight(name="pair_scale", shape=(2,), initializer="ones")
+        self.ends = self._weight("ends", 2 * width, 2 * pair)
+        self.ends_bias = self._bias("ends_bias", 2 * pair)
+        self.named = self._weight("named", width, 2 * pair)
+        self.unnamed = self._weight("unnamed", 1, 2 * pair, spread=0.1)
+        self.pointer = self._weight("pointer", 2 * pair, 2 * pair)
+        self.labels = self._weight("labels", 2 * pair, sizes.labels)
+        self.labels_bias = self._bias("labels_bias", sizes.labels)
+        self.built = True
+
+    def _weight(self, name: str, rows: int, columns: int, spread: float = 0.0, mean: float = 0.0) -> keras.Variable:
+        initializer = keras.initializers.RandomNormal(mean, spread) if spread else "glorot_uniform"
+        return self.add_weight(name=name, shape=(rows, columns), initializer=initializer)
+
+    def _bias(self, name: str, size: int) -> keras.Variable:
+        return self.add_weight(name=name, shape=(size,), initializer="zeros")
+
+    def word_gates(self, words: tf.Tensor, affixes: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Returns `[..., 8 units]`, what words add to the first layer's gates, forward and backward.
+
+        Without dropout it depends on the word alone: one table for a vocabulary, computed once.
+
+        Args:
+          words: `[...]`, ids of words; 0 for those without.
+          affixes: `[..., A]`, buckets of the beginnings and endings.
+          seed: `[2]` for dropout; None for none.
+        """
+        read = tf.gather(tf.convert_to_tensor(self.word_embedding), words)
+        read += tf.reduce_sum(tf.gather(tf.convert_to_tensor(self.affix_embedding), affixes), axis=-2)
+        return tf.matmul(self._drop(read, seed, 0), self.first) + self.first_bias
+
+    def read(self, captions: tf.Tensor, gates: tf.Tensor, seed: tf.Tensor | None = None) -> Read:
+        """Returns all scores but those of labels.
+
+        Args:
+          captions: `[N, T]`, words of a vocabulary; padding, 0, begins where a caption ends.
+          gates: `[V, 8 units]`, `word_gates` of that vocabulary.
+          seed: `[2]` for dropout; None for none.
+        """
+        packing = pack(captions)
+        mirror, place = _places(captions, packing)
+        states = self._layer(tf.gather(gates, packing.of(captions)), 0, packing, mirror)
+        sums = tf.nn.bias_add(tf.matmul(self._drop(states, seed, 1), self.second), self.second_bias)
+        states = self._drop(self._layer(sums, 2, packing, mirror), seed, 2)
+        there = captions != 0
+        roles = tf.nn.bias_add(tf.matmul(states, self.roles), self.roles_bias)
+        both = tf.concat([roles, states], axis=1)
+        both = tf.concat([both, tf.zeros([1, both.shape[1]])], axis=0)  # what is not there
+        both = tf.gather(both, tf.where(there, place, tf.shape(states)[0]))
+        pair = self.sizes.pair
+        *ends, objects, forms, states = tf.split(both, [pair] * 4 + [1, len(FORMS), 2 * self.sizes.units], axis=2)
+        steps = tf.range(captions.shape[1])
+        apart = tf.clip_by_value(steps[None, :] - steps[:, None], -FURTHEST, FURTHEST) + FURTHEST
+        near = tf.gather(tf.convert_to_tensor(self.distance), apart)
+        attributes, relations = (
+            self.pair_scale[k] * tf.matmul(ends[2 * k], ends[2 * k + 1], transpose_b=True) / pair**0.5 + near[:, :, k]
+            for k in range(2)
+        )
+        return Read(objects[:, :, 0], forms, attributes, relations, states, there)
+
+    def relations(self, read: Read, pairs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns what names relations and their ends: pointers' logits `[R, 1 + T]` (0: no word), and `[R, 2 pair]`.
+
+        Args:
+          read: the captions.
+          pairs: int32 `[R, 3]`, (caption, subject, object).
+        """
+        steps = read.states.shape[1]
+        flat = tf.reshape(read.states, [-1, read.states.shape[2]])
+        subject, other = (tf.gather(flat, pairs[:, 0] * steps + pairs[:, k]) for k in (1, 2))
+        ends = tf.nn.bias_add(tf.matmul(tf.concat([subject, other], axis=1), self.ends), self.ends_bias)
+        asked = tf.matmul(tf.nn.relu(ends), self.pointer)
+        # Not what every word would be as a name, [R, T, 2 pair]: the question is turned towards states instead.
+        question = tf.matmul(asked, tf.convert_to_tensor(self.named), transpose_b=True)
+        words = tf.gather(read.states, pairs[:, 0])
+        logits = tf.matmul(words, question[:, :, None])[:, :, 0] / self.pointer.shape[1] ** 0.5
+        logits = tf.where(tf.gather(read.there, pairs[:, 0]), logits, -1e9)
+        none = tf.matmul(asked, tf.convert_to_tensor(self.unnamed), transpose_b=True)
+        return tf.concat([none, logits], axis=1), ends
+
+    def label_logits(self, read: Read, pairs: tf.Tensor, ends: tf.Tensor, pointed: tf.Tensor) -> tf.Tensor:
+        """Returns `[R, labels]`, for relations named by words `pointed` `[R]` (0: no word; else 1 + its place)."""
+        steps = read.states.shape[1]
+        flat = tf.reshape(read.states, [-1, read.states.shape[2]])
+        name = tf.matmul(tf.gather(flat, pairs[:, 0] * steps + tf.maximum(pointed - 1, 0)), self.named)
+        name = tf.where(pointed[:, None] > 0, name, tf.convert_to_tensor(self.unnamed))
+        return tf.nn.bias_add(tf.matmul(tf.nn.relu(ends + name), self.labels), self.labels_bias)
+
+    def _layer(self, gates: tf.Tensor, first: int, packing: Packing, mirror: tf.Tensor) -> tf.Tensor:
+        """Hidden states `[n, 2 units]` of both directions for the sums of gates `[n, 8 units]`."""
+        forward, backward = tf.split(gates, 2, axis=1)
+        start = tf.zeros([tf.shape(packing.order)[0], self.sizes.units])
+
+        def run(gates, kernel):
+            return packed_lstm(gates, start, start, tf.convert_to_tensor(kernel), packing, tf.float32)
+
+        forward = run(forward, self.recurrent[first])
+        backward = tf.gather(run(tf.gather(backward, mirror), self.recurrent[first + 1]), mirror)
+        return tf.concat([forward, backward], axis=1)
+
+    def _drop(self, values: tf.Tensor, seed: tf.Tensor | None, place: int) -> tf.Tensor:
+        if seed is None or self.dropout == 0:
+            return values
+        return tf.nn.experimental.stateless_dropout(
+            values, self.dropout, tf.random.experimental.stateless_fold_in(seed, place)
+        )
+
+
+def _places(captions: tf.Tensor, packing: Packing) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where a packed word's mirror image stands, `[n]`, and where a caption's words stand, `[N, T]`."""
+    begins = tf.cumsum(packing.counts, exclusive=True)
+    rank = tf.argsort(packing.order)  # of a caption among all, longest first
+    lengths = tf.reduce_sum(tf.cast(captions != 0, tf.int32), axis=1)
+    row, step = packing.index[:, 0], packing.index[:, 1]
+    mirror = tf.gather(begins, tf.gather(lengths, row) - 1 - step) + tf.gather(rank, row)
+    return mirror, begins[None, :] + rank[:, None]

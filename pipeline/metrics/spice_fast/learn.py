@@ -1,0 +1,165 @@
+"""Trains the scene-graph parser on captions that SPICE 1.0's parser has parsed.
+
+    python -m pipeline.metrics.spice_fast.learn --tuples=tuples.jsonl.gz,more.jsonl --output=parser.npz
+
+The same command again goes on where it was stopped. Beside the parser it writes OUTPUT.json: settings, minutes, and
+scores on captions that were held out.
+"""
+
+import argparse
+import collections
+import json
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from models.scene_parser import SceneParser, SceneParserSizes
+from pipeline.errors import UserError
+from pipeline.files import written_aside
+from pipeline.metrics.spice_fast.agreement import TupleScore, parsed
+from pipeline.metrics.spice_fast.alignment import Aligner, Tuples, learn_labels, learn_lemmas
+from pipeline.metrics.spice_fast.examples import LONGEST, Batches, read_captions, read_texts
+from pipeline.metrics.spice_fast.learning import Learner
+from pipeline.metrics.spice_fast.parser import SceneGraphParser, load_parser, save_parser
+
+Captions = list[tuple[list[str], Tuples]]
+AFFIXES = 4096  # buckets
+MIN_WORDS = 3  # times that a word with an embedding of its own was seen
+SAVED_EVERY = 240.0  # seconds
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Trains as the command line says; returns the exit code."""
+    try:
+        args = _parse(arguments)
+        paths = [pathlib.Path(path) for path in args.tuples.split(",")]
+        unseen = {" ".join(words) for path in filter(None, args.leave_out.split(",")) for words in read_texts(path)}
+        captions = [
+            (words, tuples)
+            for words, tuples in read_captions(paths)
+            if len(words) <= LONGEST and " ".join(words) not in unseen
+        ]
+        if len(captions) <= args.held_out:
+            raise UserError(f"--held_out={args.held_out} of {len(captions)} captions leaves none to learn from")
+        order = np.random.default_rng(args.seed).permutation(len(captions))
+        held_out, kept = ([captions[k] for k in part] for part in np.split(order, [args.held_out]))
+        _learn(args, kept, held_out)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _learn(args: argparse.Namespace, captions: Captions, held_out: Captions) -> None:
+    keras.utils.set_random_seed(args.seed)
+    begin = time.monotonic()
+    counts = collections.Counter(word for words, _ in captions for word in words)
+    parser = load_parser(args.start) if args.start else new_parser(captions, counts, args.units)
+    parser.network.dropout = args.dropout
+    aligner = Aligner(parser.lemmas, parser.labels)
+    vocabulary = ["", *sorted(counts)]
+    examples = [aligner(words, tuples) for words, tuples in tqdm(captions, "aligning", unit="caption", disable=None)]
+    batches = Batches(examples, {word: k for k, word in enumerate(vocabulary)}, args.batch_size)
+    del examples
+    steps = int(batches.steps * args.epochs)
+    print(
+        f"{batches.captions} captions, {len(parser.words)} words, {len(parser.labels)} labels, {steps} steps",
+        flush=True,
+    )
+    learner = Learner(parser, vocabulary, counts, args.learning_rate, steps)
+    # Not the file itself: what is there stays whole until a better one is.
+    checkpoint = tf.train.Checkpoint(learner=learner, seconds=tf.Variable(0.0, dtype=tf.float64))
+    manager = tf.train.CheckpointManager(checkpoint, f"{args.output}.partial", max_to_keep=1)
+    if manager.latest_checkpoint:
+        checkpoint.restore(manager.latest_checkpoint).assert_consumed()
+        print(f"goes on after step {int(learner.step)}")
+    begin -= float(checkpoint.seconds)
+    saved = time.monotonic()
+    with tqdm(total=steps, initial=int(learner.step), unit="step", disable=None) as bar:
+        while int(learner.step) < steps:
+            epoch, done = divmod(int(learner.step), batches.steps)
+            for place, batch in enumerate(batches.epoch(args.seed, epoch)):
+                if place < done:
+                    continue
+                losses = learner.train(batch)
+                bar.update()
+                if int(learner.step) % 50 == 0:
+                    shown = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
+                    bar.set_postfix_str(shown)
+                    if not sys.stderr.isatty():
+                        print(f"step {int(learner.step)}/{steps}: {shown}", flush=True)
+                if time.monotonic() - saved > SAVED_EVERY:
+                    checkpoint.seconds.assign(time.monotonic() - begin)
+                    manager.save()
+                    saved = time.monotonic()
+                if int(learner.step) >= steps:
+                    break
+            with learner.averaged():
+                print(f"epoch {epoch + 1}: {_score(parser, held_out[:1000])}", flush=True)
+    _finish(args, learner, parser, held_out, time.monotonic() - begin)
+    checkpoint.seconds.assign(time.monotonic() - begin)
+    manager.save()
+
+
+def new_parser(captions: Captions, counts: Mapping[str, int], units: int) -> SceneGraphParser:
+    """Returns an untrained parser with the lemmas and labels of captions, and words seen `counts` times."""
+    lemmas = learn_lemmas(captions)
+    labels = learn_labels(captions, lemmas)
+    words = [word for word, times in counts.items() if times >= MIN_WORDS]
+    network = SceneParser(SceneParserSizes(1 + len(words), AFFIXES, len(labels), units=units))
+    return SceneGraphParser(network, words, lemmas, labels)
+
+
+def _score(parser: SceneGraphParser, captions: Captions) -> TupleScore:
+    return TupleScore.of(parsed(parser, [words for words, _ in captions]), [tuples for _, tuples in captions])
+
+
+def _finish(
+    args: argparse.Namespace, learner: Learner, parser: SceneGraphParser, held_out: Captions, seconds: float
+) -> None:
+    learner.use_averages()
+    save_parser(args.output, parser)
+    score = _score(parser, held_out)
+    card = {
+        "command": "python -m pipeline.metrics.spice_fast.learn " + " ".join(args.given),
+        "minutes": seconds / 60,
+        "held_out": {"captions": len(held_out), **score.numbers()},
+    }
+    with written_aside(args.output.with_name(args.output.name + ".json")) as aside:
+        aside.write_text(json.dumps(card, indent=1) + "\n")
+    print(f"{args.output}: {score} on {len(held_out)} captions held out, {seconds / 60:.0f} minutes")
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.metrics.spice_fast.learn", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--tuples", required=True, help="JSON lines of captions and tuples, several files by comma")
+    parser.add_argument("--output", required=True, type=pathlib.Path, help="file for the parser")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order, dropout and what is held out")
+    parser.add_argument("--epochs", type=float, default=16.0, help="times that each caption is seen")
+    parser.add_argument("--batch_size", type=int, default=256, help="captions a step")
+    parser.add_argument("--units", type=int, default=128, help="of each direction of each LSTM layer")
+    parser.add_argument("--dropout", type=float, default=0.2, help="between layers")
+    parser.add_argument("--learning_rate", type=float, default=2e-3, help="Adam's highest; it falls to 0 as a cosine")
+    parser.add_argument(
+        "--leave_out", default="", help="COCO captions or results files: no caption of these is learned"
+    )
+    parser.add_argument("--start", type=pathlib.Path, help="a parser to go on from, with its words and labels")
+    parser.add_argument("--held_out", type=int, default=2000, help="captions that are not trained on")
+    args = parser.parse_args(arguments)
+    args.given = list(arguments)
+    return args
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

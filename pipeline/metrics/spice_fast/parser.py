@@ -1,0 +1,222 @@
+"""Captions to the tuples of their scene graphs, compiled: word ids in, term ids out.
+
+What SPICE 1.0 has CoreNLP and a set of rules do (Anderson et al., ECCV 2016, section 3.1; Schuster et al., 2015) is
+learned from captions that it parsed: models/scene_parser.py, trained by pipeline.metrics.spice_fast.learn.
+
+Shapes: N captions, T words, V words of a lexicon, P places for a caption's tuples.
+"""
+
+import pathlib
+import zipfile
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from models.blocks import in_blocks
+from models.scene_parser import Read, SceneParser, SceneParserSizes
+from pipeline.errors import UserError
+from pipeline.files import written_aside
+from pipeline.metrics.spice_fast.alignment import NAME
+from pipeline.metrics.spice_fast.lemmas import Lemmas
+from pipeline.metrics.spice_fast.lexicon import word_ids
+
+PACKAGED = pathlib.Path(__file__).with_name("parser.npz")
+STEPS = 8  # captions are padded to multiples of it
+PLACES = 24  # P: 2 of 150,000 captions have more tuples
+TEXTS = ("words", "labels", "nouns", "verbs", "lemmas")  # lists of strings in the file
+
+
+class Tables(NamedTuple):
+    """What a compiled parser knows of a vocabulary; id 0 is padding."""
+
+    gates: tf.Tensor  # float32 [V, 8 units], SceneParser.word_gates
+    lemmas: tf.Tensor  # int32 [V, 3], terms of FORMS
+    labels: tf.Tensor  # int32 [labels], terms of relations without a verb's lemma; of others, what is beside it
+    being: tf.Tensor  # int32 [], the term 'be', which a relation does without
+    terms: tf.Tensor  # int32 [], number of terms
+
+
+class Lexicon(NamedTuple):
+    """A vocabulary as the parser sees it."""
+
+    tables: Tables
+    terms: tuple[str, ...]  # the string of a term; term 0 is none
+
+
+class SceneGraphParser:
+    """A trained SceneParser, with the words, lemmas and labels it was trained with."""
+
+    def __init__(self, network: SceneParser, words: Sequence[str], lemmas: Lemmas, labels: Sequence[str]):
+        """`words` have the ids 1, 2 ... of the network's words; `labels` are in the order of its labels."""
+        self.network, self.words, self.lemmas, self.labels = network, tuple(words), lemmas, tuple(labels)
+        self._of_verb = tf.constant([label.startswith(NAME) for label in labels])
+        self._bare = self.labels.index(NAME)
+        self._compiled = tf.function(self.__call__, autograph=False, reduce_retracing=False)
+
+    def lexicon(self, words: Sequence[str]) -> Lexicon:
+        """Returns what is to be known of the words `[V]`, of which the first is padding."""
+        forms = [self.lemmas.forms(word) if place else ("", "", "") for place, word in enumerate(words)]
+        fixed = [label.removeprefix(NAME).strip() for label in self.labels]
+        terms = dict.fromkeys(["", "be", *(form for of_word in forms for form in of_word), *fixed])
+        ids = {term: k for k, term in enumerate(terms)}
+        known, affixes = word_ids(words, self.words, self.network.sizes.affixes)
+        tables = Tables(
+            self.network.word_gates(known, affixes),
+            tf.constant([[ids[form] for form in of_word] for of_word in forms], tf.int32),
+            tf.constant([ids[label] for label in fixed], tf.int32),
+            tf.constant(ids["be"], tf.int32),
+            tf.constant(len(terms), tf.int32),
+        )
+        return Lexicon(tables, tuple(terms))
+
+    def __call__(self, captions: tf.Tensor, tables: Tables) -> tf.Tensor:
+        """Returns int32 `[N, P, 3]`, tuples of captions `[N, T]`: (subject, object, relation), (object, attribute, 0),
+        (object, 0, 0), then zeros.
+
+        A relation such as 'sit on', of a verb and a label, is no term of the lexicon: its number is beyond them.
+        """
+        captions = tf.cast(captions, tf.int32)
+        shape = tf.TensorSpec([PLACES, 3], tf.int32)
+        (tuples,), _ = in_blocks(lambda block: ([self._tuples(block, tables)], ()), [captions], [shape])
+        return tf.ensure_shape(tuples, [None, PLACES, 3])
+
+    def parse(self, captions: Sequence[Sequence[int]], lexicon: Lexicon) -> np.ndarray:
+        """Returns int32 `[N, P, 3]` of captions, lists of ids; not to be traced.
+
+        Captions of about one length are read together, so that no time is spent on padding.
+        """
+        result = np.zeros([len(captions), PLACES, 3], np.int32)
+        steps = np.array([-(-max(len(caption), 1) // STEPS) * STEPS for caption in captions], np.int64)
+        specs = tf.nest.map_structure(
+            lambda t: tf.TensorSpec([None, *t.shape[1:]][: t.shape.rank], t.dtype), lexicon.tables
+        )
+        for length in np.unique(steps):
+            rows = np.flatnonzero(steps == length)
+            block = np.zeros([len(rows), length], np.int32)
+            for place, row in enumerate(rows):
+                block[place, : len(captions[row])] = captions[row]
+            call = self._compiled.get_concrete_function(tf.TensorSpec([None, length], tf.int32), specs)
+            result[rows] = call(tf.constant(block), lexicon.tables).numpy()
+        return result
+
+    def texts(self, tuples: np.ndarray, lexicon: Lexicon) -> list[list[tuple[str, ...]]]:
+        """Returns the tuples `[N, P, 3]` as SPICE has them: strings, each caption's without repetition."""
+        return [
+            list(dict.fromkeys(self._text(one, lexicon) for one in of_caption if one[0]))
+            for of_caption in np.asarray(tuples).tolist()
+        ]
+
+    def _text(self, one: Sequence[int], lexicon: Lexicon) -> tuple[str, ...]:
+        parts = [self._string(term, lexicon) for term in one if term]
+        return tuple(parts)
+
+    def _string(self, term: int, lexicon: Lexicon) -> str:
+        if term < len(lexicon.terms):
+            return lexicon.terms[term]
+        verb, label = divmod(term - len(lexicon.terms), len(self.labels))
+        return self.labels[label].replace(NAME, lexicon.terms[verb])
+
+    def _tuples(self, captions: tf.Tensor, tables: Tables) -> tf.Tensor:
+        steps = captions.shape[1]
+        read = self.network.read(captions, tables.gates)
+        form = tf.argmax(read.forms, axis=2, output_type=tf.int32)
+        lemmas = tf.gather(tf.reshape(tables.lemmas, [-1]), captions * 3 + form)  # [N, T]
+        verbs = tf.gather(tables.lemmas[:, 2], captions)
+        flat = tf.reshape(lemmas, [-1])
+        both = tf.logical_and(read.there[:, :, None], read.there[:, None, :])
+        both = tf.logical_and(both, ~tf.eye(steps, dtype=tf.bool))
+
+        def terms(pairs, place):
+            return tf.gather(flat, pairs[:, 0] * steps + pairs[:, place])
+
+        related = _where(tf.logical_and(read.relations > 0, both))
+        relations = self._relations(read, related, tf.reshape(verbs, [-1]), tables)
+        described = _where(tf.logical_and(read.attributes > 0, both))
+        objects = _where(tf.logical_and(read.objects > 0, read.there))
+        found = [
+            (related[:, 0], [terms(related, 1), terms(related, 2), relations]),
+            (described[:, 0], [terms(described, 1), terms(described, 2)]),
+            (objects[:, 0], [terms(objects, 1)]),
+        ]
+        return _in_places(found, tf.shape(captions)[0])
+
+    def _relations(self, read: Read, pairs: tf.Tensor, verbs: tf.Tensor, tables: Tables) -> tf.Tensor:
+        """Terms `[R]` of the relations of pairs `[R, 3]`; `verbs` `[N T]` are lemmas as verbs."""
+        pointers, ends = self.network.relations(read, pairs)
+        pointed = tf.argmax(pointers, axis=1, output_type=tf.int32)
+        logits = self.network.label_logits(read, pairs, ends, pointed)
+        # A label that asks for a verb is none where nothing is pointed to.
+        logits = tf.where(tf.logical_and(self._of_verb, pointed[:, None] == 0), -1e9, logits)
+        label = tf.argmax(logits, axis=1, output_type=tf.int32)
+        verb = tf.gather(verbs, pairs[:, 0] * read.there.shape[1] + tf.maximum(pointed - 1, 0))
+        beside = tf.gather(tables.labels, label)
+        named = tf.where(label == self._bare, verb, tables.terms + verb * len(self.labels) + label)
+        named = tf.where(tf.logical_and(verb == tables.being, beside > 0), beside, named)
+        return tf.where(tf.gather(self._of_verb, label), named, beside)
+
+
+def _where(mask: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.where(mask), tf.int32)
+
+
+def _in_places(found: Sequence[tuple[tf.Tensor, list[tf.Tensor]]], captions: tf.Tensor) -> tf.Tensor:
+    """Tuples `[N, P, 3]` of what was found, kind after kind: captions `[R]`, ascending, and up to three terms `[R]`."""
+    before = tf.zeros([captions], tf.int32)
+    places, rows = [], []
+    for caption, terms in found:
+        count = tf.math.bincount(caption, minlength=captions, maxlength=captions)
+        begin = tf.cumsum(count, exclusive=True)
+        rank = tf.range(tf.shape(caption)[0]) - tf.gather(begin, caption)
+        places.append(tf.stack([caption, tf.gather(before, caption) + rank], axis=1))
+        none = [tf.zeros_like(caption)] * (3 - len(terms))
+        rows.append(tf.stack([*terms, *none], axis=1))
+        before += count
+    place, row = tf.concat(places, axis=0), tf.concat(rows, axis=0)
+    # What has no place goes to one that is cut off.
+    flat = tf.where(place[:, 1] < PLACES, place[:, 0] * PLACES + place[:, 1], captions * PLACES)
+    table = tf.scatter_nd(flat[:, None], row, [captions * PLACES + 1, 3])
+    return tf.reshape(table[:-1], [captions, PLACES, 3])
+
+
+def save_parser(path: pathlib.Path, parser: SceneGraphParser) -> None:
+    """Writes what `load_parser` reads, one .npz file, whole or not at all; weights as float16."""
+    lemmas = parser.lemmas
+    texts = {
+        "words": parser.words,
+        "labels": parser.labels,
+        "nouns": _pairs(lemmas.nouns.items()),
+        "verbs": _pairs(lemmas.verbs.items()),
+        "lemmas": sorted(lemmas.known),
+    }
+    arrays = {name: np.frombuffer("\n".join(lines).encode(), np.uint8) for name, lines in texts.items()}
+    arrays |= {f"weight {v.path}": np.asarray(v, np.float16) for v in parser.network.weights}
+    arrays["sizes"] = np.array(parser.network.sizes, np.int64)
+    with written_aside(path) as aside:
+        np.savez_compressed(aside, **arrays)
+
+
+def load_parser(path: pathlib.Path = PACKAGED) -> SceneGraphParser:
+    """Returns the saved parser; by default the one that comes with the package.
+
+    Raises:
+      UserError: there is no such file, or it holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            lists = {name: bytes(saved[name]).decode().split("\n") for name in TEXTS}
+            network = SceneParser(SceneParserSizes(*(int(size) for size in saved["sizes"])))
+            for variable in network.weights:
+                variable.assign(saved[f"weight {variable.path}"].astype(np.float32))
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} cannot be read as a parser ({error}); it takes a whole .npz file that "
+            "python -m pipeline.metrics.spice_fast.learn wrote"
+        ) from error
+    nouns, verbs = (dict(pair.split(" ") for pair in lists[name] if pair) for name in ("nouns", "verbs"))
+    return SceneGraphParser(network, lists["words"], Lemmas(nouns, verbs, lists["lemmas"]), lists["labels"])
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    return [f"{word} {lemma}" for word, lemma in sorted(pairs)]
