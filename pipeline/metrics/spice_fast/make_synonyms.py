@@ -1,0 +1,58 @@
+"""Makes the package's file of synonyms out of WordNet 3.0's database.
+
+    python -m pipeline.metrics.spice_fast.make_synonyms --wordnet=dict --output=pipeline/metrics/spice_fast
+
+`dict` holds index.noun, index.verb, index.adj, index.adv and the four *.exc of Princeton's WordNet 3.0. The index files
+must be Princeton's own (Debian's package has them with some synsets at other places): the Java matcher knows synsets by
+their places.
+"""
+
+import argparse
+import collections
+import gzip
+import pathlib
+
+from pipeline.errors import UserError
+from pipeline.metrics.spice_fast.synonyms import DATA
+
+PARTS_OF_SPEECH = ("noun", "verb", "adj", "adv")
+
+
+def main() -> None:
+    """Reads the command line and writes the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--wordnet", type=pathlib.Path, required=True, help="folder of WordNet 3.0's database")
+    parser.add_argument("--output", type=pathlib.Path, required=True, help=f"folder for {DATA}")
+    arguments = parser.parse_args()
+    missing = [name for name in _names() if not (arguments.wordnet / name).is_file()]
+    if missing:
+        raise UserError(f"{arguments.wordnet} lacks {', '.join(missing)}; give the folder of WordNet 3.0's database")
+    packed = gzip.compress(_contents(arguments.wordnet).encode("ascii"), mtime=0)
+    (arguments.output / DATA).write_bytes(packed)
+    print(f"{len(packed)} bytes in {arguments.output / DATA}")
+
+
+def _names() -> list[str]:
+    return [f"index.{part}" for part in PARTS_OF_SPEECH] + [f"{part}.exc" for part in PARTS_OF_SPEECH]
+
+
+def _contents(folder: pathlib.Path) -> str:
+    """Returns one line of words for each synset; after an empty line one of form and base forms for each exception."""
+    synsets: dict[str, list[str]] = collections.defaultdict(list)
+    exceptions: dict[str, list[str]] = collections.defaultdict(list)
+    for part in PARTS_OF_SPEECH:
+        for line in (folder / f"index.{part}").read_text("ascii").splitlines():
+            if not line.startswith(" "):  # the licence
+                word, _, count, *rest = line.split()
+                for place in rest[-int(count) :]:
+                    synsets[place].append(word)
+        for line in (folder / f"{part}.exc").read_text("ascii").splitlines():
+            form, *bases = line.split()
+            exceptions[form] += bases
+    lines = sorted(" ".join(dict.fromkeys(words)) for words in synsets.values())
+    irregular = sorted(" ".join([form, *dict.fromkeys(bases)]) for form, bases in exceptions.items())
+    return "\n".join([*lines, "", *irregular]) + "\n"
+
+
+if __name__ == "__main__":
+    main()

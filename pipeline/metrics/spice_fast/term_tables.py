@@ -1,0 +1,158 @@
+"""What the compiled matching looks up: terms' synonyms, and which tuples of an image's references a term fits.
+
+Shapes: I images, L limbs of bits, one bit a tuple.
+"""
+
+import collections
+import itertools
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from pipeline.metrics.ngrams import BITS, FULL, KeyTable, limbs_of
+from pipeline.metrics.spice_fast.scene_graph import Node, SceneGraph, relation_word
+from pipeline.metrics.spice_fast.synonyms import Synonyms
+
+FIRST, SECOND, LAST = range(3)  # places in a tuple; attributes are last too
+NOTHING = frozenset()
+
+
+class Terms:
+    """Numbers of terms. Those that relations are compared by, but that are not among the terms given, follow them."""
+
+    def __init__(self, terms: Sequence[str], synonyms: Synonyms):
+        """Takes the strings of terms 0, 1, ...; all different; the first is ""."""
+        self._given = len(terms)
+        numbers = {term: number for number, term in enumerate(terms)}
+        relations = [numbers.setdefault(relation_word(term), len(numbers)) for term in terms]
+        self.count = len(numbers)
+        self._relations = np.array(relations, np.int64)
+        self._relation_table = tf.constant(self._relations)
+        self._senses = [synonyms(term) for term in numbers]
+
+    def known(self, terms):
+        """Returns the numbers inside of terms as given (NumPy or TensorFlow, int64)."""
+        where = tf.where if tf.is_tensor(terms) else np.where
+        return where(terms < self._given, terms, terms + (self.count - self._given))
+
+    def relation(self, terms):
+        """Returns, of numbers inside, those that a relation is compared by."""
+        if not tf.is_tensor(terms):
+            inside = terms < self._given
+            return np.where(inside, self._relations[np.where(inside, terms, 0)], terms)
+        inside = terms < self._given
+        return tf.where(inside, tf.gather(self._relation_table, tf.where(inside, terms, 0)), terms)
+
+    def senses(self, term: int) -> frozenset[int]:
+        """Returns the synsets of a number inside."""
+        return self._senses[term] if term < self.count else NOTHING
+
+
+class Similarities:
+    """How similar two different terms are."""
+
+    def __init__(self, terms: Terms):
+        self._terms = terms
+        of_sense = collections.defaultdict(list)
+        for term in range(terms.count):
+            for sense in terms.senses(term):
+                of_sense[sense].append(term)
+        pairs = {pair for together in of_sense.values() for pair in itertools.permutations(together, 2)}
+        self.synonyms: dict[int, list[int]] = collections.defaultdict(list)
+        for one, other in pairs:
+            self.synonyms[one].append(other)
+        ordered = np.array(sorted(pairs), np.int64).reshape(-1, 2)
+        shares = [_share(terms.senses(one), terms.senses(other)) for one, other in ordered]
+        ranks = np.unique(shares, return_inverse=True)[1] + 1
+        self._base = terms.count
+        self._table = KeyTable(ordered[:, 0] * self._base + ordered[:, 1])
+        by_place = np.zeros(self._table.size + 1, np.int64)
+        by_place[self._table.places] = ranks
+        self._ranks = tf.constant(by_place)
+
+    def __call__(self, one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+        """Returns int64, more for a larger share of common synsets, 0 for none and for equal terms."""
+        one, other = (tf.where(term < self._base, term, 0) for term in (one, other))
+        return tf.gather(self._ranks, self._table.find(one * self._base + other))
+
+
+class References:
+    """The merged tuples of each image's references."""
+
+    def __init__(self, terms: Terms, similar: Similarities, references: Sequence[np.ndarray]):
+        """Takes int `[n, 3]` for each image."""
+        self._terms, self._similar = terms, similar
+        keys: list[tuple[int, int]] = []
+        rows: list[list[int]] = [[0, 0, 0]]  # of no term
+        kinds, sizes = [], []
+        for image, tuples in enumerate(references):
+            merged = self._merged(np.asarray(tuples, np.int64).reshape(-1, 3))
+            fits = self._fits(merged)
+            keys += [(image, term) for term in fits]
+            rows += fits.values()
+            kinds.append([_bits(len(one) == length for one in merged) for length in (1, 2, 3)])
+            sizes.append(len(merged))
+        limbs = limbs_of(max(sizes, default=0))
+        self._sizes = tf.constant(sizes, tf.int32, [len(sizes)])
+        self._kinds = tf.constant(_limbs(kinds, limbs))
+        self._rows = tf.constant(_limbs(rows, limbs))
+        self._find(np.array(keys, np.int64).reshape(-1, 2))
+
+    def _find(self, keys: np.ndarray) -> None:
+        self._base = int(keys[:, 1].max(initial=0)) + 1
+        self._table = KeyTable(keys[:, 0] * self._base + keys[:, 1])
+        by_place = np.zeros(self._table.size + 1, np.int32)
+        by_place[self._table.places] = np.arange(1, len(keys) + 1)
+        self._row_of_place = tf.constant(by_place)
+
+    def fits(self, images: tf.Tensor, terms: tf.Tensor) -> tf.Tensor:
+        """Returns limbs `[N, W, 3, L]`: which tuples of images `[N]` the terms int64 `[N, W]` fit as FIRST, SECOND and
+        LAST."""
+        known = tf.where(terms < self._base, terms, 0)
+        place = self._table.find(images[:, None] * self._base + known)
+        return tf.gather(self._rows, tf.gather(self._row_of_place, place))
+
+    def kinds(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns limbs `[N, 3, L]`: which tuples have one, two and three terms."""
+        return tf.gather(self._kinds, images)
+
+    def sizes(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns int32 `[N]`, how many tuples the images `[N]` have."""
+        return tf.gather(self._sizes, images)
+
+    def _merged(self, tuples: np.ndarray) -> list[tuple[Node, ...]]:
+        inside = self._terms.known(tuples)
+        inside[:, 2] = self._terms.relation(inside[:, 2])
+        graph = SceneGraph(self._terms.senses)
+        for terms in inside.tolist():
+            if terms[0]:
+                graph.add([term for term in terms if term])
+        return list(graph.tuples())
+
+    def _fits(self, merged: list[tuple[Node, ...]]) -> dict[int, list[int]]:
+        """Returns for each term what it fits as FIRST, SECOND and LAST, bits as an int each."""
+        fits: dict[int, list[int]] = collections.defaultdict(lambda: [0, 0, 0])
+        overlapping: dict[Node, set[int]] = {}
+        for number, nodes in enumerate(merged):
+            for place, node in zip(((FIRST,), (FIRST, LAST), (FIRST, SECOND, LAST))[len(nodes) - 1], nodes, strict=True):
+                if node not in overlapping:
+                    overlapping[node] = node.words.union(*(self._similar.synonyms.get(w, ()) for w in node.words))
+                for term in overlapping[node]:
+                    fits[term][place] |= 1 << number
+        return fits
+
+
+def _share(one: frozenset[int], other: frozenset[int]) -> float:
+    return len(one & other) / len(one | other)
+
+
+def _bits(flags: Iterable[bool]) -> int:
+    return sum(1 << number for number, flag in enumerate(flags) if flag)
+
+
+def _limbs(rows: Sequence[Sequence[int]], limbs: int) -> np.ndarray:
+    """Returns int64 `[rows, 3, limbs]` of three ints a row."""
+    flat = [bits for row in rows for bits in row]
+    parts = [[bits >> (BITS * limb) & FULL for bits in flat] for limb in range(limbs)]
+    return np.array(parts, np.int64).reshape(limbs, -1, 3).transpose(1, 2, 0).copy()
