@@ -37,7 +37,8 @@ class Read(NamedTuple):
     forms: tf.Tensor  # [N, T, 3] logits of FORMS
     attributes: tf.Tensor  # [N, T, T] logits
     relations: tf.Tensor  # [N, T, T] logits
-    states: tf.Tensor  # [N, T, 2 units], zeros beyond a caption's end
+    states: tf.Tensor  # [n + 1, 2 units] of packed words, then zeros
+    place: tf.Tensor  # int32 [N, T], where a word's state stands; n beyond a caption's end
     there: tf.Tensor  # bool [N, T]
 
 
@@ -108,11 +109,10 @@ class SceneParser(keras.Model):
         states = self._drop(self._layer(sums, 2, packing, mirror), seed, 2)
         there = captions != 0
         roles = tf.nn.bias_add(tf.matmul(states, self.roles), self.roles_bias)
-        both = tf.concat([roles, states], axis=1)
-        both = tf.concat([both, tf.zeros([1, both.shape[1]])], axis=0)  # what is not there
-        both = tf.gather(both, tf.where(there, place, tf.shape(states)[0]))
+        place = tf.where(there, place, tf.shape(states)[0])
+        states, roles = (tf.pad(values, [[0, 1], [0, 0]]) for values in (states, roles))
         pair = self.sizes.pair
-        *ends, objects, forms, states = tf.split(both, [pair] * 4 + [1, len(FORMS), 2 * self.sizes.units], axis=2)
+        *ends, objects, forms = tf.split(tf.gather(roles, place), [pair] * 4 + [1, len(FORMS)], axis=2)
         steps = tf.range(captions.shape[1])
         apart = tf.clip_by_value(steps[None, :] - steps[:, None], -FURTHEST, FURTHEST) + FURTHEST
         near = tf.gather(tf.convert_to_tensor(self.distance), apart)
@@ -120,7 +120,7 @@ class SceneParser(keras.Model):
             self.pair_scale[k] * tf.matmul(ends[2 * k], ends[2 * k + 1], transpose_b=True) / pair**0.5 + near[:, :, k]
             for k in range(2)
         )
-        return Read(objects[:, :, 0], forms, attributes, relations, states, there)
+        return Read(objects[:, :, 0], forms, attributes, relations, states, place, there)
 
     def relations(self, read: Read, pairs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns what names relations and their ends: pointers' logits `[R, 1 + T]` (0: no word), and `[R, 2 pair]`.
@@ -129,14 +129,13 @@ class SceneParser(keras.Model):
           read: the captions.
           pairs: int32 `[R, 3]`, (caption, subject, object).
         """
-        steps = read.states.shape[1]
-        flat = tf.reshape(read.states, [-1, read.states.shape[2]])
-        subject, other = (tf.gather(flat, pairs[:, 0] * steps + pairs[:, k]) for k in (1, 2))
+        places = tf.gather(read.place, pairs[:, 0])  # [R, T]
+        subject, other = (tf.gather(read.states, tf.gather(places, pairs[:, k], batch_dims=1)) for k in (1, 2))
         ends = tf.nn.bias_add(tf.matmul(tf.concat([subject, other], axis=1), self.ends), self.ends_bias)
         asked = tf.matmul(tf.nn.relu(ends), self.pointer)
         # Not what every word would be as a name, [R, T, 2 pair]: the question is turned towards states instead.
         question = tf.matmul(asked, tf.convert_to_tensor(self.named), transpose_b=True)
-        words = tf.gather(read.states, pairs[:, 0])
+        words = tf.gather(read.states, places)
         logits = tf.matmul(words, question[:, :, None])[:, :, 0] / self.pointer.shape[1] ** 0.5
         logits = tf.where(tf.gather(read.there, pairs[:, 0]), logits, -1e9)
         none = tf.matmul(asked, tf.convert_to_tensor(self.unnamed), transpose_b=True)
@@ -144,9 +143,8 @@ class SceneParser(keras.Model):
 
     def label_logits(self, read: Read, pairs: tf.Tensor, ends: tf.Tensor, pointed: tf.Tensor) -> tf.Tensor:
         """Returns `[R, labels]`, for relations named by words `pointed` `[R]` (0: no word; else 1 + its place)."""
-        steps = read.states.shape[1]
-        flat = tf.reshape(read.states, [-1, read.states.shape[2]])
-        name = tf.matmul(tf.gather(flat, pairs[:, 0] * steps + tf.maximum(pointed - 1, 0)), self.named)
+        places = tf.gather(tf.gather(read.place, pairs[:, 0]), tf.maximum(pointed - 1, 0), batch_dims=1)
+        name = tf.matmul(tf.gather(read.states, places), self.named)
         name = tf.where(pointed[:, None] > 0, name, tf.convert_to_tensor(self.unnamed))
         return tf.nn.bias_add(tf.matmul(tf.nn.relu(ends + name), self.labels), self.labels_bias)
 
