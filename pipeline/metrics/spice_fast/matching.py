@@ -1,12 +1,12 @@
 """SPICE's matching in a graph: tuples of numbers against the scene graphs of an image's references.
 
-The rule is scene_graph's. References are merged on the host. What is left of them is, for each term that overlaps one of
-an image's nodes, which of the image's tuples it would fit as first, second and last term: bits of int64 "limbs", found
-by the key (image, term). A candidate's node fits what any of its words fits, so that its tuples are matched by a few
-ands and ors.
+The rule is scene_graph's. References are merged on the host. What is left of them is, for each term that overlaps one
+of an image's nodes, which of the image's tuples it would fit as first, second and last term: bits of int64 "limbs",
+found by the key (image, term). A candidate's node fits what any of its words fits, so that its tuples are matched by a
+few ands and ors.
 
-One difference is left: where a candidate's term overlaps two of its own earlier objects, one of which stands for several
-different words, the more similar is the one with the most similar word, instead of that with the most similar union.
+One difference is left: where a candidate's term overlaps two of its own earlier objects, one of which stands for
+several different words, it joins that with the most similar word, instead of that with the most similar union.
 
 Shapes: N candidates, P tuples each, K slots for different terms of a candidate's objects, L limbs.
 """
@@ -109,7 +109,7 @@ class Matcher:
             word = _column(values, step)
             alike = (self._similar(values, word) > 0) | (values == word)
             alike &= (group == _column(group, step)) & (place < step)
-            home = tf.reduce_min(tf.where(alike, root, step), 1, keepdims=True)
+            home = step - tf.reduce_max(tf.where(alike, step - root, 0), 1, keepdims=True)  # no GPU kernel for minima
             root = tf.where(place == step, home, root)
             return root, tf.where((place == home)[:, :, None], value_fits | _column(bits, step), value_fits)
 

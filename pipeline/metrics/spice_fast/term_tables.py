@@ -15,7 +15,8 @@ from pipeline.metrics.spice_fast.scene_graph import Node, SceneGraph, relation_w
 from pipeline.metrics.spice_fast.synonyms import Synonyms
 
 FIRST, SECOND, LAST = range(3)  # places in a tuple; attributes are last too
-NOTHING = frozenset()
+PLACES = {1: (FIRST,), 2: (FIRST, LAST), 3: (FIRST, SECOND, LAST)}
+NOTHING: frozenset[int] = frozenset()
 
 
 class Terms:
@@ -135,7 +136,9 @@ class References:
         fits: dict[int, list[int]] = collections.defaultdict(lambda: [0, 0, 0])
         overlapping: dict[Node, set[int]] = {}
         for number, nodes in enumerate(merged):
-            for place, node in zip(((FIRST,), (FIRST, LAST), (FIRST, SECOND, LAST))[len(nodes) - 1], nodes, strict=True):
+            for place, node in zip(
+                ((FIRST,), (FIRST, LAST), (FIRST, SECOND, LAST))[len(nodes) - 1], nodes, strict=True
+            ):
                 if node not in overlapping:
                     overlapping[node] = node.words.union(*(self._similar.synonyms.get(w, ()) for w in node.words))
                 for term in overlapping[node]:
