@@ -108,10 +108,10 @@ class References:
         self._row_of_place = tf.constant(by_place)
 
     def fits(self, images: tf.Tensor, terms: tf.Tensor) -> tf.Tensor:
-        """Returns limbs `[N, W, 3, L]`: which tuples of images `[N]` the terms int64 `[N, W]` fit as FIRST, SECOND and
+        """Returns limbs `[W, N, 3, L]`: which tuples of images `[N]` the terms int64 `[W, N]` fit as FIRST, SECOND and
         LAST."""
         known = tf.where(terms < self._base, terms, 0)
-        place = self._table.find(images[:, None] * self._base + known)
+        place = self._table.find(images * self._base + known)
         return tf.gather(self._rows, tf.gather(self._row_of_place, place))
 
     def kinds(self, images: tf.Tensor) -> tf.Tensor:
