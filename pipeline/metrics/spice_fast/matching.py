@@ -1,14 +1,15 @@
 """SPICE's matching in a graph: tuples of numbers against the scene graphs of an image's references.
 
-The rule is scene_graph's. References are merged on the host. What is left of them is, for each term that overlaps one of
-an image's nodes, which of the image's tuples it would fit as first, second and last term: bits of int64 "limbs", found
-by the key (image, term). A candidate's node fits what any of its words fits, so that its tuples are matched by a few
-ands and ors.
+The rule is scene_graph's. References are merged on the host. What is left of them is, for each term that overlaps one
+of an image's nodes, which of the image's tuples it would fit as first, second and last term: bits of int64 "limbs",
+found by the key (image, term). A candidate's node fits what any of its words fits, so that its tuples are matched by a
+few ands and ors.
 
-One difference is left: where a candidate's term overlaps two of its own earlier objects, one of which stands for several
-different words, the more similar is the one with the most similar word, instead of that with the most similar union.
+One difference is left: where a candidate's term overlaps two of its own earlier objects, one of which stands for
+several different words, it joins that with the most similar word, instead of that with the most similar union.
 
-Shapes: N candidates, P tuples each, K slots for different terms of a candidate's objects, L limbs.
+Shapes: N candidates, P tuples each, K slots for different terms of a candidate's objects, L limbs. N comes second
+inside, as then what is done step by step has whole rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,9 +19,9 @@ import tensorflow as tf
 
 from pipeline.metrics.ngrams import in_chunks
 from pipeline.metrics.spice_fast.synonyms import Synonyms, wordnet_synonyms
-from pipeline.metrics.spice_fast.term_tables import References, Similarities, Terms
+from pipeline.metrics.spice_fast.term_tables import FIRST, LAST, SECOND, References, Similarities, Terms
 
-WIDTH = 8  # of in_chunks: some 900 candidates of 24 tuples in one go, the fastest
+WIDTH = 14  # of in_chunks: some 500 candidates of 24 tuples in one go, the fastest
 
 
 class Matcher:
@@ -53,100 +54,106 @@ class Matcher:
         return in_chunks(self._chunk, WIDTH, flat, image_index, tf.int32)
 
     def _chunk(self, flat: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-        tuples = tf.reshape(tf.transpose(flat), [-1, flat.shape[0] // 3, 3])
-        first, second, last = tf.unstack(self._terms.known(tuples), axis=2)
+        """Takes tuples `[3P, N]` and images `[N]`."""
+        first, second, last = tf.unstack(self._terms.known(tf.reshape(flat, [flat.shape[0] // 3, 3, -1])), axis=1)
         related = last > 0
-        described = (second > 0) & (first > 0)
-        mentions = tf.reshape(tf.stack([first, tf.where(related, second, 0)], 2), [-1, 2 * first.shape[1]])
+        mentions = tf.reshape(tf.stack([first, tf.where(related, second, 0)], 1), [2 * first.shape[0], -1])
         nodes, node_of_mention, fits = self._objects(mentions, images)
-        pairs = tf.reshape(node_of_mention, [-1, first.shape[1], 2])
-        values = tf.where(described, tf.where(related, self._terms.relation(last), second), 0)
-        kinds = tf.cast(self._references.kinds(images), tf.int64)  # [N, 3, L]
-        said = tf.reduce_sum(tf.cast(nodes, tf.int32), 1)
-        matched = tf.reduce_sum(tf.cast(nodes & _any_bit(fits[:, :, 0] & kinds[:, None, 0]), tf.int32), 1)
-        more = self._descriptions(pairs, related, values, fits, kinds, images)
-        return tf.stack([matched + more[0], said + more[1], self._references.sizes(images)], 1)
+        kinds = tf.transpose(self._references.kinds(images), [1, 0, 2])
+        values = tf.where((first > 0) & (second > 0), tf.where(related, self._terms.relation(last), second), 0)
+        matched, said = self._descriptions(node_of_mention, related, values, fits, kinds, images)
+        said += _count(nodes)
+        matched += _count(nodes & _any_bit(fits[..., FIRST, :] & kinds[0]))
+        return tf.stack([matched, said, self._references.sizes(images)], 1)
 
-    def _objects(self, mentions: tf.Tensor, images: tf.Tensor):
+    def _objects(self, mentions: tf.Tensor, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Merges objects.
 
         Returns:
-          bool `[N, K]`: which slots stand for a node.
-          int64 `[N, 2P]`: the slot of the node of each mention.
-          int64 `[N, K, 2, L]`: what each node fits as first and second of a tuple.
+          bool `[K, N]`: which slots stand for a node.
+          int64 `[2P, N]`: the slot of the node of each mention.
+          int64 `[K, N, 2, L]`: what each node fits as FIRST and SECOND of a tuple.
         """
-        slots = mentions.shape[1] // 2
+        slots = mentions.shape[0] // 2
         words, slot_of_mention = _distinct(mentions, slots)
-        bits = self._references.fits(images, words)[:, :, :2]
-        place = tf.range(slots, dtype=tf.int64)
+        rows = self._similar.rows(words)
+        bits = self._references.fits(images, words)[:, :, : SECOND + 1]
+        place = tf.range(slots, dtype=tf.int64)[:, None]
 
         def join(step, node, fits):
-            word = _column(words, step)
-            rank = tf.where(place < step, self._similar(words, word), 0)
-            best = tf.reduce_max(tf.where(rank > 0, rank * slots + node, -1), 1, keepdims=True)
+            rank = tf.where(place < step, self._similar(rows, rows[step]), 0)
+            best = tf.reduce_max(tf.where(rank > 0, rank * slots + node, -1), 0)
             home = tf.where(best >= 0, best % slots, step)
             node = tf.where(place == step, home, node)
-            return node, tf.where((place == home)[:, :, None, None], fits | _column(bits, step), fits)
+            return node, tf.where((place == home)[:, :, None, None], fits | bits[step], fits)
 
         present = words > 0
         node, fits = _for_each(present, join, tf.zeros_like(words), tf.zeros_like(bits))
-        node_of_mention = tf.gather(node, slot_of_mention, batch_dims=1)
-        return present & (node == place), node_of_mention, fits
+        return present & (node == place), _take(node, slot_of_mention), fits
 
-    def _descriptions(self, pairs, related, values, fits, kinds, images) -> tuple[tf.Tensor, tf.Tensor]:
+    def _descriptions(self, node_of_mention, related, values, fits, kinds, images) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns int32 `[N]`: how many attributes and relations match, and how many there are."""
-        steps = values.shape[1]
-        place = tf.range(steps, dtype=tf.int64)
-        # Those that there are, moved to the front.
+        steps = values.shape[0]
+        place = tf.range(steps, dtype=tf.int64)[:, None]
+        pairs = tf.reshape(node_of_mention, [steps, 2, -1])
+        group = pairs[:, 0] * (steps + 1) + tf.where(related, pairs[:, 1] + 1, 0)
         order = _front(values > 0)
-        values, pairs = tf.gather(values, order, batch_dims=1), tf.gather(pairs, order, batch_dims=1)
-        related = tf.gather(tf.cast(related, tf.int64), order, batch_dims=1)
-        group = tf.where(related > 0, pairs[:, :, 0] * steps + pairs[:, :, 1] + steps, pairs[:, :, 0])
-        group = group * 2 + related
-        bits = self._references.fits(images, values)[:, :, 2]
+        values, group = _take(values, order), _take(group, order)
+        rows = self._similar.rows(values)
+        bits = self._references.fits(images, values)[:, :, LAST]
 
         def join(step, root, value_fits):
-            word = _column(values, step)
-            alike = (self._similar(values, word) > 0) | (values == word)
-            alike &= (group == _column(group, step)) & (place < step)
-            home = tf.reduce_min(tf.where(alike, root, step), 1, keepdims=True)
+            alike = (self._similar(rows, rows[step]) > 0) | (values == values[step])
+            alike &= (group == group[step]) & (place < step)
+            home = step - tf.reduce_max(tf.where(alike, step - root, 0), 0)  # minima of int64 have no GPU kernel
             root = tf.where(place == step, home, root)
-            return root, tf.where((place == home)[:, :, None], value_fits | _column(bits, step), value_fits)
+            return root, tf.where((place == home)[:, :, None], value_fits | bits[step], value_fits)
 
         present = values > 0
         root, value_fits = _for_each(present, join, tf.zeros_like(values), tf.zeros_like(bits))
-        first = tf.gather(fits[:, :, 0], pairs[:, :, 0], batch_dims=1)
-        second = tf.gather(fits[:, :, 1], pairs[:, :, 1], batch_dims=1)
-        of_relation = (related > 0)[:, :, None]
-        fitting = first & value_fits & tf.where(of_relation, second & kinds[:, None, 2], kinds[:, None, 1])
+        first, second = group // (steps + 1), group % (steps + 1) - 1
+        of_relation = (second >= 0)[:, :, None]
+        fitting = value_fits & _take(fits[..., FIRST, :], first)
+        fitting &= tf.where(of_relation, kinds[2] & _take(fits[..., SECOND, :], tf.maximum(second, 0)), kinds[1])
         there = present & (root == place)
-        return tuple(tf.reduce_sum(tf.cast(one, tf.int32), 1) for one in (there & _any_bit(fitting), there))
+        return _count(there & _any_bit(fitting)), _count(there)
 
 
 def _distinct(mentions: tf.Tensor, slots: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns int64 `[N, slots]`, the different terms in the order of their first mentions, then zeros; and the slot
-    of each mention `[N, M]`."""
+    """Returns int64 `[slots, N]`, the different terms in the order of their first mentions, then zeros; and the slot
+    of each mention `[M, N]`."""
+    count = mentions.shape[0]
     narrow = tf.cast(mentions, tf.int32)
-    equal = narrow[:, :, None] == narrow[:, None, :]
-    earlier = np.tri(mentions.shape[1], k=-1, dtype=bool)
-    first = (narrow > 0) & ~tf.reduce_any(equal & earlier, 2)
-    order = _front(first)[:, :slots]
-    words = tf.gather(tf.where(first, narrow, 0), order, batch_dims=1)
-    slot = tf.range(words.shape[1])
-    slot_of_mention = tf.reduce_max(tf.where(narrow[:, :, None] == words[:, None, :], slot, 0), 2)
-    return tf.cast(words, tf.int64), slot_of_mention
+    place = tf.range(count)[:, None]
+    origin = tf.broadcast_to(place, tf.shape(narrow))
+    for step in reversed(range(count)):
+        later = tf.where(narrow[step:] == narrow[step], step, origin[step:])
+        origin = tf.concat([origin[:step], later], 0)
+    first = (narrow > 0) & (origin == place)
+    slot = _take(tf.cumsum(tf.cast(first, tf.int64)) - 1, tf.cast(origin, tf.int64))
+    words = _take(tf.where(first, mentions, 0), _front(first)[:slots])
+    return words, tf.clip_by_value(slot, 0, slots - 1)
 
 
 def _front(flags: tf.Tensor) -> tf.Tensor:
-    """Returns int32 `[N, W]`: the places of what is flagged, then the others', both in their order."""
-    width = flags.shape[1]
-    place = tf.range(width)
-    return tf.math.top_k(tf.where(flags, 2 * width, width) - place, width).indices
+    """Returns int64 `[W, N]`: the places of what is flagged, then the others', both in their order."""
+    width = flags.shape[0]
+    ranks = tf.where(flags, 2 * width, width) - tf.range(width)[:, None]
+    return tf.cast(tf.transpose(tf.math.top_k(tf.transpose(ranks), width).indices), tf.int64)
+
+
+def _take(rows: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+    """Returns `[W, N, ...]`: of rows `[K, N, ...]`, for each of N those at places `[W, N]`."""
+    count = tf.shape(rows, tf.int64)[1]
+    flat = tf.reshape(rows, tf.concat([[-1], tf.shape(rows)[2:]], 0))
+    taken = tf.gather(flat, places * count + tf.range(count))
+    taken.set_shape([places.shape[0], None, *rows.shape[2:]])
+    return taken
 
 
 def _for_each(present: tf.Tensor, body: Callable, *state: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """Returns the state after body(step, *state) for all steps that any row of `present` `[N, W]` has, from 0 on."""
-    steps = tf.reduce_max(tf.reduce_sum(tf.cast(present, tf.int32), 1))
+    """Returns the state after body(step, *state) for all steps that any column of `present` `[W, N]` has."""
+    steps = tf.reduce_max(tf.reduce_sum(tf.cast(present, tf.int32), 0))
 
     def advance(step, *state):
         return step + 1, *body(tf.cast(step, tf.int64), *state)
@@ -154,9 +161,9 @@ def _for_each(present: tf.Tensor, body: Callable, *state: tf.Tensor) -> tuple[tf
     return tf.while_loop(lambda step, *_: step < steps, advance, (0, *state))[1:]
 
 
-def _column(rows: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-    """Returns `[N, 1, ...]` of rows `[N, W, ...]`."""
-    return tf.gather(rows, step[None], axis=1)
+def _count(flags: tf.Tensor) -> tf.Tensor:
+    """Returns int32 `[N]` of flags `[W, N]`."""
+    return tf.reduce_sum(tf.cast(flags, tf.int32), 0)
 
 
 def _any_bit(limbs: tf.Tensor) -> tf.Tensor:

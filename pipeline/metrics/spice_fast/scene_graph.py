@@ -1,12 +1,13 @@
 """Scene graphs out of tuples, and their comparison: SPICE's counts, in plain Python.
 
-Anderson, Fernando, Johnson, Gould, "SPICE: Semantic Propositional Image Caption Evaluation" (ECCV 2016), section 3. What
-the paper leaves open was found by asking the Java matcher; fed the same tuples it gives the same counts:
+Anderson, Fernando, Johnson, Gould, "SPICE: Semantic Propositional Image Caption Evaluation" (ECCV 2016), section 3.
+What the paper leaves open was found by asking the Java matcher; fed the same tuples it gives the same counts:
 
 - A node is what one or more terms stand for, and has the words and the synsets of all of them. It overlaps a term or
   another node if they share a word or a synset.
 - Objects: a term joins, of the nodes that it overlaps, the most similar one: that has the very word, else that with the
-  largest share of common synsets in all of theirs (Jaccard), of equal ones the newest. It is a new node if there is none.
+  largest share of common synsets in all of theirs (Jaccard), of equal ones the newest. It is a new node if there is
+  none.
 - Attributes of an object, relations of an ordered pair of objects: a term joins the oldest node there that it overlaps.
 - A caption's or several captions' tuples are then one for each object, attribute and relation node. One matches another
   if its nodes overlap the other's, one by one. All of a candidate's tuples that match any of the references' count,

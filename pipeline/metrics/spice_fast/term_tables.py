@@ -15,7 +15,9 @@ from pipeline.metrics.spice_fast.scene_graph import Node, SceneGraph, relation_w
 from pipeline.metrics.spice_fast.synonyms import Synonyms
 
 FIRST, SECOND, LAST = range(3)  # places in a tuple; attributes are last too
-NOTHING = frozenset()
+PLACES = {1: (FIRST,), 2: (FIRST, LAST), 3: (FIRST, SECOND, LAST)}
+MOST_RANKS = 2048  # that float16 holds exactly
+NOTHING: frozenset[int] = frozenset()
 
 
 class Terms:
@@ -62,19 +64,29 @@ class Similarities:
         self.synonyms: dict[int, list[int]] = collections.defaultdict(list)
         for one, other in pairs:
             self.synonyms[one].append(other)
-        ordered = np.array(sorted(pairs), np.int64).reshape(-1, 2)
-        shares = [_share(terms.senses(one), terms.senses(other)) for one, other in ordered]
-        ranks = np.unique(shares, return_inverse=True)[1] + 1
-        self._base = terms.count
-        self._table = KeyTable(ordered[:, 0] * self._base + ordered[:, 1])
-        by_place = np.zeros(self._table.size + 1, np.int64)
-        by_place[self._table.places] = ranks
-        self._ranks = tf.constant(by_place)
+        # Terms that have synonyms get rows of a table of all pairs, as looking up keys takes three times as long; of the
+        # smallest numbers that can be gathered on GPUs.
+        row = {term: number for number, term in enumerate(sorted(self.synonyms), 1)}
+        shares = [_share(terms.senses(one), terms.senses(other)) for one, other in pairs]
+        ranks = np.unique(np.array(shares, np.float64), return_inverse=True)[1] + 1
+        self._width = len(row) + 1
+        table = np.zeros([self._width, self._width], np.float16)
+        for (one, other), rank in zip(pairs, np.minimum(ranks, MOST_RANKS), strict=True):
+            table[row[one], row[other]] = rank
+        self._table = tf.constant(table.ravel())
+        self._rows = tf.constant([row.get(term, 0) for term in range(terms.count)], tf.int32)
+
+    def rows(self, terms: tf.Tensor) -> tf.Tensor:
+        """Returns int32, what the comparison takes for terms int64."""
+        return tf.gather(self._rows, tf.where(terms < self._terms.count, terms, 0))
 
     def __call__(self, one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-        """Returns int64, more for a larger share of common synsets, 0 for none and for equal terms."""
-        one, other = (tf.where(term < self._base, term, 0) for term in (one, other))
-        return tf.gather(self._ranks, self._table.find(one * self._base + other))
+        """Returns int64, more for a larger share of common synsets, 0 for none and for equal terms.
+
+        Args:
+          one, other: their `rows`.
+        """
+        return tf.cast(tf.gather(self._table, one * self._width + other), tf.int64)
 
 
 class References:
@@ -107,10 +119,10 @@ class References:
         self._row_of_place = tf.constant(by_place)
 
     def fits(self, images: tf.Tensor, terms: tf.Tensor) -> tf.Tensor:
-        """Returns limbs `[N, W, 3, L]`: which tuples of images `[N]` the terms int64 `[N, W]` fit as FIRST, SECOND and
+        """Returns limbs `[W, N, 3, L]`: which tuples of images `[N]` the terms int64 `[W, N]` fit as FIRST, SECOND and
         LAST."""
         known = tf.where(terms < self._base, terms, 0)
-        place = self._table.find(images[:, None] * self._base + known)
+        place = self._table.find(images * self._base + known)
         return tf.gather(self._rows, tf.gather(self._row_of_place, place))
 
     def kinds(self, images: tf.Tensor) -> tf.Tensor:
@@ -135,7 +147,9 @@ class References:
         fits: dict[int, list[int]] = collections.defaultdict(lambda: [0, 0, 0])
         overlapping: dict[Node, set[int]] = {}
         for number, nodes in enumerate(merged):
-            for place, node in zip(((FIRST,), (FIRST, LAST), (FIRST, SECOND, LAST))[len(nodes) - 1], nodes, strict=True):
+            for place, node in zip(
+                ((FIRST,), (FIRST, LAST), (FIRST, SECOND, LAST))[len(nodes) - 1], nodes, strict=True
+            ):
                 if node not in overlapping:
                     overlapping[node] = node.words.union(*(self._similar.synonyms.get(w, ()) for w in node.words))
                 for term in overlapping[node]:

@@ -1,0 +1,230 @@
+"""SPICE's matching without Java: the paper's rule on toys, the compiled form, and Java's own counts."""
+
+import functools
+import gzip
+import itertools
+import json
+import random
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipeline.errors import UserError
+from pipeline.metrics.spice_fast import make_synonyms
+from pipeline.metrics.spice_fast.matching import Matcher
+from pipeline.metrics.spice_fast.scene_graph import counts
+from pipeline.metrics.spice_fast.synonyms import DATA, Synonyms, wordnet_synonyms
+from tests.conftest import demo_tuples
+from tests.test_gpu_ready import host_only
+
+SYNSETS = ["a b", "b c", "c c2", "p q", "q r", "r s", "s t", "x_y z", "dog", "d dog"]
+WORDS = ["", "a", "b", "c", "c2", "p", "q", "r", "s", "t", "dog", "dogs", "mice", "d", "x y", "z", "on", "be"]
+WORDS += ["be on", "be z", "be at"]
+
+
+@pytest.fixture(scope="module")
+def wordnet():
+    return functools.cache(wordnet_synonyms())
+
+
+@pytest.fixture(scope="module")
+def toy():
+    return Synonyms([words.split() for words in SYNSETS], {"mice": ["dog"]})
+
+
+def synonymous(synonyms, one, other):
+    return one == other or bool(synonyms(one) & synonyms(other))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("couches", "sofa", True),
+        ("geese", "goose", True),
+        ("tee shirt", "jersey", True),
+        ("baby carriages", "perambulator", True),
+        ("glasses", "spectacles", True),
+        ("glass", "spectacles", False),  # a base form has not the synsets of its inflected ones
+        ("dress", "dres", False),
+        ("locked", "locke", True),  # -ed gives -e first
+        ("locked", "lock", False),
+        ("poster", "post", False),  # an exception: poster of poster
+        ("low", "catch", True),  # two synsets at one place of WordNet's files
+        ("as", "a", False),
+        ("t-shirt", "tshirt", False),
+        ("on", "upon", False),
+        ("DOG", "dogs", True),
+    ],
+)
+def test_wordnet(wordnet, one, other, expected):
+    assert synonymous(wordnet, one, other) == synonymous(wordnet, other, one) == expected
+
+
+def test_file_of_synonyms_is_made_of_wordnets_own(tmp_path, monkeypatch, capsys):
+    files = {
+        "index.noun": "  1 licence\nmouse n 2 1 @ 2 1 00000011 00000012  \nbird n 1 0 1 0 00000013  \n",
+        "index.verb": "sneak v 1 0 1 0 00000012  \n",
+        "noun.exc": "mice mouse\n",
+    }
+    names = [name.format(part) for part in ("noun", "verb", "adj", "adv") for name in ("index.{}", "{}.exc")]
+    for name in names:
+        (tmp_path / name).write_text(files.get(name, ""))
+    monkeypatch.setattr("sys.argv", ["make", f"--wordnet={tmp_path}", f"--output={tmp_path}"])
+    make_synonyms.main()
+    assert gzip.decompress((tmp_path / DATA).read_bytes()) == b"bird\nmouse\nmouse sneak\n\nmice mouse\n"
+    (tmp_path / "verb.exc").unlink()
+    with pytest.raises(UserError, match=r"lacks verb\.exc"):
+        make_synonyms.main()
+
+
+CASES = [
+    ([["a"]], [[["a"]]], [1, 1, 1]),
+    ([["a"]], [[["b"]]], [1, 1, 1]),
+    ([["a"]], [[["c"]]], [0, 1, 1]),
+    ([["a"]], [[["b"], ["c"]]], [1, 1, 1]),  # merged: a, b and c are one reference object
+    ([["a"]], [[["b"]], [["c"]]], [1, 1, 1]),  # across captions too
+    ([["a"], ["a"], ["b"]], [[["a"]]], [1, 1, 1]),
+    ([["a"], ["c"]], [[["b"]]], [2, 2, 1]),  # two of the candidate's match one
+    ([["a", "p"], ["a"]], [[["b", "q"]]], [2, 2, 2]),
+    ([["a", "p"], ["a", "p"], ["b", "q"]], [[["b", "r"]]], [2, 2, 2]),  # the attributes p and q are one, so like r
+    ([["a", "p"]], [[["a", "r"]]], [1, 2, 2]),
+    ([["a", "on"]], [[["a"], ["p"], ["a", "p", "on"]]], [1, 2, 3]),  # no attribute matches a relation
+    ([["p", "a", "on"]], [[["p"], ["a"], ["a", "p", "on"]]], [2, 3, 3]),  # a relation has a direction
+    ([["a", "p", "on"]], [[["a", "p", "be on"]]], [3, 3, 3]),
+    ([["a", "on"]], [[["a", "be on"]]], [1, 2, 2]),  # "be" means something there
+    ([["dogs"]], [[["mice"]]], [1, 1, 1]),
+    ([["x y"]], [[["z"]]], [1, 1, 1]),
+    ([["unknown"]], [[["unknown"]]], [1, 1, 1]),
+    ([["unknown"]], [[["other"]]], [0, 1, 1]),
+    # c shares one of three synsets with b, one of two with c2: it joins c2.
+    ([["b"], ["c2"], ["c", "on"], ["c2", "on"]], [[["c2", "on"]]], [2, 3, 2]),
+    ([["c2"], ["b"], ["c", "on"], ["c2", "on"]], [[["c2", "on"]]], [2, 3, 2]),
+    # r is as like q as like s: it joins the newest.
+    ([["q"], ["s"], ["r", "on"], ["s", "on"]], [[]], [0, 3, 0]),
+    ([["s"], ["q"], ["r", "on"], ["s", "on"]], [[]], [0, 4, 0]),
+    # An attribute joins the oldest one that it is like.
+    ([["a", "p"], ["a", "r"], ["a", "q"]], [[["a", "p"]]], [2, 3, 2]),
+    ([], [[["a"]]], [0, 0, 1]),
+    ([["a"]], [], [0, 1, 0]),
+    ([], [], [0, 0, 0]),
+]
+
+
+@pytest.mark.parametrize(("candidate", "references", "expected"), CASES)
+def test_toys(toy, candidate, references, expected):
+    assert counts(candidate, references, toy) == expected
+
+
+def compiled(synonyms, terms, cases, steps, generator):
+    """Returns int `[N, 3]` of the compiled matching, candidates' tuples strewn among rows of zeros."""
+    numbers = {term: number for number, term in enumerate(terms)}
+
+    def encoded(tuples):
+        rows = [[numbers.setdefault(t, len(numbers)) for t in one] + [0] * (3 - len(one)) for one in tuples]
+        return np.array(rows, np.int32).reshape(-1, 3)
+
+    references = [encoded(itertools.chain.from_iterable(of_image)) for _, of_image in cases]
+    tuples = np.zeros([len(cases), steps, 3], np.int32)
+    for row, (candidate, _) in zip(tuples, cases, strict=True):
+        row[sorted(generator.sample(range(steps), len(candidate)))] = encoded(candidate)
+    matcher = tf.function(Matcher(terms, references, synonyms), autograph=False)
+    order = np.array(generator.sample(range(len(cases)), len(cases)))
+    found = np.empty([len(cases), 3], int)
+    found[order] = matcher(tf.constant(tuples[order]), tf.constant(order))
+    return found
+
+
+def test_compiled_toys(toy):
+    found = compiled(toy, WORDS, [case[:2] for case in CASES], 6, random.Random(1))
+    assert found.tolist() == [case[2] for case in CASES]
+
+
+def random_tuples(generator, words, most):
+    def one():
+        return [generator.choice(words) for _ in range(generator.choice([1, 1, 2, 3]))]
+
+    return [one() for _ in range(generator.randint(0, most))]
+
+
+@pytest.mark.parametrize("most", [4, 40])  # of one limb and of several
+def test_compiled_equals_plain_on_random_tuples(toy, most):
+    generator = random.Random(most)
+    # One of each chain of synonyms at most is itself like two: then both rules of merging are the same.
+    words = ["a", "b", "p", "q", "s", "dogs", "d", "x y", "z", "on", "be on", "be z", "be at", "be", "??", "!!"]
+    words += [f"word{i}" for i in range(most)]
+    cases = [
+        (random_tuples(generator, words, 8), [random_tuples(generator, words, most) for _ in range(4)])
+        for _ in range(700)
+    ]
+    found = compiled(toy, [word for word in WORDS if word != "be"], cases, 16, generator)
+    assert found.tolist() == [counts(*case, toy) for case in cases]
+    assert found[:, 0].max() > 4 and (most < 40 or found[:, 2].max() > 62)
+
+
+def test_candidates_in_chunks_are_as_one_by_one(toy):
+    terms = [*WORDS]
+    references = [np.array([[1, 0, 0], [1, 5, 0]], np.int32), np.zeros([0, 3], np.int32)]
+    matcher = tf.function(
+        Matcher(terms, references, toy),
+        input_signature=[tf.TensorSpec([None, 24, 3], tf.int32), tf.TensorSpec([None], tf.int32)],
+        autograph=False,
+    )
+    row = np.zeros([24, 3], np.int32)
+    row[[3, 20]] = [2, 6, 0], [9, 0, 0]
+    found = matcher(np.tile(row, [5000, 1, 1]), np.arange(5000, dtype=np.int32) % 2).numpy()
+    assert (found[::2] == [2, 3, 2]).all() and (found[1::2] == [0, 3, 0]).all()
+    assert matcher(np.zeros([0, 24, 3], np.int32), np.zeros([0], np.int32)).shape == (0, 3)
+
+
+def test_matching_stays_on_the_device(toy):
+    matcher = Matcher(WORDS, [np.array([[1, 0, 0]], np.int32)], toy)
+    signature = tf.TensorSpec([None, 24, 3], tf.int32), tf.TensorSpec([None], tf.int32)
+    function = tf.function(matcher, autograph=False).get_concrete_function(*signature)
+    assert host_only(function) == set()
+
+
+def test_demo_has_the_published_counts(wordnet, data_folder):
+    images = json.loads((data_folder / "coco" / "demo_tokenized.json").read_text("utf-8"))
+    published = json.loads((data_folder / "coco" / "demo_spice_per_image.json").read_text("utf-8"))
+    scores = {image["image_id"]: image["scores"]["All"] for image in published}
+    parsed = demo_tuples()
+    cases = [(parsed[image["test"]], [parsed[caption] for caption in image["refs"]]) for image in images]
+    expected = []
+    for image in images:
+        part = scores[image["image_id"]]
+        expected.append([part["tp"], part["tp"] + part["fp"], part["tp"] + part["fn"]])
+    assert [counts(*case, wordnet) for case in cases] == expected
+    terms = sorted({term for said, of_image in cases for one in [said, *of_image] for t in one for term in t})
+    found = compiled(wordnet, ["", *terms], cases, 24, random.Random(4))
+    assert found.tolist() == expected
+
+
+def test_java_counts_the_same(spice, wordnet):
+    """On captions' tuples with words changed for synonyms, and of other images, which real ones hardly are."""
+    generator = random.Random(5)
+    captions = sorted(demo_tuples().items())
+    terms = sorted({term for _, tuples in captions for one in tuples for term in one})
+    of_sense = {}
+    for term in terms:
+        for sense in wordnet(term):
+            of_sense.setdefault(sense, []).append(term)
+    alike = {term: [t for sense in wordnet(term) for t in of_sense[sense]] or [term] for term in terms}
+
+    def changed(tuples):
+        return [[generator.choice(alike[t]) if generator.random() < 0.5 else t for t in one] for one in tuples]
+
+    def caption():
+        return generator.choice(captions)[1]
+
+    cases = []
+    for _ in range(600):
+        image = [caption() for _ in range(2)]
+        cases.append((changed(image[0] + image[1]), [changed(one) for one in [*image, caption(), caption()]]))
+    items = [{"candidates": [candidate], "references": references} for candidate, references in cases]
+    answers = spice._matchers.map(items, names=["case"] * len(items), chunk=64)
+    expected = [answer[0][0] for answer in answers]
+    assert [counts(*case, wordnet) for case in cases] == expected
+    steps = max(len(candidate) for candidate, _ in cases)
+    found = compiled(wordnet, ["", *terms], cases, steps, generator)
+    assert (found != expected).any(1).sum() <= 1
