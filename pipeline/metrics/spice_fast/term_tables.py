@@ -64,8 +64,8 @@ class Similarities:
         self.synonyms: dict[int, list[int]] = collections.defaultdict(list)
         for one, other in pairs:
             self.synonyms[one].append(other)
-        # Terms that have synonyms get rows of a table of all pairs, as looking up keys takes three times as long; of the
-        # smallest numbers that can be gathered on GPUs.
+        # Terms that have synonyms get rows of a table of all pairs: looking up keys takes three times as long. Its
+        # numbers are the smallest that can be gathered on GPUs.
         row = {term: number for number, term in enumerate(sorted(self.synonyms), 1)}
         shares = [_share(terms.senses(one), terms.senses(other)) for one, other in pairs]
         ranks = np.unique(np.array(shares, np.float64), return_inverse=True)[1] + 1
