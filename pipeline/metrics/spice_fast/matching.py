@@ -59,11 +59,11 @@ class Matcher:
         related = last > 0
         mentions = tf.reshape(tf.stack([first, tf.where(related, second, 0)], 1), [2 * first.shape[0], -1])
         nodes, node_of_mention, fits = self._objects(mentions, images)
-        kinds = tf.transpose(self._references.kinds(images), [1, 0, 2])
+        kinds = self._references.kinds(images)
         values = tf.where((first > 0) & (second > 0), tf.where(related, self._terms.relation(last), second), 0)
         matched, said = self._descriptions(node_of_mention, related, values, fits, kinds, images)
         said += _count(nodes)
-        matched += _count(nodes & _any_bit(fits[..., FIRST, :] & kinds[0]))
+        matched += _count(nodes & _any_bit(fits[FIRST] & kinds[0][:, None]))
         return tf.stack([matched, said, self._references.sizes(images)], 1)
 
     def _objects(self, mentions: tf.Tensor, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -72,12 +72,12 @@ class Matcher:
         Returns:
           bool `[K, N]`: which slots stand for a node.
           int64 `[2P, N]`: the slot of the node of each mention.
-          int64 `[K, N, 2, L]`: what each node fits as FIRST and SECOND of a tuple.
+          int64 `[2, L, K, N]`: what each node fits as FIRST and SECOND of a tuple.
         """
         slots = mentions.shape[0] // 2
         words, slot_of_mention = _distinct(mentions, slots)
         rows = self._similar.rows(words)
-        bits = self._references.fits(images, words)[:, :, : SECOND + 1]
+        bits = self._references.fits(images, words, [FIRST, SECOND])
         place = tf.range(slots, dtype=tf.int64)[:, None]
 
         def join(step, node, fits):
@@ -85,7 +85,7 @@ class Matcher:
             best = tf.reduce_max(tf.where(rank > 0, rank * slots + node, -1), 0)
             home = tf.where(best >= 0, best % slots, step)
             node = tf.where(place == step, home, node)
-            return node, tf.where((place == home)[:, :, None, None], fits | bits[step], fits)
+            return node, tf.where(place == home, fits | bits[:, :, step, None], fits)
 
         present = words > 0
         node, fits = _for_each(present, join, tf.zeros_like(words), tf.zeros_like(bits))
@@ -100,21 +100,22 @@ class Matcher:
         order = _front(values > 0)
         values, group = _take(values, order), _take(group, order)
         rows = self._similar.rows(values)
-        bits = self._references.fits(images, values)[:, :, LAST]
+        bits = self._references.fits(images, values, [LAST])[0]
 
         def join(step, root, value_fits):
             alike = (self._similar(rows, rows[step]) > 0) | (values == values[step])
             alike &= (group == group[step]) & (place < step)
             home = step - tf.reduce_max(tf.where(alike, step - root, 0), 0)  # minima of int64 have no GPU kernel
             root = tf.where(place == step, home, root)
-            return root, tf.where((place == home)[:, :, None], value_fits | bits[step], value_fits)
+            return root, tf.where(place == home, value_fits | bits[:, step, None], value_fits)
 
         present = values > 0
         root, value_fits = _for_each(present, join, tf.zeros_like(values), tf.zeros_like(bits))
         first, second = group // (steps + 1), group % (steps + 1) - 1
-        of_relation = (second >= 0)[:, :, None]
-        fitting = value_fits & _take(fits[..., FIRST, :], first)
-        fitting &= tf.where(of_relation, kinds[2] & _take(fits[..., SECOND, :], tf.maximum(second, 0)), kinds[1])
+        fitting = value_fits & _take(fits[FIRST], first)
+        fitting &= tf.where(
+            second >= 0, _take(fits[SECOND], tf.maximum(second, 0)) & kinds[2][:, None], kinds[1][:, None]
+        )
         there = present & (root == place)
         return _count(there & _any_bit(fitting)), _count(there)
 
@@ -143,11 +144,11 @@ def _front(flags: tf.Tensor) -> tf.Tensor:
 
 
 def _take(rows: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-    """Returns `[W, N, ...]`: of rows `[K, N, ...]`, for each of N those at places `[W, N]`."""
-    count = tf.shape(rows, tf.int64)[1]
-    flat = tf.reshape(rows, tf.concat([[-1], tf.shape(rows)[2:]], 0))
-    taken = tf.gather(flat, places * count + tf.range(count))
-    taken.set_shape([places.shape[0], None, *rows.shape[2:]])
+    """Returns `[..., W, N]`: of rows `[..., K, N]`, for each of N those at places `[W, N]`."""
+    count = tf.shape(rows, tf.int64)[-1]
+    flat = tf.reshape(rows, tf.concat([tf.shape(rows)[:-2], [-1]], 0))
+    taken = tf.gather(flat, places * count + tf.range(count), axis=-1)
+    taken.set_shape([*rows.shape[:-2], places.shape[0], None])
     return taken
 
 
@@ -167,5 +168,5 @@ def _count(flags: tf.Tensor) -> tf.Tensor:
 
 
 def _any_bit(limbs: tf.Tensor) -> tf.Tensor:
-    """Returns bool `[...]` of limbs `[..., L]`."""
-    return tf.reduce_any(limbs != 0, -1)
+    """Returns bool `[...]` of limbs `[L, ...]`."""
+    return tf.reduce_any(limbs != 0, 0)

@@ -68,10 +68,9 @@ class SceneGraph:
 
     def _object(self, word: Hashable) -> Node:
         senses = self._senses(word)
+        near = [node for node in reversed(self._objects) if node.overlaps({word}, senses)]
         # max takes the first of equal ones.
-        found = max(reversed(self._objects), key=lambda node: node.similarity(word, senses), default=None)
-        if found is None or not found.overlaps({word}, senses):
-            found = _new(self._objects)
+        found = max(near, key=lambda node: node.similarity(word, senses)) if near else _new(self._objects)
         return _joined(found, word, senses)
 
     def _describe(self, nodes: list[Node], word: Hashable) -> None:

@@ -64,8 +64,8 @@ class Similarities:
         self.synonyms: dict[int, list[int]] = collections.defaultdict(list)
         for one, other in pairs:
             self.synonyms[one].append(other)
-        # Terms that have synonyms get rows of a table of all pairs, as looking up keys takes three times as long; of the
-        # smallest numbers that can be gathered on GPUs.
+        # Terms that have synonyms get rows of a table of all pairs: looking up keys takes three times as long. Its
+        # numbers are the smallest that can be gathered on GPUs.
         row = {term: number for number, term in enumerate(sorted(self.synonyms), 1)}
         shares = [_share(terms.senses(one), terms.senses(other)) for one, other in pairs]
         ranks = np.unique(np.array(shares, np.float64), return_inverse=True)[1] + 1
@@ -108,7 +108,7 @@ class References:
         limbs = limbs_of(max(sizes, default=0))
         self._sizes = tf.constant(sizes, tf.int32, [len(sizes)])
         self._kinds = tf.constant(_limbs(kinds, limbs))
-        self._rows = tf.constant(_limbs(rows, limbs))
+        self._rows = [tf.constant(of_place) for of_place in _limbs(rows, limbs)]
         self._find(np.array(keys, np.int64).reshape(-1, 2))
 
     def _find(self, keys: np.ndarray) -> None:
@@ -118,16 +118,16 @@ class References:
         by_place[self._table.places] = np.arange(1, len(keys) + 1)
         self._row_of_place = tf.constant(by_place)
 
-    def fits(self, images: tf.Tensor, terms: tf.Tensor) -> tf.Tensor:
-        """Returns limbs `[W, N, 3, L]`: which tuples of images `[N]` the terms int64 `[W, N]` fit as FIRST, SECOND and
-        LAST."""
+    def fits(self, images: tf.Tensor, terms: tf.Tensor, places: Sequence[int]) -> tf.Tensor:
+        """Returns limbs `[places, L, W, N]`: which tuples of images `[N]` the terms int64 `[W, N]` fit at some of FIRST,
+        SECOND and LAST."""
         known = tf.where(terms < self._base, terms, 0)
-        place = self._table.find(images * self._base + known)
-        return tf.gather(self._rows, tf.gather(self._row_of_place, place))
+        row = tf.gather(self._row_of_place, self._table.find(images * self._base + known))
+        return tf.stack([tf.gather(self._rows[place], row, axis=1) for place in places])
 
     def kinds(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns limbs `[N, 3, L]`: which tuples have one, two and three terms."""
-        return tf.gather(self._kinds, images)
+        """Returns limbs `[3, L, N]`: which tuples have one, two and three terms."""
+        return tf.gather(self._kinds, images, axis=2)
 
     def sizes(self, images: tf.Tensor) -> tf.Tensor:
         """Returns int32 `[N]`, how many tuples the images `[N]` have."""
@@ -166,7 +166,7 @@ def _bits(flags: Iterable[bool]) -> int:
 
 
 def _limbs(rows: Sequence[Sequence[int]], limbs: int) -> np.ndarray:
-    """Returns int64 `[rows, 3, limbs]` of three ints a row."""
+    """Returns int64 `[3, limbs, rows]` of three ints a row."""
     flat = [bits for row in rows for bits in row]
     parts = [[bits >> (BITS * limb) & FULL for bits in flat] for limb in range(limbs)]
-    return np.array(parts, np.int64).reshape(limbs, -1, 3).transpose(1, 2, 0).copy()
+    return np.array(parts, np.int64).reshape(limbs, -1, 3).transpose(2, 0, 1).copy()
