@@ -76,7 +76,7 @@ def packed_lstm(
 
 def _forward(inputs, hidden, cell, kernel, counts, begins, precision):
     """Hidden and cell states after each packed word, `[n, H]`, and the open gates `[n, 4H]`."""
-    steps, units = tf.math.count_nonzero(counts, dtype=tf.int32), cell.shape[1]
+    steps, units = _steps(counts), cell.shape[1]
 
     def advance(t, hidden, cell, states, cells, gates):
         count = counts[t]
@@ -100,7 +100,7 @@ def _forward(inputs, hidden, cell, kernel, counts, begins, precision):
 
 def _backward(upstream, gates, cells, cells_before, kernel, counts, begins, precision):
     """Gradients of the gates' sums `[n, 4H]` and of the first hidden and cell states `[N, H]`, in packed order."""
-    steps, units = tf.math.count_nonzero(counts, dtype=tf.int32), cells.shape[1]
+    steps, units = _steps(counts), cells.shape[1]
 
     def retreat(t, hidden, cell, sums):
         """`hidden` and `cell`: the gradients that come from later steps, of the captions that have them."""
@@ -134,3 +134,8 @@ def _backward(upstream, gates, cells, cells_before, kernel, counts, begins, prec
         shape_invariants=(tf.TensorShape([]), rows, rows, tf.TensorShape(None)),
     )
     return sums.concat(), hidden, cell
+
+
+def _steps(counts: tf.Tensor) -> tf.Tensor:
+    """Steps that have a word; one, without words, where there is none, as lists of nothing cannot be put together."""
+    return tf.maximum(1, tf.math.count_nonzero(counts, dtype=tf.int32))
