@@ -71,14 +71,14 @@ class Matcher:
 
         Returns:
           bool `[K, N]`: which slots stand for a node.
-          int64 `[2P, N]`: the slot of the node of each mention.
+          int32 `[2P, N]`: the slot of the node of each mention.
           int64 `[2, L, K, N]`: what each node fits as FIRST and SECOND of a tuple.
         """
         slots = mentions.shape[0] // 2
         words, slot_of_mention = _distinct(mentions, slots)
         rows = self._similar.rows(words)
         bits = self._references.fits(images, words, [FIRST, SECOND])
-        place = tf.range(slots, dtype=tf.int64)[:, None]
+        place = tf.range(slots)[:, None]
 
         def join(step, node, fits):
             rank = tf.where(place < step, self._similar(rows, rows[step]), 0)
@@ -88,13 +88,13 @@ class Matcher:
             return node, tf.where(place == home, fits | bits[:, :, step, None], fits)
 
         present = words > 0
-        node, fits = _for_each(present, join, tf.zeros_like(words), tf.zeros_like(bits))
+        node, fits = _for_each(present, join, tf.zeros_like(words, tf.int32), tf.zeros_like(bits))
         return present & (node == place), _take(node, slot_of_mention), fits
 
     def _descriptions(self, node_of_mention, related, values, fits, kinds, images) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns int32 `[N]`: how many attributes and relations match, and how many there are."""
         steps = values.shape[0]
-        place = tf.range(steps, dtype=tf.int64)[:, None]
+        place = tf.range(steps)[:, None]
         pairs = tf.reshape(node_of_mention, [steps, 2, -1])
         group = pairs[:, 0] * (steps + 1) + tf.where(related, pairs[:, 1] + 1, 0)
         order = _front(values > 0)
@@ -105,12 +105,12 @@ class Matcher:
         def join(step, root, value_fits):
             alike = (self._similar(rows, rows[step]) > 0) | (values == values[step])
             alike &= (group == group[step]) & (place < step)
-            home = step - tf.reduce_max(tf.where(alike, step - root, 0), 0)  # minima of int64 have no GPU kernel
+            home = tf.reduce_min(tf.where(alike, root, step), 0)
             root = tf.where(place == step, home, root)
             return root, tf.where(place == home, value_fits | bits[:, step, None], value_fits)
 
         present = values > 0
-        root, value_fits = _for_each(present, join, tf.zeros_like(values), tf.zeros_like(bits))
+        root, value_fits = _for_each(present, join, tf.zeros_like(values, tf.int32), tf.zeros_like(bits))
         first, second = group // (steps + 1), group % (steps + 1) - 1
         fitting = value_fits & _take(fits[FIRST], first)
         fitting &= tf.where(
@@ -131,23 +131,23 @@ def _distinct(mentions: tf.Tensor, slots: int) -> tuple[tf.Tensor, tf.Tensor]:
         later = tf.where(narrow[step:] == narrow[step], step, origin[step:])
         origin = tf.concat([origin[:step], later], 0)
     first = (narrow > 0) & (origin == place)
-    slot = _take(tf.cumsum(tf.cast(first, tf.int64)) - 1, tf.cast(origin, tf.int64))
+    slot = _take(tf.cumsum(tf.cast(first, tf.int32)) - 1, origin)
     words = _take(tf.where(first, mentions, 0), _front(first)[:slots])
     return words, tf.clip_by_value(slot, 0, slots - 1)
 
 
 def _front(flags: tf.Tensor) -> tf.Tensor:
-    """Returns int64 `[W, N]`: the places of what is flagged, then the others', both in their order."""
+    """Returns int32 `[W, N]`: the places of what is flagged, then the others', both in their order."""
     width = flags.shape[0]
     ranks = tf.where(flags, 2 * width, width) - tf.range(width)[:, None]
-    return tf.cast(tf.transpose(tf.math.top_k(tf.transpose(ranks), width).indices), tf.int64)
+    return tf.transpose(tf.math.top_k(tf.transpose(ranks), width).indices)
 
 
 def _take(rows: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
     """Returns `[..., W, N]`: of rows `[..., K, N]`, for each of N those at places `[W, N]`."""
     count = tf.shape(rows, tf.int64)[-1]
     flat = tf.reshape(rows, tf.concat([tf.shape(rows)[:-2], [-1]], 0))
-    taken = tf.gather(flat, places * count + tf.range(count), axis=-1)
+    taken = tf.gather(flat, tf.cast(places, tf.int64) * count + tf.range(count), axis=-1)
     taken.set_shape([*rows.shape[:-2], places.shape[0], None])
     return taken
 
@@ -157,7 +157,7 @@ def _for_each(present: tf.Tensor, body: Callable, *state: tf.Tensor) -> tuple[tf
     steps = tf.reduce_max(tf.reduce_sum(tf.cast(present, tf.int32), 0))
 
     def advance(step, *state):
-        return step + 1, *body(tf.cast(step, tf.int64), *state)
+        return step + 1, *body(step, *state)
 
     return tf.while_loop(lambda step, *_: step < steps, advance, (0, *state))[1:]
 

@@ -81,12 +81,12 @@ class Similarities:
         return tf.gather(self._rows, tf.where(terms < self._terms.count, terms, 0))
 
     def __call__(self, one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-        """Returns int64, more for a larger share of common synsets, 0 for none and for equal terms.
+        """Returns int32, more for a larger share of common synsets, 0 for none and for equal terms.
 
         Args:
           one, other: their `rows`.
         """
-        return tf.cast(tf.gather(self._table, one * self._width + other), tf.int64)
+        return tf.cast(tf.gather(self._table, one * self._width + other), tf.int32)
 
 
 class References:
@@ -119,8 +119,8 @@ class References:
         self._row_of_place = tf.constant(by_place)
 
     def fits(self, images: tf.Tensor, terms: tf.Tensor, places: Sequence[int]) -> tf.Tensor:
-        """Returns limbs `[places, L, W, N]`: which tuples of images `[N]` the terms int64 `[W, N]` fit at some of FIRST,
-        SECOND and LAST."""
+        """Returns limbs `[places, L, W, N]`: which tuples of images `[N]` the terms int64 `[W, N]` fit at places
+        (some of FIRST, SECOND and LAST)."""
         known = tf.where(terms < self._base, terms, 0)
         row = tf.gather(self._row_of_place, self._table.find(images * self._base + known))
         return tf.stack([tf.gather(self._rows[place], row, axis=1) for place in places])
