@@ -56,10 +56,14 @@ def learn_lemmas(captions: Iterable[tuple[list[str], Tuples]]) -> Lemmas:
     tables: list[dict[str, str]] = []
     for is_verb in (0, 1):
         best: dict[str, tuple[int, str]] = {}
+        source: dict[str, tuple[float, str]] = {}
         for (word, lemma), times in together[is_verb].items():
-            often = times > 0.6 * unexplained[is_verb][lemma] and times > 0.2 * present[word]
+            share = times / present[word]
+            if times > 0.6 * unexplained[is_verb][lemma] and share > 0.2:
+                source[lemma] = max(source.get(lemma, (0.0, "")), (share, word))
+        for (word, lemma), times in together[is_verb].items():
             alike = _alike(word, lemma) and times > 0.02 * present[word]
-            if times >= MIN_LEMMA and (often or alike):
+            if times >= MIN_LEMMA and (alike or source.get(lemma, (0.0, ""))[1] == word):
                 best[word] = max(best.get(word, (0, "")), (times, lemma))
         tables.append({word: lemma for word, (_, lemma) in best.items()})
     return Lemmas(tables[0], tables[1], known[0] | known[1])

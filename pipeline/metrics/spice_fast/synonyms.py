@@ -1,7 +1,7 @@
 """Which words share a meaning, after WordNet 3.0: what SPICE takes for the same.
 
 Anderson, Fernando, Johnson, Gould, "SPICE: Semantic Propositional Image Caption Evaluation" (ECCV 2016): "two words are
-the same if they are in the same synset". What a word's synsets are was found by asking the Java matcher about 280,000
+the same if they are in the same synset". What a word's synsets are was found by asking the Java matcher about 150,000
 pairs; on all of them it says what this does:
 
 - Those of the word itself and of its base form, of all parts of speech alike.
