@@ -104,7 +104,8 @@ def learn_labels(captions: Iterable[tuple[list[str], Tuples]], lemmas: Lemmas) -
         labels[relation if first in fixed or relation == "have" else f"{NAME} {rest}".strip()] += times
         if first in unsaid and not rest:
             labels[relation] += times  # no word names it: 'tmod'
-    return tuple(label for label, times in labels.most_common() if times >= MIN_LABEL)
+    kept = [label for label, times in labels.most_common() if times >= MIN_LABEL]
+    return tuple(kept if NAME in kept else [NAME, *kept])
 
 
 class Aligner:
