@@ -80,8 +80,10 @@ class SceneParser(keras.Model):
     def _bias(self, name: str, size: int) -> keras.Variable:
         return self.add_weight(name=name, shape=(size,), initializer="zeros")
 
-    def word_gates(self, words: tf.Tensor, affixes: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Returns `[..., 8 units]`, what words add to the first layer's gates, forward and backward.
+    def word_gates(
+        self, words: tf.Tensor, affixes: tf.Tensor, seed: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns two of `[..., 4 units]`, what words add to the first layer's gates forward and backward.
 
         Without dropout it depends on the word alone: one table for a vocabulary, computed once.
 
@@ -92,20 +94,26 @@ class SceneParser(keras.Model):
         """
         read = tf.gather(tf.convert_to_tensor(self.word_embedding), words)
         read += tf.reduce_sum(tf.gather(tf.convert_to_tensor(self.affix_embedding), affixes), axis=-2)
-        return tf.matmul(self._drop(read, seed, 0), self.first) + self.first_bias
+        forward, backward = tf.split(tf.matmul(self._drop(read, seed, 0), self.first) + self.first_bias, 2, axis=-1)
+        return forward, backward
 
-    def read(self, captions: tf.Tensor, gates: tf.Tensor, seed: tf.Tensor | None = None) -> Read:
+    def read(self, captions: tf.Tensor, gates: tuple[tf.Tensor, tf.Tensor], seed: tf.Tensor | None = None) -> Read:
         """Returns all scores but those of labels.
 
         Args:
           captions: `[N, T]`, words of a vocabulary; padding, 0, begins where a caption ends.
-          gates: `[V, 8 units]`, `word_gates` of that vocabulary.
+          gates: two of `[V, 4 units]`, `word_gates` of that vocabulary.
           seed: `[2]` for dropout; None for none.
         """
         packing = pack(captions)
         mirror, place = _places(captions, packing)
-        states = self._layer(tf.gather(gates, packing.of(captions)), 0, packing, mirror)
-        sums = tf.nn.bias_add(tf.matmul(self._drop(states, seed, 1), self.second), self.second_bias)
+        words = packing.of(captions)
+        # What goes backward is mirrored where it is narrowest.
+        sums = [tf.gather(gates[0], words), tf.gather(gates[1], tf.gather(words, mirror))]
+        states = self._drop(self._layer(sums, 0, packing, mirror), seed, 1)
+        kernels, biases = tf.split(self.second, 2, axis=1), tf.split(self.second_bias, 2)
+        states = [states, tf.gather(states, mirror)]
+        sums = [tf.nn.bias_add(tf.matmul(*pair), bias) for *pair, bias in zip(states, kernels, biases, strict=True)]
         states = self._drop(self._layer(sums, 2, packing, mirror), seed, 2)
         there = captions != 0
         roles = tf.nn.bias_add(tf.matmul(states, self.roles), self.roles_bias)
@@ -148,17 +156,14 @@ class SceneParser(keras.Model):
         name = tf.where(pointed[:, None] > 0, name, tf.convert_to_tensor(self.unnamed))
         return tf.nn.bias_add(tf.matmul(tf.nn.relu(ends + name), self.labels), self.labels_bias)
 
-    def _layer(self, gates: tf.Tensor, first: int, packing: Packing, mirror: tf.Tensor) -> tf.Tensor:
-        """Hidden states `[n, 2 units]` of both directions for the sums of gates `[n, 8 units]`."""
-        forward, backward = tf.split(gates, 2, axis=1)
+    def _layer(self, sums: list[tf.Tensor], first: int, packing: Packing, mirror: tf.Tensor) -> tf.Tensor:
+        """Hidden states `[n, 2 units]` for the sums of gates `[n, 4 units]`, forward and, mirrored, backward."""
         start = tf.zeros([tf.shape(packing.order)[0], self.sizes.units])
-
-        def run(gates, kernel):
-            return packed_lstm(gates, start, start, tf.convert_to_tensor(kernel), packing, tf.float32)
-
-        forward = run(forward, self.recurrent[first])
-        backward = tf.gather(run(tf.gather(backward, mirror), self.recurrent[first + 1]), mirror)
-        return tf.concat([forward, backward], axis=1)
+        forward, backward = (
+            packed_lstm(gates, start, start, tf.convert_to_tensor(kernel), packing, tf.float32)
+            for gates, kernel in zip(sums, self.recurrent[first : first + 2], strict=True)
+        )
+        return tf.concat([forward, tf.gather(backward, mirror)], axis=1)
 
     def _drop(self, values: tf.Tensor, seed: tf.Tensor | None, place: int) -> tf.Tensor:
         if seed is None or self.dropout == 0:

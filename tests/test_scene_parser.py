@@ -61,7 +61,7 @@ class TestNetwork:
             words = caption[caption > 0]
             if not len(words):
                 continue
-            states = both_ways(np.asarray(gates, np.float64)[words], *kernels[:2])
+            states = both_ways(np.concatenate(gates, axis=1).astype(np.float64)[words], *kernels[:2])
             states = both_ways(states @ w["second"] + w["second_bias"], *kernels[2:])
             *ends, rest = np.split(states @ w["roles"] + w["roles_bias"], np.arange(1, 5) * pair, axis=1)
             np.testing.assert_allclose(read.objects[row, : len(words)], rest[:, 0], atol=1e-5)

@@ -106,13 +106,13 @@ class Learner(tf.Module):
         ]
         return [one / captions for one in sums]
 
-    def _gates(self, words: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _gates(self, words: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
         """The batch's words as places `[N, T]` in a table of gates that holds only these; 0 is padding."""
         distinct, place = tf.unique(tf.reshape(words, [-1]))
         unknown = tf.random.stateless_uniform(tf.shape(distinct), seed) < tf.gather(self._rare, distinct)
         ids = tf.where(unknown, 0, tf.gather(self._ids, distinct))
-        gates = self.network.word_gates(ids, tf.gather(self._affixes, distinct), seed)
-        gates = tf.concat([tf.zeros([1, gates.shape[1]]), gates], axis=0)
+        forward, backward = self.network.word_gates(ids, tf.gather(self._affixes, distinct), seed)
+        gates = tf.pad(forward, [[1, 0], [0, 0]]), tf.pad(backward, [[1, 0], [0, 0]])
         place = tf.reshape(place, tf.shape(words)) + 1
         return tf.ensure_shape(tf.where(words == 0, 0, place), words.shape), gates
 

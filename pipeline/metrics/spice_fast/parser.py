@@ -31,7 +31,7 @@ TEXTS = ("words", "labels", "nouns", "verbs", "lemmas")  # lists of strings in t
 class Tables(NamedTuple):
     """What a compiled parser knows of a vocabulary; id 0 is padding."""
 
-    gates: tf.Tensor  # float32 [V, 8 units], SceneParser.word_gates
+    gates: tuple[tf.Tensor, tf.Tensor]  # float32 [V, 4 units], SceneParser.word_gates
     lemmas: tf.Tensor  # int32 [V, 3], terms of FORMS
     labels: tf.Tensor  # int32 [labels], terms of relations without a verb's lemma; of others, what is beside it
     being: tf.Tensor  # int32 [], the term 'be', which a relation does without
