@@ -132,7 +132,8 @@ class Config:
     reward: str = setting(
         "cider",
         "rewards",
-        "What captions are trained on: a metric, spider, bcmr, or a mix such as cider:1,spice:2,bleu4:0.5.",
+        "What captions are trained on: a metric, spider, spider_fast (SPICE by a learned parser: compiled, no Java), "
+        "bcmr, or a mix such as cider:1,spice_fast:2,bleu4:0.5.",
     )
     end_token_in_reward: bool = setting(
         True, "rewards", "The end counts as a word, or captions learn to end in 'with a'."
@@ -189,8 +190,9 @@ class Config:
     metrics: str = setting(
         "",
         "metrics",
-        "Metrics to report: all, or some by comma (bleu, meteor, rouge, cider, spice, bcmr, spider). Default: all in "
-        "mode=score; else those without Java, and what reward and best_metric are made of.",
+        "Metrics to report: all, or some by comma (bleu, meteor, rouge, cider, spice, bcmr, spider; spice_fast and "
+        "spider_fast, approximations, only by name). Default: all in mode=score; else those without Java, and what "
+        "reward and best_metric are made of.",
         fixed=False,
     )
     references: str = setting("", "metrics", "mode=score: COCO captions file.", fixed=False)

@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import xml.etree.ElementTree
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from benchmarks import spice_fast as benchmark
+from benchmarks import spice_gap
 from models.special_tokens import END, SPECIAL_TOKENS
 from pipeline.config import Config
 from pipeline.errors import UserError
@@ -19,6 +21,7 @@ from pipeline.metrics.spice_fast.examples import Batches, read_captions, read_te
 from pipeline.metrics.spice_fast.metric import SpiceFast, TextSpiceFast
 from pipeline.metrics.spice_fast.parser import PACKAGED, load_parser
 from pipeline.metrics.text_metrics import TextMetrics, open_text_metrics
+from pipeline.progress import Progress
 from pipeline.rewards import ReferenceTexts, build_reward, reward_frequencies
 from pipeline.scores import score_captions
 from pipeline.vocabulary import Vocabulary
@@ -335,3 +338,35 @@ class TestBenchmark:
         assert row["corpus_difference"] == pytest.approx(row["corpus_spice_fast"] - row["corpus_spice"])
         assert found["captions_per_second"] > 0 and "pair_agreement" in capsys.readouterr().out
         assert benchmark.main([f"--references={tmp_path / 'none.json'}", "--results=x"]) == 1
+
+
+class TestGap:
+    def write(self, folder, rows):
+        """A run's checkpoint, of which progress alone is read."""
+        progress = Progress(history=rows)
+        variable = tf.Variable("", dtype=tf.string)
+        progress.store(variable)
+        checkpoint = tf.train.Checkpoint(progress=variable)
+        tf.train.CheckpointManager(checkpoint, folder / "checkpoints", max_to_keep=2).save()
+
+    def test_draws_what_runs_reported(self, tmp_path, capsys):
+        rows = [
+            {"stage": "mle", "epoch": 1.0, "SPICE": 0.9, "SPICE-fast": 0.9},
+            {"stage": "pg", "epoch": 0.5, "SPICE": 0.10, "SPICE-fast": 0.11},
+            {"stage": "pg", "epoch": 1.0, "SPICE": 0.12, "SPICE-fast": 0.15},
+        ]
+        for name in ("one", "two"):
+            self.write(tmp_path / name, rows)
+        out = tmp_path / "gap.svg"
+        assert spice_gap.main([f"--workdirs={tmp_path / 'one'},{tmp_path / 'two'}", f"--output={out}"]) == 0
+        said = capsys.readouterr().out
+        assert "+0.0100" in said and "+0.0300" in said and "0.9" not in said
+        drawn = xml.etree.ElementTree.fromstring(out.read_text())
+        assert len(drawn.findall(".//{http://www.w3.org/2000/svg}circle")) == 2 * 2 * 2
+
+    def test_runs_without_both_are_refused(self, tmp_path, capsys):
+        self.write(tmp_path / "one", [{"stage": "pg", "epoch": 0.5, "SPICE": 0.10}])
+        for folder in ("one", "none"):
+            assert spice_gap.main([f"--workdirs={tmp_path / folder}", f"--output={tmp_path / 'x.svg'}"]) == 1
+            assert "--metrics=spice,spice_fast" in capsys.readouterr().err
+        assert not (tmp_path / "x.svg").exists()
