@@ -23,10 +23,11 @@ from models.rollouts import Rollouts
 from models.special_tokens import PAD
 from pipeline import objectives
 from pipeline.inputs import Batch, caption_batches, image_batches
+from pipeline.metric_names import MIXES
 from pipeline.metrics.tokens import BLEU_TERMS
 from pipeline.objectives import Experience, Objective
 from pipeline.optimizer import Adam
-from pipeline.rewards import build_reward, reward_frequencies
+from pipeline.rewards import Reward
 from pipeline.steps import likelihood_step, policy_gradient_step
 
 CLIP_NORM = 5.0
@@ -62,6 +63,7 @@ def lines() -> dict[str, Line]:
     for rollouts in (1, 3, 5):
         found[f"PG step, K = {rollouts}"] = Line("images/s", lambda world, k=rollouts: _policy_gradient(world, k))
     return found | {
+        "PG step, K = 3, SPIDEr-fast": Line("images/s", lambda world: _policy_gradient(world, 3, MIXES["spider_fast"])),
         "SCST step": Line("images/s", lambda world: _learned(world, self_critical(world), learns_baseline=False)),
         "leave-one-out step, M = 5": Line(
             "images/s", lambda world: _learned(world, leave_one_out(world), learns_baseline=False)
@@ -69,6 +71,7 @@ def lines() -> dict[str, Line]:
         "BLEU-1..4": Line("captions/s", lambda world: _reward(world, BLEU_TERMS)),
         "ROUGE-L": Line("captions/s", lambda world: _reward(world, ("rouge",))),
         "CIDEr-D": Line("captions/s", lambda world: _reward(world, ("cider",))),
+        "SPICE-fast": Line("captions/s", lambda world: _reward(world, ("spice_fast",))),
         "encoder": Line("images/s", _encoder),
         "encoder, from files": Line("images/s", _features),
         "input, captions": Line("captions/s", lambda world: _input(world, caption_batches)),
@@ -91,13 +94,15 @@ def leave_one_out(world: World) -> Objective:
     return objectives.leave_one_out(world.captioner, world.setting.length, samples=5)
 
 
-def learning_call(world: World, objective: Objective, learns_baseline: bool) -> Callable[[], Any]:
-    """Returns a step on CIDEr-D; it learns at a rate of 0, so that each call says the same captions."""
+def learning_call(
+    world: World, objective: Objective, learns_baseline: bool, reward: Reward | None = None
+) -> Callable[[], Any]:
+    """Returns a step, on CIDEr-D by default; it learns at a rate of 0, so that each call says the same captions."""
     baseline = world.baseline if learns_baseline else None
     step = policy_gradient_step(
         world.captioner,
         baseline,
-        world.reward,
+        reward or world.reward,
         objective,
         still(world.captioner),
         still(baseline) if learns_baseline else None,
@@ -173,27 +178,26 @@ def _decoded(world: World, decode: Callable, count: Callable[[tf.Tensor], int]) 
     return Built(lambda: run(features), len(features), lambda: count(run(features)))
 
 
-def _policy_gradient(world: World, rollouts: int) -> Built:
-    return _learned(world, rolled_out(world, rollouts), learns_baseline=True)
+def _policy_gradient(world: World, rollouts: int, weights: Mapping[str, float] | None = None) -> Built:
+    reward = world.reward_of(weights) if weights else None
+    return _learned(world, rolled_out(world, rollouts), learns_baseline=True, reward=reward)
 
 
-def _learned(world: World, objective: Objective, learns_baseline: bool) -> Built:
+def _learned(world: World, objective: Objective, learns_baseline: bool, reward: Reward | None = None) -> Built:
     def word_steps() -> int:
         said = said_by(world, objective)
         # SCST's greedy captions follow no prefix: all of their words are decoded.
         others = rollout_steps(said.rollouts) if learns_baseline else words_in(said.rollouts.words)
         return 4 * words_in(said.words) + others
 
-    return Built(learning_call(world, objective, learns_baseline), world.setting.batch, word_steps)
+    return Built(learning_call(world, objective, learns_baseline, reward), world.setting.batch, word_steps)
 
 
 def _reward(world: World, terms: tuple[str, ...]) -> Built:
-    references = world.references
-    frequencies = reward_frequencies(references, world.setting.vocabulary, True)
-    reward = build_reward(dict.fromkeys(terms, 1.0), references, frequencies, True)
+    reward = world.reward_of(dict.fromkeys(terms, 1.0))
     scores = tf.function(reward.compiled_scores)
     captions = tf.constant(np.resize(world.arrays.words, [SCORED, world.setting.length]))
-    images = tf.constant(np.arange(SCORED, dtype=np.int32) * 7 % len(references))
+    images = tf.constant(np.arange(SCORED, dtype=np.int32) * 7 % world.setting.images)
     return Built(lambda: scores(captions, images), SCORED)
 
 

@@ -2,9 +2,10 @@
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
@@ -14,11 +15,14 @@ from benchmarks.lifelike import lifelike
 from models.baseline import Baseline
 from models.captioner import Captioner
 from models.precision import PRECISIONS
+from models.special_tokens import SPECIAL_TOKENS
 from pipeline.config import Config
 from pipeline.datasets.prepare import prepare_data
 from pipeline.features import load_encoder, split_features
 from pipeline.inputs import Batch, TrainingArrays
-from pipeline.rewards import Reward, build_reward, reward_frequencies
+from pipeline.metrics.spice_fast.parser import load_parser
+from pipeline.rewards import ReferenceTexts, Reward, build_reward, reward_frequencies
+from pipeline.vocabulary import Vocabulary
 
 ENCODER = "MobileNetV2"  # with random weights, which take as long as others
 
@@ -80,8 +84,22 @@ class World:
     @functools.cached_property
     def reward(self) -> Reward:
         """CIDEr-D."""
+        return self.reward_of({"cider": 1.0})
+
+    def reward_of(self, weights: Mapping[str, float]) -> Reward:
+        """Returns the compiled reward of some metrics."""
         frequencies = reward_frequencies(self.references, self.setting.vocabulary, True)
-        return build_reward({"cider": 1.0}, self.references, frequencies, True)
+        texts = self._texts() if "spice_fast" in weights else None
+        return build_reward(weights, self.references, frequencies, True, texts)
+
+    def _texts(self) -> ReferenceTexts:
+        """The references in words that SPICE-fast's parser knows, as far as they go."""
+        spare = (f"word{number}" for number in itertools.count())
+        words = itertools.islice(
+            itertools.chain(load_parser().words, spare), self.setting.vocabulary - len(SPECIAL_TOKENS)
+        )
+        vocabulary = Vocabulary((*SPECIAL_TOKENS, *words), ())
+        return ReferenceTexts(vocabulary, [[vocabulary.decode(caption) for caption in of] for of in self.references])
 
     def encoder(self) -> keras.Model:
         """Returns it, with random weights."""
