@@ -5,7 +5,7 @@
 Files are COCO captions and results. Of each results file: F1 of tuples against SPICE's own, correlation of captions'
 SPICE, difference of the corpus's. Over all files, and over one reference of each image as if it were a result: which of
 two captions of an image is better, where SPICE tells them apart by 0.05 or more; these are scored against the other
-references. At last captions a second, parsed and matched in batches of 1,024.
+references. At last captions a second, parsed and matched in batches of 1,024 different ones.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -28,7 +28,7 @@ from pipeline.files import write_text
 from pipeline.metrics.spice import Spice, f_score
 from pipeline.metrics.spice_fast.agreement import TupleScore
 from pipeline.metrics.spice_fast.metric import SpiceFast, TextSpiceFast
-from pipeline.metrics.spice_fast.parser import PACKAGED, load_parser
+from pipeline.metrics.spice_fast.parser import PACKAGED, SceneGraphParser, load_parser
 from pipeline.metrics.text_metrics import open_text_metrics
 from pipeline.score import Captioned, read_captioned
 from pipeline.tokenizer import tokenize
@@ -53,8 +53,7 @@ def main(arguments: Sequence[str]) -> int:
             fast = TextSpiceFast(parser)
             results = {name: _compared(fast, java.spice, captioned) for name, captioned in systems.items()}
             agreement, pairs = _pair_agreement(fast, java.spice, systems)
-        first = next(iter(systems.values()))
-        rate = _rate(SpiceFast(parser, _words(first), first.references), first)
+        rate = _rate(parser, systems.values())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -145,22 +144,26 @@ def _pair_agreement(fast: TextSpiceFast, spice: Spice, systems: Mapping[str, Cap
     return right / pairs if pairs else float("nan"), pairs
 
 
-def _words(captioned: Captioned) -> list[str]:
-    return [*SPECIAL_TOKENS, *dict.fromkeys(word for caption in captioned.captions for word in caption.split())]
-
-
-def _rate(metric: SpiceFast, captioned: Captioned) -> float:
-    """Captions a second: the median of several batches, each of BATCH different captions if there are so many."""
-    ids = {word: place for place, word in enumerate(_words(captioned))}
+def _rate(parser: SceneGraphParser, systems: Collection[Captioned]) -> float:
+    """Captions a second: the median of several batches of BATCH different captions, as far as there are so many."""
+    first = next(iter(systems))
+    places = {image: place for place, image in enumerate(first.image_ids)}
+    said = {
+        " ".join(caption.split()[:STEPS]): places[image]
+        for captioned in systems
+        for image, caption in zip(captioned.image_ids, captioned.captions, strict=True)
+        if image in places
+    }
+    words = [*SPECIAL_TOKENS, *dict.fromkeys(word for caption in said for word in caption.split())]
+    ids = {word: place for place, word in enumerate(words)}
+    chosen = list(itertools.islice(itertools.cycle(said), BATCH))
     captions = np.zeros([BATCH, STEPS], np.int32)
-    images = np.arange(BATCH) % len(captioned.captions)
-    for row, image in enumerate(images):
-        words = captioned.captions[image].split()[:STEPS]
-        captions[row, : len(words)] = [ids[word] for word in words]
-    call = tf.function(metric, autograph=False)
-    captions, images = tf.constant(captions), tf.constant(images)
-    call(captions, images)
-    return BATCH / float(np.median([timed(lambda: call(captions, images).numpy())[0] for _ in range(TIMES)]))
+    for row, caption in enumerate(chosen):
+        captions[row, : len(caption.split())] = [ids[word] for word in caption.split()]
+    call = tf.function(SpiceFast(parser, words, first.references), autograph=False)
+    arguments = tf.constant(captions), tf.constant([said[caption] for caption in chosen])
+    call(*arguments)
+    return BATCH / float(np.median([timed(lambda: call(*arguments).numpy())[0] for _ in range(TIMES)]))
 
 
 def _tokenized(captioned: Captioned) -> Captioned:
