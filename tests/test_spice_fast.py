@@ -277,6 +277,23 @@ class TestLearning:
         with pytest.raises(UserError, match="cannot be read as a parser"):
             load_parser(tmp_path / "a.npz")
 
+    def test_a_damaged_parser_is_refused(self, tmp_path):
+        """Wherever the damage is: in what is packed it shows as it is unpacked."""
+        whole = PACKAGED.read_bytes()
+        for place in range(200, len(whole), len(whole) // 7):
+            (tmp_path / "a.npz").write_bytes(whole[:place] + bytes(40) + whole[place + 40 :])
+            with pytest.raises(UserError, match="cannot be read as a parser"):
+                load_parser(tmp_path / "a.npz")
+
+    @pytest.mark.parametrize(
+        ("name", "text"), [("words", "a\nb"), ("labels", "~\non"), ("labels", "on"), ("nouns", "men")]
+    )
+    def test_a_parser_of_parts_that_do_not_fit_is_refused(self, tmp_path, name, text):
+        with np.load(PACKAGED) as saved:
+            np.savez(tmp_path / "a.npz", **{**saved, name: np.frombuffer(text.encode(), np.uint8)})
+        with pytest.raises(UserError, match="cannot be read as a parser"):
+            load_parser(tmp_path / "a.npz")
+
     def test_an_epoch_holds_every_caption_once_in_an_order_of_its_own(self, tuples):
         captions = read_captions([tuples])
         parser, counts = load_parser(), {}
