@@ -18,7 +18,7 @@ from pipeline.metrics.spice import f_score
 from pipeline.metrics.spice_fast import learn
 from pipeline.metrics.spice_fast.agreement import TupleScore, parsed
 from pipeline.metrics.spice_fast.examples import Batches, read_captions, read_texts
-from pipeline.metrics.spice_fast.metric import SpiceFast, TextSpiceFast
+from pipeline.metrics.spice_fast.metric import MOST_WORDS, SpiceFast, TextSpiceFast
 from pipeline.metrics.spice_fast.parser import PACKAGED, load_parser
 from pipeline.metrics.text_metrics import TextMetrics, open_text_metrics
 from pipeline.progress import Progress
@@ -94,6 +94,16 @@ class TestMetric:
         assert expected[8] == 1 and expected[6] == 0 and expected[9] == 0
         assert expected[2] > 0.1  # a hound is a dog
         assert expected[3] > 0.5 and expected[4] == 0  # another image
+
+    def test_words_beyond_the_most_are_not_read_as_text_or_as_ids(self, parser, metric):
+        """Pairs of words take the square of a caption's length in memory."""
+        ahead, said = " ".join(["a"] * (MOST_WORDS - 1)), "dog runs through the grass"
+        text = TextSpiceFast(parser)
+        expected = np.nan_to_num(f_score(text.score([f"{ahead} {said}"], REFERENCES[:1])))
+        np.testing.assert_allclose(
+            metric(rows([f"{ahead} {said}"], MOST_WORDS + 9), tf.constant([0])), expected, atol=1e-6
+        )
+        assert text.tuples([f"{ahead} {said}"]) == text.tuples([f"{ahead} dog"]) != text.tuples([said])
 
     def test_the_end_token_is_no_word(self, metric):
         captions, images = zip(*SAID[:4], strict=True)

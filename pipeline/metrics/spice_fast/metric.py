@@ -15,7 +15,7 @@ from pipeline.metrics.spice_fast.matching import Matcher
 from pipeline.metrics.spice_fast.parser import SceneGraphParser
 from pipeline.metrics.spice_fast.synonyms import wordnet_synonyms
 
-MOST_WORDS = 60  # of a reference that are parsed, as of the exact metric's
+MOST_WORDS = 60  # of a caption that are parsed, as of the exact metric's
 
 
 class SpiceFast:
@@ -42,7 +42,7 @@ class SpiceFast:
 
         A caption that comes often, as those of rollouts do, is parsed once.
         """
-        captions = tf.cast(without_end(captions), tf.int32)
+        captions = tf.cast(without_end(captions), tf.int32)[:, :MOST_WORDS]
         # A random linear code of 64 bits takes two captions for one about once in 10^19 pairs.
         factors = np.random.default_rng(0).integers(-(2**63), 2**63, captions.shape[1])
         codes = tf.reduce_sum(tf.cast(captions, tf.int64) * factors, axis=1)
