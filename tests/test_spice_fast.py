@@ -24,7 +24,7 @@ from pipeline.metrics.text_metrics import TextMetrics, open_text_metrics
 from pipeline.progress import Progress
 from pipeline.rewards import ReferenceTexts, build_reward, reward_frequencies
 from pipeline.scores import score_captions
-from pipeline.vocabulary import Vocabulary
+from pipeline.vocabulary import Vocabulary, pad
 from tests.conftest import demo_tuples
 from tests.test_gpu_ready import host_only
 
@@ -94,6 +94,17 @@ class TestMetric:
         assert expected[8] == 1 and expected[6] == 0 and expected[9] == 0
         assert expected[2] > 0.1  # a hound is a dog
         assert expected[3] > 0.5 and expected[4] == 0  # another image
+
+    @pytest.mark.parametrize("also", [(), ("<pad>", "<unk>")])  # seldom, and so often that they are words
+    def test_captions_may_hold_words_spelt_as_special_tokens(self, parser, also):
+        references = [["a black dog <pad> runs through the <unk> grass"], ["a zebra"]]
+        words = [*SPECIAL_TOKENS, *also, "a", "dog", "zebra", "grass", "runs", "through", "the"]
+        said = ["a zebra", "a dog runs through the grass"]
+        captions = [[len(words) - 1 - words[::-1].index(word) for word in caption.split()] for caption in said]
+        scores = SpiceFast(parser, words, references)(pad(captions, 8), np.array([1, 0]))
+        expected = f_score(TextSpiceFast(parser).score(said, [references[1], references[0]]))
+        np.testing.assert_allclose(scores, expected, atol=1e-6)
+        assert scores[0] == 1 and 0 < scores[1] < 1
 
     def test_words_beyond_the_most_are_not_read_as_text_or_as_ids(self, parser, metric):
         """Pairs of words take the square of a caption's length in memory."""
