@@ -1,6 +1,7 @@
 """SPICE-fast: the metric on ids and on text, as a reward, its parser's training, and the benchmark against SPICE."""
 
 import contextlib
+import gzip
 import json
 import xml.etree.ElementTree
 
@@ -283,6 +284,8 @@ class TestLearning:
             ('{"caption": "a dog", "tuples": [["dog"]]}\nnothing\n', "line 2 is not a caption with tuples"),
             ('{"caption": "a dog", "tuples": [["a", "b", "c", "d"]]}\n', "one to three strings"),
             ('{"caption": "a dog", "tuples": [[3]]}\n', "one to three strings"),
+            ('{"caption": "a dog", "tuples": [["dog", " "]]}\n', "a string without a word"),
+            ('{"caption": "a \\ud800 dog", "tuples": [["dog"]]}\n', "line 1 is not a caption with tuples"),
         ],
     )
     def test_bad_tuples_are_refused_in_one_line(self, tmp_path, capsys, content, message):
@@ -291,6 +294,22 @@ class TestLearning:
         assert learn.main(command(path, tmp_path / "a.npz")) == 1
         error = capsys.readouterr().err
         assert message in error and "Traceback" not in error
+
+    def test_packed_tuples_are_read_and_half_a_file_is_refused(self, tuples, tmp_path, capsys):
+        packed = gzip.compress(tuples.read_bytes())
+        path = tmp_path / "tuples.jsonl.gz"
+        path.write_bytes(packed)
+        assert read_captions([path]) == read_captions([tuples])
+        for damaged in (packed[: len(packed) // 2], packed[:99] + bytes(20) + packed[119:]):
+            path.write_bytes(damaged)
+            assert learn.main(command(path, tmp_path / "a.npz")) == 1
+            assert "tuples.jsonl.gz cannot be read" in capsys.readouterr().err
+
+    def test_lines_within_a_tuple_are_spaces(self, tmp_path):
+        """A parser's file has a lemma a line."""
+        path = tmp_path / "tuples.jsonl"
+        path.write_text(json.dumps({"caption": "a\ndog", "tuples": [["dog\n", " hot \u2028dog"]]}))
+        assert read_captions([path]) == [(["a", "dog"], [["dog", "hot dog"]])]
 
     @pytest.mark.parametrize("content", [b"", b"no parser", b"PK\x03\x04"])
     def test_a_file_that_is_no_parser_is_refused(self, tmp_path, content):
