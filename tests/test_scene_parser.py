@@ -322,3 +322,12 @@ class TestTuples:
         assert (again.lemmas.nouns, again.lemmas.verbs, again.lemmas.known) == ({"men": "man"}, {}, {"dog"})
         for one, other in zip(made.network.weights, again.network.weights, strict=True):
             np.testing.assert_array_equal(one.numpy().astype(np.float16), other.numpy())
+
+    @pytest.mark.parametrize("words", [(), ("teeshirts",)])
+    def test_without_a_word_and_with_lemmas_of_several(self, words, tmp_path):
+        sizes = SceneParserSizes(words=1 + len(words), affixes=8, labels=1, embedding=5, units=3, pair=4)
+        made = SceneGraphParser(SceneParser(sizes), words, Lemmas({word: "tee shirt" for word in words}, {}, []), ["~"])
+        save_parser(tmp_path / "parser.npz", made)
+        again = load_parser(tmp_path / "parser.npz")
+        assert (again.words, again.lemmas.nouns) == (words, made.lemmas.nouns)
+        assert again.parse([[1]], again.lexicon(["", "teeshirts"])).shape == (1, PLACES, 3)

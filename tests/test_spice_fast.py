@@ -1,6 +1,7 @@
 """SPICE-fast: the metric on ids and on text, as a reward, its parser's training, and the benchmark against SPICE."""
 
 import contextlib
+import gzip
 import json
 import xml.etree.ElementTree
 
@@ -18,13 +19,13 @@ from pipeline.metrics.spice import f_score
 from pipeline.metrics.spice_fast import learn
 from pipeline.metrics.spice_fast.agreement import TupleScore, parsed
 from pipeline.metrics.spice_fast.examples import Batches, read_captions, read_texts
-from pipeline.metrics.spice_fast.metric import SpiceFast, TextSpiceFast
+from pipeline.metrics.spice_fast.metric import MOST_WORDS, SpiceFast, TextSpiceFast
 from pipeline.metrics.spice_fast.parser import PACKAGED, load_parser
 from pipeline.metrics.text_metrics import TextMetrics, open_text_metrics
 from pipeline.progress import Progress
 from pipeline.rewards import ReferenceTexts, build_reward, reward_frequencies
 from pipeline.scores import score_captions
-from pipeline.vocabulary import Vocabulary
+from pipeline.vocabulary import Vocabulary, pad
 from tests.conftest import demo_tuples
 from tests.test_gpu_ready import host_only
 
@@ -94,6 +95,27 @@ class TestMetric:
         assert expected[8] == 1 and expected[6] == 0 and expected[9] == 0
         assert expected[2] > 0.1  # a hound is a dog
         assert expected[3] > 0.5 and expected[4] == 0  # another image
+
+    @pytest.mark.parametrize("also", [(), ("<pad>", "<unk>")])  # seldom, and so often that they are words
+    def test_captions_may_hold_words_spelt_as_special_tokens(self, parser, also):
+        references = [["a black dog <pad> runs through the <unk> grass"], ["a zebra"]]
+        words = [*SPECIAL_TOKENS, *also, "a", "dog", "zebra", "grass", "runs", "through", "the"]
+        said = ["a zebra", "a dog runs through the grass"]
+        captions = [[len(words) - 1 - words[::-1].index(word) for word in caption.split()] for caption in said]
+        scores = SpiceFast(parser, words, references)(pad(captions, 8), np.array([1, 0]))
+        expected = f_score(TextSpiceFast(parser).score(said, [references[1], references[0]]))
+        np.testing.assert_allclose(scores, expected, atol=1e-6)
+        assert scores[0] == 1 and 0 < scores[1] < 1
+
+    def test_words_beyond_the_most_are_not_read_as_text_or_as_ids(self, parser, metric):
+        """Pairs of words take the square of a caption's length in memory."""
+        ahead, said = " ".join(["a"] * (MOST_WORDS - 1)), "dog runs through the grass"
+        text = TextSpiceFast(parser)
+        expected = np.nan_to_num(f_score(text.score([f"{ahead} {said}"], REFERENCES[:1])))
+        np.testing.assert_allclose(
+            metric(rows([f"{ahead} {said}"], MOST_WORDS + 9), tf.constant([0])), expected, atol=1e-6
+        )
+        assert text.tuples([f"{ahead} {said}"]) == text.tuples([f"{ahead} dog"]) != text.tuples([said])
 
     def test_the_end_token_is_no_word(self, metric):
         captions, images = zip(*SAID[:4], strict=True)
@@ -262,6 +284,8 @@ class TestLearning:
             ('{"caption": "a dog", "tuples": [["dog"]]}\nnothing\n', "line 2 is not a caption with tuples"),
             ('{"caption": "a dog", "tuples": [["a", "b", "c", "d"]]}\n', "one to three strings"),
             ('{"caption": "a dog", "tuples": [[3]]}\n', "one to three strings"),
+            ('{"caption": "a dog", "tuples": [["dog", " "]]}\n', "a string without a word"),
+            ('{"caption": "a \\ud800 dog", "tuples": [["dog"]]}\n', "line 1 is not a caption with tuples"),
         ],
     )
     def test_bad_tuples_are_refused_in_one_line(self, tmp_path, capsys, content, message):
@@ -271,9 +295,42 @@ class TestLearning:
         error = capsys.readouterr().err
         assert message in error and "Traceback" not in error
 
+    def test_packed_tuples_are_read_and_half_a_file_is_refused(self, tuples, tmp_path, capsys):
+        packed = gzip.compress(tuples.read_bytes())
+        path = tmp_path / "tuples.jsonl.gz"
+        path.write_bytes(packed)
+        assert read_captions([path]) == read_captions([tuples])
+        for damaged in (packed[: len(packed) // 2], packed[:99] + bytes(20) + packed[119:]):
+            path.write_bytes(damaged)
+            assert learn.main(command(path, tmp_path / "a.npz")) == 1
+            assert "tuples.jsonl.gz cannot be read" in capsys.readouterr().err
+
+    def test_lines_within_a_tuple_are_spaces(self, tmp_path):
+        """A parser's file has a lemma a line."""
+        path = tmp_path / "tuples.jsonl"
+        path.write_text(json.dumps({"caption": "a\ndog", "tuples": [["dog\n", " hot \u2028dog"]]}))
+        assert read_captions([path]) == [(["a", "dog"], [["dog", "hot dog"]])]
+
     @pytest.mark.parametrize("content", [b"", b"no parser", b"PK\x03\x04"])
     def test_a_file_that_is_no_parser_is_refused(self, tmp_path, content):
         (tmp_path / "a.npz").write_bytes(content)
+        with pytest.raises(UserError, match="cannot be read as a parser"):
+            load_parser(tmp_path / "a.npz")
+
+    def test_a_damaged_parser_is_refused(self, tmp_path):
+        """Wherever the damage is: in what is packed it shows as it is unpacked."""
+        whole = PACKAGED.read_bytes()
+        for place in range(200, len(whole), len(whole) // 7):
+            (tmp_path / "a.npz").write_bytes(whole[:place] + bytes(40) + whole[place + 40 :])
+            with pytest.raises(UserError, match="cannot be read as a parser"):
+                load_parser(tmp_path / "a.npz")
+
+    @pytest.mark.parametrize(
+        ("name", "text"), [("words", "a\nb"), ("labels", "~\non"), ("labels", "on"), ("nouns", "men")]
+    )
+    def test_a_parser_of_parts_that_do_not_fit_is_refused(self, tmp_path, name, text):
+        with np.load(PACKAGED) as saved:
+            np.savez(tmp_path / "a.npz", **{**saved, name: np.frombuffer(text.encode(), np.uint8)})
         with pytest.raises(UserError, match="cannot be read as a parser"):
             load_parser(tmp_path / "a.npz")
 

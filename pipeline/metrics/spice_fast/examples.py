@@ -7,6 +7,7 @@ import collections
 import gzip
 import json
 import pathlib
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -44,11 +45,11 @@ def read_captions(paths: Sequence[pathlib.Path]) -> list[tuple[list[str], Tuples
     captions: dict[str, Tuples] = {}
     for path in paths:
         try:
-            with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
+            with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
                 for number, line in enumerate(lines, 1):
                     caption, tuples = _one(line, f"{path}, line {number}")
                     captions.setdefault(caption, tuples)
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
             raise UserError(f"{path} cannot be read ({error}); it takes JSON lines, as they are or in gzip") from error
     return [(caption.split(), tuples) for caption, tuples in captions.items() if caption]
 
@@ -71,6 +72,10 @@ def _one(line: str, where: str) -> tuple[str, Tuples]:
         caption, tuples = found["caption"], found["tuples"]
         if not all(1 <= len(one) <= 3 and all(isinstance(part, str) for part in one) for one in tuples):
             raise ValueError("tuples are lists of one to three strings")
+        json.dumps(found, ensure_ascii=False).encode()  # a half of a surrogate pair is a ValueError
+        tuples = [[" ".join(part.split()) for part in one] for one in tuples]
+        if not all(all(one) for one in tuples):
+            raise ValueError("a tuple holds a string without a word")
         return " ".join(caption.split()), tuples
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(

@@ -4,7 +4,7 @@ Anderson, Fernando, Johnson, Gould, "SPICE: Semantic Propositional Image Caption
 parser, which is SceneGraphParser instead of CoreNLP with its rules.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -15,7 +15,7 @@ from pipeline.metrics.spice_fast.matching import Matcher
 from pipeline.metrics.spice_fast.parser import SceneGraphParser
 from pipeline.metrics.spice_fast.synonyms import wordnet_synonyms
 
-MOST_WORDS = 60  # of a reference that are parsed, as of the exact metric's
+MOST_WORDS = 60  # of a caption that are parsed, as of the exact metric's
 
 
 class SpiceFast:
@@ -25,12 +25,11 @@ class SpiceFast:
         """Parses the references.
 
         Args:
-          words: the string of each id that captions are made of.
+          words: the string of each id that captions are made of; of equal ones, the last is meant.
           references: the texts of each image's, words split by one space.
         """
-        ids = {word: place for place, word in enumerate(words)}
-        rows = [_encoded(caption, ids) for of_image in references for caption in of_image]
-        lexicon = parser.lexicon(list(ids))
+        rows, strings = _encoded((caption for of_image in references for caption in of_image), words)
+        lexicon = parser.lexicon(strings)
         tuples = parser.parse(rows, lexicon)
         ends = np.cumsum([len(of_image) for of_image in references])
         graphs = [of_image[of_image[:, :, 0] > 0] for of_image in np.split(tuples, ends[:-1])]
@@ -42,7 +41,7 @@ class SpiceFast:
 
         A caption that comes often, as those of rollouts do, is parsed once.
         """
-        captions = tf.cast(without_end(captions), tf.int32)
+        captions = tf.cast(without_end(captions), tf.int32)[:, :MOST_WORDS]
         # A random linear code of 64 bits takes two captions for one about once in 10^19 pairs.
         factors = np.random.default_rng(0).integers(-(2**63), 2**63, captions.shape[1])
         codes = tf.reduce_sum(tf.cast(captions, tf.int64) * factors, axis=1)
@@ -79,12 +78,15 @@ class TextSpiceFast:
         new = [caption for caption in dict.fromkeys(captions) if caption not in self._known]
         if not new:
             return
-        ids = {"": 0}
-        rows = [_encoded(caption, ids) for caption in new]
-        lexicon = self._parser.lexicon(list(ids))
+        rows, strings = _encoded(new, [""])
+        lexicon = self._parser.lexicon(strings)
         self._known |= zip(new, self._parser.texts(self._parser.parse(rows, lexicon), lexicon), strict=True)
 
 
-def _encoded(caption: str, ids: dict[str, int]) -> list[int]:
-    """The ids of a caption's words; new words get new ones."""
-    return [ids.setdefault(word, len(ids)) for word in caption.split()[:MOST_WORDS]]
+def _encoded(captions: Iterable[str], words: Sequence[str]) -> tuple[list[list[int]], list[str]]:
+    """The ids of captions' words, and the string of each id: `words`, then new ones."""
+    split = [caption.split()[:MOST_WORDS] for caption in captions]
+    known = set(words[1:])  # a word that is spelt as padding, "<pad>", is none
+    strings = [*words, *dict.fromkeys(word for caption in split for word in caption if word not in known)]
+    ids = {word: place for place, word in enumerate(strings) if place}
+    return [[ids[word] for word in caption] for caption in split], strings

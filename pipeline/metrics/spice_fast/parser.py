@@ -8,6 +8,7 @@ Shapes: N captions, T words, V words of a lexicon, P places for a caption's tupl
 
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -26,6 +27,11 @@ PACKAGED = pathlib.Path(__file__).with_name("parser.npz")
 STEPS = 8  # captions are padded to multiples of it
 PLACES = 24  # P: 2 of 150,000 captions have more tuples
 TEXTS = ("words", "labels", "nouns", "verbs", "lemmas")  # lists of strings in the file
+# What a file that is damaged, or no parser, raises; the last two are of ZIP's own kinds that Python does not read.
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error),
+    *(NotImplementedError, RuntimeError),
+)
 
 
 class Tables(NamedTuple):
@@ -205,17 +211,20 @@ def load_parser(path: pathlib.Path = PACKAGED) -> SceneGraphParser:
     """
     try:
         with np.load(path, allow_pickle=False) as saved:
-            lists = {name: bytes(saved[name]).decode().split("\n") for name in TEXTS}
+            lists = {name: bytes(saved[name]).decode() for name in TEXTS}
+            lists = {name: text.split("\n") if text else [] for name, text in lists.items()}
+            nouns, verbs = (dict(pair.split(" ", 1) for pair in lists[name]) for name in ("nouns", "verbs"))
             network = SceneParser(SceneParserSizes(*(int(size) for size in saved["sizes"])))
             for variable in network.weights:
                 variable.assign(saved[f"weight {variable.path}"].astype(np.float32))
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        if (network.sizes.words, network.sizes.labels) != (1 + len(lists["words"]), len(lists["labels"])):
+            raise ValueError("its words and labels are not as many as its weights are made for")
+        return SceneGraphParser(network, lists["words"], Lemmas(nouns, verbs, lists["lemmas"]), lists["labels"])
+    except UNREADABLE as error:
         raise UserError(
             f"{path} cannot be read as a parser ({error}); it takes a whole .npz file that "
             "python -m pipeline.metrics.spice_fast.learn wrote"
         ) from error
-    nouns, verbs = (dict(pair.split(" ") for pair in lists[name] if pair) for name in ("nouns", "verbs"))
-    return SceneGraphParser(network, lists["words"], Lemmas(nouns, verbs, lists["lemmas"]), lists["labels"])
 
 
 def _pairs(pairs: Iterable[tuple[str, str]]) -> list[str]:
