@@ -8,6 +8,8 @@ import numpy as np
 from pipeline.metric_names import COLUMNS
 from pipeline.metrics.plain_text import one_line
 from pipeline.metrics.spice import Spice, f_score
+from pipeline.metrics.spice_fast.metric import TextSpiceFast
+from pipeline.metrics.spice_fast.parser import load_parser
 from pipeline.metrics.text_metrics import TextMetrics, tokenize_with_java
 from pipeline.metrics.tuple_store import TupleStore
 from pipeline.scores import score_captions
@@ -138,10 +140,12 @@ def test_all_scores_are_finite(meteor, spice, monkeypatch):  # noqa: F811
     monkeypatch.setattr("pipeline.metrics.spice.MOST_WORDS", 15)
     captions = in_lines(hostile(100))
     references = [captions[i - 3 : i] if i % 7 else [] for i in range(len(captions))]
-    scores = score_captions(references, captions, tuple(COLUMNS), TextMetrics(meteor, spice))
+    scores = score_captions(
+        references, captions, tuple(COLUMNS), TextMetrics(meteor, spice, TextSpiceFast(load_parser()))
+    )
     assert len(scores.images) == len(captions)
     for column in COLUMNS.values():
-        most = {"CIDEr": 10, "SPIDEr": 5.5, "BCMR": 23}.get(column, 1)
+        most = {"CIDEr": 10, "SPIDEr": 5.5, "SPIDEr-fast": 5.5, "BCMR": 23}.get(column, 1)
         assert finite([scores.corpus[column], *(image[column] for image in scores.images)], most=most), column
 
 

@@ -46,7 +46,7 @@ def test_rewards_that_are_refused(text, words):
 
 
 def test_metrics():
-    assert parse_metrics("all") == tuple(COLUMNS)
+    assert parse_metrics("all") == tuple(term for term in COLUMNS if term not in ("spice_fast", "spider_fast"))
     assert parse_metrics("spice,bleu,cider") == ("bleu1", "bleu2", "bleu3", "bleu4", "cider", "spice")
     assert single_terms(("spider", "meteor")) == ("meteor", "cider", "spice")
     assert term_of("ROUGE-L") == "rouge"
