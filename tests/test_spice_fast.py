@@ -259,6 +259,40 @@ class TestLearning:
         for name in one.files:
             np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
+    def test_another_command_does_not_go_on_from_what_one_has_begun(self, tuples, tmp_path, capsys):
+        """Or it would score captions as held out that the other one has learned."""
+        output = tmp_path / "a.npz"
+        assert learn.main(command(tuples, output, "--epochs=1")) == 0
+        moved = tuples.rename(tmp_path / "moved.jsonl")
+        assert learn.main(command(moved, output, "--epochs=1")) == 0
+        assert "goes on after step" in capsys.readouterr().out
+        written = output.read_bytes()
+        for other in ("--seed=1", "--epochs=2", "--units=16", "--learning_rate=0.1"):
+            assert learn.main(command(moved, output, "--epochs=1", other)) == 1
+            assert f"other {other[2:].split('=')[0]};" in capsys.readouterr().err
+        with moved.open("a") as more:
+            more.write('{"caption": "a zebra", "tuples": [["zebra"]]}\n')
+        assert learn.main(command(moved, output, "--epochs=1")) == 1
+        assert "other captions;" in capsys.readouterr().err
+        assert output.read_bytes() == written
+
+    @pytest.mark.parametrize(
+        "flag",
+        [
+            *("--seed=-1", f"--seed={2**32}", "--epochs=0", "--epochs=nan", "--batch_size=0", "--units=-3"),
+            *("--dropout=1", "--dropout=-0.1", "--learning_rate=inf", "--learning_rate=0", "--held_out=-1"),
+        ],
+    )
+    def test_numbers_that_nothing_is_learned_with_are_refused(self, tuples, tmp_path, capsys, flag):
+        assert learn.main(command(tuples, tmp_path / "a.npz", flag)) == 1
+        assert capsys.readouterr().err.startswith(f"error: {flag.split('=')[0]}=")
+
+    def test_an_output_that_cannot_be_written_is_refused_before_anything_is_read(self, tmp_path, capsys):
+        (tmp_path / "file").write_text("")
+        for output, message in ((tmp_path, "is a folder"), (tmp_path / "file" / "a.npz", "cannot be written")):
+            assert learn.main(command("none", output)) == 1
+            assert f"--output={output} {message}" in capsys.readouterr().err
+
     def test_going_on_from_a_parser_keeps_its_words(self, tuples, tmp_path):
         assert learn.main(command(tuples, tmp_path / "a.npz", "--epochs=1")) == 0
         more = tmp_path / "more.jsonl"
