@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import json
+import types
 import xml.etree.ElementTree
 
 import numpy as np
@@ -24,6 +25,7 @@ from pipeline.metrics.spice_fast.parser import PACKAGED, load_parser
 from pipeline.metrics.text_metrics import TextMetrics, open_text_metrics
 from pipeline.progress import Progress
 from pipeline.rewards import ReferenceTexts, build_reward, reward_frequencies
+from pipeline.score import Captioned
 from pipeline.scores import score_captions
 from pipeline.vocabulary import Vocabulary, pad
 from tests.conftest import demo_tuples
@@ -403,6 +405,37 @@ class TestBenchmark:
         fast = np.array([[0.45, 0.10, 0.30], [0.40, 0.30, 0.20], [0.50, 0.30, 0.30]])
         # Right: (0, 1) of the first image, (0, 2) of the second; a tie, as (1, 2) there, is wrong.
         assert benchmark.better_alike(exact, fast) == (2, 7)
+
+    def test_files_of_one_name_are_told_apart(self):
+        assert benchmark.named(["a/greedy.json", "a/beam.json"]) == {"greedy": "a/greedy.json", "beam": "a/beam.json"}
+        assert list(benchmark.named(["a/beam.json", "b/beam.json"])) == ["a/beam.json", "b/beam.json"]
+
+    def test_one_image_is_no_correlation_and_json_says_so(self, parser, tmp_path, monkeypatch):
+        fast = TextSpiceFast(parser)
+        exact = types.SimpleNamespace(score=lambda *some: fast.score(*some)[:, None], tuples=fast.tuples)
+        opened = contextlib.nullcontext(TextMetrics(spice=exact))
+        monkeypatch.setattr(benchmark, "open_text_metrics", lambda terms, **settings: opened)
+        (tmp_path / "said.json").write_text(json.dumps([{"image_id": 1, "caption": "a dog"}]))
+        annotations = {"annotations": [{"image_id": 1, "caption": "a dog on a bench"}]}
+        (tmp_path / "references.json").write_text(json.dumps(annotations))
+        arguments = [f"--references={tmp_path / 'references.json'}", f"--results={tmp_path / 'said.json'}"]
+        assert benchmark.main([*arguments, f"--json={tmp_path / 'out.json'}"]) == 0
+        found = json.loads((tmp_path / "out.json").read_text(), parse_constant=pytest.fail)
+        assert found["systems"]["said"]["pearson"] is None and found["pair_agreement"] is None
+
+    def test_captions_that_are_timed_differ(self, parser, monkeypatch):
+        """Results that repeat themselves would be timed as the few captions that they are."""
+        timed = []
+        call = SpiceFast.__call__
+        monkeypatch.setattr(SpiceFast, "__call__", lambda *some: timed.append(some[1:]) or call(*some))
+        monkeypatch.setattr(tf, "function", lambda function, **_: function)
+        monkeypatch.setattr(benchmark, "TIMES", 1)
+        monkeypatch.setattr(benchmark, "BATCH", 5)
+        captioned = Captioned((7, 9), ("a dog", "a dog"), (("a cat", "a dog runs"), ("a bus", "a red bus")))
+        assert benchmark._rate(parser, captioned) > 0
+        captions, images = timed[-1]
+        assert len(np.unique(captions, axis=0)) == 5
+        assert sorted(images.numpy().tolist()) == [0, 0, 1, 1, 1]
 
     def test_runs_against_java(self, spice, parser, tmp_path, monkeypatch, capsys):
         """On captions whose tuples are known, so that nothing has to be parsed."""
