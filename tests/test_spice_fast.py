@@ -488,6 +488,17 @@ class TestGap:
         drawn = xml.etree.ElementTree.fromstring(out.read_text())
         assert len(drawn.findall(".//{http://www.w3.org/2000/svg}circle")) == 2 * 2 * 2
 
+    def test_a_run_that_reported_both_later_and_earned_nothing(self, tmp_path, capsys):
+        self.write(
+            tmp_path / "one",
+            [
+                {"stage": "pg", "epoch": 0.5, "SPICE-fast": 0.3},
+                {"stage": "pg", "epoch": 1.0, "SPICE": 0.0, "SPICE-fast": 0.0},
+            ],
+        )
+        assert spice_gap.main([f"--workdirs={tmp_path / 'one'}", f"--output={tmp_path / 'gap.svg'}"]) == 0
+        assert "0.50" not in capsys.readouterr().out and "nan" not in (tmp_path / "gap.svg").read_text()
+
     def test_runs_without_both_are_refused(self, tmp_path, capsys):
         self.write(tmp_path / "one", [{"stage": "pg", "epoch": 0.5, "SPICE": 0.10}])
         for folder in ("one", "none"):
