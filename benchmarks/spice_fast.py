@@ -5,23 +5,25 @@
 Files are COCO captions and results. Of each results file: F1 of tuples against SPICE's own, correlation of captions'
 SPICE, difference of the corpus's. Over all files, and over one reference of each image as if it were a result: which of
 two captions of an image is better, where SPICE tells them apart by 0.05 or more; these are scored against the other
-references. At last captions a second, parsed and matched in batches of 1,024 different ones.
+references. At last captions a second, parsed and matched in batches of 1,024, no two alike.
 """
 
 import argparse
 import itertools
 import json
+import math
 import os
 import pathlib
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import aligned, timed
+from benchmarks import aligned, median_seconds, positive
 from models.special_tokens import SPECIAL_TOKENS
 from pipeline.errors import UserError
 from pipeline.files import write_text
@@ -32,6 +34,7 @@ from pipeline.metrics.spice_fast.parser import PACKAGED, SceneGraphParser, load_
 from pipeline.metrics.text_metrics import open_text_metrics
 from pipeline.score import Captioned, read_captioned
 from pipeline.tokenizer import tokenize
+from pipeline.vocabulary import pad
 
 APART = 0.05  # SPICE of two captions of which one is better
 BATCH = 1024
@@ -44,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     """Measures as the command line says; returns the exit code."""
     args = _parse(arguments)
     try:
-        files = {pathlib.Path(name).stem: read_captioned(args.references, name) for name in args.results.split(",")}
+        files = {name: read_captioned(args.references, path) for name, path in named(args.results.split(",")).items()}
         parser = load_parser(args.parser)
         settings = {"metric_workers": args.metric_workers, "metric_timeout": 60.0}
         places = {"metric_cache_dir": args.metric_cache_dir, "corenlp": args.corenlp}
@@ -53,7 +56,8 @@ def main(arguments: Sequence[str]) -> int:
             fast = TextSpiceFast(parser)
             results = {name: _compared(fast, java.spice, captioned) for name, captioned in systems.items()}
             agreement, pairs = _pair_agreement(fast, java.spice, systems)
-        rate = _rate(parser, systems.values())
+        first = next(iter(systems.values()))
+        rate = _rate(parser, first)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -62,8 +66,14 @@ def main(arguments: Sequence[str]) -> int:
     print(f"pair_agreement {agreement:.4f} of {pairs} pairs; captions_per_second {rate:.0f}")
     if args.json:
         content = {"systems": results, "pair_agreement": agreement, "pairs": pairs, "captions_per_second": rate}
-        write_text(pathlib.Path(args.json), json.dumps(content, indent=1) + "\n")
+        write_text(pathlib.Path(args.json), json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n")
     return 0
+
+
+def named(paths: Sequence[str]) -> dict[str, str]:
+    """Returns files by their names without ending, or by their paths where names are alike."""
+    stems = {pathlib.Path(path).stem: path for path in paths}
+    return stems if len(stems) == len(paths) else {path: path for path in paths}
 
 
 def pearson(one: np.ndarray, other: np.ndarray) -> float:
@@ -144,26 +154,31 @@ def _pair_agreement(fast: TextSpiceFast, spice: Spice, systems: Mapping[str, Cap
     return right / pairs if pairs else float("nan"), pairs
 
 
-def _rate(parser: SceneGraphParser, systems: Collection[Captioned]) -> float:
-    """Captions a second: the median of several batches of BATCH different captions, as far as there are so many."""
-    first = next(iter(systems))
-    places = {image: place for place, image in enumerate(first.image_ids)}
-    said = {
-        " ".join(caption.split()[:STEPS]): places[image]
-        for captioned in systems
-        for image, caption in zip(captioned.image_ids, captioned.captions, strict=True)
-        if image in places
-    }
-    words = [*SPECIAL_TOKENS, *dict.fromkeys(word for caption in said for word in caption.split())]
+def _rate(parser: SceneGraphParser, captioned: Captioned) -> float:
+    """Captions a second: the median of several batches of BATCH captions, no two alike if there are so many.
+
+    Where results repeat themselves, references fill the batch: a caption that comes twice is parsed once.
+    """
+    chosen = {caption: image for image, caption in enumerate(captioned.captions)}
+    for image, of_image in enumerate(captioned.references):
+        for caption in of_image:
+            chosen.setdefault(caption, image)
+    words = [*SPECIAL_TOKENS, *dict.fromkeys(word for caption in chosen for word in caption.split())]
     ids = {word: place for place, word in enumerate(words)}
-    chosen = list(itertools.islice(itertools.cycle(said), BATCH))
-    captions = np.zeros([BATCH, STEPS], np.int32)
-    for row, caption in enumerate(chosen):
-        captions[row, : len(caption.split())] = [ids[word] for word in caption.split()]
-    call = tf.function(SpiceFast(parser, words, first.references), autograph=False)
-    arguments = tf.constant(captions), tf.constant([said[caption] for caption in chosen])
-    call(*arguments)
-    return BATCH / float(np.median([timed(lambda: call(*arguments).numpy())[0] for _ in range(TIMES)]))
+    rows = [([ids[word] for word in caption.split()], image) for caption, image in chosen.items()]
+    batch = list(itertools.islice(itertools.cycle(rows), BATCH))
+    captions = tf.constant(pad([row for row, _ in batch], STEPS))
+    places = tf.constant([image for _, image in batch])
+    call = tf.function(SpiceFast(parser, words, captioned.references), autograph=False)
+    call(captions, places)
+    return BATCH / median_seconds(lambda: call(captions, places).numpy(), TIMES)
+
+
+def _without_nan(content: Any) -> Any:
+    """The same with None for what is no number, which JSON does not know."""
+    if isinstance(content, dict):
+        return {name: _without_nan(value) for name, value in content.items()}
+    return None if isinstance(content, float) and math.isnan(content) else content
 
 
 def _tokenized(captioned: Captioned) -> Captioned:
@@ -184,7 +199,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--results", required=True, help="COCO results files, by comma")
     parser.add_argument("--json", default="", help="file to write the results to")
     parser.add_argument("--parser", type=pathlib.Path, default=PACKAGED, help="another parser than the package's")
-    parser.add_argument("--metric_workers", type=int, default=2, help="Java processes")
+    parser.add_argument("--metric_workers", type=positive, default=2, help="Java processes")
     parser.add_argument("--metric_cache_dir", default="", help="folder of CoreNLP and parsed captions")
     parser.add_argument("--corenlp", default="", help="folder of CoreNLP's jars; default: in the metric cache")
     return parser.parse_args(arguments)

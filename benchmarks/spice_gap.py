@@ -53,15 +53,15 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def read_course(folder: pathlib.Path) -> Course:
-    """Returns the validations of a run's last stage.
+    """Returns the validations of a run's last stage that reported both; --metrics may change within a stage.
 
     Raises:
       UserError: there is no run, or it did not report both metrics.
     """
     newest = sorted((folder / "checkpoints").glob("ckpt-*.index"), key=lambda path: int(path.stem.split("-")[1]))
     history = read_progress(str(newest[-1].with_suffix(""))).history if newest else []
-    last = [row for row in history if row["stage"] == history[-1]["stage"]]
-    if not last or not {EXACT, FAST} <= last[-1].keys():
+    last = [row for row in history if row["stage"] == history[-1]["stage"] and {EXACT, FAST} <= row.keys()]
+    if not last:
         raise UserError(f"{folder} has no validations with SPICE and SPICE-fast; train with --metrics=spice,spice_fast")
     scores = {name: tuple(row[name] for row in last) for name in (EXACT, FAST)}
     return Course(folder.name, tuple(row["epoch"] for row in last), scores)
@@ -69,7 +69,7 @@ def read_course(folder: pathlib.Path) -> Course:
 
 def picture(courses: Sequence[Course]) -> str:
     """Returns SVG: a panel for each run, all on one scale that begins at 0."""
-    high = max(value for course in courses for line in course.scores.values() for value in line) * 1.1
+    high = max(value for course in courses for line in course.scores.values() for value in line) * 1.1 or 1.0
     title = "Validation SPICE and SPICE-fast over training"
     parts = [text(16, 28, title, "start", 'font-size="16" font-weight="600"')]
     for place, (name, colour) in enumerate(COLOURS.items()):

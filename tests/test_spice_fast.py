@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import json
+import types
 import xml.etree.ElementTree
 
 import numpy as np
@@ -24,6 +25,7 @@ from pipeline.metrics.spice_fast.parser import PACKAGED, load_parser
 from pipeline.metrics.text_metrics import TextMetrics, open_text_metrics
 from pipeline.progress import Progress
 from pipeline.rewards import ReferenceTexts, build_reward, reward_frequencies
+from pipeline.score import Captioned
 from pipeline.scores import score_captions
 from pipeline.vocabulary import Vocabulary, pad
 from tests.conftest import demo_tuples
@@ -259,6 +261,40 @@ class TestLearning:
         for name in one.files:
             np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
+    def test_another_command_does_not_go_on_from_what_one_has_begun(self, tuples, tmp_path, capsys):
+        """Or it would score captions as held out that the other one has learned."""
+        output = tmp_path / "a.npz"
+        assert learn.main(command(tuples, output, "--epochs=1")) == 0
+        moved = tuples.rename(tmp_path / "moved.jsonl")
+        assert learn.main(command(moved, output, "--epochs=1")) == 0
+        assert "goes on after step" in capsys.readouterr().out
+        written = output.read_bytes()
+        for other in ("--seed=1", "--epochs=2", "--units=16", "--learning_rate=0.1"):
+            assert learn.main(command(moved, output, "--epochs=1", other)) == 1
+            assert f"other {other[2:].split('=')[0]};" in capsys.readouterr().err
+        with moved.open("a") as more:
+            more.write('{"caption": "a zebra", "tuples": [["zebra"]]}\n')
+        assert learn.main(command(moved, output, "--epochs=1")) == 1
+        assert "other captions;" in capsys.readouterr().err
+        assert output.read_bytes() == written
+
+    @pytest.mark.parametrize(
+        "flag",
+        [
+            *("--seed=-1", f"--seed={2**32}", "--epochs=0", "--epochs=nan", "--batch_size=0", "--units=-3"),
+            *("--dropout=1", "--dropout=-0.1", "--learning_rate=inf", "--learning_rate=0", "--held_out=-1"),
+        ],
+    )
+    def test_numbers_that_nothing_is_learned_with_are_refused(self, tuples, tmp_path, capsys, flag):
+        assert learn.main(command(tuples, tmp_path / "a.npz", flag)) == 1
+        assert capsys.readouterr().err.startswith(f"error: {flag.split('=')[0]}=")
+
+    def test_an_output_that_cannot_be_written_is_refused_before_anything_is_read(self, tmp_path, capsys):
+        (tmp_path / "file").write_text("")
+        for output, message in ((tmp_path, "is a folder"), (tmp_path / "file" / "a.npz", "cannot be written")):
+            assert learn.main(command("none", output)) == 1
+            assert f"--output={output} {message}" in capsys.readouterr().err
+
     def test_going_on_from_a_parser_keeps_its_words(self, tuples, tmp_path):
         assert learn.main(command(tuples, tmp_path / "a.npz", "--epochs=1")) == 0
         more = tmp_path / "more.jsonl"
@@ -370,6 +406,37 @@ class TestBenchmark:
         # Right: (0, 1) of the first image, (0, 2) of the second; a tie, as (1, 2) there, is wrong.
         assert benchmark.better_alike(exact, fast) == (2, 7)
 
+    def test_files_of_one_name_are_told_apart(self):
+        assert benchmark.named(["a/greedy.json", "a/beam.json"]) == {"greedy": "a/greedy.json", "beam": "a/beam.json"}
+        assert list(benchmark.named(["a/beam.json", "b/beam.json"])) == ["a/beam.json", "b/beam.json"]
+
+    def test_one_image_is_no_correlation_and_json_says_so(self, parser, tmp_path, monkeypatch):
+        fast = TextSpiceFast(parser)
+        exact = types.SimpleNamespace(score=lambda *some: fast.score(*some)[:, None], tuples=fast.tuples)
+        opened = contextlib.nullcontext(TextMetrics(spice=exact))
+        monkeypatch.setattr(benchmark, "open_text_metrics", lambda terms, **settings: opened)
+        (tmp_path / "said.json").write_text(json.dumps([{"image_id": 1, "caption": "a dog"}]))
+        annotations = {"annotations": [{"image_id": 1, "caption": "a dog on a bench"}]}
+        (tmp_path / "references.json").write_text(json.dumps(annotations))
+        arguments = [f"--references={tmp_path / 'references.json'}", f"--results={tmp_path / 'said.json'}"]
+        assert benchmark.main([*arguments, f"--json={tmp_path / 'out.json'}"]) == 0
+        found = json.loads((tmp_path / "out.json").read_text(), parse_constant=pytest.fail)
+        assert found["systems"]["said"]["pearson"] is None and found["pair_agreement"] is None
+
+    def test_captions_that_are_timed_differ(self, parser, monkeypatch):
+        """Results that repeat themselves would be timed as the few captions that they are."""
+        timed = []
+        call = SpiceFast.__call__
+        monkeypatch.setattr(SpiceFast, "__call__", lambda *some: timed.append(some[1:]) or call(*some))
+        monkeypatch.setattr(tf, "function", lambda function, **_: function)
+        monkeypatch.setattr(benchmark, "TIMES", 1)
+        monkeypatch.setattr(benchmark, "BATCH", 5)
+        captioned = Captioned((7, 9), ("a dog", "a dog"), (("a cat", "a dog runs"), ("a bus", "a red bus")))
+        assert benchmark._rate(parser, captioned) > 0
+        captions, images = timed[-1]
+        assert len(np.unique(captions, axis=0)) == 5
+        assert sorted(images.numpy().tolist()) == [0, 0, 1, 1, 1]
+
     def test_runs_against_java(self, spice, parser, tmp_path, monkeypatch, capsys):
         """On captions whose tuples are known, so that nothing has to be parsed."""
         demo = list(demo_tuples())
@@ -420,6 +487,17 @@ class TestGap:
         assert "+0.0100" in said and "+0.0300" in said and "0.9" not in said
         drawn = xml.etree.ElementTree.fromstring(out.read_text())
         assert len(drawn.findall(".//{http://www.w3.org/2000/svg}circle")) == 2 * 2 * 2
+
+    def test_a_run_that_reported_both_later_and_earned_nothing(self, tmp_path, capsys):
+        self.write(
+            tmp_path / "one",
+            [
+                {"stage": "pg", "epoch": 0.5, "SPICE-fast": 0.3},
+                {"stage": "pg", "epoch": 1.0, "SPICE": 0.0, "SPICE-fast": 0.0},
+            ],
+        )
+        assert spice_gap.main([f"--workdirs={tmp_path / 'one'}", f"--output={tmp_path / 'gap.svg'}"]) == 0
+        assert "0.50" not in capsys.readouterr().out and "nan" not in (tmp_path / "gap.svg").read_text()
 
     def test_runs_without_both_are_refused(self, tmp_path, capsys):
         self.write(tmp_path / "one", [{"stage": "pg", "epoch": 0.5, "SPICE": 0.10}])

@@ -2,19 +2,22 @@
 
     python -m pipeline.metrics.spice_fast.learn --tuples=tuples.jsonl.gz,more.jsonl --output=parser.npz
 
-The same command again goes on where it was stopped. Beside the parser it writes OUTPUT.json: settings, minutes, and
-scores on captions that were held out.
+The same command again goes on where it was stopped, from what is in OUTPUT.partial. Beside the parser it writes
+OUTPUT.json: settings, minutes, and scores on captions that were held out.
 """
 
 import argparse
 import collections
+import itertools
 import json
+import math
 import os
 import pathlib
 import sys
+import tempfile
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -24,7 +27,7 @@ from tqdm import tqdm
 
 from models.scene_parser import SceneParser, SceneParserSizes
 from pipeline.errors import UserError
-from pipeline.files import written_aside
+from pipeline.files import write_text
 from pipeline.metrics.spice_fast.agreement import TupleScore, parsed
 from pipeline.metrics.spice_fast.alignment import Aligner, Tuples, learn_labels, learn_lemmas
 from pipeline.metrics.spice_fast.examples import LONGEST, Batches, read_captions, read_texts
@@ -35,12 +38,14 @@ Captions = list[tuple[list[str], Tuples]]
 AFFIXES = 4096  # buckets
 MIN_WORDS = 3  # times that a word with an embedding of its own was seen
 SAVED_EVERY = 240.0  # seconds
+FILES = ("tuples", "leave_out", "output")  # settings that may be spelt otherwise: the captions are compared
 
 
 def main(arguments: Sequence[str]) -> int:
     """Trains as the command line says; returns the exit code."""
     try:
         args = _parse(arguments)
+        _check(args)
         paths = [pathlib.Path(path) for path in args.tuples.split(",")]
         unseen = {" ".join(words) for path in filter(None, args.leave_out.split(",")) for words in read_texts(path)}
         captions = [
@@ -50,6 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         ]
         if len(captions) <= args.held_out:
             raise UserError(f"--held_out={args.held_out} of {len(captions)} captions leaves none to learn from")
+        _begin(args, captions)
         # By the caption alone: whoever goes on from a parser with more captions holds out none that it has learned.
         captions.sort(key=lambda caption: zlib.crc32(" ".join([str(args.seed), *caption[0]]).encode()))
         _learn(args, captions[args.held_out :], captions[: args.held_out])
@@ -57,6 +63,51 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuses numbers that nothing can be learned with, and an output that cannot be written."""
+    for name, fits, allowed in (
+        ("seed", 0 <= args.seed < 2**32, "from 0 to 2**32 - 1"),
+        ("epochs", 0 < args.epochs < math.inf, "above 0"),
+        ("batch_size", args.batch_size > 0, "above 0"),
+        ("units", args.units > 0, "above 0"),
+        ("dropout", 0 <= args.dropout < 1, "from 0 to below 1"),
+        ("learning_rate", 0 < args.learning_rate < math.inf, "above 0"),
+        ("held_out", args.held_out >= 0, "from 0 on"),
+    ):
+        if not fits:
+            raise UserError(f"--{name}={getattr(args, name)}; it takes a number {allowed}")
+    if args.output.is_dir():
+        raise UserError(f"--output={args.output} is a folder; name a file in it, such as {args.output / 'parser.npz'}")
+    try:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=args.output.parent).close()
+    except OSError as error:
+        raise UserError(
+            f"--output={args.output} cannot be written ({error.strerror}); name a file in another folder"
+        ) from error
+
+
+def _partial(args: argparse.Namespace) -> pathlib.Path:
+    """The folder that an interrupted command goes on from."""
+    return args.output.with_name(f"{args.output.name}.partial")
+
+
+def _begin(args: argparse.Namespace, captions: Captions) -> None:
+    """Notes what is learned, or refuses to go on with something else: its held-out captions may have been learned."""
+    shown = {name: str(value) for name, value in vars(args).items() if name not in ("given", *FILES)}
+    shown["captions"] = f"{zlib.crc32(json.dumps(captions).encode()):08x}"
+    note = _partial(args) / "settings.json"
+    if not note.exists():
+        write_text(note, json.dumps(shown, indent=1) + "\n")
+    begun = json.loads(note.read_text())
+    others = [name for name in shown if begun.get(name) != shown[name]]
+    if others:
+        raise UserError(
+            f"{_partial(args)} was begun with other {', '.join(others)}; "
+            "give the command that began it or another --output, or delete that folder"
+        )
 
 
 def _learn(args: argparse.Namespace, captions: Captions, held_out: Captions) -> None:
@@ -70,7 +121,7 @@ def _learn(args: argparse.Namespace, captions: Captions, held_out: Captions) -> 
     examples = [aligner(words, tuples) for words, tuples in tqdm(captions, "aligning", unit="caption", disable=None)]
     batches = Batches(examples, {word: k for k, word in enumerate(vocabulary)}, args.batch_size)
     del examples
-    steps = int(batches.steps * args.epochs)
+    steps = max(1, int(batches.steps * args.epochs))
     print(
         f"{batches.captions} captions, {len(parser.words)} words, {len(parser.labels)} labels, {steps} steps",
         flush=True,
@@ -78,18 +129,30 @@ def _learn(args: argparse.Namespace, captions: Captions, held_out: Captions) -> 
     learner = Learner(parser, vocabulary, counts, args.learning_rate, steps)
     # Not the file itself: what is there stays whole until a better one is.
     checkpoint = tf.train.Checkpoint(learner=learner, seconds=tf.Variable(0.0, dtype=tf.float64))
-    manager = tf.train.CheckpointManager(checkpoint, f"{args.output}.partial", max_to_keep=1)
+    manager = tf.train.CheckpointManager(checkpoint, str(_partial(args)), max_to_keep=1)
     if manager.latest_checkpoint:
         checkpoint.restore(manager.latest_checkpoint).assert_consumed()
         print(f"goes on after step {int(learner.step)}")
     begin -= float(checkpoint.seconds)
+
+    def save() -> None:
+        checkpoint.seconds.assign(time.monotonic() - begin)
+        manager.save()
+
+    _train(learner, batches, args.seed, steps, save, lambda: _score(parser, held_out[:1000]))
+    _finish(args, learner, parser, held_out, time.monotonic() - begin)
+    save()
+
+
+def _train(
+    learner: Learner, batches: Batches, seed: int, steps: int, save: Callable[[], None], score: Callable[[], TupleScore]
+) -> None:
+    """Learns up to `steps`, with a score after each epoch."""
     saved = time.monotonic()
     with tqdm(total=steps, initial=int(learner.step), unit="step", disable=None) as bar:
         while int(learner.step) < steps:
             epoch, done = divmod(int(learner.step), batches.steps)
-            for place, batch in enumerate(batches.epoch(args.seed, epoch)):
-                if place < done:
-                    continue
+            for batch in itertools.islice(batches.epoch(seed, epoch), done, done + steps - int(learner.step)):
                 losses = learner.train(batch)
                 bar.update()
                 if int(learner.step) % 50 == 0:
@@ -98,16 +161,10 @@ def _learn(args: argparse.Namespace, captions: Captions, held_out: Captions) -> 
                     if not sys.stderr.isatty():
                         print(f"step {int(learner.step)}/{steps}: {shown}", flush=True)
                 if time.monotonic() - saved > SAVED_EVERY:
-                    checkpoint.seconds.assign(time.monotonic() - begin)
-                    manager.save()
+                    save()
                     saved = time.monotonic()
-                if int(learner.step) >= steps:
-                    break
             with learner.averaged():
-                print(f"epoch {epoch + 1}: {_score(parser, held_out[:1000])}", flush=True)
-    _finish(args, learner, parser, held_out, time.monotonic() - begin)
-    checkpoint.seconds.assign(time.monotonic() - begin)
-    manager.save()
+                print(f"epoch {epoch + 1}: {score()}", flush=True)
 
 
 def new_parser(captions: Captions, counts: Mapping[str, int], units: int) -> SceneGraphParser:
@@ -134,8 +191,7 @@ def _finish(
         "minutes": seconds / 60,
         "held_out": {"captions": len(held_out), **score.numbers()},
     }
-    with written_aside(args.output.with_name(args.output.name + ".json")) as aside:
-        aside.write_text(json.dumps(card, indent=1) + "\n")
+    write_text(args.output.with_name(f"{args.output.name}.json"), json.dumps(card, indent=1) + "\n")
     print(f"{args.output}: {score} on {len(held_out)} captions held out, {seconds / 60:.0f} minutes")
 
 
