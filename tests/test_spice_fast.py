@@ -76,6 +76,7 @@ SAID = [
     ("unseenword", 2),
     ("a zebra", 2),
     ("a cat", 2),
+    ("the grass runs through a black dog", 0),
 ]
 
 
@@ -97,6 +98,7 @@ class TestMetric:
         assert expected[8] == 1 and expected[6] == 0 and expected[9] == 0
         assert expected[2] > 0.1  # a hound is a dog
         assert expected[3] > 0.5 and expected[4] == 0  # another image
+        assert expected[10] < expected[0]  # the same words in another order
 
     @pytest.mark.parametrize("also", [(), ("<pad>", "<unk>")])  # seldom, and so often that they are words
     def test_captions_may_hold_words_spelt_as_special_tokens(self, parser, also):
