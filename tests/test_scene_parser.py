@@ -215,6 +215,12 @@ class TestAlignment:
         assert example.relations[2, 5] == 1 and example.relations[8, 5] == OPEN
         assert example.objects[2] == 1 and example.objects[8] == OPEN
 
+    def test_of_equal_names_the_one_between_is_pointed_to(self, aligner):
+        align, _, labels = aligner
+        words = ["a", "dog", "sits", "and", "a", "man", "sits", "on", "a", "bench", "and", "sits"]
+        example = align(words, [["man", "bench", "sit on"], ["man"], ["bench"], ["dog"]])
+        assert example.named.tolist() == [[5, 9, 1 + 6, labels.index("~ on")]]
+
     def test_what_comes_from_no_word_is_left_out(self, aligner):
         align, lemmas, labels = aligner
         example = align(["a", "dog"], [["cat"], ["dog", "green"], ["dog", "cat", "near"], ["dog"]])
