@@ -55,9 +55,11 @@ class TestNetwork:
     def test_reads_as_a_plain_loop_does(self, network, gates):
         w = {v.name: np.asarray(v, np.float64) for v in network.weights}
         kernels = [w[f"recurrent{k}"] for k in range(4)]
-        read = network.read(tf.constant(CAPTIONS), gates)
+        captions = np.pad(CAPTIONS, [[0, 1], [0, FURTHEST]])
+        captions[-1] = np.arange(captions.shape[1]) % 5 + 1  # a long one: words further apart than counts
+        read = network.read(tf.constant(captions), gates)
         pair = network.sizes.pair
-        for row, caption in enumerate(CAPTIONS):
+        for row, caption in enumerate(captions):
             words = caption[caption > 0]
             if not len(words):
                 continue
@@ -69,7 +71,7 @@ class TestNetwork:
             for kind, logits in enumerate((read.attributes, read.relations)):
                 for i in range(len(words)):
                     for j in range(len(words)):
-                        near = w["distance"][FURTHEST + j - i, kind]
+                        near = w["distance"][FURTHEST + np.clip(j - i, -FURTHEST, FURTHEST), kind]
                         score = w["pair_scale"][kind] * ends[2 * kind][i] @ ends[2 * kind + 1][j] / pair**0.5 + near
                         assert float(logits[row, i, j]) == pytest.approx(score, abs=1e-5)
 
@@ -212,6 +214,12 @@ class TestAlignment:
         assert example.attributes[2, 1] == 1 and example.attributes[8, 1] == OPEN
         assert example.relations[2, 5] == 1 and example.relations[8, 5] == OPEN
         assert example.objects[2] == 1 and example.objects[8] == OPEN
+
+    def test_of_equal_names_the_one_between_is_pointed_to(self, aligner):
+        align, _, labels = aligner
+        words = ["a", "dog", "sits", "and", "a", "man", "sits", "on", "a", "bench", "and", "sits"]
+        example = align(words, [["man", "bench", "sit on"], ["man"], ["bench"], ["dog"]])
+        assert example.named.tolist() == [[5, 9, 1 + 6, labels.index("~ on")]]
 
     def test_what_comes_from_no_word_is_left_out(self, aligner):
         align, lemmas, labels = aligner

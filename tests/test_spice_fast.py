@@ -1,7 +1,9 @@
 """SPICE-fast: the metric on ids and on text, as a reward, its parser's training, and the benchmark against SPICE."""
 
+import collections
 import contextlib
 import gzip
+import itertools
 import json
 import types
 import xml.etree.ElementTree
@@ -17,8 +19,9 @@ from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.metric_names import parse_metrics, parse_reward, single_terms
 from pipeline.metrics.spice import f_score
-from pipeline.metrics.spice_fast import learn
+from pipeline.metrics.spice_fast import learn, learning
 from pipeline.metrics.spice_fast.agreement import TupleScore, parsed
+from pipeline.metrics.spice_fast.alignment import OPEN
 from pipeline.metrics.spice_fast.examples import Batches, read_captions, read_texts
 from pipeline.metrics.spice_fast.metric import MOST_WORDS, SpiceFast, TextSpiceFast
 from pipeline.metrics.spice_fast.parser import PACKAGED, load_parser
@@ -76,6 +79,7 @@ SAID = [
     ("unseenword", 2),
     ("a zebra", 2),
     ("a cat", 2),
+    ("the grass runs through a black dog", 0),
 ]
 
 
@@ -97,6 +101,7 @@ class TestMetric:
         assert expected[8] == 1 and expected[6] == 0 and expected[9] == 0
         assert expected[2] > 0.1  # a hound is a dog
         assert expected[3] > 0.5 and expected[4] == 0  # another image
+        assert expected[10] < expected[0]  # the same words in another order
 
     @pytest.mark.parametrize("also", [(), ("<pad>", "<unk>")])  # seldom, and so often that they are words
     def test_captions_may_hold_words_spelt_as_special_tokens(self, parser, also):
@@ -369,6 +374,31 @@ class TestLearning:
             np.savez(tmp_path / "a.npz", **{**saved, name: np.frombuffer(text.encode(), np.uint8)})
         with pytest.raises(UserError, match="cannot be read as a parser"):
             load_parser(tmp_path / "a.npz")
+
+    def test_averages_are_of_the_weights_learned_and_stand_in_for_a_while(self, tuples):
+        captions = read_captions([tuples])
+        counts = collections.Counter(word for words, _ in captions for word in words)
+        parser = learn.new_parser(captions, counts, 6)
+        aligner, vocabulary = learn.Aligner(parser.lemmas, parser.labels), ["", *sorted(counts)]
+        examples = [aligner(*caption) for caption in captions]
+        batches = Batches(examples, {word: k for k, word in enumerate(vocabulary)}, 64)
+        learner = learn.Learner(parser, vocabulary, counts, 0.01, 10)
+        begin = [weight.numpy() for weight in parser.network.trainable_variables]
+        seen = []
+        for batch in itertools.islice(batches.epoch(0, 0), 2):
+            learner.train(batch)
+            seen.append([weight.numpy() for weight in parser.network.trainable_variables])
+        with learner.averaged():
+            means = [weight.numpy() for weight in parser.network.trainable_variables]
+        for one, two, mean, now in zip(*seen, means, parser.network.trainable_variables, strict=True):
+            np.testing.assert_allclose(mean, one / 21 + two * 20 / 21, atol=1e-6)  # of step n, n / (n + 20) is kept
+            np.testing.assert_array_equal(now, two)
+        assert any((first != two).any() for first, two in zip(begin, seen[1], strict=True))
+
+    def test_what_is_left_open_costs_nothing(self):
+        logits = tf.constant([2.0, -1.0, 5.0])
+        loss = learning._binary(logits, tf.constant([1, 0, OPEN], tf.int8))
+        assert float(loss) == pytest.approx(np.log1p(np.exp(-2.0)) + np.log1p(np.exp(-1.0)))
 
     def test_an_epoch_holds_every_caption_once_in_an_order_of_its_own(self, tuples):
         captions = read_captions([tuples])

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.errors import UserError
 from pipeline.metrics.spice_fast import make_synonyms
 from pipeline.metrics.spice_fast.matching import Matcher
 from pipeline.metrics.spice_fast.scene_graph import counts
@@ -61,7 +60,7 @@ def test_wordnet(wordnet, one, other, expected):
     assert synonymous(wordnet, one, other) == synonymous(wordnet, other, one) == expected
 
 
-def test_file_of_synonyms_is_made_of_wordnets_own(tmp_path, monkeypatch, capsys):
+def test_file_of_synonyms_is_made_of_wordnets_own(tmp_path, capsys):
     files = {
         "index.noun": "  1 licence\nmouse n 2 1 @ 2 1 00000011 00000012  \nbird n 1 0 1 0 00000013  \n",
         "index.verb": "sneak v 1 0 1 0 00000012  \n",
@@ -70,12 +69,14 @@ def test_file_of_synonyms_is_made_of_wordnets_own(tmp_path, monkeypatch, capsys)
     names = [name.format(part) for part in ("noun", "verb", "adj", "adv") for name in ("index.{}", "{}.exc")]
     for name in names:
         (tmp_path / name).write_text(files.get(name, ""))
-    monkeypatch.setattr("sys.argv", ["make", f"--wordnet={tmp_path}", f"--output={tmp_path}"])
-    make_synonyms.main()
+    arguments = [f"--wordnet={tmp_path}", f"--output={tmp_path}"]
+    assert make_synonyms.main(arguments) == 0
     assert gzip.decompress((tmp_path / DATA).read_bytes()) == b"bird\nmouse\nmouse sneak\n\nmice mouse\n"
+    assert make_synonyms.main([arguments[0], f"--output={tmp_path / 'none'}"]) == 1
+    assert "none is no folder" in capsys.readouterr().err
     (tmp_path / "verb.exc").unlink()
-    with pytest.raises(UserError, match=r"lacks verb\.exc"):
-        make_synonyms.main()
+    assert make_synonyms.main(arguments) == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path} lacks verb.exc;")
 
 
 CASES = [

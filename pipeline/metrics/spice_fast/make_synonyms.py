@@ -11,25 +11,36 @@ import argparse
 import collections
 import gzip
 import pathlib
+import sys
+from collections.abc import Sequence
 
 from pipeline.errors import UserError
+from pipeline.files import written_aside
 from pipeline.metrics.spice_fast.synonyms import DATA
 
 PARTS_OF_SPEECH = ("noun", "verb", "adj", "adv")
 
 
-def main() -> None:
-    """Reads the command line and writes the file."""
+def main(arguments: Sequence[str]) -> int:
+    """Writes the file as the command line says; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wordnet", type=pathlib.Path, required=True, help="folder of WordNet 3.0's database")
     parser.add_argument("--output", type=pathlib.Path, required=True, help=f"folder for {DATA}")
-    arguments = parser.parse_args()
-    missing = [name for name in _names() if not (arguments.wordnet / name).is_file()]
-    if missing:
-        raise UserError(f"{arguments.wordnet} lacks {', '.join(missing)}; give the folder of WordNet 3.0's database")
-    packed = gzip.compress(_contents(arguments.wordnet).encode("ascii"), mtime=0)
-    (arguments.output / DATA).write_bytes(packed)
-    print(f"{len(packed)} bytes in {arguments.output / DATA}")
+    args = parser.parse_args(arguments)
+    try:
+        missing = [name for name in _names() if not (args.wordnet / name).is_file()]
+        if missing:
+            raise UserError(f"{args.wordnet} lacks {', '.join(missing)}; give the folder of WordNet 3.0's database")
+        if not args.output.is_dir():
+            raise UserError(f"--output={args.output} is no folder; give one that is there")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    packed = gzip.compress(_contents(args.wordnet).encode("ascii"), mtime=0)
+    with written_aside(args.output / DATA) as aside:
+        aside.write_bytes(packed)
+    print(f"{len(packed)} bytes in {args.output / DATA}")
+    return 0
 
 
 def _names() -> list[str]:
@@ -55,4 +66,4 @@ def _contents(folder: pathlib.Path) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -19,7 +19,11 @@ MOST_WORDS = 60  # of a caption that are parsed, as of the exact metric's
 
 
 class SpiceFast:
-    """Scores captions on token ids against references that have been parsed once."""
+    """Scores captions on token ids against references that have been parsed once.
+
+    On text a few captions score a little otherwise, by what Matcher leaves out, and as a relation of a verb and a label
+    is a number here: WordNet's synonyms of two words ("hold up") are not looked for.
+    """
 
     def __init__(self, parser: SceneGraphParser, words: Sequence[str], references: Sequence[Sequence[str]]):
         """Parses the references.
