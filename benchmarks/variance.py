@@ -43,7 +43,7 @@ from pipeline.files import write_text
 from pipeline.inputs import Batch, tokenize_split, training_arrays
 from pipeline.metric_names import JAVA_TERMS
 from pipeline.modes import identified_data
-from pipeline.rewards import Reward, build_reward
+from pipeline.rewards import ReferenceTexts, Reward, build_reward
 from pipeline.steps import parted, policy_gradients, scored_captions
 
 SEED = 0  # of images and words
@@ -112,7 +112,7 @@ def load_policy(config: Config) -> Policy:
     path = config.workdir_path()
     java = [term for term in JAVA_TERMS if term in config.reward_weights()]
     if java:
-        raise UserError(f"the reward of {path} needs Java ({', '.join(java)}); name a run with bleu, rouge or cider")
+        raise UserError(f"the reward of {path} needs Java ({', '.join(java)}); name a run with bleu, rouge, cider or spice_fast")
     finished = [row["name"] for row in workdir.saved_progress(config).finished]
     if finished[:2] != ["mle", "baseline"]:
         raise UserError(
@@ -122,11 +122,13 @@ def load_policy(config: Config) -> Policy:
     data = identified_data(config)
     vocabulary = workdir.kept_vocabulary(config)
     features = split_features(config, data, workdir.kept_encoder(config), "train")
-    arrays = training_arrays(tokenize_split(read_captions(data, "train")), vocabulary, features, config.max_length)
+    split = tokenize_split(read_captions(data, "train"))
+    arrays = training_arrays(split, vocabulary, features, config.max_length)
     captioner, baseline = workdir.build_models(config, vocabulary, features.shape[1])
     workdir.load_kept(path, "baseline", captioner, baseline)
     frequencies = workdir.kept_frequencies(config, arrays.references, vocabulary)
-    reward = build_reward(config.reward_weights(), arrays.references, frequencies, config.end_token_in_reward)
+    texts = ReferenceTexts(vocabulary, split.texts())
+    reward = build_reward(config.reward_weights(), arrays.references, frequencies, config.end_token_in_reward, texts)
     return Policy(captioner, baseline, reward, features, config.max_length)
 
 
