@@ -112,7 +112,9 @@ def load_policy(config: Config) -> Policy:
     path = config.workdir_path()
     java = [term for term in JAVA_TERMS if term in config.reward_weights()]
     if java:
-        raise UserError(f"the reward of {path} needs Java ({', '.join(java)}); name a run with bleu, rouge, cider or spice_fast")
+        raise UserError(
+            f"the reward of {path} needs Java ({', '.join(java)}); name a run with bleu, rouge, cider or spice_fast"
+        )
     finished = [row["name"] for row in workdir.saved_progress(config).finished]
     if finished[:2] != ["mle", "baseline"]:
         raise UserError(
