@@ -5,14 +5,13 @@ Shapes: N paths, T steps.
 
 import itertools
 
-import numpy as np
 import tensorflow as tf
 
 from models import decoding
 from models.special_tokens import END, PAD
 from pipeline import estimators
 from pipeline.metric_names import COLUMNS
-from pipeline.metrics.ngrams import repeats
+from pipeline.metrics.ngrams import caption_codes, repeats
 
 
 def path_logs(words: tf.Tensor, path_reward: tf.Tensor, scores: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -44,7 +43,5 @@ def repeated_grams(words: tf.Tensor) -> tf.Tensor:
 
 def distinct_captions(words: tf.Tensor) -> tf.Tensor:
     """Returns how many different ones are among captions `[N, T]`, as a share of N."""
-    # A random linear code of 64 bits takes two captions for one about once in 10^19 pairs.
-    factors = np.random.default_rng(0).integers(-(2**63), 2**63, words.shape[1])
-    codes = tf.reduce_sum(tf.cast(words, tf.int64) * factors, axis=1)
+    codes = caption_codes(words)
     return tf.size(tf.unique(codes).y) / tf.size(codes)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from pipeline.metrics.ngrams import without_end
+from pipeline.metrics.ngrams import caption_codes, without_end
 from pipeline.metrics.spice_fast import scene_graph
 from pipeline.metrics.spice_fast.matching import Matcher
 from pipeline.metrics.spice_fast.parser import SceneGraphParser
@@ -46,10 +46,7 @@ class SpiceFast:
         A caption that comes often, as those of rollouts do, is parsed once.
         """
         captions = tf.cast(without_end(captions), tf.int32)[:, :MOST_WORDS]
-        # A random linear code of 64 bits takes two captions for one about once in 10^19 pairs.
-        factors = np.random.default_rng(0).integers(-(2**63), 2**63, captions.shape[1])
-        codes = tf.reduce_sum(tf.cast(captions, tf.int64) * factors, axis=1)
-        distinct, place = tf.unique(codes)
+        distinct, place = tf.unique(caption_codes(captions))
         first = tf.math.unsorted_segment_min(tf.range(tf.shape(captions)[0]), place, tf.shape(distinct)[0])
         tuples = tf.gather(self._parser(tf.gather(captions, first), self._tables), place)
         matched, said, true = tf.unstack(tf.cast(self._matcher(tuples, image_index), tf.float32), axis=1)
