@@ -1,6 +1,7 @@
 """The metrics: their names in flags and in tables, and what the mixes are made of."""
 
 import math
+from collections.abc import Collection
 
 from pipeline.errors import UserError
 from pipeline.settings import check_choice
@@ -80,6 +81,12 @@ def single_terms(terms: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the metrics that must be computed for `terms`: mixes taken apart, in the order of the tables."""
     needed = {single for term in terms for single in MIXES.get(term, {term: 1.0})}
     return tuple(term for term in COLUMNS if term in needed)
+
+
+def remarks(columns: Collection[str]) -> list[str]:
+    """Returns what is to be said below a table with these columns."""
+    fast = any(COLUMNS[term] in columns for term in FAST_TERMS)
+    return ["SPICE-fast is SPICE by a learned parser: an approximation. SPICE itself: --metrics=spice."] if fast else []
 
 
 def term_of(column: str) -> str:

@@ -14,6 +14,7 @@ from pipeline.datasets.prepare import Data, read_images
 from pipeline.evaluate import Evaluation, n_best_json, results_json
 from pipeline.files import write_text
 from pipeline.inputs import TokenizedSplit
+from pipeline.metric_names import remarks
 from pipeline.progress import Progress
 from pipeline.report import GalleryItem, StageResult, write_report
 from pipeline.table import table
@@ -51,7 +52,8 @@ def write_results(
     summary = {"split": "val", "images": len(split.image_ids), "decoding": config.decoding(), "stages": stages}
     _write_json(workdir / "summary.json", summary)
     shown = {label: evaluations[label] for label in policies}
-    print(table({label: _whole_metrics(evaluation.corpus) for label, evaluation in shown.items()}))
+    told = remarks({name for evaluation in shown.values() for name in evaluation.corpus})
+    print("\n".join([table({label: _whole_metrics(e.corpus) for label, e in shown.items()}), *told]))
     best, worst = _gallery(data, split, shown, config.best_metric)
     curves = {config.best_metric: config.best_metric, **CURVES}
     page = workdir / "report.html"
@@ -68,7 +70,7 @@ def write_results(
         curves=[_curve(progress, metric, unit, policies) for metric, unit in curves.items()],
         best=best,
         worst=worst,
-        notes=[SELECTION_NOTE, *(f"{row['name']} {warning}" for row in stages for warning in row["warnings"])],
+        notes=[SELECTION_NOTE, *told, *(f"{row['name']} {warning}" for row in stages for warning in row["warnings"])],
     )
     return page
 

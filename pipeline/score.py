@@ -11,7 +11,7 @@ from pipeline.config import Config
 from pipeline.datasets.coco_json import ANY_TEXT, ID, read_json, refuse, rows
 from pipeline.errors import UserError
 from pipeline.files import write_text
-from pipeline.metric_names import single_terms
+from pipeline.metric_names import remarks, single_terms
 from pipeline.metrics.text_metrics import java_found, open_text_metrics, tokenize_with_java
 from pipeline.scores import Scores, score_captions
 from pipeline.table import table
@@ -134,10 +134,10 @@ def _tokenized(captioned: Captioned) -> Captioned:
 
 
 def _lines(corpus: Mapping[str, float | None], images: int) -> list[str]:
-    """The table, and below it SPICE's parts."""
+    """The table, and below it SPICE's parts and remarks."""
     parts = {name: score for name, score in corpus.items() if name.startswith("SPICE ")}
     lines = [table({f"{images:,} images": {name: s for name, s in corpus.items() if name not in parts}})]
     if parts:
         shown = ", ".join(f"{n.removeprefix('SPICE ')} {'-' if s is None else f'{s:.3f}'}" for n, s in parts.items())
         lines.append(f"SPICE by part: {shown}")
-    return lines
+    return lines + remarks(corpus)

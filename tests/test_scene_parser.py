@@ -273,6 +273,16 @@ class TestTuples:
         assert (tuples[1, :, 0] > 0).all()  # 30 relations for PLACES places
         assert (tuples[1, :, 2] > 0).all()
 
+    def test_long_captions_have_a_place_for_every_word(self, network):
+        made = self.parser(network, 1.0, -1.0)
+        words = ("", *(f"thing{k}" for k in range(40)))
+        lexicon = made.lexicon(words)
+        captions = [list(range(1, 41)), [3]]
+        tuples = made.parse(captions, lexicon)
+        assert [len(said) for said in made.texts(tuples, lexicon)] == [40, 1]
+        block = tf.constant([captions[0]])
+        np.testing.assert_array_equal(made(block, lexicon.tables)[0], tuples[0])
+
     def test_relations_are_named(self, network):
         """The label is chosen by bias; where nothing is pointed to, one that asks for a verb cannot be."""
         made = self.parser(network, -1.0, 1.0)

@@ -28,7 +28,7 @@ from pipeline.metrics.spice_fast.parser import PACKAGED, load_parser
 from pipeline.metrics.text_metrics import TextMetrics, open_text_metrics
 from pipeline.progress import Progress
 from pipeline.rewards import ReferenceTexts, build_reward, reward_frequencies
-from pipeline.score import Captioned
+from pipeline.score import Captioned, score_files
 from pipeline.scores import score_captions
 from pipeline.vocabulary import Vocabulary, pad
 from tests.conftest import demo_tuples
@@ -183,6 +183,16 @@ class TestReward:
         assert not {"spice_fast", "spider_fast", "spice"} & set(plain.terms())
         fast = Config(mode="train", workdir="x", stages="mle:1,pg:1", reward="spider_fast")
         assert {"spice_fast", "spider_fast"} <= set(fast.terms()) and "spice" not in fast.terms()
+
+    def test_tables_say_what_it_is(self, tmp_path, capsys):
+        annotations = [{"image_id": i, "caption": c} for i, of in enumerate(REFERENCES) for c in of]
+        (tmp_path / "references.json").write_text(json.dumps({"annotations": annotations}))
+        (tmp_path / "said.json").write_text(json.dumps([{"image_id": 0, "caption": "A dog on grass."}]))
+        files = {"references": str(tmp_path / "references.json"), "results": str(tmp_path / "said.json")}
+        for metrics, told in (("cider,spice_fast", True), ("cider", False)):
+            score_files(Config(mode="score", metrics=metrics, **files))
+            said = capsys.readouterr().out
+            assert ("SPICE-fast" in said) == ("an approximation" in said) == told
 
     def test_tables_call_it_by_its_name(self, parser):
         metrics = TextMetrics(spice_fast=TextSpiceFast(parser))

@@ -25,7 +25,7 @@ from pipeline.metrics.spice_fast.lexicon import word_ids
 
 PACKAGED = pathlib.Path(__file__).with_name("parser.npz")
 STEPS = 8  # captions are padded to multiples of it
-PLACES = 24  # P: 2 of 150,000 captions have more tuples
+PLACES = 24  # P, the least: 7 of 150,000 captions have more tuples
 TEXTS = ("words", "labels", "nouns", "verbs", "lemmas")  # lists of strings in the file
 # What a file that is damaged, or no parser, raises; the last two are of ZIP's own kinds that Python does not read.
 UNREADABLE = (
@@ -78,23 +78,25 @@ class SceneGraphParser:
         return Lexicon(tables, tuple(terms))
 
     def __call__(self, captions: tf.Tensor, tables: Tables) -> tf.Tensor:
-        """Returns int32 `[N, P, 3]`, tuples of captions `[N, T]`: (subject, object, relation), (object, attribute, 0),
-        (object, 0, 0), then zeros.
+        """Returns int32 `[N, P, 3]`, the tuples of captions `[N, T]`, with P = max(PLACES, T).
+
+        They are (subject, object, relation), (object, attribute, 0), (object, 0, 0), in this order, then zeros.
 
         A relation such as 'sit on', of a verb and a label, is no term of the lexicon: its number is beyond them.
         """
         captions = tf.cast(captions, tf.int32)
-        shape = tf.TensorSpec([PLACES, 3], tf.int32)
+        places = _places(captions.shape[1])
+        shape = tf.TensorSpec([places, 3], tf.int32)
         (tuples,), _ = in_blocks(lambda block: ([self._tuples(block, tables)], ()), [captions], [shape])
-        return tf.ensure_shape(tuples, [None, PLACES, 3])
+        return tf.ensure_shape(tuples, [None, places, 3])
 
     def parse(self, captions: Sequence[Sequence[int]], lexicon: Lexicon) -> np.ndarray:
         """Returns int32 `[N, P, 3]` of captions, lists of ids; not to be traced.
 
         Captions of about one length are read together, so that no time is spent on padding.
         """
-        result = np.zeros([len(captions), PLACES, 3], np.int32)
         steps = np.array([-(-max(len(caption), 1) // STEPS) * STEPS for caption in captions], np.int64)
+        result = np.zeros([len(captions), _places(int(steps.max(initial=0))), 3], np.int32)
         specs = tf.nest.map_structure(
             lambda t: tf.TensorSpec([None, *t.shape[1:]][: t.shape.rank], t.dtype), lexicon.tables
         )
@@ -104,7 +106,7 @@ class SceneGraphParser:
             for place, row in enumerate(rows):
                 block[place, : len(captions[row])] = captions[row]
             call = self._compiled.get_concrete_function(tf.TensorSpec([None, length], tf.int32), specs)
-            result[rows] = call(tf.constant(block), lexicon.tables).numpy()
+            result[rows, : _places(int(length))] = call(tf.constant(block), lexicon.tables).numpy()
         return result
 
     def texts(self, tuples: np.ndarray, lexicon: Lexicon) -> list[list[tuple[str, ...]]]:
@@ -146,7 +148,7 @@ class SceneGraphParser:
             (described[:, 0], [terms(described, 1), terms(described, 2)]),
             (objects[:, 0], [terms(objects, 1)]),
         ]
-        return _in_places(found, tf.shape(captions)[0])
+        return _in_places(found, tf.shape(captions)[0], _places(steps))
 
     def _relations(self, read: Read, pairs: tf.Tensor, verbs: tf.Tensor, tables: Tables) -> tf.Tensor:
         """Terms `[R]` of the relations of pairs `[R, 3]`; `verbs` `[N T]` are lemmas as verbs."""
@@ -167,7 +169,12 @@ def _where(mask: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.where(mask), tf.int32)
 
 
-def _in_places(found: Sequence[tuple[tf.Tensor, list[tf.Tensor]]], captions: tf.Tensor) -> tf.Tensor:
+def _places(steps: int) -> int:
+    """P for captions of T words: no caption has more objects than words, which the matching counts on."""
+    return max(PLACES, steps)
+
+
+def _in_places(found: Sequence[tuple[tf.Tensor, list[tf.Tensor]]], captions: tf.Tensor, most: int) -> tf.Tensor:
     """Tuples `[N, P, 3]` of what was found, kind after kind: captions `[R]`, ascending, and up to three terms `[R]`."""
     before = tf.zeros([captions], tf.int32)
     places, rows = [], []
@@ -181,9 +188,9 @@ def _in_places(found: Sequence[tuple[tf.Tensor, list[tf.Tensor]]], captions: tf.
         before += count
     place, row = tf.concat(places, axis=0), tf.concat(rows, axis=0)
     # What has no place goes to one that is cut off.
-    flat = tf.where(place[:, 1] < PLACES, place[:, 0] * PLACES + place[:, 1], captions * PLACES)
-    table = tf.scatter_nd(flat[:, None], row, [captions * PLACES + 1, 3])
-    return tf.reshape(table[:-1], [captions, PLACES, 3])
+    flat = tf.where(place[:, 1] < most, place[:, 0] * most + place[:, 1], captions * most)
+    table = tf.scatter_nd(flat[:, None], row, [captions * most + 1, 3])
+    return tf.reshape(table[:-1], [captions, most, 3])
 
 
 def save_parser(path: pathlib.Path, parser: SceneGraphParser) -> None:
