@@ -53,7 +53,7 @@ def gates(network):
 
 class TestNetwork:
     def test_reads_as_a_plain_loop_does(self, network, gates):
-        w = {v.name: np.asarray(v, np.float64) for v in network.weights}
+        w = {v.name: v.numpy().astype(np.float64) for v in network.weights}
         kernels = [w[f"recurrent{k}"] for k in range(4)]
         captions = np.pad(CAPTIONS, [[0, 1], [0, FURTHEST]])
         captions[-1] = np.arange(captions.shape[1]) % 5 + 1  # a long one: words further apart than counts
@@ -76,7 +76,7 @@ class TestNetwork:
                         assert float(logits[row, i, j]) == pytest.approx(score, abs=1e-5)
 
     def test_names_and_labels_of_relations(self, network, gates):
-        w = {v.name: np.asarray(v, np.float64) for v in network.weights}
+        w = {v.name: v.numpy().astype(np.float64) for v in network.weights}
         read = network.read(tf.constant(CAPTIONS), gates)
         pairs = np.array([[0, 2, 4], [3, 1, 0]], np.int32)
         pointers, ends = network.relations(read, tf.constant(pairs))

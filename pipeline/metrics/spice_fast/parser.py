@@ -204,7 +204,7 @@ def save_parser(path: pathlib.Path, parser: SceneGraphParser) -> None:
         "lemmas": sorted(lemmas.known),
     }
     arrays = {name: np.frombuffer("\n".join(lines).encode(), np.uint8) for name, lines in texts.items()}
-    arrays |= {f"weight {v.path}": np.asarray(v, np.float16) for v in parser.network.weights}
+    arrays |= {f"weight {v.path}": v.numpy().astype(np.float16) for v in parser.network.weights}
     arrays["sizes"] = np.array(parser.network.sizes, np.int64)
     with written_aside(path) as aside:
         np.savez_compressed(aside, **arrays)
