@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from pipeline.metrics.ngrams import caption_codes, without_end
 from pipeline.metrics.spice_fast import scene_graph
+from pipeline.metrics.spice_fast.agreement import parsed
 from pipeline.metrics.spice_fast.matching import Matcher
 from pipeline.metrics.spice_fast.parser import SceneGraphParser
 from pipeline.metrics.spice_fast.synonyms import wordnet_synonyms
@@ -79,9 +80,8 @@ class TextSpiceFast:
         new = [caption for caption in dict.fromkeys(captions) if caption not in self._known]
         if not new:
             return
-        rows, strings = _encoded(new, [""])
-        lexicon = self._parser.lexicon(strings)
-        self._known |= zip(new, self._parser.texts(self._parser.parse(rows, lexicon), lexicon), strict=True)
+        said = parsed(self._parser, [caption.split()[:MOST_WORDS] for caption in new])
+        self._known |= zip(new, said, strict=True)
 
 
 def _encoded(captions: Iterable[str], words: Sequence[str]) -> tuple[list[list[int]], list[str]]:

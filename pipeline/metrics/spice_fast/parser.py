@@ -22,6 +22,7 @@ from pipeline.files import written_aside
 from pipeline.metrics.spice_fast.alignment import NAME
 from pipeline.metrics.spice_fast.lemmas import Lemmas
 from pipeline.metrics.spice_fast.lexicon import word_ids
+from pipeline.vocabulary import pad
 
 PACKAGED = pathlib.Path(__file__).with_name("parser.npz")
 STEPS = 8  # captions are padded to multiples of it
@@ -102,9 +103,7 @@ class SceneGraphParser:
         )
         for length in np.unique(steps):
             rows = np.flatnonzero(steps == length)
-            block = np.zeros([len(rows), length], np.int32)
-            for place, row in enumerate(rows):
-                block[place, : len(captions[row])] = captions[row]
+            block = pad([captions[row] for row in rows], int(length))
             call = self._compiled.get_concrete_function(tf.TensorSpec([None, length], tf.int32), specs)
             result[rows, : _places(int(length))] = call(tf.constant(block), lexicon.tables).numpy()
         return result
@@ -117,8 +116,7 @@ class SceneGraphParser:
         ]
 
     def _text(self, one: Sequence[int], lexicon: Lexicon) -> tuple[str, ...]:
-        parts = [self._string(term, lexicon) for term in one if term]
-        return tuple(parts)
+        return tuple(self._string(term, lexicon) for term in one if term)
 
     def _string(self, term: int, lexicon: Lexicon) -> str:
         if term < len(lexicon.terms):

@@ -147,9 +147,7 @@ class References:
         fits: dict[int, list[int]] = collections.defaultdict(lambda: [0, 0, 0])
         overlapping: dict[Node, set[int]] = {}
         for number, nodes in enumerate(merged):
-            for place, node in zip(
-                ((FIRST,), (FIRST, LAST), (FIRST, SECOND, LAST))[len(nodes) - 1], nodes, strict=True
-            ):
+            for place, node in zip(PLACES[len(nodes)], nodes, strict=True):
                 if node not in overlapping:
                     overlapping[node] = node.words.union(*(self._similar.synonyms.get(w, ()) for w in node.words))
                 for term in overlapping[node]:
