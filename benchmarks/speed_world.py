@@ -73,7 +73,7 @@ class World:
         self.baseline = Baseline(setting.units, setting.units)
         self.references = made.references
         image_index = np.arange(setting.images, dtype=np.int32)
-        self.arrays = TrainingArrays(made.features, made.captions, image_index, made.references)
+        self.arrays = TrainingArrays(made.features[:, None], made.captions, image_index, made.references)
         self.seed, self.level = tf.constant([1, 2]), tf.constant(0.0)
         chosen = np.arange(setting.batch) % setting.images
         index = tf.constant(image_index[chosen])

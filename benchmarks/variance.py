@@ -125,7 +125,7 @@ def load_policy(config: Config) -> Policy:
     vocabulary = workdir.kept_vocabulary(config)
     features = split_features(config, data, workdir.kept_encoder(config), "train")
     split = tokenize_split(read_captions(data, "train"))
-    arrays = training_arrays(split, vocabulary, features, config.max_length)
+    arrays = training_arrays(split, vocabulary, features[:, None], config.max_length)
     captioner, baseline = workdir.build_models(config, vocabulary, features.shape[1])
     workdir.load_kept(path, "baseline", captioner, baseline)
     frequencies = workdir.kept_frequencies(config, arrays.references, vocabulary)

@@ -5,6 +5,8 @@ import types
 import keras
 import tensorflow as tf
 
+LEAST_SEEN = 0.75  # of a picture's height and of its width, in a drawn view
+
 
 def encoder_names() -> list[str]:
     """Returns the names that `build_encoder` takes: every network of keras.applications."""
@@ -32,6 +34,21 @@ def resize_image(image: tf.Tensor, image_size: int) -> tf.Tensor:
     """
     image = tf.image.resize(image, [image_size, image_size], antialias=True)
     return tf.ensure_shape(image, [image_size, image_size, 3])
+
+
+def draw_view(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Returns another look at uint8 `[height, width, 3]`: a part of it, mirrored or not, both drawn by `seed` `[2]`.
+
+    Of either side at least LEAST_SEEN remain, so that what captions tell of is mostly still there.
+    """
+    whole = tf.shape(image)[:2]
+    seeds = tf.random.experimental.stateless_split(seed, 3)
+    kept = tf.random.stateless_uniform([2], seeds[0], LEAST_SEEN, 1.0)
+    size = tf.maximum(1, tf.cast(tf.round(kept * tf.cast(whole, tf.float32)), tf.int32))
+    spare = tf.cast(whole - size + 1, tf.float32)
+    corner = tf.cast(tf.random.stateless_uniform([2], seeds[1]) * spare, tf.int32)
+    part = tf.slice(image, tf.pad(corner, [[0, 1]]), tf.pad(size, [[0, 1]], constant_values=3))
+    return tf.image.stateless_random_flip_left_right(part, seeds[2])
 
 
 def build_encoder(name: str, weights: str, image_size: int, seed: int = 0) -> keras.Model:

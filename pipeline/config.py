@@ -52,6 +52,14 @@ class Config:
     scenes_train: int = setting(3000, "data", "scenes: number of training pictures.")
     scenes_val: int = setting(500, "data", "scenes: number of validation pictures.")
     min_word_count: int = setting(5, "data", "A word seen less often in training cannot be said.")
+    views: int = setting(
+        1,
+        "data",
+        "Views of each training picture, of which every step draws one: the whole, then parts of it, some mirrored. "
+        "Each is seen by the encoder once; more keep few pictures from being learned by heart.",
+        added=True,
+        most=100,
+    )
     max_length: int = setting(20, "data", "Most words of a caption, the end token counted (T).", least=2, most=1000)
     cache_dir: str = setting(
         "",

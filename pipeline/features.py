@@ -1,17 +1,21 @@
-"""What the frozen encoder sees in every picture, computed once and kept in the cache folder."""
+"""What the frozen encoder sees in every picture, computed once and kept in the cache folder.
+
+Of training pictures it may see several views: the first is the whole picture, as all others are asked about, the
+further ones are parts of it, some of them mirrored, so that fewer pictures are soon known by heart.
+"""
 
 import hashlib
 import json
 import pathlib
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from models.encoder import build_encoder, decode_image, resize_image
+from models.encoder import build_encoder, decode_image, draw_view, resize_image
 from pipeline.config import Config
 from pipeline.datasets.prepare import Data, image_records
 from pipeline.errors import UserError
@@ -43,43 +47,62 @@ def load_encoder(config: Config) -> keras.Model:
 
 
 def split_features(config: Config, data: Data, encoder: keras.Model, split: str) -> np.ndarray:
-    """Returns float32 `[I, F]`, in the order of the split's records; from the cache where they are there."""
-    return all_features(config, data, encoder, [split])[split]
+    """Returns float32 `[I, F]` of the whole pictures, in the order of the split's records."""
+    return all_features(config, data, encoder, {split: 1})[split][:, 0]
 
 
-def all_features(config: Config, data: Data, encoder: keras.Model, splits: Iterable[str]) -> dict[str, np.ndarray]:
-    """Returns `split_features` of each split by name."""
+def all_features(config: Config, data: Data, encoder: keras.Model, views: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Returns float32 `[I, N, F]` for each split by name, in the order of its records, seen in N = `views` ways.
+
+    From the cache where they are there, view by view.
+    """
     folder = config.cache_path() / "features" / _key(config, data, encoder)
     # One function for all: tracing a deep network takes seconds. Nothing is traced where all is in the cache.
     shape = [None, config.image_size, config.image_size, 3]
     encode = tf.function(lambda images: encoder(images, training=False), input_signature=[tf.TensorSpec(shape)])
-    for split in splits:
-        path = folder / f"{split}.npy"
-        if not path.exists():
-            features = _compute(encode, image_records(data, split), config.image_size, split)
-            with written_aside(path) as aside:
-                np.save(aside, features)
-    return {split: np.load(folder / f"{split}.npy") for split in splits}
+    paths = {split: [folder / _file(split, view) for view in range(number)] for split, number in views.items()}
+    for split, of_views in paths.items():
+        for view, path in enumerate(of_views):
+            if not path.exists():
+                name = f"{split}, view {view + 1} of {len(of_views)}" if len(of_views) > 1 else split
+                features = _compute(encode, image_records(data, split), config.image_size, view, name)
+                with written_aside(path) as aside:
+                    np.save(aside, features)
+    return {split: np.stack([np.load(path) for path in of_views], axis=1) for split, of_views in paths.items()}
 
 
-def pixels(records: tf.data.Dataset, image_size: int) -> tf.data.Dataset:
-    """Returns batches float32 `[<=BATCH, image_size, image_size, 3]` of encoded pictures, decoded in parallel."""
-    decoded = records.map(lambda b: resize_image(decode_image(b), image_size), num_parallel_calls=tf.data.AUTOTUNE)
+def pixels(records: tf.data.Dataset, image_size: int, view: int = 0) -> tf.data.Dataset:
+    """Returns batches float32 `[<=BATCH, image_size, image_size, 3]` of encoded pictures, decoded in parallel.
+
+    `view` 0 is all of each picture; others are drawn by their number and the picture's.
+    """
+
+    def seen(number: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
+        image = decode_image(record)
+        if view:
+            image = draw_view(image, tf.stack([tf.constant(view, tf.int64), number]))
+        return resize_image(image, image_size)
+
+    decoded = records.enumerate().map(seen, num_parallel_calls=tf.data.AUTOTUNE)
     return decoded.batch(BATCH).prefetch(tf.data.AUTOTUNE)
 
 
-def _compute(encode: Callable, records: tf.data.Dataset, image_size: int, split: str) -> np.ndarray:
+def _file(split: str, view: int) -> str:
+    return f"{split}-view{view}.npy" if view else f"{split}.npy"
+
+
+def _compute(encode: Callable, records: tf.data.Dataset, image_size: int, view: int, name: str) -> np.ndarray:
     count = int(records.cardinality())
     parts = []
-    with tqdm(total=count, desc=f"features of {split}", unit="image", disable=None) as bar:
+    with tqdm(total=count, desc=f"features of {name}", unit="image", disable=None) as bar:
         if bar.disable:
-            print(f"computing the features of {count} {split} pictures, once for all runs with this cache", flush=True)
-        for images in pixels(records, image_size):
+            print(f"computing the features of {count} pictures ({name}), once for all runs with this cache", flush=True)
+        for images in pixels(records, image_size, view):
             parts.append(encode(images).numpy())
             bar.update(len(parts[-1]))
     features = np.concatenate(parts)
     if not np.isfinite(features).all():
-        raise UserError(f"the encoder gives features that are no numbers for {split}; check --encoder_weights")
+        raise UserError(f"the encoder gives features that are no numbers for {name}; check --encoder_weights")
     return features
 
 

@@ -27,9 +27,9 @@ class TokenizedSplit:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingArrays:
-    """I images, C captions in all, R the most captions an image has, L the longest caption."""
+    """I images, N views of each, C captions in all, R the most captions an image has, L the longest caption."""
 
-    features: np.ndarray  # float32 [I, F]
+    features: np.ndarray  # float32 [I, N, F]
     words: np.ndarray  # int32 [C, T], for likelihood: unknown words as UNKNOWN
     image_index: np.ndarray  # int32 [C], row of `features`
     references: np.ndarray  # int32 [I, R, L], for rewards: unknown words with identities of their own
@@ -52,7 +52,7 @@ def tokenize_split(captions: Captions) -> TokenizedSplit:
 def training_arrays(
     split: TokenizedSplit, vocabulary: Vocabulary, features: np.ndarray, max_length: int
 ) -> TrainingArrays:
-    """Returns what the train steps read."""
+    """Returns what the train steps read, of features `[I, N, F]`."""
     encoder = vocabulary.encoder()
     encoded = [encoder.encode(c) for of_image in split.tokens for c in of_image]
     image_index = np.repeat(np.arange(len(split.tokens)), [len(of_image) for of_image in split.tokens])
@@ -68,9 +68,9 @@ def caption_batches(
 ) -> tf.data.Dataset:
     """Yields a Batch of captions for each of the steps first_step..steps - 1, captions in random order."""
 
-    def batch(index):
+    def batch(step, index):
         image = tf.gather(image_index, index)
-        return Batch(tf.gather(features, image), image, tf.gather(words, index))
+        return Batch(_seen(features, image, step, seed), image, tf.gather(words, index))
 
     # Tensors made here are captured by reference; arrays used inside would be copied into the graph.
     features, words = tf.constant(arrays.features), tf.constant(arrays.words)
@@ -83,15 +83,22 @@ def image_batches(
 ) -> tf.data.Dataset:
     """Yields a Batch of pictures for each of the steps first_step..steps - 1, pictures in random order."""
 
-    def batch(index):
-        return Batch(tf.gather(features, index), tf.cast(index, tf.int32), None)
+    def batch(step, index):
+        return Batch(_seen(features, index, step, seed), tf.cast(index, tf.int32), None)
 
     features = tf.constant(arrays.features)
     return _batches(len(arrays.features), batch_size, first_step, steps, seed).map(batch).prefetch(4)
 
 
+def _seen(features: tf.Tensor, image: tf.Tensor, step: tf.Tensor, seed: tuple[int, int]) -> tf.Tensor:
+    """Features `[B, F]` of the images `[B]`, of one view each, drawn by the step."""
+    of_step = tf.random.experimental.stateless_fold_in(tf.constant(seed, tf.int64), step)
+    view = tf.random.stateless_uniform(tf.shape(image), of_step, 0, features.shape[1], image.dtype)
+    return tf.gather_nd(features, tf.stack([image, view], axis=1))
+
+
 def _batches(size: int, batch_size: int, first_step: int, steps: int, seed: tuple[int, int]) -> tf.data.Dataset:
-    """Yields int64 `[B]`: a new order each epoch, batches running on across its end, so that all are full.
+    """Yields (step, int64 `[B]`): a new order each epoch, batches running on across its end, so that all are full.
 
     A step's batch depends on its number alone, so a resumed run sees what it would have seen.
     """
@@ -102,6 +109,6 @@ def _batches(size: int, batch_size: int, first_step: int, steps: int, seed: tupl
         seeds = tf.stack([tf.fill([batch_size], tf.constant(s, tf.int64)) for s in seed] + [epoch], axis=1)
         # The raw operation takes a seed for each index; its wrapper in tf.random does not (2.21).
         last = tf.constant(size - 1, tf.int64)
-        return tf.raw_ops.RandomIndexShuffle(index=position % size, seed=seeds, max_index=last, rounds=4)
+        return step, tf.raw_ops.RandomIndexShuffle(index=position % size, seed=seeds, max_index=last, rounds=4)
 
     return tf.data.Dataset.range(first_step, steps).map(indices)

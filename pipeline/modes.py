@@ -43,7 +43,7 @@ def run_prepare(config: Config) -> tuple[Data, dict[str, TokenizedSplit], Vocabu
     workdir.keep_identity(config, "vocabulary.json", vocabulary.to_json())
     workdir.check_warm_start(config, vocabulary, encoder)
     workdir.keep_encoder(config, encoder)
-    features = all_features(config, data, encoder, SPLITS)
+    features = all_features(config, data, encoder, {"train": config.views, "val": 1})
     print(
         f"data: {len(splits['train'].tokens)} training and {len(splits['val'].tokens)} validation pictures, "
         f"{len(vocabulary.words)} words that can be said, {len(vocabulary.rare_words)} too rare"
@@ -64,7 +64,7 @@ def run_train(config: Config) -> None:
 def _train_stages(config: Config, text_metrics: TextMetrics) -> Data:
     data, splits, vocabulary, features = run_prepare(config)
     arrays = training_arrays(splits["train"], vocabulary, features["train"], config.max_length)
-    captioner, baseline = workdir.build_models(config, vocabulary, features["train"].shape[1])
+    captioner, baseline = workdir.build_models(config, vocabulary, features["train"].shape[-1])
     reward = build_reward(
         config.reward_weights(),
         arrays.references,
@@ -74,10 +74,10 @@ def _train_stages(config: Config, text_metrics: TextMetrics) -> Data:
         text_metrics,
     )
     decode = build_decoder(captioner, config.max_length, decoder_of(config, vocabulary.words))
-    watched = features["val"][: config.val_images or None]
+    watched = features["val"][: config.val_images or None, 0]
 
     def begin() -> None:
-        captioner.adapt(features["train"])
+        captioner.adapt(features["train"][:, 0])
         if config.warm_start:
             workdir.load_warm_start(config, captioner, baseline)
 

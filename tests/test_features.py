@@ -3,8 +3,9 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from models.encoder import decode_image, resize_image
+from models.encoder import LEAST_SEEN, decode_image, draw_view, resize_image
 from pipeline import features
 from pipeline.config import Config
 from pipeline.datasets.prepare import image_records, prepare_data
@@ -30,12 +31,12 @@ def config(tmp_path):
 def test_all_splits_share_one_trace_whatever_their_last_batch(config, monkeypatch):
     monkeypatch.setattr(features, "BATCH", 2)
     data, encoder = prepare_data(config), CountedCalls()
-    found = all_features(config, data, encoder, SPLITS)
+    found = all_features(config, data, encoder, dict.fromkeys(SPLITS, 1))
     assert encoder.calls == 1
     for split, size in zip(SPLITS, (5, 3), strict=True):
         pictures = [resize_image(decode_image(record), 32) for record in image_records(data, split)]
-        np.testing.assert_allclose(found[split], np.mean(pictures, axis=(1, 2)), rtol=1e-5)
-        assert found[split].shape == (size, 3) and found[split].dtype == np.float32
+        np.testing.assert_allclose(found[split][:, 0], np.mean(pictures, axis=(1, 2)), rtol=1e-5)
+        assert found[split].shape == (size, 1, 3) and found[split].dtype == np.float32
 
 
 def test_what_is_in_the_cache_is_not_computed_again(config):
@@ -44,3 +45,52 @@ def test_what_is_in_the_cache_is_not_computed_again(config):
     again = CountedCalls()
     np.testing.assert_array_equal(split_features(config, data, again, "val"), first)
     assert (encoder.calls, again.calls) == (1, 0)
+
+
+def test_more_views_cost_only_the_new_ones_and_the_first_is_the_whole_picture(config):
+    data, encoder = prepare_data(config), CountedCalls()
+    whole = split_features(config, data, encoder, "train")
+    two = all_features(config, data, encoder, {"train": 2})["train"]
+    files = {path: path.stat().st_mtime_ns for path in config.cache_path().glob("features/*/*.npy")}
+    three = all_features(config, data, encoder, {"train": 3})["train"]
+    assert three.shape == (5, 3, 3)
+    np.testing.assert_array_equal(two[:, 0], whole)
+    np.testing.assert_array_equal(three[:, :2], two)
+    assert all(path.stat().st_mtime_ns == time for path, time in files.items())
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert (np.abs(three[:, a] - three[:, b]).max(axis=1) > 0).all()
+
+
+def test_views_are_those_of_their_picture_whatever_the_order_of_threads(config):
+    data = prepare_data(config)
+    found = np.concatenate(list(features.pixels(image_records(data, "train"), 32, view=2)))
+    for number, record in enumerate(image_records(data, "train")):
+        alone = resize_image(draw_view(decode_image(record), tf.constant([2, number], tf.int64)), 32)
+        np.testing.assert_array_equal(found[number], alone)
+
+
+def test_a_view_is_a_part_of_its_picture_mirrored_or_not():
+    """Every pixel tells where it comes from, so the part can be read off."""
+    height, width = 40, 60
+    rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+    image = tf.constant(np.stack([rows, columns, rows * 0], axis=2), tf.uint8)
+    mirrored, sizes, corners = [], [], []
+    for k in range(200):
+        view = draw_view(image, tf.constant([k, 1], tf.int64)).numpy()
+        mirrored.append(view[0, 0, 1] > view[0, -1, 1])
+        if mirrored[-1]:
+            view = view[:, ::-1]
+        top, left = view[0, 0, :2]
+        np.testing.assert_array_equal(view, image[top : top + view.shape[0], left : left + view.shape[1]])
+        sizes.append(view.shape[:2])
+        corners.append((top, left))
+    assert 70 < sum(mirrored) < 130
+    sizes, corners = np.array(sizes), np.array(corners)
+    assert (sizes.min(axis=0) >= LEAST_SEEN * np.array([height, width]) - 1).all()
+    assert (sizes.max(axis=0) <= [height, width]).all() and (sizes.max(axis=0) >= [height - 1, width - 2]).all()
+    assert (corners.min(axis=0) == 0).all()
+    assert ((corners + sizes).max(axis=0) == [height, width]).all()
+
+
+def test_a_picture_of_one_pixel_has_views():
+    assert draw_view(tf.zeros([1, 1, 3], tf.uint8), tf.constant([0, 0], tf.int64)).shape == (1, 1, 3)

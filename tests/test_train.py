@@ -12,7 +12,7 @@ from pipeline.evaluate import build_decoder
 from pipeline.inputs import caption_batches, image_batches
 from pipeline.progress import read_progress
 from pipeline.workdir import build_models, last_kept, load_kept, stage_labels
-from tests.tiny_runs import IMAGES, LENGTH, VOCABULARY, assert_same_end, cider_of, config_of, make_arrays, run
+from tests.tiny_runs import IMAGES, LENGTH, VIEWS, VOCABULARY, assert_same_end, cider_of, config_of, make_arrays, run
 
 ALL = {  # every kind of stage; s is 6 6 4 2 2 0 0 in the seven steps of mixer
     "stages": "mle:1,baseline:1,pg:1,mixer:1,scst:1,leave_one_out:1",
@@ -61,7 +61,7 @@ def test_best_weights_are_handed_on(tmp_path, arrays):
     load_kept(tmp_path, "mle", captioner, baseline)
     for a, b in zip(weights, captioner.weights + baseline.weights, strict=True):
         np.testing.assert_array_equal(a, b.numpy())
-    words = build_decoder(captioner, LENGTH)(arrays.features).words[:, 0]
+    words = build_decoder(captioner, LENGTH)(arrays.features[:, 0]).words[:, 0]
     score = np.mean(cider_of(arrays).scores(tf.constant(words), tf.range(IMAGES))["cider"])
     assert float(score) == pytest.approx(max(scores), abs=1e-5)
 
@@ -119,13 +119,18 @@ def test_batches_run_through_the_data_and_can_begin_anywhere(arrays, batches, si
     def seen(first, steps):
         return [tf.nest.map_structure(as_array, batch) for batch in batches(arrays, 5, first, steps, (1, 0))]
 
-    whole = seen(0, 30)
+    whole, views = seen(0, 30), []
     assert len(whole) == 30
     for batch, again in zip(whole[11:], seen(11, 30), strict=True):
         tf.nest.map_structure(np.testing.assert_array_equal, batch, again)
     for batch in whole:
         assert len(batch.features) == len(batch.image_index) == 5
-        np.testing.assert_array_equal(batch.features, arrays.features[batch.image_index])
+        same = (batch.features[:, None] == arrays.features[batch.image_index]).all(axis=2)
+        np.testing.assert_array_equal(same.sum(axis=1), 1)  # one view of the right picture
+        views.append(same.argmax(axis=1))
+    counts = np.bincount(np.concatenate(views), minlength=VIEWS)
+    assert (counts > 0.8 * 30 * 5 / VIEWS).all()
+    assert any(len(set(of_batch)) == VIEWS for of_batch in views)
     # Batches of captions go by captions, those of pictures by pictures.
     images = np.concatenate([batch.image_index for batch in whole])
     if size == IMAGES:

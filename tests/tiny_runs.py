@@ -20,7 +20,7 @@ from pipeline.vocabulary import Vocabulary
 from pipeline.workdir import build_models
 from tests.oracles import padded
 
-IMAGES, WORDS, LENGTH = 24, 12, 6
+IMAGES, VIEWS, WORDS, LENGTH = 24, 3, 12, 6
 VOCABULARY = Vocabulary(tuple("abcdefghijkl"), ())
 
 
@@ -35,11 +35,11 @@ class Silent:
 
 
 def make_arrays():
-    """Returns TrainingArrays of IMAGES images with two captions each."""
+    """Returns TrainingArrays of IMAGES images, VIEWS views and two captions of each."""
     rng = np.random.default_rng(0)
     captions = [[int(w) for w in rng.integers(4, WORDS, rng.integers(2, 5))] + [END] for _ in range(IMAGES * 2)]
     words = padded(captions, LENGTH)
-    features = rng.normal(size=(IMAGES, 5)).astype(np.float32)
+    features = rng.normal(size=(IMAGES, VIEWS, 5)).astype(np.float32)
     return TrainingArrays(
         features, words, np.repeat(np.arange(IMAGES, dtype=np.int32), 2), words.reshape(IMAGES, 2, -1)
     )
@@ -83,7 +83,7 @@ def run(config, arrays, stop_at=None, reward=None):
         calls.append(1)
         if len(calls) == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
-        words = decode(arrays.features).words[:, 0]
+        words = decode(arrays.features[:, 0]).words[:, 0]
         score = float(np.mean(cider.scores(tf.constant(words), tf.range(IMAGES))["cider"]))
         corpus = {"CIDEr": score, "mean length": 0.0, "distinct captions": 0.0, "all weights": all_weights()}
         return Evaluation(tuple(map(str, words.tolist())), corpus, ())
@@ -94,7 +94,7 @@ def run(config, arrays, stop_at=None, reward=None):
         arrays,
         cider if reward is None else reward,
         validate,
-        lambda: captioner.adapt(arrays.features),
+        lambda: captioner.adapt(arrays.features[:, 0]),
         Silent(),
     )
     return [w.numpy() for w in captioner.weights + baseline.weights], progress
