@@ -35,6 +35,7 @@ from pipeline.metrics.spice_fast.learning import Learner
 from pipeline.metrics.spice_fast.parser import SceneGraphParser, load_parser, save_parser
 
 Captions = list[tuple[list[str], Tuples]]
+UNITS = 128
 AFFIXES = 4096  # buckets
 MIN_WORDS = 3  # times that a word with an embedding of its own was seen
 SAVED_EVERY = 240.0  # seconds
@@ -71,13 +72,15 @@ def _check(args: argparse.Namespace) -> None:
         ("seed", 0 <= args.seed < 2**32, "from 0 to 2**32 - 1"),
         ("epochs", 0 < args.epochs < math.inf, "above 0"),
         ("batch_size", args.batch_size > 0, "above 0"),
-        ("units", args.units > 0, "above 0"),
+        ("units", args.units is None or args.units > 0, "above 0"),
         ("dropout", 0 <= args.dropout < 1, "from 0 to below 1"),
         ("learning_rate", 0 < args.learning_rate < math.inf, "above 0"),
         ("held_out", args.held_out >= 0, "from 0 on"),
     ):
         if not fits:
             raise UserError(f"--{name}={getattr(args, name)}; it takes a number {allowed}")
+    if args.start and args.units is not None:
+        raise UserError(f"--units={args.units} with --start, which has its own units; leave one of them out")
     if args.output.is_dir():
         raise UserError(f"--output={args.output} is a folder; name a file in it, such as {args.output / 'parser.npz'}")
     try:
@@ -114,7 +117,7 @@ def _learn(args: argparse.Namespace, captions: Captions, held_out: Captions) -> 
     keras.utils.set_random_seed(args.seed)
     begin = time.monotonic()
     counts = collections.Counter(word for words, _ in captions for word in words)
-    parser = load_parser(args.start) if args.start else new_parser(captions, counts, args.units)
+    parser = load_parser(args.start) if args.start else new_parser(captions, counts, args.units or UNITS)
     parser.network.dropout = args.dropout
     aligner = Aligner(parser.lemmas, parser.labels)
     vocabulary = ["", *sorted(counts)]
@@ -204,7 +207,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of weights, order, dropout and what is held out")
     parser.add_argument("--epochs", type=float, default=16.0, help="times that each caption is seen")
     parser.add_argument("--batch_size", type=int, default=256, help="captions a step")
-    parser.add_argument("--units", type=int, default=128, help="of each direction of each LSTM layer")
+    parser.add_argument("--units", type=int, help=f"of each direction of each LSTM layer; {UNITS}, or START's")
     parser.add_argument("--dropout", type=float, default=0.2, help="between layers")
     parser.add_argument("--learning_rate", type=float, default=2e-3, help="Adam's highest; it falls to 0 as a cosine")
     parser.add_argument(
