@@ -100,6 +100,14 @@ class Config:
     )
     batch_size: int = setting(64, "training", "mle, mixer: captions a step; others: images a step (B).", most=2**20)
     clip_norm: float = setting(5.0, "training", "Global norm at which gradients are clipped; 0: never.", least=0)
+    weight_decay: float = setting(
+        0.0,
+        "training",
+        "Share of the captioner's weights, biases apart, taken off an update, times the learning rate; 0: none.",
+        added=True,
+        least=0,
+        most=100,
+    )
     patience: int = setting(
         0, "training", "End a stage after so many validations without a new best; 0: never.", least=0
     )

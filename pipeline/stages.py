@@ -184,5 +184,8 @@ def _optimizer(config: Config, name: str, size: int, model: keras.Model) -> kera
         staircase=True,
     )
     optimizer = Adam(schedule, global_clipnorm=config.clip_norm or None)
+    if name != "baseline" and config.weight_decay:
+        optimizer.weight_decay = config.weight_decay
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
     optimizer.build(model.trainable_variables)
     return optimizer
