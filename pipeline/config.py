@@ -108,6 +108,14 @@ class Config:
         least=0,
         most=100,
     )
+    weight_average: float = setting(
+        0.0,
+        "training",
+        "What is validated, kept and handed on: a moving average of the weights, of this momentum (0.999); 0: none.",
+        added=True,
+        least=0,
+        most=0.99999,
+    )
     patience: int = setting(
         0, "training", "End a stage after so many validations without a new best; 0: never.", least=0
     )

@@ -1,5 +1,6 @@
 """One stage ready to run: its step, its optimizers, its batches and its rhythm."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -14,6 +15,7 @@ from models.baseline import Baseline, StepBaseline
 from models.captioner import Captioner
 from models.special_tokens import PAD
 from pipeline import estimators, objectives
+from pipeline.average import averaged
 from pipeline.config import Config
 from pipeline.inputs import TrainingArrays, caption_batches, image_batches
 from pipeline.optimizer import Adam
@@ -43,6 +45,7 @@ class BuiltStage:
     validate_every: int  # steps
     images_per_step: int  # pictures looked at: an image counts once for each of its captions in mle
     moves_policy: bool
+    as_kept: Callable[[], contextlib.AbstractContextManager]  # while it lasts, weights are those to validate and keep
     steps_before: int  # of earlier stages, as planned
     note: str  # what the user might not expect of its settings; empty: nothing
 
@@ -67,6 +70,7 @@ def build_stage(
     per_epoch = size / config.batch_size
     step, state = _step(config, name, size, captioner, baseline, reward)
     batches = caption_batches if learns_from_captions else image_batches
+    averages = config.weight_average > 0 and name != "baseline"
     return BuiltStage(
         name=name,
         label=stage_labels(config)[index],
@@ -82,6 +86,7 @@ def build_stage(
         validate_every=max(1, round(config.evaluate_every * per_epoch)),
         images_per_step=config.batch_size,
         moves_policy=name != "baseline",
+        as_kept=functools.partial(averaged, captioner, state["optimizer"]) if averages else contextlib.nullcontext,
         steps_before=sum(steps[:index]),
         note=_note(config, name, steps[index], per_epoch),
     )
@@ -183,9 +188,13 @@ def _optimizer(config: Config, name: str, size: int, model: keras.Model) -> kera
         decay_rate=config.of_stage("decay", name),
         staircase=True,
     )
-    optimizer = Adam(schedule, global_clipnorm=config.clip_norm or None)
+    more: dict[str, Any] = {}
     if name != "baseline" and config.weight_decay:
-        optimizer.weight_decay = config.weight_decay
+        more["weight_decay"] = config.weight_decay
+    if name != "baseline" and config.weight_average:
+        more |= {"use_ema": True, "ema_momentum": config.weight_average}
+    optimizer = Adam(schedule, global_clipnorm=config.clip_norm or None, **more)
+    if optimizer.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias"])
     optimizer.build(model.trainable_variables)
     return optimizer

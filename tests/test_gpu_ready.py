@@ -54,7 +54,7 @@ def test_likelihood_step_stays_on_the_device(toy, scheduled_sampling):
     captioner, _, features = toy
     step = likelihood_step(
         captioner,
-        adam(captioner),
+        adam(captioner, weight_decay=0.1, use_ema=True, ema_momentum=0.9),
         feature_dropout=0.1,
         label_smoothing=0.1,
         scheduled_sampling=scheduled_sampling,
