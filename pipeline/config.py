@@ -166,6 +166,14 @@ class Config:
     share_rollouts: bool = setting(
         False, "rewards", "pg: an image's paths that begin alike share rollouts; needs --samples above 1."
     )
+    likelihood_weight: float = setting(
+        0.0,
+        "rewards",
+        "pg, scst, leave_one_out: weight of the likelihood of a true caption of each picture; the reward has the rest.",
+        added=True,
+        least=0,
+        most=1,
+    )
     mixer_step: int = setting(3, "rewards", "mixer: by how much s falls, the words learned by likelihood.", most=1000)
     mixer_epochs: float = setting(5.0, "rewards", "mixer: epochs between two falls, from T to 0.", least=1e-3)
     mixer_likelihood_weight: float = setting(

@@ -25,6 +25,7 @@ from pipeline.steps import TrainStep, likelihood_step, policy_gradient_step
 from pipeline.workdir import stage_labels
 
 LEARNS_FROM_CAPTIONS = ("mle", "mixer")  # an epoch goes through captions; elsewhere through pictures
+MAY_READ_CAPTIONS = ("pg", "scst", "leave_one_out")  # beside the rewards of pictures, with --likelihood_weight
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +71,8 @@ def build_stage(
     per_epoch = size / config.batch_size
     step, state = _step(config, name, size, captioner, baseline, reward)
     batches = caption_batches if learns_from_captions else image_batches
+    if _likelihood_weight(config, name):
+        batches = functools.partial(image_batches, with_captions=True)
     averages = config.weight_average > 0 and name != "baseline"
     return BuiltStage(
         name=name,
@@ -140,8 +143,13 @@ def _step(
         state.get("optimizer"),
         state.get("baseline_optimizer"),
         feature_dropout=config.feature_dropout,
+        likelihood_weight=_likelihood_weight(config, name),
     )
     return step, state
+
+
+def _likelihood_weight(config: Config, name: str) -> float:
+    return config.likelihood_weight if name in MAY_READ_CAPTIONS else 0.0
 
 
 def _level(config: Config, name: str, steps_per_epoch: float, step: int) -> float:

@@ -146,6 +146,7 @@ def test_resumed_equals_uninterrupted_with_all_remedies(tmp_path, monkeypatch):
         "samples": 2,
         "weight_decay": 0.5,
         "weight_average": 0.9,
+        "likelihood_weight": 0.2,
         "learning_rate": "mle:1e-2,leave_one_out:1e-2",
     }
     arrays = make_arrays()
