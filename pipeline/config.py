@@ -108,6 +108,22 @@ class Config:
     )
     batch_size: int = setting(64, "training", "mle, mixer: captions a step; others: images a step (B).", most=2**20)
     clip_norm: float = setting(5.0, "training", "Global norm at which gradients are clipped; 0: never.", least=0)
+    weight_decay: float = setting(
+        0.0,
+        "training",
+        "Share of the captioner's weights, biases apart, taken off an update, times the learning rate; 0: none.",
+        added=True,
+        least=0,
+        most=100,
+    )
+    weight_average: float = setting(
+        0.0,
+        "training",
+        "What is validated, kept and handed on: a moving average of the weights, of this momentum (0.999); 0: none.",
+        added=True,
+        least=0,
+        most=0.99999,
+    )
     patience: int = setting(
         0, "training", "End a stage after so many validations without a new best; 0: never.", least=0
     )
@@ -157,6 +173,14 @@ class Config:
     )
     share_rollouts: bool = setting(
         False, "rewards", "pg: an image's paths that begin alike share rollouts; needs --samples above 1."
+    )
+    likelihood_weight: float = setting(
+        0.0,
+        "rewards",
+        "pg, scst, leave_one_out: weight of the likelihood of a true caption of each picture; the reward has the rest.",
+        added=True,
+        least=0,
+        most=1,
     )
     mixer_step: int = setting(3, "rewards", "mixer: by how much s falls, the words learned by likelihood.", most=1000)
     mixer_epochs: float = setting(5.0, "rewards", "mixer: epochs between two falls, from T to 0.", least=1e-3)

@@ -1,6 +1,7 @@
 """The training data as arrays in memory, and the endless, resumable stream of batches over them."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,8 @@ import tensorflow as tf
 from pipeline.datasets.prepare import Captions
 from pipeline.tokenizer import tokenize
 from pipeline.vocabulary import Vocabulary, pad
+
+CAPTION = 2**20 + 2  # sets the seed of true captions apart from those of a train step's own draws
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +34,7 @@ class TrainingArrays:
 
     features: np.ndarray  # float32 [I, N, F]
     words: np.ndarray  # int32 [C, T], for likelihood: unknown words as UNKNOWN
-    image_index: np.ndarray  # int32 [C], row of `features`
+    image_index: np.ndarray  # int32 [C], row of `features`, ascending
     references: np.ndarray  # int32 [I, R, L], for rewards: unknown words with identities of their own
 
 
@@ -40,7 +43,7 @@ class Batch(NamedTuple):
 
     features: tf.Tensor  # float32 [B, F]
     image_index: tf.Tensor  # int32 [B], row of the references
-    words: tf.Tensor | None  # int32 [B, T], a true caption; None in batches of pictures
+    words: tf.Tensor | None  # int32 [B, T], a true caption; None in batches of pictures, unless asked for
 
 
 def tokenize_split(captions: Captions) -> TokenizedSplit:
@@ -79,15 +82,39 @@ def caption_batches(
 
 
 def image_batches(
-    arrays: TrainingArrays, batch_size: int, first_step: int, steps: int, seed: tuple[int, int]
+    arrays: TrainingArrays,
+    batch_size: int,
+    first_step: int,
+    steps: int,
+    seed: tuple[int, int],
+    with_captions: bool = False,
 ) -> tf.data.Dataset:
-    """Yields a Batch of pictures for each of the steps first_step..steps - 1, pictures in random order."""
+    """Yields a Batch of pictures for each of the steps first_step..steps - 1, pictures in random order.
+
+    With `with_captions` each has one of its true captions, drawn by the step's number.
+    """
 
     def batch(step, index):
-        return Batch(_seen(features, index, step, seed), tf.cast(index, tf.int32), None)
+        words = caption_of(step, index) if caption_of else None
+        return Batch(_seen(features, index, step, seed), tf.cast(index, tf.int32), words)
 
     features = tf.constant(arrays.features)
+    caption_of = _drawn_captions(arrays, seed) if with_captions else None
     return _batches(len(arrays.features), batch_size, first_step, steps, seed).map(batch).prefetch(4)
+
+
+def _drawn_captions(arrays: TrainingArrays, seed: tuple[int, int]) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Returns (step, images `[B]`) -> a true caption of each `[B, T]`, all of an image's equally likely."""
+    images = np.arange(len(arrays.features))
+    words, first = tf.constant(arrays.words), tf.constant(np.searchsorted(arrays.image_index, images))
+    counts = tf.constant(np.bincount(arrays.image_index, minlength=len(images)))
+
+    def draw(step, index):
+        drawn = tf.random.experimental.stateless_fold_in(tf.random.experimental.stateless_fold_in(seed, step), CAPTION)
+        number = tf.random.stateless_uniform(tf.shape(index), drawn, None, None, tf.int64)
+        return tf.gather(words, tf.gather(first, index) + number % tf.gather(counts, index))
+
+    return draw
 
 
 def _seen(features: tf.Tensor, image: tf.Tensor, step: tf.Tensor, seed: tuple[int, int]) -> tf.Tensor:

@@ -25,6 +25,14 @@ class Likelihood(NamedTuple):
     weight: tf.Tensor  # scalar in 0..1; the reward has the rest
 
 
+class Truth(NamedTuple):
+    """A true caption of each picture, learned by likelihood beside the paths."""
+
+    features: tf.Tensor  # [B, F]
+    words: tf.Tensor  # [B, T]
+    weight: tf.Tensor  # scalar in 0..1; the reward has the rest
+
+
 class Experience(NamedTuple):
     """What the policy said, before anything is scored."""
 
@@ -34,6 +42,7 @@ class Experience(NamedTuple):
     rollouts: Rollouts  # other captions to be scored: words [Q, T], prefix [Q, 2]
     leaders: tf.Tensor | None = None  # [N, T], where paths share rollouts
     likelihood: Likelihood | None = None
+    truth: Truth | None = None
 
 
 class Credit(NamedTuple):

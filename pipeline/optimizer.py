@@ -11,7 +11,19 @@ class Adam(keras.optimizers.Adam):
     the square.
 
     Source: Kingma, Ba, "Adam: a method for stochastic optimization" (2015), with epsilon as Keras has it.
+
+    With `use_ema` the average begins with the weights as they are when this is built (Keras: with zeros, then those
+    after the first update), and forgets faster at first: after n updates it keeps (1 + n) / (10 + n) of itself, until
+    that is `ema_momentum`. So it stands for the last tenth of the updates, however few they are, and for the last
+    1 / (1 - momentum) once they are many. Source: tf.train.ExponentialMovingAverage's `num_updates`.
     """
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Makes moments, and averages if there are to be any, of these weights."""
+        super().build(variables)
+        if self.use_ema:
+            for variable, average in zip(variables, self._model_variables_moving_average, strict=True):
+                average.assign(variable)
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         """Moves a weight and its two moments by a gradient, dense or of some rows."""
@@ -30,6 +42,11 @@ class Adam(keras.optimizers.Adam):
             epsilon=tf.cast(self.epsilon, variable.dtype),
             grad=tf.cast(tf.convert_to_tensor(gradient), variable.dtype),
         )
+
+    def _update_model_variables_moving_average(self, trainable_variables: list[keras.Variable]) -> None:
+        share = tf.maximum(1 - self.ema_momentum, 9 / (10 + tf.cast(self.iterations, tf.float32)))
+        for variable, average in zip(trainable_variables, self._model_variables_moving_average, strict=True):
+            average.assign_add(share * (variable - average))
 
     def _clip_gradients(self, grads: list[tf.Tensor]) -> list[tf.Tensor]:
         """As Keras clips, but weights are not gone over where nothing is to be clipped."""

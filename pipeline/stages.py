@@ -1,5 +1,6 @@
 """One stage ready to run: its step, its optimizers, its batches and its rhythm."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -14,6 +15,7 @@ from models.baseline import Baseline, StepBaseline
 from models.captioner import Captioner
 from models.special_tokens import PAD
 from pipeline import estimators, objectives
+from pipeline.average import averaged
 from pipeline.config import Config
 from pipeline.inputs import TrainingArrays, caption_batches, image_batches
 from pipeline.optimizer import Adam
@@ -23,6 +25,7 @@ from pipeline.steps import TrainStep, likelihood_step, policy_gradient_step
 from pipeline.workdir import stage_labels
 
 LEARNS_FROM_CAPTIONS = ("mle", "mixer")  # an epoch goes through captions; elsewhere through pictures
+MAY_READ_CAPTIONS = ("pg", "scst", "leave_one_out")  # beside the rewards of pictures, with --likelihood_weight
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +46,7 @@ class BuiltStage:
     validate_every: int  # steps
     images_per_step: int  # pictures looked at: an image counts once for each of its captions in mle
     moves_policy: bool
+    as_kept: Callable[[], contextlib.AbstractContextManager]  # while it lasts, weights are those to validate and keep
     steps_before: int  # of earlier stages, as planned
     note: str  # what the user might not expect of its settings; empty: nothing
 
@@ -67,6 +71,9 @@ def build_stage(
     per_epoch = size / config.batch_size
     step, state = _step(config, name, size, captioner, baseline, reward)
     batches = caption_batches if learns_from_captions else image_batches
+    if _likelihood_weight(config, name):
+        batches = functools.partial(image_batches, with_captions=True)
+    averages = config.weight_average > 0 and name != "baseline"
     return BuiltStage(
         name=name,
         label=stage_labels(config)[index],
@@ -82,6 +89,7 @@ def build_stage(
         validate_every=max(1, round(config.evaluate_every * per_epoch)),
         images_per_step=config.batch_size,
         moves_policy=name != "baseline",
+        as_kept=functools.partial(averaged, captioner, state["optimizer"]) if averages else contextlib.nullcontext,
         steps_before=sum(steps[:index]),
         note=_note(config, name, steps[index], per_epoch),
     )
@@ -135,8 +143,13 @@ def _step(
         state.get("optimizer"),
         state.get("baseline_optimizer"),
         feature_dropout=config.feature_dropout,
+        likelihood_weight=_likelihood_weight(config, name),
     )
     return step, state
+
+
+def _likelihood_weight(config: Config, name: str) -> float:
+    return config.likelihood_weight if name in MAY_READ_CAPTIONS else 0.0
 
 
 def _level(config: Config, name: str, steps_per_epoch: float, step: int) -> float:
@@ -183,6 +196,13 @@ def _optimizer(config: Config, name: str, size: int, model: keras.Model) -> kera
         decay_rate=config.of_stage("decay", name),
         staircase=True,
     )
-    optimizer = Adam(schedule, global_clipnorm=config.clip_norm or None)
+    more: dict[str, Any] = {}
+    if name != "baseline" and config.weight_decay:
+        more["weight_decay"] = config.weight_decay
+    if name != "baseline" and config.weight_average:
+        more |= {"use_ema": True, "ema_momentum": config.weight_average}
+    optimizer = Adam(schedule, global_clipnorm=config.clip_norm or None, **more)
+    if optimizer.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
     optimizer.build(model.trainable_variables)
     return optimizer

@@ -18,7 +18,7 @@ from models.packing import Packing, pack
 from models.word_loss import log_probs, weighted_log_likelihood
 from pipeline import estimators
 from pipeline.inputs import Batch
-from pipeline.objectives import Credit, Experience, Objective
+from pipeline.objectives import Credit, Experience, Likelihood, Objective, Truth
 from pipeline.path_logs import path_logs
 from pipeline.ragged import ragged
 from pipeline.rewards import Reward
@@ -79,6 +79,7 @@ def policy_gradient_step(
     baseline_optimizer: keras.Optimizer | None,
     *,
     feature_dropout: float,
+    likelihood_weight: float = 0.0,
 ) -> TrainStep:
     """Returns the step that follows an objective's gradient; without `optimizer` only the baseline learns.
 
@@ -86,10 +87,15 @@ def policy_gradient_step(
 
     Args:
       baseline: what the objective's credit leaves to a learned baseline; None where it does not.
+      likelihood_weight: if not 0, batches have true captions, whose likelihood has this weight in the captioner's loss.
     """
 
     def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
-        return objective.sample(_blurred(captioner, batch, feature_dropout, seed), seed, level)
+        blurred = _blurred(captioner, batch, feature_dropout, seed)
+        said = objective.sample(blurred, seed, level)
+        if likelihood_weight == 0:
+            return said
+        return said._replace(truth=Truth(blurred.features, blurred.words, tf.constant(likelihood_weight)))
 
     def learn(said: Experience, scores: dict[str, tf.Tensor]) -> Logs:
         path_reward, other_reward = parted(said, reward.total(scores))
@@ -141,10 +147,12 @@ def policy_gradients(
     Without dropout: the probabilities that are differentiated are those that were sampled from. The captioner has no
     gradients if it is not `moves_policy`; then the loss is the baseline's.
     """
+    paths, taught = tf.cast(tf.shape(said.words)[0], tf.float32), said.truth is not None
+    if taught:
+        said, credit = _with_truth(said, credit)
     packing = pack(said.words)
     words, values = packing.of(said.words), packing.of(credit.values)
     sampled, likelihood_weights = _parts(said, packing)
-    paths = tf.cast(tf.shape(said.words)[0], tf.float32)
     with tf.GradientTape(persistent=True) as tape:
         projection = captioner.projection()
         hidden = captioner.hidden(said.features, said.words, packing)
@@ -163,13 +171,27 @@ def policy_gradients(
     gradients = tape.gradient(loss, captioner.trainable_variables) if moves_policy else []
     losses, logs = [loss], {"loss": loss} | _word_logs(log_pi, values, expected, sampled)
     if said.likelihood is not None:
-        given = tf.reduce_sum(tf.cast(said.likelihood.mask, tf.float32))
-        logs |= {"likelihood loss": -tf.reduce_sum(likelihood_weights * log_pi), "words given": given / paths}
+        logs["likelihood loss"] = -tf.reduce_sum(likelihood_weights * log_pi)
+        if not taught:
+            logs["words given"] = tf.reduce_sum(tf.cast(said.likelihood.mask, tf.float32)) / paths
     if not learned:
         return gradients, [], losses, logs
     explained = estimators.explained_variance(tf.boolean_mask(values, sampled), tf.boolean_mask(expected, sampled))
     logs |= {"baseline loss": baseline_loss, "explained variance": explained}
     return gradients, tape.gradient(baseline_loss, baseline.trainable_variables), [*losses, baseline_loss], logs
+
+
+def _with_truth(said: Experience, credit: Credit) -> tuple[Experience, Credit]:
+    """True captions as further rows, all of whose words were given: one pass through the decoder does for both."""
+    truth = said.truth
+    nothing = tf.zeros_like(truth.words, tf.float32)
+    mask = tf.concat([tf.zeros_like(said.words, tf.bool), estimators.path_mask(truth.words)], axis=0)
+    rows = said._replace(
+        features=tf.concat([said.features, truth.features], axis=0),
+        words=tf.concat([said.words, truth.words], axis=0),
+        likelihood=Likelihood(mask, truth.weight),
+    )
+    return rows, Credit(*(None if x is None else tf.concat([x, nothing], axis=0) for x in credit))
 
 
 def _parts(said: Experience, packing: Packing) -> tuple[tf.Tensor, tf.Tensor | None]:

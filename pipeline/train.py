@@ -133,8 +133,12 @@ def _validate(
     if not stage.moves_policy:
         saver.keep()
         return False
-    evaluation = validate()
-    value = evaluation.corpus[config.best_metric]
+    with stage.as_kept():
+        evaluation = validate()
+        value = evaluation.corpus[config.best_metric]
+        better = progress.best is None or value > progress.best
+        if better:
+            saver.keep()
     progress.history.append(
         {
             "stage": stage.label,
@@ -146,10 +150,8 @@ def _validate(
         }
     )
     board.validation(stage.global_step(progress), evaluation)
-    better = progress.best is None or value > progress.best
     if better:
         progress.best, progress.best_step, progress.since_best = value, progress.step, 0
-        saver.keep()
     else:
         progress.since_best += 1
     tqdm.write(

@@ -54,7 +54,7 @@ def test_likelihood_step_stays_on_the_device(toy, scheduled_sampling):
     captioner, _, features = toy
     step = likelihood_step(
         captioner,
-        adam(captioner),
+        adam(captioner, weight_decay=0.1, use_ema=True, ema_momentum=0.9),
         feature_dropout=0.1,
         label_smoothing=0.1,
         scheduled_sampling=scheduled_sampling,
@@ -66,10 +66,15 @@ def test_likelihood_step_stays_on_the_device(toy, scheduled_sampling):
 
 
 @pytest.mark.parametrize(
-    ("name", "precision", "jit"),
-    [*((name, tf.float32, False) for name in OBJECTIVES), ("pg", tf.bfloat16, False), ("pg", tf.float32, True)],
+    ("name", "precision", "jit", "likelihood_weight"),
+    [
+        *((name, tf.float32, False, 0.0) for name in OBJECTIVES),
+        ("pg", tf.bfloat16, False, 0.0),
+        ("pg", tf.float32, True, 0.0),
+        ("leave_one_out", tf.float32, False, 0.5),
+    ],
 )
-def test_policy_gradient_step_stays_on_the_device(toy, name, precision, jit):
+def test_policy_gradient_step_stays_on_the_device(toy, name, precision, jit, likelihood_weight):
     captioner, baseline, features = toy
     captioner.precision, captioner.jit = precision, jit
     weights = parse_reward("cider:1,rouge:2,bleu1:1,bleu4:1")
@@ -83,8 +88,9 @@ def test_policy_gradient_step_stays_on_the_device(toy, name, precision, jit):
         adam(captioner),
         adam(learned),
         feature_dropout=0.1,
+        likelihood_weight=likelihood_weight,
     )
-    words = tf.constant([[4, 2, 0], [5, 6, 2]]) if name == "mixer" else None
+    words = tf.constant([[4, 2, 0], [5, 6, 2]]) if name == "mixer" or likelihood_weight else None
     function = step.get_concrete_function(Batch(tf.constant(features), tf.constant([0, 1]), words), SEED, LEVEL)
     assert {"Softmax", "PopulationCount"} <= operations(function)
     assert host_only(function) == set()
