@@ -41,6 +41,8 @@ class Run:
 def read_rows(text: str) -> dict[str, tuple[Run, ...]]:
     """Returns the runs that `--runs` names, 'label=workdir,workdir:stage;label=workdir' or '@FILE' of a row a line.
 
+    The last = of a row ends its label, which may hold others.
+
     Raises:
       UserError: text of another shape, no such run or stage, runs with other validation pictures than the first.
     """
@@ -59,7 +61,7 @@ def read_rows(text: str) -> dict[str, tuple[Run, ...]]:
 def _parsed(text: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for row in _split_rows(text):
-        label, equals, listed = (part.strip() for part in row.partition("="))
+        label, equals, listed = (part.strip() for part in row.rpartition("="))
         places = [place.strip() for place in listed.split(",") if place.strip()]
         if not (label and equals and places):
             raise UserError(f"--runs: {row.strip()!r} is not label=workdir,workdir; for example {EXAMPLE}")

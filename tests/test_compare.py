@@ -1,70 +1,14 @@
-"""Runs side by side, on made-up workdirs whose numbers are known."""
+"""Runs side by side, on made-up workdirs whose numbers are known: the table, and what is refused."""
 
 import json
-import pathlib
 import statistics
 
 import pytest
-import tensorflow as tf
 
 from benchmarks import compare, spice_fast, spice_gap
+from benchmarks.compare_runs import read_rows
 from benchmarks.compare_table import cells
-from pipeline.config import Config
-from pipeline.progress import Progress
-
-CAPTIONS = ("a dog runs", "a cat sits on the", "two birds fly")
-GREEDY = {"decode": "greedy", "beam_width": 5}
-
-
-def make_run(
-    folder: pathlib.Path,
-    captions=CAPTIONS,
-    *,
-    stage="pg",
-    metrics=(),
-    history=(),
-    seconds=90.0,
-    best_step=2,
-    ids=(7, 3, 5),
-    decoding=GREEDY,
-    **settings,
-) -> pathlib.Path:
-    """Returns a workdir as a run leaves it, of what is compared; its stages are mle, baseline and `stage`."""
-    config = Config(workdir=str(folder), max_length=6, encoder="MobileNetV2", **settings)
-    (folder / "results").mkdir(parents=True)
-    (folder / "config.json").write_text(config.to_json())
-    names = {"mle": True, "baseline": False, stage: True}
-    stages = [{"name": n, "moves_policy": m, "seconds": seconds, "best_step": best_step} for n, m in names.items()]
-    (folder / "summary.json").write_text(json.dumps({"decoding": decoding, "stages": stages}))
-    said = [{"image_id": i, "caption": c} for i, c in zip(ids, captions, strict=True)]
-    scores = {"CIDEr": 0.5, "mean length": 3.5, "distinct captions": 3.0} | dict(metrics)
-    for name in ("mle", stage):
-        (folder / "results" / f"{name}.json").write_text(json.dumps(said))
-        (folder / "results" / f"{name}.metrics.json").write_text(json.dumps(scores))
-    variable = tf.Variable("", dtype=tf.string)
-    Progress(history=list(history)).store(variable)
-    checkpoint = tf.train.Checkpoint(progress=variable)
-    tf.train.CheckpointManager(checkpoint, folder / "checkpoints", max_to_keep=2).save()
-    return folder
-
-
-def row(step, stage="pg", **more):
-    """Returns a validation as the loop writes it."""
-    return {"stage": stage, "step": step, "epoch": step / 4, "images_seen": step * 8, "seconds": 10.0 * step} | more
-
-
-def table_of(text: str) -> dict[str, dict[str, str]]:
-    """Returns the cells of the first Markdown table by row and head."""
-    lines = [[c.strip() for c in line.strip("|").split(" | ")] for line in text.splitlines() if line.startswith("|")]
-    return {line[0].strip("| "): dict(zip(lines[0], line, strict=True)) for line in lines[2:]}
-
-
-def failed(capsys, *arguments) -> str:
-    """Returns the one line that a command ended with."""
-    assert compare.main(arguments) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1
-    return error
+from tests.finished_runs import failed, make_run, row, table_of
 
 
 class TestTable:
@@ -140,7 +84,7 @@ class TestTable:
     def test_cells_of_no_number_are_absent(self, tmp_path):
         run = make_run(tmp_path / "a", metrics={"CIDEr": float("nan"), "SPICE": None})
         assert compare.main([f"--runs=a={run}", f"--json={tmp_path / 't.json'}"]) == 0
-        rows = compare.read_rows(f"a={run}")
+        rows = read_rows(f"a={run}")
         assert all(cell.mean is None for cell in cells(rows, ["CIDEr", "SPICE"])["a"].values())
 
 
@@ -190,7 +134,7 @@ class TestMistakes:
 
     def test_outputs_are_checked_before_anything_is_read(self, tmp_path, capsys):
         (tmp_path / "file").write_text("")
-        for flag in ("json",):
+        for flag in compare.WRITTEN:
             for path, message in ((tmp_path, "is a folder"), (tmp_path / "file" / "x", "cannot be written")):
                 assert f"--{flag}={path} {message}" in failed(capsys, "--runs=a=none", f"--{flag}={path}")
 
