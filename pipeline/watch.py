@@ -29,7 +29,8 @@ class Watch:
         self._progress = progress
         self._stage = stage
         self._max_skipped = max_skipped
-        self._unread = self._last = self._scored = tf.constant(0.0)
+        self._unread = self._last = tf.constant(0.0)
+        self._scored = tf.constant(0, tf.int64)  # unread; float32 would lose count
         # Since the newest checkpoint. What a stage begins with was validated, so it counts as proven.
         self._applied = tf.constant(float(progress.step == 0))
 
@@ -37,7 +38,7 @@ class Watch:
         """Counts the step's update as applied or skipped, and its captions; waits for no result."""
         self._last = logs[SKIPPED]
         self._unread += self._last
-        self._scored += logs.get(SCORED, 0.0)
+        self._scored += tf.cast(logs.get(SCORED, 0.0), tf.int64)
         self._applied += 1.0 - self._last
 
     def is_sound(self) -> bool:
@@ -92,7 +93,7 @@ class Watch:
         """Brings the progress up to the last step; waits for it."""
         self._progress.skipped += int(self._unread)
         self._progress.scored += int(self._scored)
-        self._unread = self._scored = tf.constant(0.0)
+        self._unread, self._scored = tf.constant(0.0), tf.constant(0, tf.int64)
 
 
 def _faults(values: Mapping[str, float], stage: BuiltStage) -> dict[str, str]:
