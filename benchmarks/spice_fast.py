@@ -26,7 +26,7 @@ import tensorflow as tf
 from benchmarks import aligned, median_seconds, positive
 from models.special_tokens import SPECIAL_TOKENS
 from pipeline.errors import UserError
-from pipeline.files import write_text
+from pipeline.files import check_output, write_text
 from pipeline.metrics.spice import Spice, f_score
 from pipeline.metrics.spice_fast.agreement import TupleScore
 from pipeline.metrics.spice_fast.metric import SpiceFast, TextSpiceFast
@@ -47,6 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     """Measures as the command line says; returns the exit code."""
     args = _parse(arguments)
     try:
+        if args.json:
+            check_output("json", args.json, read=(args.references, *args.results.split(",")))
         files = {name: read_captioned(args.references, path) for name, path in named(args.results.split(",")).items()}
         parser = load_parser(args.parser)
         settings = {"metric_workers": args.metric_workers, "metric_timeout": 60.0}

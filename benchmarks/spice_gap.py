@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from benchmarks import aligned
 from benchmarks.svg import drawing, text
 from pipeline.errors import UserError
-from pipeline.files import write_text
+from pipeline.files import check_output, write_text
 from pipeline.progress import read_progress
 
 EXACT, FAST = "SPICE", "SPICE-fast"
@@ -38,6 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--output", required=True, type=pathlib.Path, help="SVG file")
     args = parser.parse_args(arguments)
     try:
+        check_output("output", args.output)
         courses = [read_course(pathlib.Path(folder)) for folder in args.workdirs.split(",")]
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -41,16 +41,16 @@ def chart(curve: Curve, colours: Colours) -> str:
 
 def _drawing(curve: Curve, series: Mapping[str, Sequence[tuple[float, float]]], colours: Colours) -> str:
     xs, ys = zip(*itertools.chain.from_iterable(series.values()), strict=True)
-    (x_low, x_high), (y_low, y_high) = _span(xs), _span(ys)
-    x_step, y_step = _step(xs, x_high - x_low), _step(ys, y_high - y_low)
+    (x_low, x_high), (y_low, y_high) = span(xs), span(ys)
+    x_step, y_step = tick_step(xs, x_high - x_low), tick_step(ys, y_high - y_low)
     y_low, y_high = math.floor(y_low / y_step + 1e-9) * y_step, math.ceil(y_high / y_step - 1e-9) * y_step
-    across, up = _scale(x_low, x_high, _LEFT + 8, _RIGHT - 8), _scale(y_low, y_high, _BOTTOM, _TOP)
+    across, up = scale(x_low, x_high, _LEFT + 8, _RIGHT - 8), scale(y_low, y_high, _BOTTOM, _TOP)
     parts = [f'<text class="label" x="4" y="14">{escape(curve.y_label)}</text>']
-    for tick, text in _ticks(y_low, y_high, y_step):
+    for tick, text in ticks(y_low, y_high, y_step):
         parts.append(f'<path class="grid" d="M{_LEFT} {up(tick):.1f}H{_RIGHT}"/>')
         parts.append(f'<text class="tick y" x="{_LEFT - 8}" y="{up(tick) + 4:.1f}">{text}</text>')
     parts.append(f'<path class="axis" d="M{_LEFT} {_TOP}V{_BOTTOM}H{_RIGHT}"/>')
-    for tick, text in _ticks(x_low, x_high, x_step):
+    for tick, text in ticks(x_low, x_high, x_step):
         parts.append(f'<path class="axis" d="M{across(tick):.1f} {_BOTTOM}v5"/>')
         parts.append(f'<text class="tick x" x="{across(tick):.1f}" y="{_BOTTOM + 19}">{text}</text>')
     parts.append(f'<text class="label x" x="{(_LEFT + _RIGHT) / 2}" y="{_BOTTOM + 38}">{escape(curve.x_label)}</text>')
@@ -76,8 +76,8 @@ def _line(
     return f'<g class="line {colour}"><polyline points="{path}"/>{dots if len(points) <= _MAX_DOTS else ""}</g>'
 
 
-def _span(values: Sequence[float]) -> tuple[float, float]:
-    """Lowest and highest value, moved apart where they are one number to within rounding."""
+def span(values: Sequence[float]) -> tuple[float, float]:
+    """Returns the lowest and highest value, moved apart where they are one number to within rounding."""
     low, high = min(values), max(values)
     size = max(abs(low), abs(high))
     if high - low > max(1e-9 * size, 1e-300):
@@ -86,16 +86,16 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _step(values: Sequence[float], width: float) -> float:
-    """1, 2 or 5 times a power of ten that parts `width` in six at most; whole where all values are."""
+def tick_step(values: Sequence[float], width: float) -> float:
+    """Returns 1, 2 or 5 times a power of ten that parts `width` in six at most; whole where all values are."""
     power = 10.0 ** math.floor(math.log10(width / 6))
     step = next((factor * power for factor in (1, 2, 5) if factor * power >= width / 6), 10 * power)
     return max(step, 1.0) if all(float(value).is_integer() for value in values) else step
 
 
-def _ticks(low: float, high: float, step: float) -> list[tuple[float, str]]:
-    """Multiples of `step` in [low, high] with labels in one unit: 5k and 20k, 0.5e−4 and 1.0e−4."""
-    ticks = [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+def ticks(low: float, high: float, step: float) -> list[tuple[float, str]]:
+    """Returns the multiples of `step` in [low, high] with labels in one unit: 5k and 20k, 0.5e−4 and 1.0e−4."""
+    multiples = [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
     top = max(abs(low), abs(high))
     if top >= 1e9 or top < 1e-3:
         exponent = math.floor(math.log10(top))
@@ -103,10 +103,11 @@ def _ticks(low: float, high: float, step: float) -> list[tuple[float, str]]:
     else:
         divisor, suffix = (1e6, "M") if top >= 1e6 else (1e3, "k") if top >= 1e4 else (1.0, "")
     decimals = max(0, -math.floor(math.log10(step / divisor) + 1e-9))
-    return [(tick, number(tick / divisor, decimals) + suffix if tick else "0") for tick in ticks]
+    return [(tick, number(tick / divisor, decimals) + suffix if tick else "0") for tick in multiples]
 
 
-def _scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
+def scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
+    """Returns the straight way from [low, high] to [start, stop]."""
     return lambda value: start + (value - low) / (high - low) * (stop - start)
 
 

@@ -3,7 +3,10 @@
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Collection, Iterator
+
+from pipeline.errors import UserError
 
 
 @contextlib.contextmanager
@@ -25,3 +28,26 @@ def write_text(path: pathlib.Path, text: str) -> None:
     """Replaces the file at `path` by `text` (UTF-8)."""
     with written_aside(path) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+def check_output(flag: str, path: str | os.PathLike, read: Collection[str | os.PathLike] = ()) -> None:
+    """Makes the folder of a file that will be written; `read` are files that may not be replaced.
+
+    Raises:
+      UserError: the path is a folder or one of `read`, or cannot be written.
+    """
+    path = pathlib.Path(path)
+    try:
+        if path.is_dir():
+            raise UserError(f"--{flag}={path} is a folder; name a file in it")
+        if path.resolve() in {pathlib.Path(name).resolve() for name in read}:
+            raise UserError(f"--{flag}={path} is one of the files that are read; name another file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise unwritable(flag, path, error) from error
+
+
+def unwritable(flag: str, path: str | os.PathLike, error: OSError) -> UserError:
+    """Returns what to tell the user whose file could not be written."""
+    return UserError(f"--{flag}={path} cannot be written ({error.strerror}); name a file in another folder")

@@ -20,6 +20,7 @@ class Progress:
     best_step: int = 0
     since_best: int = 0  # validations without a new best
     skipped: int = 0  # updates of the stage, as their gradients were no numbers
+    scored: int = 0  # captions of the stage that earned a reward: paths, rollouts, greedy captions
     warned: dict[str, str] = dataclasses.field(default_factory=dict)  # kind of warning -> what was told in the stage
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # one row a validation
     finished: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # one row a stage

@@ -5,7 +5,6 @@ Everything lies in the one file (pictures as data URIs, SVG charts, no script), 
 
 import base64
 import datetime
-import difflib
 import importlib.resources
 import itertools
 import math
@@ -18,6 +17,7 @@ from html import escape
 from pipeline.charts import ABSENT, Colours, Curve, chart, number
 from pipeline.errors import UserError
 from pipeline.files import written_aside
+from pipeline.word_differences import differences
 
 _COLOURS = 8  # classes c0..c7 in report.css; further names repeat them dashed
 _NO_BEST = frozenset({"mean length"})
@@ -46,6 +46,11 @@ class GalleryItem:
     references: Sequence[str]
     captions: Mapping[str, str]
     scores: Mapping[str, float]
+
+
+def class_names(names: Sequence[str]) -> dict[str, str]:
+    """Returns classes of report.css, one a colour, by name."""
+    return {name: f"c{i % _COLOURS}" + (" again" if i >= _COLOURS else "") for i, name in enumerate(names)}
 
 
 def write_report(
@@ -77,19 +82,24 @@ def write_report(
     best = sorted(best, key=lambda item: -_score(item, last, -math.inf))
     worst = sorted(worst, key=lambda item: _score(item, last, math.inf))
     body = [
-        _head(title, notes),
+        head(title, notes),
         _results(stages, colours),
-        _section("Curves", "charts", [chart(curve, colours) for curve in curves]),
-        _section("Best first", "gallery", [_card(item, colours, metric) for item in best], hint),
-        _section("Worst first", "gallery", [_card(item, colours, metric) for item in worst], hint),
+        section("Curves", "charts", [chart(curve, colours) for curve in curves]),
+        section(
+            "Best first", "gallery", [card(item, colours, metric, _ends_marked(item, colours)) for item in best], hint
+        ),
+        section(
+            "Worst first", "gallery", [card(item, colours, metric, _ends_marked(item, colours)) for item in worst], hint
+        ),
         _settings(settings),
     ]
     # A file name that is not UTF-8 reaches Python with lone surrogates, which no encoding takes.
     with written_aside(pathlib.Path(path)) as aside:
-        aside.write_bytes(_page(title, "\n".join(body)).encode("utf-8", errors="replace"))
+        aside.write_bytes(page(title, "\n".join(body)).encode("utf-8", errors="replace"))
 
 
-def _page(title: str, body: str) -> str:
+def page(title: str, body: str) -> str:
+    """Returns a whole page, of the report's look."""
     style = importlib.resources.files("pipeline").joinpath("report.css").read_text("utf-8")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -108,8 +118,7 @@ def _colours(stages: Sequence[StageResult], curves: Sequence[Curve], items: Sequ
         *(item.captions for item in items),
         *(curve.series for curve in curves),
     ]
-    names = dict.fromkeys(itertools.chain.from_iterable(named))
-    return {name: f"c{i % _COLOURS}" + (" again" if i >= _COLOURS else "") for i, name in enumerate(names)}
+    return class_names(list(dict.fromkeys(itertools.chain.from_iterable(named))))
 
 
 def _score(item: GalleryItem, stage: str, absent: float) -> float:
@@ -117,14 +126,16 @@ def _score(item: GalleryItem, stage: str, absent: float) -> float:
     return value if math.isfinite(value) else absent
 
 
-def _section(heading: str, kind: str, parts: Sequence[str], hint: str = "") -> str:
+def section(heading: str, kind: str, parts: Sequence[str], hint: str = "") -> str:
+    """Returns parts below a heading, '' for none; `kind` is a class of report.css."""
     if not parts:
         return ""
     heading = f"<h2>{heading}</h2>" + (f'\n<p class="hint">{escape(hint)}</p>' if hint else "")
     return f'<section>\n{heading}\n<div class="{kind}">\n' + "\n".join(parts) + "\n</div>\n</section>"
 
 
-def _head(title: str, notes: Sequence[str]) -> str:
+def head(title: str, notes: Sequence[str]) -> str:
+    """Returns the page's title below the date, with notes."""
     now = datetime.datetime.now().astimezone()
     date = f'<time datetime="{now.isoformat(timespec="seconds")}">{now.day} {now:%B %Y, %H:%M %Z}</time>'
     listed = "".join(f"<li>{escape(note)}</li>" for note in notes)
@@ -155,7 +166,7 @@ def _results(stages: Sequence[StageResult], colours: Colours) -> str:
     if len(stages) > 1:
         rows.append(change)
     table = f'<table style="--lines:{len(columns)}">\n<thead>{head}</thead>\n<tbody>\n' + "\n".join(rows)
-    return _section("Results", "results", [table + "\n</tbody>\n</table>"] if stages else [])
+    return section("Results", "results", [table + "\n</tbody>\n</table>"] if stages else [])
 
 
 def _column(metric: str, values: Sequence[float]) -> list[str]:
@@ -187,16 +198,19 @@ def _duration(seconds: float) -> str:
 # ---- the gallery ----
 
 
-def _card(item: GalleryItem, colours: Colours, metric: str) -> str:
+def card(item: GalleryItem, colours: Colours, metric: str, texts: Mapping[str, str]) -> str:
+    """Returns a picture with its captions, in the order of `colours`.
+
+    Args:
+      metric: of its scores; '' to show none.
+      texts: the captions as HTML.
+    """
     references = "".join(f"<li>{escape(reference)}</li>" for reference in item.references)
     references = f'<ul class="references">{references}</ul>' if references else ""
     names = [name for name in colours if name in item.captions]
-    texts = {name: escape(item.captions[name]) for name in names}
-    if len(names) > 1:
-        texts[names[0]], texts[names[-1]] = _differences(item.captions[names[0]], item.captions[names[-1]])
     captions = "\n".join(
         f'<div class="{colours[name]}"><dt><i></i>{escape(name)}'
-        f'<span title="{escape(metric)}">{number(item.scores.get(name, math.nan), 3)}</span></dt>'
+        f"{_scored(item, name, metric)}</dt>"
         f"<dd>{texts[name] or '<em>(empty)</em>'}</dd></div>"
         for name in names
     )
@@ -208,6 +222,20 @@ def _card(item: GalleryItem, colours: Colours, metric: str) -> str:
     )
 
 
+def _scored(item: GalleryItem, name: str, metric: str) -> str:
+    number_of = number(item.scores.get(name, math.nan), 3)
+    return f'<span title="{escape(metric)}">{number_of}</span>' if metric else ""
+
+
+def _ends_marked(item: GalleryItem, colours: Colours) -> dict[str, str]:
+    """The captions as HTML; the first and the last are told apart."""
+    names = [name for name in colours if name in item.captions]
+    texts = {name: escape(item.captions[name]) for name in names}
+    if len(names) > 1:
+        texts[names[0]], texts[names[-1]] = differences(item.captions[names[0]], item.captions[names[-1]])
+    return texts
+
+
 def _data_uri(item: GalleryItem) -> str:
     for magic, kind in _MAGIC.items():
         if item.image.startswith(magic):
@@ -216,18 +244,3 @@ def _data_uri(item: GalleryItem) -> str:
         f"image {item.image_id} ({item.file_name}) begins with {item.image[:8]!r}; "
         "the report page takes JPEG and PNG; convert the picture to one of them"
     )
-
-
-def _differences(first: str, last: str) -> tuple[str, str]:
-    """Both captions as HTML, the words that only one of them has at that place inside <mark>."""
-    ours, theirs = first.split(), last.split()
-    opcodes = difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes()
-    return (
-        _marked(ours, [(kind, start, stop) for kind, start, stop, _, _ in opcodes]),
-        _marked(theirs, [(kind, start, stop) for kind, _, _, start, stop in opcodes]),
-    )
-
-
-def _marked(words: Sequence[str], runs: Sequence[tuple[str, int, int]]) -> str:
-    texts = [(kind, escape(" ".join(words[start:stop]))) for kind, start, stop in runs if stop > start]
-    return " ".join(text if kind == "equal" else f"<mark>{text}</mark>" for kind, text in texts)

@@ -109,7 +109,7 @@ def _gallery(
     def item(i: int) -> GalleryItem:
         image_id = int(split.image_ids[i])
         return GalleryItem(
-            image=_thumbnail(pictures[image_id]),
+            image=thumbnail(pictures[image_id]),
             image_id=image_id,
             file_name=split.file_names[i],
             references=split.captions[i],
@@ -120,12 +120,12 @@ def _gallery(
     return [item(i) for i in best], [item(i) for i in worst]
 
 
-def _thumbnail(picture: bytes) -> bytes:
-    """Any picture as a PNG (small ones) or JPEG of at most THUMBNAIL pixels, so that the page stays light."""
+def thumbnail(picture: bytes, most: int = THUMBNAIL) -> bytes:
+    """Returns any picture as a PNG (small ones) or JPEG of at most `most` pixels, so that a page stays light."""
     image = decode_image(tf.constant(picture))
     longer = max(image.shape[:2])
-    if longer > THUMBNAIL:
-        size = [max(1, round(side * THUMBNAIL / longer)) for side in image.shape[:2]]
+    if longer > most:
+        size = [max(1, round(side * most / longer)) for side in image.shape[:2]]
         image = tf.cast(tf.round(tf.image.resize(image, size, antialias=True)), tf.uint8)
     return (tf.io.encode_png(image) if longer <= 128 else tf.io.encode_jpeg(image, quality=88)).numpy()
 

@@ -4,13 +4,12 @@ import dataclasses
 import json
 import pathlib
 import sys
-import tempfile
 from collections.abc import Mapping
 
 from pipeline.config import Config
 from pipeline.datasets.coco_json import ANY_TEXT, ID, read_json, refuse, rows
 from pipeline.errors import UserError
-from pipeline.files import write_text
+from pipeline.files import check_output, unwritable, write_text
 from pipeline.metric_names import remarks, single_terms
 from pipeline.metrics.text_metrics import java_found, open_text_metrics, tokenize_with_java
 from pipeline.scores import Scores, score_captions
@@ -37,7 +36,8 @@ def score_files(config: Config) -> Scores:
     Raises:
       UserError: a file is not in its format, results and references do not fit, Java or CoreNLP is missing.
     """
-    _check_output(config)
+    if config.output:
+        check_output("output", config.output, read=(config.references, config.results))
     captioned = read_captioned(config.references, config.results)
     terms = config.terms()
     # Opened first, so that what is missing is told before any work is done.
@@ -52,7 +52,7 @@ def score_files(config: Config) -> Scores:
         try:
             write_text(pathlib.Path(config.output), json.dumps(content, indent=1) + "\n")
         except OSError as error:
-            raise _unwritable(config.output, error) from error
+            raise unwritable("output", config.output, error) from error
         print(f"scores: {config.output}")
     return scores
 
@@ -93,26 +93,6 @@ def read_captioned(references: str, results: str) -> Captioned:
         print(f"{len(captions):,} of {len(of_image):,} pictures with references have a caption; those are scored")
     image_ids = tuple(i for i in dict.fromkeys([*order, *of_image]) if i in captions)
     return Captioned(image_ids, tuple(captions[i] for i in image_ids), tuple(tuple(of_image[i]) for i in image_ids))
-
-
-def _check_output(config: Config) -> None:
-    """Refuses an --output that cannot be written, or that would replace what is to be read."""
-    path = pathlib.Path(config.output)
-    if not config.output:
-        return
-    if path.is_dir():
-        raise UserError(f"--output={path} is a folder; name a file in it, such as {path / 'scores.json'}")
-    if path.resolve() in {pathlib.Path(name).resolve() for name in (config.references, config.results)}:
-        raise UserError(f"--output={path} is one of the files that are read; name another file")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(output: str | pathlib.Path, error: OSError) -> UserError:
-    return UserError(f"--output={output} cannot be written ({error.strerror}); name a file in another folder")
 
 
 def _tokenized(captioned: Captioned) -> Captioned:

@@ -98,11 +98,13 @@ def policy_gradient_step(
         return said._replace(truth=Truth(blurred.features, blurred.words, tf.constant(likelihood_weight)))
 
     def learn(said: Experience, scores: dict[str, tf.Tensor]) -> Logs:
+        scored = tf.shape(said.words)[0] + tf.shape(said.rollouts.words)[0]
         path_reward, other_reward = parted(said, reward.total(scores))
         credit = objective.credit(said, path_reward, other_reward)
         gradients, baseline_gradients, losses, logs = policy_gradients(
             captioner, baseline, said, credit, moves_policy=optimizer is not None
         )
+        logs["captions scored"] = tf.cast(scored, tf.float32)
         updates = []
         if optimizer is not None:
             logs["learning rate"] = optimizer.learning_rate

@@ -105,6 +105,7 @@ def _run_stage(
             over = False
             validated = stage.validates_at(progress.step)
             if validated:
+                watch.read()
                 over = _validate(config, stage, progress, validate, board, saver, clock)
             progress.seconds = time.monotonic() - clock
             # Asked once: a signal that comes after this look is seen after the next step, which is then saved.
@@ -145,6 +146,7 @@ def _validate(
             "step": progress.step,
             "epoch": progress.step / stage.steps_per_epoch,
             "images_seen": progress.step * stage.images_per_step,
+            "captions_scored": progress.scored,
             "seconds": time.monotonic() - clock,
             **evaluation.corpus,
         }

@@ -16,6 +16,7 @@ FEW_NEEDS = 20  # pictures in a batch, or few different captions mean nothing
 CONSTANT = 1e-5  # spread of rewards, as a share of their mean; float32's rounding leaves one among equal rewards
 ENDLESS = 0.5  # share of captions cut at --max_length
 SKIPPED = "skipped updates"
+SCORED = "captions scored"
 
 
 class Watch:
@@ -29,18 +30,20 @@ class Watch:
         self._stage = stage
         self._max_skipped = max_skipped
         self._unread = self._last = tf.constant(0.0)
+        self._scored = tf.constant(0, tf.int64)  # unread; float32 would lose count
         # Since the newest checkpoint. What a stage begins with was validated, so it counts as proven.
         self._applied = tf.constant(float(progress.step == 0))
 
     def see(self, logs: Mapping[str, tf.Tensor]) -> None:
-        """Counts the step's update as applied or skipped; waits for no result."""
+        """Counts the step's update as applied or skipped, and its captions; waits for no result."""
         self._last = logs[SKIPPED]
         self._unread += self._last
+        self._scored += tf.cast(logs.get(SCORED, 0.0), tf.int64)
         self._applied += 1.0 - self._last
 
     def is_sound(self) -> bool:
         """Returns whether the last update was applied, so that this is a state to go back to; waits for the step."""
-        self._read()
+        self.read()
         return float(self._last) == 0.0
 
     def saved(self) -> None:
@@ -49,7 +52,7 @@ class Watch:
 
     def warnings(self, values: Mapping[str, float]) -> list[str]:
         """Returns what is wrong by a step's scalars and was not told before in this stage."""
-        self._read()
+        self.read()
         # What a policy without numbers says tells nothing of captions.
         found = {} if values[SKIPPED] else _faults(values, self._stage)
         skipped = self._progress.skipped
@@ -73,7 +76,7 @@ class Watch:
         Raises:
           UserError: it names the last good checkpoint, one after which an update could be applied.
         """
-        self._read()
+        self.read()
         skipped = self._progress.skipped
         if skipped < min(self._max_skipped, self._stage.steps):
             return
@@ -86,9 +89,11 @@ class Watch:
             f"weights of finished stages){more}"
         )
 
-    def _read(self) -> None:
+    def read(self) -> None:
+        """Brings the progress up to the last step; waits for it."""
         self._progress.skipped += int(self._unread)
-        self._unread = tf.constant(0.0)
+        self._progress.scored += int(self._scored)
+        self._unread, self._scored = tf.constant(0.0), tf.constant(0, tf.int64)
 
 
 def _faults(values: Mapping[str, float], stage: BuiltStage) -> dict[str, str]:

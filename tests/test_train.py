@@ -50,6 +50,32 @@ def test_resumed_equals_uninterrupted(tmp_path, arrays):
     assert_same_end(run(config, arrays), whole)
 
 
+class Counting:
+    """A reward on the host that counts what it is asked for."""
+
+    is_compiled, count = False, 0
+
+    def __init__(self, reward):
+        self.total, self._reward = reward.total, reward
+
+    def scores(self, captions, image_index):
+        self.count += len(captions)
+        return self._reward.scores(captions, image_index)
+
+
+def test_validations_tell_how_many_captions_were_scored(tmp_path, arrays):
+    changes = ALL | {"stages": "mle:1,pg:1,mixer:1,scst:1,leave_one_out:1", "log_every": 2}
+    reward = Counting(cider_of(arrays))
+    _, progress = run(config_of(tmp_path, **changes), arrays, reward=reward)
+    last = {row["stage"]: row for row in progress.history}
+    assert sum(row["captions_scored"] for row in last.values()) == reward.count
+    an_image = {name: row["captions_scored"] / row["images_seen"] for name, row in last.items()}
+    assert an_image.pop("pg") > 2 + 3  # K = 3 rollouts from all prefixes of M = 2 paths
+    assert an_image == {"mle": 0, "mixer": 1, "scst": 3, "leave_one_out": 2}
+    first = next(row for row in progress.history if row["stage"] == "scst")
+    assert 0 < first["captions_scored"] == first["images_seen"] * 3
+
+
 def test_best_weights_are_handed_on(tmp_path, arrays):
     """What a stage hands on is what validated best, not what came last."""
     config = config_of(tmp_path, stages="mle:4", learning_rate="mle:0.3", seed=1)  # wild enough to fall again

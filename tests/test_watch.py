@@ -10,7 +10,7 @@ from models.special_tokens import END
 from pipeline.errors import UserError
 from pipeline.path_logs import path_logs
 from pipeline.progress import Progress, read_progress
-from pipeline.watch import SKIPPED, Watch
+from pipeline.watch import SCORED, SKIPPED, Watch
 from tests.oracles import padded
 
 PATHS, REFERENCE_LENGTH = 64, 10.0
@@ -48,6 +48,18 @@ def test_healthy_captions_are_not_warned_of():
     progress = Progress()
     assert seen(watch_of(progress), "aaa").warnings(HEALTHY) == []
     assert (progress.warned, progress.skipped) == ({}, 0)
+
+
+def test_many_captions_are_counted_one_by_one():
+    """Beyond what float32 can tell apart; those of a skipped update were scored too."""
+    progress = Progress(scored=5)
+    watch = watch_of(progress)
+    for scored in (2.0**24, 1.0):
+        watch.see({SKIPPED: tf.constant(1.0), SCORED: tf.constant(scored)})
+    watch.see({SKIPPED: tf.constant(0.0)})  # likelihood scores none
+    for _ in range(2):
+        watch.read()
+        assert progress.scored == 5 + 2**24 + 1
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ import math
 import os
 import pathlib
 import sys
-import tempfile
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +26,7 @@ from tqdm import tqdm
 
 from models.scene_parser import SceneParser, SceneParserSizes
 from pipeline.errors import UserError
-from pipeline.files import write_text
+from pipeline.files import check_output, write_text
 from pipeline.metrics.spice_fast.agreement import TupleScore, parsed
 from pipeline.metrics.spice_fast.alignment import Aligner, Tuples, learn_labels, learn_lemmas
 from pipeline.metrics.spice_fast.examples import LONGEST, Batches, read_captions, read_texts
@@ -81,15 +80,7 @@ def _check(args: argparse.Namespace) -> None:
             raise UserError(f"--{name}={getattr(args, name)}; it takes a number {allowed}")
     if args.start and args.units is not None:
         raise UserError(f"--units={args.units} with --start, which has its own units; leave one of them out")
-    if args.output.is_dir():
-        raise UserError(f"--output={args.output} is a folder; name a file in it, such as {args.output / 'parser.npz'}")
-    try:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=args.output.parent).close()
-    except OSError as error:
-        raise UserError(
-            f"--output={args.output} cannot be written ({error.strerror}); name a file in another folder"
-        ) from error
+    check_output("output", args.output)
 
 
 def _partial(args: argparse.Namespace) -> pathlib.Path:

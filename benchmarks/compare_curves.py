@@ -1,0 +1,136 @@
+"""Curves of a comparison: a metric on validation over time, and over captions scored in training."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from benchmarks.compare_pictures import Picture
+from benchmarks.compare_runs import Rows, Run
+from benchmarks.lines import Panel, line_panels
+from pipeline.errors import UserError
+from pipeline.metric_names import METRICS, single_terms, term_of
+from pipeline.metrics.text_metrics import open_text_metrics
+from pipeline.scores import score_captions
+from pipeline.settings import check_choice
+from pipeline.tokenizer import tokenize
+
+START = "MLE"  # the label of the runs that the others begin with
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """The picture, and what the user should know of it."""
+
+    svg: str
+    notes: tuple[str, ...]
+
+
+def draw_curves(rows: Rows, metric: str, references: Mapping[int, Picture] | None) -> Curves:
+    """Returns the metric's validations of every label but START, whose score is a dashed line.
+
+    Args:
+      references: of the validation pictures; with them START is scored anew on the pictures that the others were
+        validated on while training, where it was validated on others itself.
+
+    Raises:
+      UserError: no label but START, no validations with the metric, runs that were validated on other pictures.
+    """
+    check_choice("metric", metric, METRICS)
+    moving = {label: runs for label, runs in rows.items() if label != START}
+    runs = [run for of_label in moving.values() for run in of_label]
+    pictures = _common_pictures(runs, metric)
+    notes = []
+    silent = [str(run.workdir) for run in runs if captions_scored(run) is None]
+    if silent:
+        notes.append(f"{', '.join(silent)}: captions scored are not known; the second panel is over images seen")
+    level = start_score(rows.get(START, ()), metric, pictures, references)
+    if level is None and START in rows:
+        notes.append(
+            f"no line for {START}: it was not scored with {metric} on the {pictures} pictures that the others were "
+            "validated on while training; give their --references"
+        )
+
+    def panel(x_label: str, of: Callable[[Run], Sequence[float]]) -> Panel:
+        lines = {label: [_line(run, metric, of(run)) for run in of_label] for label, of_label in moving.items()}
+        return Panel(x_label, lines)
+
+    panels = [
+        panel("seconds of the stage, validations included", lambda run: _column(run, "seconds")),
+        panel("images seen in training", lambda run: _column(run, "images_seen"))
+        if silent
+        else panel("captions scored in training", captions_scored),
+    ]
+    title = f"Validation {metric} of {pictures:,} pictures while training"
+    return Curves(line_panels(title, metric, panels, None if level is None else (START, level)), tuple(notes))
+
+
+def start_score(
+    runs: tuple[Run, ...], metric: str, pictures: int, references: Mapping[int, Picture] | None
+) -> float | None:
+    """Returns the mean score of runs on the first `pictures` of the split; None where it is not known."""
+    scores = [_known_score(run, metric, pictures) for run in runs]
+    if None in scores and references is not None:
+        scores = [
+            _scored_anew(run, metric, pictures, references) if score is None else score
+            for run, score in zip(runs, scores, strict=True)
+        ]
+    return None if None in scores or not scores else sum(scores) / len(scores)
+
+
+def _known_score(run: Run, metric: str, pictures: int) -> float | None:
+    if pictures == len(run.captions):
+        return run.metrics.get(metric)
+    if pictures == _pictures(run):
+        return next((row.get(metric) for row in run.validations if row["epoch"] == run.best_epoch), None)
+    return None
+
+
+def _scored_anew(run: Run, metric: str, pictures: int, references: Mapping[int, Picture]) -> float:
+    chosen = list(run.captions)[:pictures]
+    texts = [[" ".join(tokenize(r)) for r in references[i].references] for i in chosen]
+    terms = (term_of(metric),)
+    settings = {n: run.settings[n] for n in ("metric_workers", "metric_timeout", "metric_cache_dir", "corenlp")}
+    with open_text_metrics(single_terms(terms), **settings) as text_metrics:
+        return score_captions(texts, [run.captions[i] for i in chosen], terms, text_metrics).corpus[metric]
+
+
+def _common_pictures(runs: Sequence[Run], metric: str) -> int:
+    """How many pictures all were validated on, or what makes their curves of `metric` no comparison."""
+    if not runs:
+        raise UserError(f"--curves: there is no label but {START}, which is the start of others; name some in --runs")
+    for run in runs:
+        if not any(metric in row for row in run.validations):
+            raise UserError(
+                f"{run.workdir} has no validations of stage {run.stage} with {metric}; train with --metrics that name "
+                "it, or draw another --metric"
+            )
+        if _pictures(run) != _pictures(runs[0]):
+            raise UserError(
+                f"while training, {run.workdir} was validated on {_pictures(run)} pictures, {runs[0].workdir} on "
+                f"{_pictures(runs[0])} (--val_images); their curves cannot be compared"
+            )
+    return _pictures(runs[0])
+
+
+def _pictures(run: Run) -> int:
+    """How many pictures, the first ones of the split, it was validated on while training."""
+    return min(run.settings["val_images"] or len(run.captions), len(run.captions))
+
+
+def _line(run: Run, metric: str, xs: Sequence[float]) -> list[tuple[float, float]]:
+    return [(x, row[metric]) for x, row in zip(xs, run.validations, strict=True) if metric in row]
+
+
+def _column(run: Run, name: str) -> list[float]:
+    return [row[name] for row in run.validations]
+
+
+def captions_scored(run: Run) -> list[float] | None:
+    """Returns the captions scored by each validation; None for runs that neither tell it nor drew a fixed number."""
+    if all("captions_scored" in row for row in run.validations):
+        return _column(run, "captions_scored")
+    samples = run.settings["samples"]
+    of_image = {"mle": 0, "mixer": 1, "scst": samples + 1, "leave_one_out": samples}
+    if not run.settings["rollouts"]:
+        of_image["pg"] = samples
+    count = of_image.get(run.stage.partition("-")[0])
+    return None if count is None else [count * seen for seen in _column(run, "images_seen")]

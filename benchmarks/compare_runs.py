@@ -1,0 +1,151 @@
+"""Finished runs as `benchmarks.compare` reads them: the scores, captions and validations of one stage of each."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from pipeline.datasets.coco_json import ANY_TEXT, ID, TEXT, Kind, read_json, rows
+from pipeline.errors import UserError
+from pipeline.progress import read_progress
+from pipeline.saved_settings import read_settings
+from pipeline.score import RESULTS
+
+EXAMPLE = '--runs="MLE=runs/mle_0,runs/mle_1;PG=runs/pg_0"'
+SECONDS = Kind(lambda value: type(value) in (int, float) and value >= 0, "a number of 0 or more")
+YES_OR_NO = Kind(lambda value: isinstance(value, bool), "true or false")
+STAGE = {"name": TEXT, "moves_policy": YES_OR_NO, "seconds": SECONDS, "best_step": ID}
+SUMMARY = '{"decoding", "stages": [{"name", "moves_policy", "seconds", "best_step"}]}'
+
+# A row of a comparison: its label, and the runs that differ by their seeds.
+Rows = Mapping[str, Sequence["Run"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The stage of a workdir that is compared."""
+
+    workdir: pathlib.Path
+    stage: str
+    settings: Mapping[str, Any]  # of config.json
+    decoding: Mapping[str, Any]  # how the captions were searched for
+    metrics: Mapping[str, float | None]  # of the whole validation split, by column of the tables
+    captions: Mapping[int, str]  # by image id, in the order of the split
+    seconds: float  # of the stage, validation included
+    best_epoch: float | None  # None: the workdir holds no checkpoint that tells it
+    validations: Sequence[Mapping[str, Any]]  # of the stage, in their order; () without a checkpoint
+
+
+def read_rows(text: str) -> dict[str, tuple[Run, ...]]:
+    """Returns the runs that `--runs` names, 'label=workdir,workdir:stage;label=workdir' or '@FILE' of a row a line.
+
+    The last = of a row ends its label, which may hold others.
+
+    Raises:
+      UserError: text of another shape, no such run or stage, runs with other validation pictures than the first.
+    """
+    found = {label: tuple(map(_read_run, places)) for label, places in _parsed(text).items()}
+    first, *others = [run for runs in found.values() for run in runs]
+    for run in others:
+        if run.captions.keys() != first.captions.keys():
+            common = len(run.captions.keys() & first.captions.keys())
+            raise UserError(
+                f"{run.workdir} was validated on other pictures than {first.workdir} ({len(run.captions)} and "
+                f"{len(first.captions)}, of which {common} are the same); compare runs of one validation split"
+            )
+    return found
+
+
+def _parsed(text: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for row in _split_rows(text):
+        label, equals, listed = (part.strip() for part in row.rpartition("="))
+        places = [place.strip() for place in listed.split(",") if place.strip()]
+        if not (label and equals and places):
+            raise UserError(f"--runs: {row.strip()!r} is not label=workdir,workdir; for example {EXAMPLE}")
+        if label in found:
+            raise UserError(f"--runs: {label} comes twice; name all of its seeds in one row, by comma")
+        workdirs = [_parted(place)[0].resolve() for place in places]
+        twice = [place for place, workdir in zip(places, workdirs, strict=True) if workdirs.count(workdir) > 1]
+        if twice:
+            raise UserError(f"--runs: {label} has {twice[0]} twice; each of its workdirs is a run of another seed")
+        found[label] = places
+    if not found:
+        raise UserError(f"--runs names no runs; for example {EXAMPLE}")
+    return found
+
+
+def _split_rows(text: str) -> Iterator[str]:
+    listed = text.split(";")
+    if text.startswith("@"):
+        try:
+            listed = pathlib.Path(text[1:]).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"--runs={text} cannot be read ({error}); name a text file of a row a line") from error
+    return (row for row in listed if row.strip() and not row.lstrip().startswith("#"))
+
+
+def _parted(place: str) -> tuple[pathlib.Path, str]:
+    """Workdir and stage; '' for the last stage."""
+    folder, colon, stage = place.rpartition(":")
+    if not colon or pathlib.Path(place).is_dir():
+        return pathlib.Path(place), ""
+    return pathlib.Path(folder), stage
+
+
+def _read_run(place: str) -> Run:
+    workdir, stage = _parted(place)
+    path = workdir / "summary.json"
+    if not workdir.is_dir():
+        raise UserError(f"--runs: {workdir} is no folder; name workdirs of finished runs")
+    if not path.exists():
+        raise UserError(f"{workdir} has no summary.json; let its training finish, or score it with --mode=evaluate")
+    summary = read_json(str(path), "a run's summary")
+    stages = summary.get("stages") if isinstance(summary, dict) else None
+    told = {row[0]: row[1:] for row in rows(str(path), stages, "stages", STAGE, SUMMARY)}
+    finished = [name for name, (moves_policy, *_) in told.items() if moves_policy]
+    if not finished or stage and stage not in finished:
+        raise UserError(
+            f"{workdir} has not finished {f'stage {stage}' if stage else 'a stage'} that moves the policy; "
+            f"finished are: {', '.join(finished) or 'none'}"
+        )
+    stage = stage or finished[-1]
+    _, seconds, best_step = told[stage]
+    validations = _validations(workdir, stage)
+    return Run(
+        workdir=workdir,
+        stage=stage,
+        settings=read_settings(workdir / "config.json"),
+        decoding=summary.get("decoding") or {},
+        metrics=_metrics(workdir / "results" / f"{stage}.metrics.json"),
+        captions=_captions(workdir / "results" / f"{stage}.json"),
+        seconds=seconds,
+        best_epoch=next((row["epoch"] for row in validations if row["step"] == best_step), None),
+        validations=validations,
+    )
+
+
+def _metrics(path: pathlib.Path) -> dict[str, float | None]:
+    content = read_json(str(path), "the scores of a finished stage")
+    if not isinstance(content, dict) or not all(v is None or type(v) in (int, float) for v in content.values()):
+        raise UserError(f'{path} holds no scores, {{"CIDEr": number}}; score the run again with --mode=evaluate')
+    return content
+
+
+def _captions(path: pathlib.Path) -> dict[int, str]:
+    listed = read_json(str(path), "the captions of a finished stage")
+    captions = dict(rows(str(path), listed, "results", {"image_id": ID, "caption": ANY_TEXT}, RESULTS))
+    if not captions:
+        raise UserError(f"{path} holds no captions; score the run again with --mode=evaluate")
+    return captions
+
+
+def _validations(workdir: pathlib.Path, stage: str) -> tuple[Mapping[str, Any], ...]:
+    newest = tf.train.latest_checkpoint(str(workdir / "checkpoints"))
+    try:
+        history = read_progress(newest).history
+    except (tf.errors.OpError, ValueError, TypeError) as error:
+        raise UserError(f"{newest} cannot be read ({error}); put back the checkpoint's files") from error
+    return tuple(row for row in history if row["stage"] == stage)

@@ -1,0 +1,159 @@
+"""The table of a comparison: a row a label, each cell the mean over seeds with its spread."""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from benchmarks.compare_runs import Rows, Run
+from pipeline.decoder import BAD_ENDINGS
+from pipeline.metric_names import METRICS
+from pipeline.settings import check_choice
+
+ABSENT = "—"
+ON_DEMAND = frozenset({"BCMR", "SPICE-fast", "SPIDEr-fast"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """How a run's value is found and shown."""
+
+    of: Callable[[Run], float | None]
+    decimals: int
+    unit: str = ""  # ends its head
+    best_is_bold: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A column of one label; `mean` is None where a seed has no value, `spread` where there is one seed."""
+
+    values: tuple[float | None, ...]  # by seed
+    mean: float | None
+    spread: float | None  # sample standard deviation
+
+
+def bad_endings(run: Run) -> float:
+    """Returns the percentage of captions that end after a word such as 'a' or 'with', or were cut at max_length.
+
+    A caption of max_length words was cut: its end token, which counts as a word there, did not come.
+    """
+    said = [caption.split() for caption in run.captions.values()]
+    return _percent(words and (words[-1] in BAD_ENDINGS or len(words) >= run.settings["max_length"]) for words in said)
+
+
+def repeating(run: Run) -> float:
+    """Returns the percentage of captions that say three words in a row twice."""
+    said = [caption.split() for caption in run.captions.values()]
+    grams = [list(zip(words, words[1:], words[2:], strict=False)) for words in said]
+    return _percent(len(set(of_caption)) < len(of_caption) for of_caption in grams)
+
+
+def _percent(are: Iterable[Any]) -> float:
+    return 100 * statistics.fmean(map(bool, are))
+
+
+def _metric(name: str) -> Callable[[Run], float | None]:
+    return lambda run: run.metrics.get(name)
+
+
+COLUMNS = {name: Column(_metric(name), 3, best_is_bold=True) for name in METRICS} | {
+    "mean length": Column(_metric("mean length"), 2),
+    "distinct captions": Column(_metric("distinct captions"), 0),
+    "bad endings": Column(bad_endings, 1, ", %"),
+    "said twice": Column(repeating, 1, ", %"),
+    "minutes": Column(lambda run: run.seconds / 60, 1),
+    "best epoch": Column(lambda run: run.best_epoch, 2),
+}
+
+
+def chosen_columns(text: str) -> tuple[str, ...]:
+    """Returns the columns that `--columns` names by comma; '' for all but those shown on demand.
+
+    Raises:
+      UserError: an unknown column.
+    """
+    names = [name for name in (part.strip() for part in text.split(",")) if name]
+    for name in names:
+        check_choice("columns", name, COLUMNS)
+    return tuple(dict.fromkeys(names)) or tuple(name for name in COLUMNS if name not in ON_DEMAND)
+
+
+def cells(rows: Rows, columns: Sequence[str]) -> dict[str, dict[str, Cell]]:
+    """Returns the cells by label and column."""
+    return {
+        label: {name: _cell([COLUMNS[name].of(run) for run in runs]) for name in columns}
+        for label, runs in rows.items()
+    }
+
+
+def markdown(rows: Rows, columns: Sequence[str]) -> str:
+    """Returns the table; a metric's best mean is bold, with all that look the same, where labels differ in it."""
+    table = cells(rows, columns)
+    best = {name: _best([of_label[name] for of_label in table.values()], COLUMNS[name]) for name in columns}
+    heads = [name + COLUMNS[name].unit for name in columns]
+    lines = [["", "seeds", *heads], ["---", *["---:"] * (1 + len(columns))]]
+    for label, of_label in table.items():
+        shown = [_shown(of_label[name], COLUMNS[name], best[name]) for name in columns]
+        lines.append([in_cell(label), str(len(rows[label])), *shown])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def as_json(rows: Rows, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns the same for programs: a row a label, with the values of its seeds."""
+    return [
+        {
+            "label": label,
+            "seeds": len(rows[label]),
+            "runs": [
+                {"workdir": str(run.workdir), "stage": run.stage, "decoding": run.decoding} for run in rows[label]
+            ],
+            "columns": {name: dataclasses.asdict(cell) for name, cell in of_label.items()},
+        }
+        for label, of_label in cells(rows, columns).items()
+    ]
+
+
+def decoding_note(rows: Rows) -> str:
+    """Returns a line on how captions were searched for, if not all alike; else ''."""
+    ways: dict[str, list[str]] = {}
+    for label, runs in rows.items():
+        for run in runs:
+            way = ways.setdefault(_way(run.decoding), [])
+            way += [label] * (label not in way)
+    told = "; ".join(f"{', '.join(labels)}: {way}" for way, labels in ways.items())
+    return f"Captions were searched for in different ways: {told}" if len(ways) > 1 else ""
+
+
+def in_cell(text: str) -> str:
+    """Returns text that does not end a cell of a Markdown table."""
+    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())
+
+
+def _way(decoding: Mapping[str, Any]) -> str:
+    if decoding.get("decode", "greedy") == "greedy":
+        return "greedy"
+    return ", ".join(f"{name} {value}" for name, value in decoding.items() if value)
+
+
+def _cell(values: Sequence[float | None]) -> Cell:
+    known = tuple(v if v is not None and math.isfinite(v) else None for v in values)
+    if None in known:
+        return Cell(known, None, None)
+    return Cell(known, statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None)
+
+
+def _best(column: Sequence[Cell], how: Column) -> str:
+    """The best mean as it is shown; '' where none is to be marked."""
+    means = [cell.mean for cell in column if cell.mean is not None]
+    shown = {f"{mean:.{how.decimals}f}" for mean in means}
+    return f"{max(means):.{how.decimals}f}" if how.best_is_bold and len(shown) > 1 else ""
+
+
+def _shown(cell: Cell, how: Column, best: str) -> str:
+    if cell.mean is None:
+        return ABSENT
+    mean = f"{cell.mean:.{how.decimals}f}"
+    mean = f"**{mean}**" if mean == best else mean
+    return mean + (f" ± {cell.spread:.{how.decimals}f}" if cell.spread is not None else "")
