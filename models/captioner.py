@@ -58,6 +58,14 @@ class Captioner(keras.Model):
         deviation = features.std(axis=0, dtype=np.float64)
         self.feature_deviation.assign(np.where(deviation > 0, deviation, 1.0))
 
+    def sharpen(self, temperature: float) -> None:
+        """Divides the logits of words by `temperature`, for good: below 1 likely words become likelier still.
+
+        Which word is likeliest stays, and so does what greedy search says; samples come nearer to it.
+        """
+        for weight in (self.words.kernel, self.words.bias):
+            weight.assign(weight / temperature)
+
     def blur(self, features: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
         """Returns features `[B, F]` of which a share `rate` is set to the training mean, the others spread to make up.
 

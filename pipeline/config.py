@@ -159,6 +159,15 @@ class Config:
         "What captions are trained on: a metric, spider, spider_fast (SPICE by a learned parser: compiled, no Java), "
         "bcmr, or a mix such as cider:1,spice_fast:2,bleu4:0.5.",
     )
+    temperature: float = setting(
+        1.0,
+        "rewards",
+        "What logits of words are divided by where rewards, or the baseline's warm-up, take over from likelihood; "
+        "0.5 makes samples more like greedy captions, which rewards then improve sooner.",
+        added=True,
+        least=0.05,
+        most=10,
+    )
     end_token_in_reward: bool = setting(
         True, "rewards", "The end counts as a word, or captions learn to end in 'with a'."
     )

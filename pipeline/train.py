@@ -25,7 +25,7 @@ from pipeline.saver import Models, Saver
 from pipeline.stages import BuiltStage, build_stage
 from pipeline.tensorboard import Board
 from pipeline.watch import Watch
-from pipeline.workdir import stage_labels
+from pipeline.workdir import stage_labels, takes_over
 
 
 def train(
@@ -57,6 +57,9 @@ def train(
     labels = stage_labels(config)
     with _stop_asked() as stopping:
         while progress.stage < len(labels):
+            # At a stage's first step weights are as they were handed on; later ones lie sharpened in the checkpoint.
+            if progress.step == 0 and takes_over(config, progress.stage):
+                models.captioner.sharpen(config.temperature)
             stage = build_stage(config, progress.stage, models.captioner, models.baseline, arrays, reward)
             saver = Saver(workdir, models, stage, progress)
             if progress.step > 0:

@@ -124,6 +124,16 @@ def stage_labels(config: Config) -> list[str]:
     return [name if not count else f"{name}-{count + 1}" for name, count in zip(names, earlier, strict=True)]
 
 
+def takes_over(config: Config, index: int) -> bool:
+    """Returns whether stage number `index` is the first after likelihood, of this run or of the one it begins with."""
+    names = [stage.name for stage in config.parsed_stages()]
+    if index == 0 and config.warm_start:
+        before = last_kept(_warm_start(config)).partition("-")[0]
+    else:
+        before = names[index - 1] if index else ""
+    return before == "mle" and names[index] != "mle"
+
+
 def kept_weights(workdir: pathlib.Path, label: str) -> str | None:
     """Returns the checkpoint that a stage handed on, or None if it has not got so far."""
     return tf.train.latest_checkpoint(str(workdir / "kept" / label))

@@ -1,0 +1,78 @@
+"""A policy is sharpened once, where rewards take over from likelihood; what is likeliest stays so."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models.special_tokens import START
+from pipeline.errors import Interrupted
+from pipeline.evaluate import build_decoder
+from pipeline.workdir import build_models, load_kept, takes_over
+from tests.tiny_runs import LENGTH, VOCABULARY, assert_same_end, config_of, make_arrays, run
+
+
+@pytest.fixture
+def arrays():
+    return make_arrays()
+
+
+def log_probabilities(captioner, features):
+    words = tf.fill([len(features)], START)
+    _, logits = captioner.stepper()(captioner.start(tf.constant(features)), words)
+    return tf.nn.log_softmax(logits[:, : len(VOCABULARY.words)]).numpy()
+
+
+def test_logits_are_divided_and_greedy_captions_stay(tmp_path, arrays):
+    config = config_of(tmp_path, stages="mle:2")
+    run(config, arrays)
+    captioner, baseline = build_models(config, VOCABULARY, 5)
+    load_kept(tmp_path, "mle", captioner, baseline)
+    captioner.words.bias.assign_add(np.linspace(-1, 1, len(VOCABULARY.words)))
+    features, decode = arrays.features[:, 0], build_decoder(captioner, LENGTH)
+    said, before = decode(features).words, log_probabilities(captioner, features)
+    captioner.sharpen(0.5)
+    after = log_probabilities(captioner, features)
+    sayable = before[0] > -1e6
+    expected = 2 * before[:, sayable] - np.log(np.exp(2 * before[:, sayable]).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(after[:, sayable], expected, atol=1e-5)
+    assert (after[:, ~sayable] < -1e6).all() and not sayable.all()
+    np.testing.assert_array_equal(build_decoder(captioner, LENGTH)(features).words, said)
+
+
+def test_it_is_done_once_and_before_the_baseline_learns(tmp_path, arrays):
+    """Whoever begins with the run of rewards finds a sharpened policy, and leaves it."""
+
+    def trained(name, **settings):
+        config = config_of(tmp_path / name, temperature=0.25, **settings)
+        config.workdir_path().mkdir()
+        (config.workdir_path() / "config.json").write_text(config.to_json())  # what --warm_start reads
+        run(config, arrays)
+        return config
+
+    still = ",".join(f"{name}:1e-9" for name in ("baseline", "pg", "scst"))
+    first = trained("mle", stages="mle:1")
+    second = trained("pg", stages="baseline:0.4,pg:0.4", learning_rate=still, warm_start=first.workdir)
+    third = trained("scst", stages="scst:0.4", learning_rate=still, warm_start=second.workdir)
+    kernels = []
+    for config, label in ((first, "mle"), (second, "baseline"), (second, "pg"), (third, "scst")):
+        captioner, baseline = build_models(config, VOCABULARY, 5)
+        load_kept(config.workdir_path(), label, captioner, baseline)
+        kernels.append(captioner.words.kernel.numpy())
+    for kernel in kernels[1:]:
+        np.testing.assert_allclose(kernel, 4 * kernels[0], atol=1e-6)
+
+
+def test_stopped_runs_sharpen_as_others_do(tmp_path, arrays):
+    settings = {"stages": "mle:1,baseline:1,pg:1", "temperature": 0.5, "weight_average": 0.9}
+    whole = run(config_of(tmp_path / "whole", **settings), arrays)
+    for validation in (2, 1):  # at mle's end, where the checkpoint is not sharpened yet, and within pg
+        with pytest.raises(Interrupted):
+            run(config_of(tmp_path / "stopped", **settings), arrays, validation)
+    assert_same_end(run(config_of(tmp_path / "stopped", **settings), arrays), whole)
+    other = run(config_of(tmp_path / "other", **settings | {"temperature": 1.0}), arrays)
+    assert any((a != b).any() for a, b in zip(whole[0], other[0], strict=True))
+
+
+def test_a_run_that_begins_with_rewards_has_nothing_to_take_over_from(tmp_path):
+    config = config_of(tmp_path, stages="pg:1,mle:1,scst:1,pg:1")
+    assert [takes_over(config, k) for k in range(4)] == [False, False, True, False]
