@@ -17,7 +17,7 @@ from pipeline.rewards import build_reward, reward_frequencies
 from pipeline.saver import Models
 from pipeline.train import train
 from pipeline.vocabulary import Vocabulary
-from pipeline.workdir import build_models
+from pipeline.workdir import build_models, load_warm_start
 from tests.oracles import padded
 
 IMAGES, VIEWS, WORDS, LENGTH = 24, 3, 12, 6
@@ -75,6 +75,11 @@ def run(config, arrays, stop_at=None, reward=None):
     decode = build_decoder(captioner, LENGTH)
     calls = []
 
+    def begin():
+        captioner.adapt(arrays.features[:, 0])
+        if config.warm_start:
+            load_warm_start(config, captioner, baseline)
+
     def all_weights():
         # In the history, so that two runs whose weights ever differed do not end alike.
         return float(sum(np.abs(w.numpy()).sum() for w in captioner.weights + baseline.weights))
@@ -94,7 +99,7 @@ def run(config, arrays, stop_at=None, reward=None):
         arrays,
         cider if reward is None else reward,
         validate,
-        lambda: captioner.adapt(arrays.features[:, 0]),
+        begin,
         Silent(),
     )
     return [w.numpy() for w in captioner.weights + baseline.weights], progress
