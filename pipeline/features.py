@@ -8,7 +8,7 @@ import hashlib
 import json
 import pathlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -55,6 +55,9 @@ def all_features(config: Config, data: Data, encoder: keras.Model, views: Mappin
     """Returns float32 `[I, N, F]` for each split by name, in the order of its records, seen in N = `views` ways.
 
     From the cache where they are there, view by view.
+
+    Raises:
+      UserError: features that are no numbers; a file of the cache that does not hold those of as many pictures.
     """
     folder = config.cache_path() / "features" / _key(config, data, encoder)
     # One function for all: tracing a deep network takes seconds. Nothing is traced where all is in the cache.
@@ -68,7 +71,9 @@ def all_features(config: Config, data: Data, encoder: keras.Model, views: Mappin
                 features = _compute(encode, image_records(data, split), config.image_size, view, name)
                 with written_aside(path) as aside:
                     np.save(aside, features)
-    return {split: np.stack([np.load(path) for path in of_views], axis=1) for split, of_views in paths.items()}
+    return {
+        split: _stacked(of_views, int(image_records(data, split).cardinality())) for split, of_views in paths.items()
+    }
 
 
 def pixels(records: tf.data.Dataset, image_size: int, view: int = 0) -> tf.data.Dataset:
@@ -89,6 +94,24 @@ def pixels(records: tf.data.Dataset, image_size: int, view: int = 0) -> tf.data.
 
 def _file(split: str, view: int) -> str:
     return f"{split}-view{view}.npy" if view else f"{split}.npy"
+
+
+def _stacked(paths: Sequence[pathlib.Path], images: int) -> np.ndarray:
+    """Float32 `[I, N, F]` of the files of N views."""
+    # Mapped, or all views would lie in memory twice.
+    views = [_read(path) for path in paths]
+    for path, view in zip(paths, views, strict=True):
+        if view is None or view.dtype != np.float32 or view.shape != (images, views[0].shape[-1]):
+            raise UserError(f"{path} does not hold the features of {images} pictures; delete it, to compute them again")
+    return np.stack(views, axis=1, out=np.empty((images, len(views), views[0].shape[1]), np.float32))
+
+
+def _read(path: pathlib.Path) -> np.ndarray | None:
+    """The mapped file; None for one that is cut off or holds something else."""
+    try:
+        return np.load(path, mmap_mode="r")
+    except (ValueError, EOFError):
+        return None
 
 
 def _compute(encode: Callable, records: tf.data.Dataset, image_size: int, view: int, name: str) -> np.ndarray:

@@ -10,6 +10,7 @@ from pipeline import features
 from pipeline.config import Config
 from pipeline.datasets.prepare import image_records, prepare_data
 from pipeline.datasets.records import SPLITS
+from pipeline.errors import UserError
 from pipeline.features import all_features, split_features
 
 
@@ -61,6 +62,24 @@ def test_more_views_cost_only_the_new_ones_and_the_first_is_the_whole_picture(co
         assert (np.abs(three[:, a] - three[:, b]).max(axis=1) > 0).all()
 
 
+@pytest.mark.parametrize("content", ["", "cut", "fewer", "other"])
+def test_a_file_of_the_cache_that_went_wrong_is_named(config, content):
+    data, encoder = prepare_data(config), CountedCalls()
+    all_features(config, data, encoder, {"train": 2})
+    (path,) = config.cache_path().glob("features/*/train-view1.npy")
+    whole = np.load(path)
+    if content == "fewer":
+        np.save(path, whole[1:])
+    elif content == "other":
+        np.save(path, whole[:, 1:])
+    else:
+        path.write_bytes(path.read_bytes()[:-5] if content == "cut" else b"")
+    with pytest.raises(UserError, match="train-view1.npy does not hold the features of 5 pictures; delete it"):
+        all_features(config, data, encoder, {"train": 2})
+    path.unlink()
+    np.testing.assert_array_equal(all_features(config, data, encoder, {"train": 2})["train"][:, 1], whole)
+
+
 def test_views_are_those_of_their_picture_whatever_the_order_of_threads(config):
     data = prepare_data(config)
     found = np.concatenate(list(features.pixels(image_records(data, "train"), 32, view=2)))
@@ -94,3 +113,10 @@ def test_a_view_is_a_part_of_its_picture_mirrored_or_not():
 
 def test_a_picture_of_one_pixel_has_views():
     assert draw_view(tf.zeros([1, 1, 3], tf.uint8), tf.constant([0, 0], tf.int64)).shape == (1, 1, 3)
+
+
+def test_views_in_caches_are_still_what_is_drawn():
+    """Files of the cache are known by a view's number alone: who draws otherwise must name them otherwise."""
+    image = tf.cast(tf.reshape(tf.range(40 * 60 * 3) % 251, [40, 60, 3]), tf.uint8)
+    view = draw_view(image, tf.constant([3, 7], tf.int64)).numpy()
+    assert (view.shape, view[0, 0, 0], view[-1, -1, 0]) == ((30, 56, 3), 32, 67)
