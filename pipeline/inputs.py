@@ -121,7 +121,8 @@ def _seen(features: tf.Tensor, image: tf.Tensor, step: tf.Tensor, seed: tuple[in
     """Features `[B, F]` of the images `[B]`, of one view each, drawn by the step."""
     of_step = tf.random.experimental.stateless_fold_in(tf.constant(seed, tf.int64), step)
     view = tf.random.stateless_uniform(tf.shape(image), of_step, 0, features.shape[1], image.dtype)
-    return tf.gather_nd(features, tf.stack([image, view], axis=1))
+    # int64: by int32 no more than 2**31 numbers can be reached, which views soon are.
+    return tf.gather_nd(features, tf.cast(tf.stack([image, view], axis=1), tf.int64))
 
 
 def _batches(size: int, batch_size: int, first_step: int, steps: int, seed: tuple[int, int]) -> tf.data.Dataset:
