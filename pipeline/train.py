@@ -55,6 +55,12 @@ def train(
         weights = tf.train.Checkpoint(captioner=models.captioner, baseline=models.baseline)
         weights.restore(newest).assert_existing_objects_matched().expect_partial()
     labels = stage_labels(config)
+    if newest is None and config.temperature != 1 and not any(takes_over(config, k) for k in range(len(labels))):
+        print(
+            f"warning: --temperature={config.temperature:g} changes nothing, as no stage that learns from rewards, or "
+            "warms up the baseline, follows one of likelihood",
+            file=sys.stderr,
+        )
     with _stop_asked() as stopping:
         while progress.stage < len(labels):
             # At a stage's first step weights are as they were handed on; later ones lie sharpened in the checkpoint.

@@ -76,3 +76,11 @@ def test_stopped_runs_sharpen_as_others_do(tmp_path, arrays):
 def test_a_run_that_begins_with_rewards_has_nothing_to_take_over_from(tmp_path):
     config = config_of(tmp_path, stages="pg:1,mle:1,scst:1,pg:1")
     assert [takes_over(config, k) for k in range(4)] == [False, False, True, False]
+
+
+def test_a_temperature_that_changes_nothing_is_told(tmp_path, arrays, capsys):
+    for stages, told in (("mle:0.4", True), ("pg:0.4", True), ("mle:0.4,pg:0.4", False)):
+        run(config_of(tmp_path / stages, stages=stages, temperature=0.5), arrays)
+        assert ("--temperature=0.5 changes nothing" in capsys.readouterr().err) == told
+    run(config_of(tmp_path / "usual", stages="pg:0.4"), arrays)
+    assert "temperature" not in capsys.readouterr().err
