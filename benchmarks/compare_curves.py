@@ -77,11 +77,11 @@ def start_score(
 
 
 def _known_score(run: Run, metric: str, pictures: int) -> float | None:
-    if pictures == len(run.captions):
-        return run.metrics.get(metric)
-    if pictures == _pictures(run):
-        return next((row.get(metric) for row in run.validations if row["epoch"] == run.best_epoch), None)
-    return None
+    # While training first: its captions may have been searched for otherwise since then, which curves' were not.
+    best = next((row for row in run.validations if row["epoch"] == run.best_epoch), {})
+    if pictures == _pictures(run) and metric in best:
+        return best[metric]
+    return run.metrics.get(metric) if pictures == len(run.captions) else None
 
 
 def _scored_anew(run: Run, metric: str, pictures: int, references: Mapping[int, Picture]) -> float:

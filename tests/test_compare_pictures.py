@@ -89,6 +89,14 @@ class TestCurves:
         assert compare.main([f"--runs=MLE={mle};PG={pg}", f"--curves={tmp_path / 'c.svg'}"]) == 0
         assert "MLE: 0.350" in texts_of((tmp_path / "c.svg").read_text())
 
+    def test_the_start_is_as_it_was_while_training_whatever_was_searched_for_since(self, tmp_path):
+        beam = {"decode": "beam", "beam_width": 3}
+        history = [row(2, "mle", CIDEr=0.35), row(2, CIDEr=0.4, captions_scored=2)]
+        mle = make_run(tmp_path / "mle", stage="mle", metrics={"CIDEr": 0.9}, history=history, decoding=beam)
+        pg = make_run(tmp_path / "pg", history=history)
+        assert compare.main([f"--runs=MLE={mle};PG={pg}", f"--curves={tmp_path / 'c.svg'}"]) == 0
+        assert "MLE: 0.350" in texts_of((tmp_path / "c.svg").read_text())
+
     def test_what_cannot_be_compared_is_refused(self, tmp_path, capsys):
         history = [row(1, CIDEr=0.5)]
         a = make_run(tmp_path / "a", history=history)
