@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -164,6 +165,12 @@ def test_recipes_parse_and_say_how_to_run_them(recipe, tmp_path):
     head = recipe.read_text().split("\n--")[0]
     assert all(line.startswith("#") for line in head.split("\n"))
     assert "python -m pipeline.main --flagfile=" in head
+
+
+def test_documents_name_recipes_that_are_there():
+    documents = [ROOT / "README.md", ROOT / "BUILD.md", *(ROOT / "docs").glob("*.md")]
+    named = {name for path in documents for name in re.findall(r"recipes/\w+\.flags", path.read_text())}
+    assert len(named) > 3 and not [name for name in named if not (ROOT / name).exists()]
 
 
 def test_a_run_that_only_warms_the_baseline_up_is_shown_too(finished):
