@@ -75,9 +75,7 @@ def caption_batches(
         image = tf.gather(image_index, index)
         return Batch(_seen(features, image, step, seed), image, tf.gather(words, index))
 
-    # Tensors made here are captured by reference; arrays used inside would be copied into the graph.
-    features, words = tf.constant(arrays.features), tf.constant(arrays.words)
-    image_index = tf.constant(arrays.image_index)
+    features, words, image_index = map(_held, (arrays.features, arrays.words, arrays.image_index))
     return _batches(len(arrays.words), batch_size, first_step, steps, seed).map(batch).prefetch(4)
 
 
@@ -98,7 +96,7 @@ def image_batches(
         words = caption_of(step, index) if caption_of else None
         return Batch(_seen(features, index, step, seed), tf.cast(index, tf.int32), words)
 
-    features = tf.constant(arrays.features)
+    features = _held(arrays.features)
     caption_of = _drawn_captions(arrays, seed) if with_captions else None
     return _batches(len(arrays.features), batch_size, first_step, steps, seed).map(batch).prefetch(4)
 
@@ -106,8 +104,8 @@ def image_batches(
 def _drawn_captions(arrays: TrainingArrays, seed: tuple[int, int]) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """Returns (step, images `[B]`) -> a true caption of each `[B, T]`, all of an image's equally likely."""
     images = np.arange(len(arrays.features))
-    words, first = tf.constant(arrays.words), tf.constant(np.searchsorted(arrays.image_index, images))
-    counts = tf.constant(np.bincount(arrays.image_index, minlength=len(images)))
+    words, first = _held(arrays.words), _held(np.searchsorted(arrays.image_index, images))
+    counts = _held(np.bincount(arrays.image_index, minlength=len(images)))
 
     def draw(step, index):
         drawn = tf.random.experimental.stateless_fold_in(tf.random.experimental.stateless_fold_in(seed, step), CAPTION)
@@ -115,6 +113,15 @@ def _drawn_captions(arrays: TrainingArrays, seed: tuple[int, int]) -> Callable[[
         return tf.gather(words, tf.gather(first, index) + number % tf.gather(counts, index))
 
     return draw
+
+
+def _held(array: np.ndarray) -> tf.Tensor:
+    """The array where tf.data reads it, in the host's memory, also beside a GPU that trains.
+
+    Tensors are captured by reference; arrays used inside of a dataset's functions would be copied into the graph.
+    """
+    with tf.device("CPU:0"):
+        return tf.constant(array)
 
 
 def _seen(features: tf.Tensor, image: tf.Tensor, step: tf.Tensor, seed: tuple[int, int]) -> tf.Tensor:
