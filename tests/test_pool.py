@@ -259,6 +259,14 @@ class TestEnds:
             assert "KeyboardInterrupt" in program.communicate(timeout=60)[1]
             wait_until(lambda: not any(map(running, pids)))
 
+    def test_with_a_signal_that_ends_no_wait(self):
+        """One that another thread takes, or that comes just before a wait begins, interrupts no lock's wait."""
+        by_thread = "lambda: signal.pthread_kill(threading.get_ident(), signal.SIGINT)"
+        body = f"import threading; threading.Timer(0.2, {by_thread}).start(); ask({{'do': 'sleep', 'seconds': 1000}})"
+        with script(body) as (program, pids):
+            assert "KeyboardInterrupt" in program.communicate(timeout=60)[1]
+            wait_until(lambda: not any(map(running, pids)))
+
     def test_with_a_parent_that_is_killed(self):
         with script("ask({'do': 'sleep', 'seconds': 1000})") as (program, pids):
             assert len(pids) == 2 and all(map(running, pids))

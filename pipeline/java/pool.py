@@ -13,6 +13,8 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.java.process import ATTEMPTS, Service, WorkerFailed, WorkerProcess
 
+LOOKS_UP = 1.0  # seconds
+
 
 class Pool:
     """`workers` processes of one service; they start when they are needed first, and end with `close`."""
@@ -63,10 +65,13 @@ class Pool:
         ]
         waiting = dict(zip(futures, parts, strict=True))
         try:
-            for future in concurrent.futures.as_completed(waiting):
-                part = waiting[future]
-                keep(part.start, future.result())
-                done(len(part))
+            while waiting:
+                # Not for ever: Ctrl-C that another thread takes, or that comes just before, ends no wait for a lock.
+                ready = concurrent.futures.wait(waiting, LOOKS_UP, concurrent.futures.FIRST_COMPLETED).done
+                for future in ready:
+                    part = waiting.pop(future)
+                    keep(part.start, future.result())
+                    done(len(part))
         finally:
             for future in futures:
                 future.cancel()
