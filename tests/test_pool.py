@@ -288,6 +288,8 @@ def script(body):
     """Yields a program that does as `body` says with a warm pool, in a process group of its own; its workers' ids."""
     lines = [
         "import signal",
+        # A shell starts what it runs in the background without Ctrl-C, which all below it inherit.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)",
         "from pipeline.java.pool import Pool",
         "from tests.fake_worker import service",
         "def ask(item): pool.map([item] * 8, names=['x'] * 8, chunk=1)",
