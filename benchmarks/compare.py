@@ -1,7 +1,7 @@
 """Finished runs side by side: a table with the spread over seeds, curves, a gallery and captions.
 
     python -m benchmarks.compare --runs="MLE=runs/mle_0,runs/mle_1;PG=runs/pg_0,runs/pg_1" [--json=FILE]
-                                 [--columns=CIDEr,SPICE,SPIDEr] [--curves=FILE.svg --metric=CIDEr]
+                                 [--columns=CIDEr,SPICE,SPIDEr] [--curves=FILE.svg --within=60,120 --metric=CIDEr]
                                  [--references=captions_val.json --side_by_side=20 --seed=1]
                                  [--gallery=FILE.html --images=FOLDER --pictures=40]
 
@@ -19,6 +19,7 @@ from collections.abc import Sequence
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from benchmarks import positive
+from benchmarks.compare_course import course_of, parse_seconds
 from benchmarks.compare_curves import draw_curves
 from benchmarks.compare_gallery import check_images, write_gallery
 from benchmarks.compare_pictures import drawn_ids, read_pictures, side_by_side
@@ -34,7 +35,8 @@ Cells are the mean over seeds ± the sample standard deviation; an em dash stand
 Scores are of the whole validation split. Bad endings: captions whose last word is one after which no caption ends,
 such as 'a' or 'with' (the words that --no_bad_endings of training forbids), or that were cut at --max_length.
 Said twice: captions in which three words in a row come twice. Minutes: of the stage, validations included.
-Best epoch: of the weights that were kept."""
+Best epoch: of the weights that were kept. Within: seconds of the stage, its validations and its baseline's warm-up
+counted; best, last and worst are of all its validations while training."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -43,6 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         _check(args)
         columns = chosen_columns(args.columns)
+        limits = parse_seconds(args.within) if args.within else ()
         rows = read_rows(args.runs)
         image_ids = next(iter(rows.values()))[0].captions.keys()
         pictures = read_pictures(args.references, image_ids) if args.references else None
@@ -50,11 +53,14 @@ def main(arguments: Sequence[str]) -> int:
         listed = drawn_ids(image_ids, "side_by_side", args.side_by_side, args.seed)
         if args.gallery:
             check_images(pictures, args.images, shown)
+        course = course_of(rows, args.metric, limits) if limits else ""
         curves = draw_curves(rows, args.metric, pictures) if args.curves else None
         print(markdown(rows, columns))
         _tell([decoding_note(rows), *remarks(columns)])
         if args.json:
             write_text(args.json, json.dumps(as_json(rows, columns), indent=1, allow_nan=False) + "\n")
+        if course:
+            print(f"\n{course}")
         if listed:
             print(f"\n{side_by_side(rows, pictures, listed)}")
         if curves:
@@ -101,7 +107,12 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--json", type=pathlib.Path, help="file to write the table to, with each seed's values")
     parser.add_argument("--curves", type=pathlib.Path, help="SVG file to draw validations of --metric in")
-    parser.add_argument("--metric", default="CIDEr", help="of the curves; the label MLE is drawn as a dashed line")
+    parser.add_argument(
+        "--within", default="", help="seconds by comma: a table of the best validations of --metric within each"
+    )
+    parser.add_argument(
+        "--metric", default="CIDEr", help="of curves and --within; in curves the label MLE is a dashed line"
+    )
     parser.add_argument("--gallery", type=pathlib.Path, help="HTML file for pictures with the captions of each label")
     parser.add_argument("--references", default="", help="COCO captions file that the runs were validated on")
     parser.add_argument("--images", default="", help="folder of the pictures")

@@ -37,7 +37,9 @@ def draw_curves(rows: Rows, metric: str, references: Mapping[int, Picture] | Non
     check_choice("metric", metric, METRICS)
     moving = {label: runs for label, runs in rows.items() if label != START}
     runs = [run for of_label in moving.values() for run in of_label]
-    pictures = _common_pictures(runs, metric)
+    if not runs:
+        raise UserError(f"--curves: there is no label but {START}, which is the start of others; name some in --runs")
+    pictures = common_pictures(runs, metric)
     notes = []
     silent = [str(run.workdir) for run in runs if captions_scored(run) is None]
     if silent:
@@ -93,20 +95,22 @@ def _scored_anew(run: Run, metric: str, pictures: int, references: Mapping[int, 
         return score_captions(texts, [run.captions[i] for i in chosen], terms, text_metrics).corpus[metric]
 
 
-def _common_pictures(runs: Sequence[Run], metric: str) -> int:
-    """How many pictures all were validated on, or what makes their curves of `metric` no comparison."""
-    if not runs:
-        raise UserError(f"--curves: there is no label but {START}, which is the start of others; name some in --runs")
+def common_pictures(runs: Sequence[Run], metric: str) -> int:
+    """Returns how many pictures all were validated on while training.
+
+    Raises:
+      UserError: what makes their validations of `metric` no comparison.
+    """
     for run in runs:
         if not any(metric in row for row in run.validations):
             raise UserError(
                 f"{run.workdir} has no validations of stage {run.stage} with {metric}; train with --metrics that name "
-                "it, or draw another --metric"
+                "it, or name another --metric"
             )
         if _pictures(run) != _pictures(runs[0]):
             raise UserError(
                 f"while training, {run.workdir} was validated on {_pictures(run)} pictures, {runs[0].workdir} on "
-                f"{_pictures(runs[0])} (--val_images); their curves cannot be compared"
+                f"{_pictures(runs[0])} (--val_images); what they reached cannot be compared"
             )
     return _pictures(runs[0])
 

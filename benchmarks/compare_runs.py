@@ -1,6 +1,7 @@
 """Finished runs as `benchmarks.compare` reads them: the scores, captions and validations of one stage of each."""
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -34,6 +35,7 @@ class Run:
     metrics: Mapping[str, float | None]  # of the whole validation split, by column of the tables
     captions: Mapping[int, str]  # by image id, in the order of the split
     seconds: float  # of the stage, validation included
+    warm_up_seconds: float  # of the baseline's stages right before it
     best_epoch: float | None  # None: the workdir holds no checkpoint that tells it
     validations: Sequence[Mapping[str, Any]]  # of the stage, in their order; () without a checkpoint
 
@@ -113,6 +115,8 @@ def _read_run(place: str) -> Run:
         )
     stage = stage or finished[-1]
     _, seconds, best_step = told[stage]
+    before = list(told)[: list(told).index(stage)]
+    warm_up = itertools.takewhile(lambda name: not told[name][0], reversed(before))
     validations = _validations(workdir, stage)
     return Run(
         workdir=workdir,
@@ -122,6 +126,7 @@ def _read_run(place: str) -> Run:
         metrics=_metrics(workdir / "results" / f"{stage}.metrics.json"),
         captions=_captions(workdir / "results" / f"{stage}.json"),
         seconds=seconds,
+        warm_up_seconds=sum(told[name][1] for name in warm_up),
         best_epoch=next((row["epoch"] for row in validations if row["step"] == best_step), None),
         validations=validations,
     )

@@ -68,7 +68,7 @@ COLUMNS = {name: Column(_metric(name), 3, best_is_bold=True) for name in METRICS
 }
 
 
-def chosen_columns(text: str) -> tuple[str, ...]:
+def chosen_columns(text: str) -> dict[str, Column]:
     """Returns the columns that `--columns` names by comma; '' for all but those shown on demand.
 
     Raises:
@@ -77,30 +77,30 @@ def chosen_columns(text: str) -> tuple[str, ...]:
     names = [name for name in (part.strip() for part in text.split(",")) if name]
     for name in names:
         check_choice("columns", name, COLUMNS)
-    return tuple(dict.fromkeys(names)) or tuple(name for name in COLUMNS if name not in ON_DEMAND)
+    return {name: COLUMNS[name] for name in names or [name for name in COLUMNS if name not in ON_DEMAND]}
 
 
-def cells(rows: Rows, columns: Sequence[str]) -> dict[str, dict[str, Cell]]:
+def cells(rows: Rows, columns: Mapping[str, Column]) -> dict[str, dict[str, Cell]]:
     """Returns the cells by label and column."""
     return {
-        label: {name: _cell([COLUMNS[name].of(run) for run in runs]) for name in columns}
+        label: {name: _cell([how.of(run) for run in runs]) for name, how in columns.items()}
         for label, runs in rows.items()
     }
 
 
-def markdown(rows: Rows, columns: Sequence[str]) -> str:
+def markdown(rows: Rows, columns: Mapping[str, Column]) -> str:
     """Returns the table; a metric's best mean is bold, with all that look the same, where labels differ in it."""
     table = cells(rows, columns)
-    best = {name: _best([of_label[name] for of_label in table.values()], COLUMNS[name]) for name in columns}
-    heads = [name + COLUMNS[name].unit for name in columns]
+    best = {name: _best([of_label[name] for of_label in table.values()], how) for name, how in columns.items()}
+    heads = [name + how.unit for name, how in columns.items()]
     lines = [["", "seeds", *heads], ["---", *["---:"] * (1 + len(columns))]]
     for label, of_label in table.items():
-        shown = [_shown(of_label[name], COLUMNS[name], best[name]) for name in columns]
+        shown = [_shown(of_label[name], how, best[name]) for name, how in columns.items()]
         lines.append([in_cell(label), str(len(rows[label])), *shown])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def as_json(rows: Rows, columns: Sequence[str]) -> list[dict[str, Any]]:
+def as_json(rows: Rows, columns: Mapping[str, Column]) -> list[dict[str, Any]]:
     """Returns the same for programs: a row a label, with the values of its seeds."""
     return [
         {

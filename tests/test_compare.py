@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import compare, spice_fast, spice_gap
 from benchmarks.compare_runs import read_rows
-from benchmarks.compare_table import cells
+from benchmarks.compare_table import cells, chosen_columns
 from tests.finished_runs import failed, make_run, row, table_of
 
 
@@ -85,7 +85,38 @@ class TestTable:
         run = make_run(tmp_path / "a", metrics={"CIDEr": float("nan"), "SPICE": None})
         assert compare.main([f"--runs=a={run}", f"--json={tmp_path / 't.json'}"]) == 0
         rows = read_rows(f"a={run}")
-        assert all(cell.mean is None for cell in cells(rows, ["CIDEr", "SPICE"])["a"].values())
+        assert all(cell.mean is None for cell in cells(rows, chosen_columns("CIDEr,SPICE"))["a"].values())
+
+
+class TestCourse:
+    def test_the_best_within_seconds_counts_the_warm_up(self, tmp_path, capsys):
+        # make_run's baseline takes 30 seconds, which come before the stage's own 10 a step.
+        histories = [[row(s, CIDEr=v, SPICE=0.1) for s, v in enumerate(vs, 1)] for vs in ((3, 1, 4), (5, 3, 2))]
+        runs = [make_run(tmp_path / str(i), history=h, seconds=30.0) for i, h in enumerate(histories)]
+        lone = make_run(
+            tmp_path / "lone", stage="scst", history=[row(1, "scst"), row(9, "scst", CIDEr=2.5)], seconds=0.0
+        )
+        assert compare.main([f"--runs=PG={runs[0]},{runs[1]};lone={lone}", "--within=39,40,59.9,60"]) == 0
+        table = table_of(capsys.readouterr().out.split("\n\n")[1])
+        assert list(table["PG"]) == [
+            *("", "seeds", "CIDEr within 39 s", "CIDEr within 40 s", "CIDEr within 59.9 s", "CIDEr within 60 s"),
+            *("best", "last", "worst", "warm-up, s"),
+        ]
+        assert list(table["PG"].values()) == [
+            *("PG", "2", "—", "4.000 ± 1.414", "4.000 ± 1.414", "4.500 ± 0.707"),
+            *("**4.500** ± 0.707", "**3.000** ± 1.414", "1.500 ± 0.707", "30 ± 0"),
+        ]
+        assert list(table["lone"].values()) == ["lone", "1", *["—"] * 4, "2.500", "2.500", "**2.500**", "0"]
+
+    @pytest.mark.parametrize("text", ["a", "0", "-1", "60,nan", ",", "inf"])
+    def test_seconds_that_are_none(self, tmp_path, capsys, text):
+        message = failed(capsys, f"--runs=a={make_run(tmp_path / 'a')}", f"--within={text}")
+        assert "seconds by comma, such as 120,240" in message
+
+    def test_runs_without_the_metric(self, tmp_path, capsys):
+        run = make_run(tmp_path / "a", history=[row(1, CIDEr=1.0)])
+        message = failed(capsys, f"--runs=a={run}", "--within=60", "--metric=SPICE")
+        assert "has no validations of stage pg with SPICE" in message and "seeds" not in message
 
 
 class TestMistakes:

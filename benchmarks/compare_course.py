@@ -1,0 +1,56 @@
+"""The course of training in a comparison: the best validation within given seconds, and the best, last and worst."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+from benchmarks.compare_curves import common_pictures
+from benchmarks.compare_runs import Rows, Run
+from benchmarks.compare_table import Column, markdown
+from pipeline.errors import UserError
+from pipeline.metric_names import METRICS
+from pipeline.settings import check_choice
+
+
+def course_of(rows: Rows, metric: str, limits: Sequence[float]) -> str:
+    """Returns a table of the metric's validations: the best within each of `limits`, the best, the last, the worst.
+
+    A limit is in seconds of the stage, its validations and its baseline's warm-up counted.
+
+    Raises:
+      UserError: no validations with the metric, runs that were validated on other pictures.
+    """
+    check_choice("metric", metric, METRICS)
+    common_pictures([run for runs in rows.values() for run in runs], metric)
+    within = {f"{metric} within {limit:g} s": functools.partial(_best, metric, limit) for limit in limits}
+    ends: dict[str, Callable[[Run], float | None]] = {
+        "best": functools.partial(_best, metric, float("inf")),
+        "last": lambda run: _values(run, metric)[-1],
+        "worst": lambda run: min(_values(run, metric)),
+    }
+    columns = {name: Column(of, 3, best_is_bold=True) for name, of in (within | ends).items()}
+    return markdown(rows, columns | {"warm-up": Column(lambda run: run.warm_up_seconds, 0, ", s")})
+
+
+def parse_seconds(text: str) -> tuple[float, ...]:
+    """Returns the numbers that `--within` names by comma.
+
+    Raises:
+      UserError: what is no number above 0.
+    """
+    try:
+        limits = tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        limits = ()
+    if not limits or not all(0 < limit < float("inf") for limit in limits):
+        raise UserError(f"--within={text} must be seconds by comma, such as 120,240")
+    return limits
+
+
+def _values(run: Run, metric: str) -> list[float]:
+    return [row[metric] for row in run.validations if metric in row]
+
+
+def _best(metric: str, limit: float, run: Run) -> float | None:
+    """None before the first validation."""
+    in_time = [row for row in run.validations if metric in row and run.warm_up_seconds + row["seconds"] <= limit]
+    return max((row[metric] for row in in_time), default=None)
