@@ -111,7 +111,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--within", default="", help="seconds by comma: a table of the best validations of --metric within each"
     )
     parser.add_argument(
-        "--metric", default="CIDEr", help="of curves and --within; in curves the label MLE is a dashed line"
+        "--metric",
+        default="CIDEr",
+        help="of curves and --within; the label MLE, the others' start, is a dashed line there, and absent here",
     )
     parser.add_argument("--gallery", type=pathlib.Path, help="HTML file for pictures with the captions of each label")
     parser.add_argument("--references", default="", help="COCO captions file that the runs were validated on")

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Sequence
 
-from benchmarks.compare_curves import common_pictures
+from benchmarks.compare_curves import but_start, common_pictures
 from benchmarks.compare_runs import Rows, Run
 from benchmarks.compare_table import Column, markdown
 from pipeline.errors import UserError
@@ -14,12 +14,13 @@ from pipeline.settings import check_choice
 def course_of(rows: Rows, metric: str, limits: Sequence[float]) -> str:
     """Returns a table of the metric's validations: the best within each of `limits`, the best, the last, the worst.
 
-    A limit is in seconds of the stage, its validations and its baseline's warm-up counted.
+    Of every label but START. A limit is in seconds of the stage, its validations and its baseline's warm-up counted.
 
     Raises:
-      UserError: no validations with the metric, runs that were validated on other pictures.
+      UserError: no label but START, no validations with the metric, runs that were validated on other pictures.
     """
     check_choice("metric", metric, METRICS)
+    rows = but_start(rows, "within")
     common_pictures([run for runs in rows.values() for run in runs], metric)
     within = {f"{metric} within {limit:g} s": functools.partial(_best, metric, limit) for limit in limits}
     ends: dict[str, Callable[[Run], float | None]] = {

@@ -35,10 +35,8 @@ def draw_curves(rows: Rows, metric: str, references: Mapping[int, Picture] | Non
       UserError: no label but START, no validations with the metric, runs that were validated on other pictures.
     """
     check_choice("metric", metric, METRICS)
-    moving = {label: runs for label, runs in rows.items() if label != START}
+    moving = but_start(rows, "curves")
     runs = [run for of_label in moving.values() for run in of_label]
-    if not runs:
-        raise UserError(f"--curves: there is no label but {START}, which is the start of others; name some in --runs")
     pictures = common_pictures(runs, metric)
     notes = []
     silent = [str(run.workdir) for run in runs if captions_scored(run) is None]
@@ -63,6 +61,18 @@ def draw_curves(rows: Rows, metric: str, references: Mapping[int, Picture] | Non
     ]
     title = f"Validation {metric} of {pictures:,} pictures while training"
     return Curves(line_panels(title, metric, panels, None if level is None else (START, level)), tuple(notes))
+
+
+def but_start(rows: Rows, flag: str) -> Rows:
+    """Returns the rows but START, whose course is another stage's.
+
+    Raises:
+      UserError: there are no others.
+    """
+    others = {label: runs for label, runs in rows.items() if label != START}
+    if not others:
+        raise UserError(f"--{flag}: there is no label but {START}, which is the start of others; name some in --runs")
+    return others
 
 
 def start_score(

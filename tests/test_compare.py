@@ -96,7 +96,8 @@ class TestCourse:
         lone = make_run(
             tmp_path / "lone", stage="scst", history=[row(1, "scst"), row(9, "scst", CIDEr=2.5)], seconds=0.0
         )
-        assert compare.main([f"--runs=PG={runs[0]},{runs[1]};lone={lone}", "--within=39,40,59.9,60"]) == 0
+        start = make_run(tmp_path / "start")
+        assert compare.main([f"--runs=MLE={start};PG={runs[0]},{runs[1]};lone={lone}", "--within=39,40,59.9,60"]) == 0
         table = table_of(capsys.readouterr().out.split("\n\n")[1])
         assert list(table["PG"]) == [
             *("", "seeds", "CIDEr within 39 s", "CIDEr within 40 s", "CIDEr within 59.9 s", "CIDEr within 60 s"),
@@ -106,12 +107,18 @@ class TestCourse:
             *("PG", "2", "—", "4.000 ± 1.414", "4.000 ± 1.414", "4.500 ± 0.707"),
             *("**4.500** ± 0.707", "**3.000** ± 1.414", "1.500 ± 0.707", "30 ± 0"),
         ]
+        assert list(table) == ["PG", "lone"]
         assert list(table["lone"].values()) == ["lone", "1", *["—"] * 4, "2.500", "2.500", "**2.500**", "0"]
 
     @pytest.mark.parametrize("text", ["a", "0", "-1", "60,nan", ",", "inf"])
     def test_seconds_that_are_none(self, tmp_path, capsys, text):
         message = failed(capsys, f"--runs=a={make_run(tmp_path / 'a')}", f"--within={text}")
         assert "seconds by comma, such as 120,240" in message
+
+    def test_nothing_but_the_start(self, tmp_path, capsys):
+        assert "--within: there is no label but MLE" in failed(
+            capsys, f"--runs=MLE={make_run(tmp_path / 'a')}", "--within=1"
+        )
 
     def test_runs_without_the_metric(self, tmp_path, capsys):
         run = make_run(tmp_path / "a", history=[row(1, CIDEr=1.0)])
