@@ -113,7 +113,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--metric",
         default="CIDEr",
-        help="of curves and --within; the label MLE, the others' start, is a dashed line there, and absent here",
+        help="of --curves, where the label MLE (the others' start) is a dashed line, and of --within, without it",
     )
     parser.add_argument("--gallery", type=pathlib.Path, help="HTML file for pictures with the captions of each label")
     parser.add_argument("--references", default="", help="COCO captions file that the runs were validated on")
