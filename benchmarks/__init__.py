@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from pipeline.files import write_text
+from spidercap.pipeline.files import write_text
 
 RATE = "captions/s"
 WORKERS = (1, 2, 4)

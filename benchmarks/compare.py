@@ -25,9 +25,9 @@ from benchmarks.compare_gallery import check_images, write_gallery
 from benchmarks.compare_pictures import drawn_ids, read_pictures, side_by_side
 from benchmarks.compare_runs import read_rows
 from benchmarks.compare_table import COLUMNS, ON_DEMAND, as_json, chosen_columns, decoding_note, markdown
-from pipeline.errors import UserError
-from pipeline.files import check_output, write_text
-from pipeline.metric_names import remarks
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.files import check_output, write_text
+from spidercap.pipeline.metrics.registry import remarks
 
 WRITTEN = ("json", "curves", "gallery")
 COUNTED = """\

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from benchmarks.compare_curves import but_start, common_pictures
 from benchmarks.compare_runs import Rows, Run
 from benchmarks.compare_table import Column, markdown
-from pipeline.errors import UserError
-from pipeline.metric_names import METRICS
-from pipeline.settings import check_choice
+from spidercap.pipeline.errors import UserError, check_choice
+from spidercap.pipeline.metrics.registry import METRICS
 
 
 def course_of(rows: Rows, metric: str, limits: Sequence[float]) -> str:

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from benchmarks.compare_pictures import Picture
 from benchmarks.compare_runs import Rows, Run
 from benchmarks.lines import Panel, line_panels
-from pipeline.errors import UserError
-from pipeline.metric_names import METRICS, single_terms, term_of
-from pipeline.metrics.text_metrics import open_text_metrics
-from pipeline.scores import score_captions
-from pipeline.settings import check_choice
-from pipeline.tokenizer import tokenize
+from spidercap.pipeline.errors import UserError, check_choice
+from spidercap.pipeline.metrics.java_metrics import open_text_metrics
+from spidercap.pipeline.metrics.registry import METRICS, single_terms, term_of
+from spidercap.pipeline.metrics.scores import score_captions
+from spidercap.pipeline.text.tokenizer import tokenize
 
 START = "MLE"  # the label of the runs that the others begin with
 

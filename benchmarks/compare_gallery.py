@@ -8,10 +8,10 @@ import tensorflow as tf
 
 from benchmarks.compare_pictures import Picture
 from benchmarks.compare_runs import Rows
-from pipeline.errors import UserError
-from pipeline.files import write_text
-from pipeline.report import GalleryItem, card, class_names, differences, head, page, section
-from pipeline.results import thumbnail
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.files import write_text
+from spidercap.pipeline.report.page import GalleryItem, card, class_names, differences, head, page, section
+from spidercap.pipeline.report.results import thumbnail
 
 SIDE = 240  # pixels of a picture's longer side
 HINT = "Words that the first caption does not have at that place are marked."

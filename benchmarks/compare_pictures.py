@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 from benchmarks.compare_runs import Rows
 from benchmarks.compare_table import in_cell
-from pipeline.datasets.coco_json import ANY_TEXT, ID, TEXT, read_json, refuse, rows
-from pipeline.datasets.folder import NEEDED
-from pipeline.errors import UserError
+from spidercap.pipeline.data.coco_folder import NEEDED
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, TEXT, read_json, refuse, rows
 
 
 @dataclasses.dataclass(frozen=True)

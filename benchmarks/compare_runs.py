@@ -8,11 +8,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipeline.datasets.coco_json import ANY_TEXT, ID, TEXT, Kind, read_json, rows
-from pipeline.errors import UserError
-from pipeline.progress import read_progress
-from pipeline.saved_settings import read_settings
-from pipeline.score import RESULTS
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.evaluation.score_files import RESULTS
+from spidercap.pipeline.settings.saved import read_settings
+from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, TEXT, Kind, read_json, rows
+from spidercap.pipeline.training.progress import read_progress
 
 EXAMPLE = '--runs="MLE=runs/mle_0,runs/mle_1;PG=runs/pg_0"'
 SECONDS = Kind(lambda value: type(value) in (int, float) and value >= 0, "a number of 0 or more")

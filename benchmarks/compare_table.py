@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.compare_runs import Rows, Run
-from pipeline.decoder import BAD_ENDINGS
-from pipeline.metric_names import METRICS
-from pipeline.settings import check_choice
+from spidercap.pipeline.errors import check_choice
+from spidercap.pipeline.evaluation.evaluate import BAD_ENDINGS
+from spidercap.pipeline.metrics.registry import METRICS
 
 ABSENT = "—"
 ON_DEMAND = frozenset({"BCMR", "SPICE-fast", "SPIDEr-fast"})

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.special_tokens import PAD
-from pipeline.datasets.coco_json import ANY_TEXT, ID, rows
-from pipeline.datasets.scenes_captions import write_captions
-from pipeline.datasets.scenes_layout import plan_layout
-from pipeline.errors import UserError
-from pipeline.tokenizer import tokenize
+from spidercap.models.special_tokens import PAD
+from spidercap.pipeline.data.scenes.captions import write_captions
+from spidercap.pipeline.data.scenes.layout import plan_layout
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, rows
+from spidercap.pipeline.text.tokenizer import tokenize
 
 REFERENCES = 5  # an image
 LONGEST = 20  # words of a candidate, about where a captioner is made to stop

@@ -15,9 +15,9 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from models.captioner import Captioner
-from models.decoding import Step
-from models.special_tokens import END, NEVER, PAD, SPECIAL_TOKENS, START
+from spidercap.models.captioner import Captioner
+from spidercap.models.decoding import Step
+from spidercap.models.special_tokens import END, NEVER, PAD, SPECIAL_TOKENS, START
 
 MEAN, CUT = 10.0, 20  # words of a caption, the end token counted
 SPREAD = 4.0  # of logits

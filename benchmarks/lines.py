@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 from benchmarks.svg import drawing, text
-from pipeline.charts import scale, span, tick_step, ticks
+from spidercap.pipeline.report.charts import scale, span, tick_step, ticks
 
 WIDTH, LEFT, TOP, DEEP, PITCH = 880, 58, 84, 290, 374  # of the picture and its panels, in pixels
 LETTER, LINE = 6.7, 15  # a letter's mean width, and a name's height

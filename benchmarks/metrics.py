@@ -27,15 +27,15 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 from benchmarks import RATE, WORKERS, Report, in_pairs, largest_difference, median_seconds, plural, positive, timed
 from benchmarks.corpus import DATA, Corpus, read_corpus
 from benchmarks.spice import measure_spice, opened
-from pipeline.errors import UserError
-from pipeline.java.corenlp import FOLDER, corenlp_jars, metric_cache
-from pipeline.java.runtime import find_jvm, spice_jars
-from pipeline.metrics.bleu import Bleu
-from pipeline.metrics.cider import Cider, count_document_frequencies
-from pipeline.metrics.rouge import Rouge
-from pipeline.metrics.text_metrics import tokenize_with_java
-from pipeline.metrics.tokens import BLEU_TERMS, score_tokens
-from pipeline.tokenizer import tokenize
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.metrics.bleu import Bleu
+from spidercap.pipeline.metrics.cider import Cider, count_document_frequencies
+from spidercap.pipeline.metrics.from_words import BLEU_TERMS, score_tokens
+from spidercap.pipeline.metrics.java.corenlp import FOLDER, corenlp_jars, metric_cache
+from spidercap.pipeline.metrics.java.runtime import find_jvm, spice_jars
+from spidercap.pipeline.metrics.java_metrics import tokenize_with_java
+from spidercap.pipeline.metrics.rouge import Rouge
+from spidercap.pipeline.text.tokenizer import tokenize
 
 EXACT, SINGLE = 1e-6, 1e-4  # allowed differences in float64 and, CIDEr-D being up to 10, in float32
 

@@ -29,8 +29,8 @@ from benchmarks.speed_picture import picture
 from benchmarks.speed_profile import profile
 from benchmarks.speed_table import goals_table, results_table
 from benchmarks.speed_world import Setting, World
-from models.precision import PRECISIONS
-from pipeline.files import write_text
+from spidercap.models.precision import PRECISIONS
+from spidercap.pipeline.files import write_text
 
 CENTRE = Setting()
 STEP = "PG step, K = 3"

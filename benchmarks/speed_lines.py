@@ -18,17 +18,17 @@ import tensorflow as tf
 
 from benchmarks.lifelike import word_step
 from benchmarks.speed_world import ENCODER, World
-from models import beam, decoding
-from models.rollouts import Rollouts
-from models.special_tokens import PAD
-from pipeline import objectives
-from pipeline.inputs import Batch, caption_batches, image_batches
-from pipeline.metric_names import MIXES
-from pipeline.metrics.tokens import BLEU_TERMS
-from pipeline.objectives import Experience, Objective
-from pipeline.optimizer import Adam
-from pipeline.rewards import Reward
-from pipeline.steps import likelihood_step, policy_gradient_step
+from spidercap.models import beam, decoding
+from spidercap.models.rollouts import Rollouts
+from spidercap.models.special_tokens import PAD
+from spidercap.pipeline.data.batches import Batch, caption_batches, image_batches
+from spidercap.pipeline.metrics.from_words import BLEU_TERMS
+from spidercap.pipeline.metrics.registry import MIXES
+from spidercap.pipeline.training import objectives
+from spidercap.pipeline.training.objectives import Experience, Objective
+from spidercap.pipeline.training.optimizer import Adam
+from spidercap.pipeline.training.rewards import Reward
+from spidercap.pipeline.training.steps import likelihood_step, policy_gradient_step
 
 CLIP_NORM = 5.0
 FETCHED = 50  # batches a call

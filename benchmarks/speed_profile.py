@@ -15,9 +15,9 @@ from benchmarks.lifelike import word_step
 from benchmarks.speed_lines import learning_call, rolled_out, rollout_steps, words_in
 from benchmarks.speed_measure import Yardstick, settled
 from benchmarks.speed_world import Setting, World
-from models import decoding
-from models.drawing import draw
-from pipeline.steps import scored_captions
+from spidercap.models import decoding
+from spidercap.models.categorical import draw
+from spidercap.pipeline.training.steps import scored_captions
 
 ROLLOUTS = 3
 ROUNDS = 7  # of the parts, one after the other

@@ -12,17 +12,17 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.lifelike import lifelike
-from models.baseline import Baseline
-from models.captioner import Captioner
-from models.precision import PRECISIONS
-from models.special_tokens import SPECIAL_TOKENS
-from pipeline.config import Config
-from pipeline.datasets.prepare import prepare_data
-from pipeline.features import load_encoder, split_features
-from pipeline.inputs import Batch, TrainingArrays
-from pipeline.metrics.spice_fast.parser import load_parser
-from pipeline.rewards import ReferenceTexts, Reward, build_reward, reward_frequencies
-from pipeline.vocabulary import Vocabulary
+from spidercap.models.baseline import Baseline
+from spidercap.models.captioner import Captioner
+from spidercap.models.precision import PRECISIONS
+from spidercap.models.special_tokens import SPECIAL_TOKENS
+from spidercap.pipeline.data.batches import Batch, TrainingArrays
+from spidercap.pipeline.data.features import load_encoder, split_features
+from spidercap.pipeline.data.prepare import prepare_data
+from spidercap.pipeline.metrics.spice_fast.parser import load_parser
+from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.text.vocabulary import Vocabulary
+from spidercap.pipeline.training.rewards import ReferenceTexts, Reward, build_reward, reward_frequencies
 
 ENCODER = "MobileNetV2"  # with random weights, which take as long as others
 

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks import RATE, WORKERS, Report, largest_difference, plural, timed
-from pipeline.java.runtime import find_jvm
-from pipeline.metric_names import SPICE_PARTS
-from pipeline.metrics.spice import f_score
-from pipeline.metrics.text_metrics import TextMetrics, open_text_metrics
-from pipeline.metrics.tuple_store import TupleStore
+from spidercap.pipeline.metrics.java.runtime import find_jvm
+from spidercap.pipeline.metrics.java_metrics import TextMetrics, open_text_metrics
+from spidercap.pipeline.metrics.registry import SPICE_PARTS
+from spidercap.pipeline.metrics.spice import f_score
+from spidercap.pipeline.metrics.tuple_store import TupleStore
 
 if TYPE_CHECKING:  # it brings TensorFlow, and the reference's start is measured
     from benchmarks.corpus import Corpus

@@ -24,17 +24,17 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import aligned, median_seconds, positive
-from models.special_tokens import SPECIAL_TOKENS
-from pipeline.errors import UserError
-from pipeline.files import check_output, write_text
-from pipeline.metrics.spice import Spice, f_score
-from pipeline.metrics.spice_fast.agreement import TupleScore
-from pipeline.metrics.spice_fast.metric import SpiceFast, TextSpiceFast
-from pipeline.metrics.spice_fast.parser import PACKAGED, SceneGraphParser, load_parser
-from pipeline.metrics.text_metrics import open_text_metrics
-from pipeline.score import Captioned, read_captioned
-from pipeline.tokenizer import tokenize
-from pipeline.vocabulary import pad
+from spidercap.models.special_tokens import SPECIAL_TOKENS
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.evaluation.score_files import Captioned, read_captioned
+from spidercap.pipeline.files import check_output, write_text
+from spidercap.pipeline.metrics.java_metrics import open_text_metrics
+from spidercap.pipeline.metrics.spice import Spice, f_score
+from spidercap.pipeline.metrics.spice_fast.metric import SpiceFast, TextSpiceFast
+from spidercap.pipeline.metrics.spice_fast.parser import PACKAGED, SceneGraphParser, load_parser
+from spidercap.pipeline.parser_training.agreement import TupleScore
+from spidercap.pipeline.text.tokenizer import tokenize
+from spidercap.pipeline.text.vocabulary import pad
 
 APART = 0.05  # SPICE of two captions of which one is better
 BATCH = 1024

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 from benchmarks import aligned
 from benchmarks.svg import drawing, text
-from pipeline.errors import UserError
-from pipeline.files import check_output, write_text
-from pipeline.progress import read_progress
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.files import check_output, write_text
+from spidercap.pipeline.training.progress import read_progress
 
 EXACT, FAST = "SPICE", "SPICE-fast"
 COLOURS = {EXACT: "#1c1f24", FAST: "#c2410c"}

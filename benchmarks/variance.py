@@ -31,20 +31,20 @@ import tensorflow as tf
 
 from benchmarks import Report, timed
 from benchmarks.bars import Moments, Result, picture, results_of, table
-from models.baseline import Baseline
-from models.captioner import Captioner
-from pipeline import objectives, workdir
-from pipeline.command_line import parse
-from pipeline.config import Config
-from pipeline.datasets.prepare import read_captions
-from pipeline.errors import UserError
-from pipeline.features import split_features
-from pipeline.files import write_text
-from pipeline.inputs import Batch, tokenize_split, training_arrays
-from pipeline.metric_names import JAVA_TERMS
-from pipeline.modes import identified_data
-from pipeline.rewards import ReferenceTexts, Reward, build_reward
-from pipeline.steps import parted, policy_gradients, scored_captions
+from spidercap.models.baseline import Baseline
+from spidercap.models.captioner import Captioner
+from spidercap.pipeline.data.batches import Batch, tokenize_split, training_arrays
+from spidercap.pipeline.data.features import split_features
+from spidercap.pipeline.data.prepare import read_captions
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.files import write_text
+from spidercap.pipeline.metrics.registry import JAVA_TERMS
+from spidercap.pipeline.modes import identified_data
+from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.settings.flags import parse
+from spidercap.pipeline.training import objectives, workdir
+from spidercap.pipeline.training.rewards import ReferenceTexts, Reward, build_reward
+from spidercap.pipeline.training.steps import parted, policy_gradients, scored_captions
 
 SEED = 0  # of images and words
 PILOT = 256  # images whose scored captions are counted

@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models.captioner import Captioner
-from models.decoders import Decoder
-from models.encoder import decode_image, resize_image
-from models.special_tokens import END, PAD
+from spidercap.models.captioner import Captioner
+from spidercap.models.decoder import Decoder
+from spidercap.models.encoder import decode_image, resize_image
+from spidercap.models.special_tokens import END, PAD
 
 CHECK = pathlib.Path(__file__).with_name("check.py")
 KEPT_DECODER = pathlib.Path("assets.extra", "decoder.json")  # a folder that servers leave alone

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from models.blocks import in_blocks
-from models.captioner import State
-from models.decoding import Step
-from models.drawing import WIDTH
-from models.special_tokens import END, PAD, START, UNSAID
+from spidercap.models.blocks import in_blocks
+from spidercap.models.captioner import State
+from spidercap.models.categorical import WIDTH
+from spidercap.models.decoding import Step
+from spidercap.models.special_tokens import END, PAD, START, UNSAID
 
 
 class Beams(NamedTuple):

@@ -6,12 +6,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models.drawing import WIDTH
-from models.lstm import gated, packed_lstm
-from models.packing import Packing
-from models.precision import product
-from models.special_tokens import NEVER, START, UNSAYABLE
-from models.word_loss import Projection
+from spidercap.models.categorical import WIDTH
+from spidercap.models.packed_lstm import gated, packed_lstm
+from spidercap.models.packing import Packing
+from spidercap.models.precision import product
+from spidercap.models.special_tokens import NEVER, START, UNSAYABLE
+from spidercap.models.word_loss import Projection
 
 State = tuple[tf.Tensor, tf.Tensor]
 

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from models.blocks import in_blocks
-from models.captioner import State
-from models.drawing import best_word, draw, uniforms
-from models.special_tokens import END, PAD, START
+from spidercap.models.blocks import in_blocks
+from spidercap.models.captioner import State
+from spidercap.models.categorical import best_word, draw, uniforms
+from spidercap.models.special_tokens import END, PAD, START
 
 Step = Callable[[State, tf.Tensor], tuple[State, tf.Tensor]]
 # (logits [n, V], uniform numbers [n, S, 2]) -> words [n, S]

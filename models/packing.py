@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from models.special_tokens import PAD
+from spidercap.models.special_tokens import PAD
 
 
 class Packing(NamedTuple):

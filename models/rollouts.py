@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from models.decoding import Choice, Forks, Step, fold_in, next_words
-from models.drawing import uniforms
-from models.special_tokens import END, PAD
+from spidercap.models.categorical import uniforms
+from spidercap.models.decoding import Choice, Forks, Step, fold_in, next_words
+from spidercap.models.special_tokens import END, PAD
 
 
 class Rollouts(NamedTuple):

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from models.lstm import packed_lstm
-from models.packing import Packing, pack
+from spidercap.models.packed_lstm import packed_lstm
+from spidercap.models.packing import Packing, pack
 
 FORMS = ("surface", "noun", "verb")  # of a word's lemma
 FURTHEST = 16  # words apart; further ones count as so far

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from models.blocks import in_blocks
-from models.precision import product
-from models.special_tokens import UNSAID
+from spidercap.models.blocks import in_blocks
+from spidercap.models.precision import product
+from spidercap.models.special_tokens import UNSAID
 
 _SCALAR = tf.TensorSpec([], tf.float32)
 

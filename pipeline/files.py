@@ -6,7 +6,7 @@ import pathlib
 import tempfile
 from collections.abc import Collection, Iterator
 
-from pipeline.errors import UserError
+from spidercap.pipeline.errors import UserError
 
 
 @contextlib.contextmanager

@@ -19,19 +19,21 @@ from collections.abc import Sequence
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
-from pipeline.command_line import help_text, parse
-from pipeline.errors import Interrupted, UserError
+from spidercap.pipeline.errors import Interrupted, UserError
+from spidercap.pipeline.settings.flags import help_text, parse
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs one command line; returns the exit code: 0 done, 1 the user's mistake, 130 stopped."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line, by default this process's; returns 0 for done, 1 for the user's mistake, 130 for stopped."""
+    argv = sys.argv if argv is None else argv
     if any(word.lstrip("-") in ("help", "helpfull", "h") for word in argv[1:] if word.startswith("-")):
         print(__doc__ + help_text())
         return 0
     try:
         config = parse(argv)
         # These import TensorFlow, which takes seconds: help and a mistyped flag are told without.
-        from pipeline import modes, workdir
+        from spidercap.pipeline import modes
+        from spidercap.pipeline.training import workdir
 
         with workdir.open_workdir(config) if config.workdir else contextlib.nullcontext():
             modes.RUN[config.mode](config)
@@ -48,4 +50,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(main())

@@ -6,29 +6,28 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from export.saved_model import CheckFailed, export, kept_decoder, versions
-from models.encoder import decode_image, resize_image
-from pipeline import workdir
-from pipeline.caption import caption_files, picture_files
-from pipeline.config import Config
-from pipeline.datasets.folder import readable_files
-from pipeline.datasets.prepare import Data, image_records, prepare_data, read_captions
-from pipeline.datasets.records import SPLITS
-from pipeline.decoder import decoder_of
-from pipeline.errors import UserError
-from pipeline.evaluate import Evaluation, build_decoder, evaluate
-from pipeline.features import all_features, load_encoder, split_features
-from pipeline.inputs import TokenizedSplit, tokenize_split, training_arrays
-from pipeline.metric_names import single_terms
-from pipeline.metrics.text_metrics import TextMetrics, open_text_metrics
-from pipeline.progress import Progress
-from pipeline.results import write_results
-from pipeline.rewards import ReferenceTexts, build_reward
-from pipeline.saver import Models
-from pipeline.score import score_files
-from pipeline.tensorboard import Board
-from pipeline.train import train
-from pipeline.vocabulary import Vocabulary, build_vocabulary
+from spidercap.export.saved_model import CheckFailed, export, kept_decoder, versions
+from spidercap.models.encoder import decode_image, resize_image
+from spidercap.pipeline.data.batches import TokenizedSplit, tokenize_split, training_arrays
+from spidercap.pipeline.data.coco_folder import readable_files
+from spidercap.pipeline.data.features import all_features, load_encoder, split_features
+from spidercap.pipeline.data.prepare import Data, image_records, prepare_data, read_captions
+from spidercap.pipeline.data.records import SPLITS
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.evaluation.caption_files import caption_files, picture_files
+from spidercap.pipeline.evaluation.evaluate import Evaluation, build_decoder, decoder_of, evaluate
+from spidercap.pipeline.evaluation.score_files import score_files
+from spidercap.pipeline.metrics.java_metrics import TextMetrics, open_text_metrics
+from spidercap.pipeline.metrics.registry import single_terms
+from spidercap.pipeline.report.results import write_results
+from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.text.vocabulary import Vocabulary, build_vocabulary
+from spidercap.pipeline.training import workdir
+from spidercap.pipeline.training.checkpoints import Models
+from spidercap.pipeline.training.loop import train
+from spidercap.pipeline.training.progress import Progress
+from spidercap.pipeline.training.rewards import ReferenceTexts, build_reward
+from spidercap.pipeline.training.tensorboard import Board
 
 SHOWN = 4  # validation pictures on TensorBoard
 SAMPLES = 2  # validation pictures captioned at the end of training

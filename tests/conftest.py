@@ -14,11 +14,11 @@ import keras
 import numpy as np
 import pytest
 
-from models.baseline import Baseline
-from models.captioner import Captioner
-from pipeline.java.corenlp import FOLDER, corenlp_jars, metric_cache
-from pipeline.metrics.text_metrics import java_found, open_text_metrics
-from pipeline.metrics.tuple_store import TupleStore
+from spidercap.models.baseline import Baseline
+from spidercap.models.captioner import Captioner
+from spidercap.pipeline.metrics.java.corenlp import FOLDER, corenlp_jars, metric_cache
+from spidercap.pipeline.metrics.java_metrics import java_found, open_text_metrics
+from spidercap.pipeline.metrics.tuple_store import TupleStore
 
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDEN = pathlib.Path(__file__).parent / "golden"

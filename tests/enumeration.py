@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
-from models.rollouts import no_rollouts
-from models.special_tokens import END, PAD
-from pipeline.objectives import Experience
-from pipeline.steps import policy_gradients
+from spidercap.models.rollouts import no_rollouts
+from spidercap.models.special_tokens import END, PAD
+from spidercap.pipeline.training.objectives import Experience
+from spidercap.pipeline.training.steps import policy_gradients
 from tests import plain
 from tests.oracles import captions_of, padded, word_probabilities
 

@@ -1,4 +1,4 @@
-"""A worker without Java: it serves as pipeline.java.worker does, and misbehaves as an item, or its argument, says.
+"""A worker without Java: it serves as metrics/java/worker.py does, and misbehaves as an item, or its argument, says.
 
 Items: {"say": x} is answered by x; {"do": ...} as below; with "once": a path, only as long as there is no such file.
 Arguments: "dumb" does not start and says why, "mute" starts but never answers, "deaf" reads nothing after the settings.
@@ -10,14 +10,14 @@ import signal
 import sys
 import time
 
-from pipeline.java import worker
+from spidercap.pipeline.metrics.java import worker
 
 write_answer = worker._answer
 
 
 def service(*arguments):
     """Returns what makes a pool start this worker, with an argument if need be."""
-    from pipeline.java.process import Service
+    from spidercap.pipeline.metrics.java.process import Service
 
     # Without site packages, which take longer than the rest.
     command = (sys.executable, "-S", "-m", "tests.fake_worker", *arguments)

@@ -7,8 +7,8 @@ import xml.etree.ElementTree
 import tensorflow as tf
 
 from benchmarks import compare
-from pipeline.config import Config
-from pipeline.progress import Progress
+from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.training.progress import Progress
 
 CAPTIONS = ("a dog runs", "a cat sits on the", "two birds fly")
 SVG = "{http://www.w3.org/2000/svg}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from models.special_tokens import END, PAD, START, UNKNOWN
+from spidercap.models.special_tokens import END, PAD, START, UNKNOWN
 
 
 def captions_of(sayable: Sequence[int], max_length: int) -> Iterator[tuple[int, ...]]:

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from models.special_tokens import START, UNSAYABLE
+from spidercap.models.special_tokens import START, UNSAYABLE
 
 
 def hidden(captioner, features, words):

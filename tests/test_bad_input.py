@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline import main, workdir
-from pipeline.config import Config
-from pipeline.datasets.prepare import prepare_data
-from pipeline.errors import UserError
-from pipeline.saved_settings import read_settings
-from pipeline.vocabulary import Vocabulary
+from spidercap.pipeline import main
+from spidercap.pipeline.data.prepare import prepare_data
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.settings.saved import read_settings
+from spidercap.pipeline.text.vocabulary import Vocabulary
+from spidercap.pipeline.training import workdir
 from tests.conftest import ROOT
 from tests.test_folder import JPEG, NOT_WHOLE, PNG, coco, write
 
@@ -96,7 +97,7 @@ def keep_weights(run):
 
 
 def test_the_program_ends_with_one_line_and_no_traceback():
-    command = [sys.executable, "-m", "pipeline.main", "--workdir=runs/x", "--unit=3"]
+    command = [sys.executable, "-m", "spidercap.pipeline.main", "--workdir=runs/x", "--unit=3"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode in (1, 2)
     assert "Traceback" not in done.stderr

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import decoding
-from models.beam import Beams, beam_search, top_k
-from models.special_tokens import END, PAD, START
+from spidercap.models import decoding
+from spidercap.models.beam import Beams, beam_search, top_k
+from spidercap.models.special_tokens import END, PAD, START
 from tests import plain
 from tests.enumeration import CAPTIONS, SAYABLE, distribution
 from tests.oracles import padded
@@ -222,7 +222,7 @@ def test_neighbours_and_blocks_of_rows_change_nothing(monkeypatch):
         alone = beam_search(step, tf.nest.map_structure(lambda x, i=i: x[i : i + 1], state), 7, width=3)
         np.testing.assert_array_equal(alone.words[0], together.words[i])
         np.testing.assert_allclose(alone.log_prob[0], together.log_prob[i], atol=1e-5)
-    monkeypatch.setattr("models.blocks.ROWS", 2)
+    monkeypatch.setattr("spidercap.models.blocks.ROWS", 2)
     rows = []
 
     def seen(state, token):

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import Report, largest_difference, metrics
 from benchmarks.corpus import DATA, REFERENCES, read_corpus
-from pipeline.errors import UserError
+from spidercap.pipeline.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 
-from pipeline.metrics.bleu import SMALL, TINY, Bleu, corpus_bleu
+from spidercap.pipeline.metrics.bleu import SMALL, TINY, Bleu, corpus_bleu
 from tests.oracles import bleu, padded, ragged_corpus, reference_array
 
 

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from pycocoevalcap.cider.cider_scorer import CiderScorer
 
-from pipeline.errors import UserError
-from pipeline.metrics.cider import (
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.metrics.cider import (
     Cider,
     count_document_frequencies,
     load_document_frequencies,

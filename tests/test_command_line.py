@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from models.decoders import Decoder
-from models.encoder import encoder_names
-from pipeline.command_line import help_text, parse
-from pipeline.config import Config, fields
-from pipeline.decoder import decoder_of
-from pipeline.errors import UserError
+from spidercap.models.decoder import Decoder
+from spidercap.models.encoder import encoder_names
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.evaluation.evaluate import decoder_of
+from spidercap.pipeline.settings.config import Config, fields
+from spidercap.pipeline.settings.flags import help_text, parse
 from tests.conftest import ROOT
 
 
@@ -293,8 +293,8 @@ def test_help_shows_every_flag_once_under_its_group():
 @pytest.mark.parametrize(("flags", "code"), [(["--help"], 0), (["--workdir=w", "--units=0"], 1), (["--unit=3"], 1)])
 def test_help_and_refusals_do_not_wait_for_tensorflow(flags, code):
     script = (
-        "import sys, pipeline.main\n"
-        f"code = pipeline.main.main(['main', *{flags}])\n"
+        "import sys, spidercap.pipeline.main\n"
+        f"code = spidercap.pipeline.main.main(['main', *{flags}])\n"
         "slow = {'tensorflow', 'keras', 'tensorflow_datasets', 'jpype'} & set(sys.modules)\n"
         "sys.exit(f'imported {slow}' if slow else code)"
     )

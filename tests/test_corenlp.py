@@ -12,8 +12,8 @@ import zipfile
 import pytest
 import requests
 
-from pipeline.errors import UserError
-from pipeline.java import corenlp, runtime
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.metrics.java import corenlp, runtime
 
 CODE, MODELS = "stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar"
 

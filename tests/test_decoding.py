@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import decoding
-from models.drawing import draw
-from models.packing import pack
-from models.rollouts import roll_out
-from models.special_tokens import END, PAD, START, UNKNOWN
-from models.word_loss import log_probs, weighted_log_likelihood
-from pipeline import estimators
+from spidercap.models import decoding
+from spidercap.models.categorical import draw
+from spidercap.models.packing import pack
+from spidercap.models.rollouts import roll_out
+from spidercap.models.special_tokens import END, PAD, START, UNKNOWN
+from spidercap.models.word_loss import log_probs, weighted_log_likelihood
+from spidercap.pipeline.training import estimators
 from tests.oracles import padded, word_probabilities
 
 

@@ -12,9 +12,9 @@ import time
 import pytest
 import tensorflow as tf
 
-from pipeline.command_line import parse
-from pipeline.main import main
-from pipeline.progress import read_progress
+from spidercap.pipeline.main import main
+from spidercap.pipeline.settings.flags import parse
+from spidercap.pipeline.training.progress import read_progress
 from tests.conftest import ROOT
 
 
@@ -27,7 +27,7 @@ def finished(tmp_path_factory):
     """The workdir of a finished run, and what it printed."""
     workdir = tmp_path_factory.mktemp("runs") / "tiny"
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline.main", *tiny(workdir)[1:]], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "spidercap.pipeline.main", *tiny(workdir)[1:]], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return workdir, done.stdout
@@ -133,7 +133,7 @@ def test_killed_and_started_again_ends_the_same(finished, tmp_path):
     """kill -9 in the middle of training; the same command then ends with the same captions and scores."""
     workdir, _ = finished
     other = workdir.parent / "killed"
-    command = [sys.executable, "-m", "pipeline.main", *tiny(other, "--checkpoint_every=0")[1:]]
+    command = [sys.executable, "-m", "spidercap.pipeline.main", *tiny(other, "--checkpoint_every=0")[1:]]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not list((other / "checkpoints").glob("ckpt-2*.index")) and time.monotonic() < deadline:

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.beam import beam_search
-from models.decoders import Captions, Decoder
-from models.special_tokens import END, SPECIAL_TOKENS
-from pipeline.evaluate import BATCH, build_decoder, evaluate, n_best_json
-from pipeline.inputs import TokenizedSplit
-from pipeline.metrics.text_metrics import TextMetrics
-from pipeline.table import table
-from pipeline.vocabulary import Vocabulary
+from spidercap.models.beam import beam_search
+from spidercap.models.decoder import Captions, Decoder
+from spidercap.models.special_tokens import END, SPECIAL_TOKENS
+from spidercap.pipeline.data.batches import TokenizedSplit
+from spidercap.pipeline.evaluation.evaluate import BATCH, build_decoder, evaluate, n_best_json
+from spidercap.pipeline.evaluation.table import table
+from spidercap.pipeline.metrics.java_metrics import TextMetrics
+from spidercap.pipeline.text.vocabulary import Vocabulary
 
 
 def test_captions_stay_with_their_images(toy):

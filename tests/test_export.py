@@ -10,12 +10,12 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.saved_model.loader_impl import parse_saved_model
 
-from export.saved_model import CHECK, CheckFailed, export, kept_decoder, versions
-from models import decoding
-from models.captioner import Captioner
-from models.decoders import Decoder
-from models.encoder import build_encoder, decode_image, resize_image
-from models.special_tokens import END, SPECIAL_TOKENS
+from spidercap.export.saved_model import CHECK, CheckFailed, export, kept_decoder, versions
+from spidercap.models import decoding
+from spidercap.models.captioner import Captioner
+from spidercap.models.decoder import Decoder
+from spidercap.models.encoder import build_encoder, decode_image, resize_image
+from spidercap.models.special_tokens import END, SPECIAL_TOKENS
 
 SIDE, T = 32, 5
 WORDS = (*SPECIAL_TOKENS, "ein", "rød", "二", "dog", "cat")

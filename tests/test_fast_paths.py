@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import blocks, decoding
-from models.captioner import Captioner
-from models.drawing import best_word, draw, likeliest, uniforms
-from models.packing import pack
-from models.precision import product
-from models.rollouts import roll_out
-from models.special_tokens import END, PAD, UNSAYABLE
-from models.word_loss import log_probs, weighted_log_likelihood
+from spidercap.models import blocks, decoding
+from spidercap.models.captioner import Captioner
+from spidercap.models.categorical import best_word, draw, likeliest, uniforms
+from spidercap.models.packing import pack
+from spidercap.models.precision import product
+from spidercap.models.rollouts import roll_out
+from spidercap.models.special_tokens import END, PAD, UNSAYABLE
+from spidercap.models.word_loss import log_probs, weighted_log_likelihood
 from tests import plain
 from tests.enumeration import flat
 from tests.test_gpu_ready import nodes

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.encoder import LEAST_SEEN, decode_image, draw_view, resize_image
-from pipeline import features
-from pipeline.config import Config
-from pipeline.datasets.prepare import image_records, prepare_data
-from pipeline.datasets.records import SPLITS
-from pipeline.errors import UserError
-from pipeline.features import all_features, split_features
+from spidercap.models.encoder import LEAST_SEEN, decode_image, draw_view, resize_image
+from spidercap.pipeline.data import features
+from spidercap.pipeline.data.features import all_features, split_features
+from spidercap.pipeline.data.prepare import image_records, prepare_data
+from spidercap.pipeline.data.records import SPLITS
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.settings.config import Config
 
 
 class CountedCalls(keras.Model):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.config import Config
-from pipeline.datasets import folder
-from pipeline.datasets.prepare import image_records, prepare_data, read_captions
-from pipeline.errors import UserError
+from spidercap.pipeline.data import coco_folder
+from spidercap.pipeline.data.prepare import image_records, prepare_data, read_captions
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.settings.config import Config
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
 JPEG = tf.io.encode_jpeg(PIXELS).numpy()
@@ -58,14 +58,14 @@ def test_captions_are_read_in_the_order_of_ids(tmp_path, pictures):
     content = coco(names)
     content["annotations"][0]["caption"] = "  Zwei Hünde\u2028🐕\nrun  "
     path = write(tmp_path / "c.json", b"\xef\xbb\xbf" + json.dumps(content).encode())
-    entries = folder.read_captions(str(path), str(pictures))
+    entries = coco_folder.read_captions(str(path), str(pictures))
     assert [(e.image_id, e.file_name) for e in entries] == sorted(names.items())
     assert entries[2].captions == ("  Zwei Hünde\u2028🐕\nrun  ", f"Caption 2 of {2**63 - 1}.")
 
 
 def test_real_captions_are_taken(data_folder):
     flickr = data_folder / "flickr8k"
-    entries = folder.read_captions(str(flickr / "captions_train.json"), str(flickr / "images"))
+    entries = coco_folder.read_captions(str(flickr / "captions_train.json"), str(flickr / "images"))
     assert len(entries) == 6000 and all(len(e.captions) == 5 for e in entries)
 
 
@@ -110,7 +110,7 @@ def test_real_captions_are_taken(data_folder):
 def test_captions_that_cannot_be_used_are_named(tmp_path, pictures, content, shown):
     path = write(tmp_path / "c.json", content)
     with pytest.raises(UserError) as caught:
-        folder.read_captions(str(path), str(pictures))
+        coco_folder.read_captions(str(path), str(pictures))
     message = str(caught.value)
     assert message.startswith(str(path)) and shown in message
     assert "\n" not in message and "; " in message  # one line, with a remedy
@@ -119,22 +119,22 @@ def test_captions_that_cannot_be_used_are_named(tmp_path, pictures, content, sho
 def test_of_many_mistakes_the_first_are_listed_and_all_are_counted(tmp_path, pictures):
     path = write(tmp_path / "c.json", coco({i: f"{i}.jpg" for i in range(12)}))
     with pytest.raises(UserError, match=r"7 pictures are not in .*\(5.jpg, 6.jpg, 7.jpg, \.\.\.\); "):
-        folder.read_captions(str(path), str(pictures))
+        coco_folder.read_captions(str(path), str(pictures))
     content = coco({i: f"{i}.jpg" for i in range(5)})
     content["annotations"] = content["annotations"][:2]
     with pytest.raises(UserError, match=r"4 images have no caption \(1, 2, 3, \.\.\.\); "):
-        folder.read_captions(str(write(path, content)), str(pictures))
+        coco_folder.read_captions(str(write(path, content)), str(pictures))
 
 
 def test_files_that_are_not_there_are_named(tmp_path, pictures):
     with pytest.raises(UserError, match="none.json cannot be read .*; a COCO captions file is needed"):
-        folder.read_captions(str(tmp_path / "none.json"), str(pictures))
+        coco_folder.read_captions(str(tmp_path / "none.json"), str(pictures))
     with pytest.raises(UserError, match="cannot be read .Is a directory"):
-        folder.read_captions(str(tmp_path), str(pictures))
+        coco_folder.read_captions(str(tmp_path), str(pictures))
     path = write(tmp_path / "c.json", coco({0: "0.jpg"}))
     for no_folder in (tmp_path / "none", path):
         with pytest.raises(UserError, match="is no folder; give the folder that holds the pictures"):
-            folder.read_captions(str(path), str(no_folder))
+            coco_folder.read_captions(str(path), str(no_folder))
 
 
 @pytest.mark.parametrize("name", NOT_WHOLE)
@@ -143,15 +143,15 @@ def test_pictures_that_are_not_whole_are_named_or_left_out(pictures, capsys, nam
     good = [pictures / "0.jpg", pictures / "deep" / "5.png"]
     files = [good[0], bad, good[1]]
     with pytest.raises(UserError, match=f"1 of 3 files are no whole pictures .*{name}.*--skip_bad_images"):
-        folder.readable_files(files, skip_bad_images=False)
-    assert folder.readable_files(files, skip_bad_images=True) == good
+        coco_folder.readable_files(files, skip_bad_images=False)
+    assert coco_folder.readable_files(files, skip_bad_images=True) == good
     assert f"leaving out 1 of 3 pictures, which are not whole: {bad}" in capsys.readouterr().err
 
 
 def test_leaving_out_all_pictures_is_refused(pictures):
     files = [write(pictures / name, content) for name, content in NOT_WHOLE.items()]
     with pytest.raises(UserError, match=r"4 of 4 files are no whole pictures \(.*, \.\.\.\).*; replace them$"):
-        folder.readable_files(files, skip_bad_images=True)
+        coco_folder.readable_files(files, skip_bad_images=True)
 
 
 def test_every_kind_of_picture_is_whole(tmp_path):
@@ -163,7 +163,7 @@ def test_every_kind_of_picture_is_whole(tmp_path):
         "deep.png": tf.io.encode_png(tf.cast(still, tf.uint16)).numpy(),
     }
     paths = [write(tmp_path / name, content) for name, content in files.items()]
-    assert folder.readable_files(paths, skip_bad_images=False) == paths
+    assert coco_folder.readable_files(paths, skip_bad_images=False) == paths
 
 
 @pytest.fixture
@@ -201,8 +201,8 @@ def test_a_broken_picture_stops_preparation_or_is_left_out(config, pictures):
         prepare_data(config)
     # As after a kill at that point: a folder is there, but no data in it.
     paths = {"train": config.train_captions, "val": config.val_captions}
-    splits = {split: folder.read_captions(path, config.images) for split, path in paths.items()}
-    (config.cache_path() / "data" / f"folder-{folder.fingerprint(splits, config.images)}").mkdir(parents=True)
+    splits = {split: coco_folder.read_captions(path, config.images) for split, path in paths.items()}
+    (config.cache_path() / "data" / f"folder-{coco_folder.fingerprint(splits, config.images)}").mkdir(parents=True)
     with pytest.raises(UserError, match="1 of 3 files .*2.jpg"):
         prepare_data(config)
     data = prepare_data(dataclasses.replace(config, skip_bad_images=True))

@@ -5,10 +5,10 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework import kernels
 
-from pipeline.inputs import Batch
-from pipeline.metric_names import parse_reward
-from pipeline.rewards import build_reward, reward_frequencies
-from pipeline.steps import likelihood_step, policy_gradient_step
+from spidercap.pipeline.data.batches import Batch
+from spidercap.pipeline.metrics.registry import parse_reward
+from spidercap.pipeline.training.rewards import build_reward, reward_frequencies
+from spidercap.pipeline.training.steps import likelihood_step, policy_gradient_step
 from tests.variants import OBJECTIVES, adam, learned_baseline
 
 # Placed by the runtime itself, wherever their values are.

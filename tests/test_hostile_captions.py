@@ -5,15 +5,15 @@ import random
 
 import numpy as np
 
-from pipeline.metric_names import COLUMNS
-from pipeline.metrics.plain_text import one_line
-from pipeline.metrics.spice import Spice, f_score
-from pipeline.metrics.spice_fast.metric import TextSpiceFast
-from pipeline.metrics.spice_fast.parser import load_parser
-from pipeline.metrics.text_metrics import TextMetrics, tokenize_with_java
-from pipeline.metrics.tuple_store import TupleStore
-from pipeline.scores import score_captions
-from pipeline.tokenizer import tokenize
+from spidercap.pipeline.metrics.java_metrics import TextMetrics, tokenize_with_java
+from spidercap.pipeline.metrics.registry import COLUMNS
+from spidercap.pipeline.metrics.scores import score_captions
+from spidercap.pipeline.metrics.spice import Spice, f_score
+from spidercap.pipeline.metrics.spice_fast.metric import TextSpiceFast
+from spidercap.pipeline.metrics.spice_fast.parser import load_parser
+from spidercap.pipeline.metrics.tuple_store import TupleStore
+from spidercap.pipeline.text.one_line import one_line
+from spidercap.pipeline.text.tokenizer import tokenize
 
 WORDS = ["a", "the", "two", "red", "dogs", "cat", "man", "riding", "on", "is", "children's", "can't", "T.V.", "x-ray"]
 BREAKS = ["\n", "\r", "\r\n", "\u2028", "\u2029", "\x85", "\v", "\f", "\t", "\0", "\x1c", "\x1e", "\n\n"]
@@ -118,7 +118,7 @@ class TestMeteor:
 
 class TestSpice:
     def test_many_at_once_are_as_each_alone(self, spice, monkeypatch, tmp_path):  # noqa: F811
-        monkeypatch.setattr("pipeline.metrics.spice.MOST_WORDS", 15)  # longer ones take the parser seconds
+        monkeypatch.setattr("spidercap.pipeline.metrics.spice.MOST_WORDS", 15)  # longer ones take the parser seconds
         captions = list(dict.fromkeys(hostile(250)))
         references = [[captions[i], captions[i - 1], "a dog on a surfboard"] for i in range(len(captions))]
         store = TupleStore(tmp_path)
@@ -137,7 +137,7 @@ class TestSpice:
 
 
 def test_all_scores_are_finite(meteor, spice, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("pipeline.metrics.spice.MOST_WORDS", 15)
+    monkeypatch.setattr("spidercap.pipeline.metrics.spice.MOST_WORDS", 15)
     captions = in_lines(hostile(100))
     references = [captions[i - 3 : i] if i % 7 else [] for i in range(len(captions))]
     scores = score_captions(

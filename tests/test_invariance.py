@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.rollouts import Rollouts
-from models.special_tokens import END
-from pipeline import objectives
-from pipeline.inputs import Batch
-from pipeline.objectives import Experience
-from pipeline.steps import parted, policy_gradients, scored_captions
+from spidercap.models.rollouts import Rollouts
+from spidercap.models.special_tokens import END
+from spidercap.pipeline.data.batches import Batch
+from spidercap.pipeline.training import objectives
+from spidercap.pipeline.training.objectives import Experience
+from spidercap.pipeline.training.steps import parted, policy_gradients, scored_captions
 from tests.enumeration import T, flat, table_reward
 
 LEVEL = tf.constant(0.0)

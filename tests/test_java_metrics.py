@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from pycocoevalcap.meteor.meteor import Meteor as ReferenceMeteor
 
-from pipeline.metric_names import SPICE_PARTS
-from pipeline.metrics.spice import Spice, f_score
-from pipeline.metrics.text_metrics import tokenize_with_java
-from pipeline.metrics.tuple_store import TupleStore
+from spidercap.pipeline.metrics.java_metrics import tokenize_with_java
+from spidercap.pipeline.metrics.registry import SPICE_PARTS
+from spidercap.pipeline.metrics.spice import Spice, f_score
+from spidercap.pipeline.metrics.tuple_store import TupleStore
 from tests.conftest import demo_tuples
 
 TIED = 191381  # an image whose SPICE depends on the order in which objects are merged
@@ -150,8 +150,8 @@ class TestSpice:
         images = [demo[2].index(TIED), *range(7)]
         captions, references = ([demo[part][i] for i in images] for part in (0, 1))
         store = TupleStore(tmp_path)
-        monkeypatch.setattr("pipeline.metrics.spice.MATCHED_CHUNK", 1)
-        monkeypatch.setattr("pipeline.metrics.spice.PARSED_CHUNK", 4)
+        monkeypatch.setattr("spidercap.pipeline.metrics.spice.MATCHED_CHUNK", 1)
+        monkeypatch.setattr("spidercap.pipeline.metrics.spice.PARSED_CHUNK", 4)
         killed = []
 
         def kill_one(pool):

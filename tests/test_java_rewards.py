@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.baseline import Baseline
-from models.captioner import Captioner
-from models.decoding import greedy
-from models.special_tokens import SPECIAL_TOKENS
-from pipeline.inputs import Batch
-from pipeline.main import main
-from pipeline.metric_names import COLUMNS, parse_metrics, parse_reward
-from pipeline.metrics.text_metrics import TextMetrics
-from pipeline.objectives import policy_gradient
-from pipeline.rewards import ReferenceTexts, build_reward, reward_frequencies
-from pipeline.scores import score_captions
-from pipeline.steps import likelihood_step, policy_gradient_step
-from pipeline.vocabulary import Vocabulary, pad
+from spidercap.models.baseline import Baseline
+from spidercap.models.captioner import Captioner
+from spidercap.models.decoding import greedy
+from spidercap.models.special_tokens import SPECIAL_TOKENS
+from spidercap.pipeline.data.batches import Batch
+from spidercap.pipeline.main import main
+from spidercap.pipeline.metrics.java_metrics import TextMetrics
+from spidercap.pipeline.metrics.registry import COLUMNS, parse_metrics, parse_reward
+from spidercap.pipeline.metrics.scores import score_captions
+from spidercap.pipeline.text.vocabulary import Vocabulary, pad
+from spidercap.pipeline.training.objectives import policy_gradient
+from spidercap.pipeline.training.rewards import ReferenceTexts, build_reward, reward_frequencies
+from spidercap.pipeline.training.steps import likelihood_step, policy_gradient_step
 from tests.conftest import ROOT
 
 THINGS = ("dog", "cat", "bus")

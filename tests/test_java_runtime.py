@@ -8,8 +8,8 @@ import zipfile
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.java import runtime
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.metrics.java import runtime
 
 ROOT = pathlib.Path(__file__).parents[1]
 START = "import sys, jpype; jpype.startJVM(sys.argv[1]); print(jpype.java.lang.System.getProperty('java.version'))"
@@ -197,8 +197,7 @@ def test_missing_tool_is_named_with_its_package(monkeypatch, tool):
 
 
 def test_the_door_loads_neither_tensorflow_nor_java():
-    code = (
-        "import sys, pipeline.java.corenlp; print({'tensorflow', 'jpype', 'jgo', 'pycocoevalcap'} & set(sys.modules))"
-    )
+    code = "import sys, spidercap.pipeline.metrics.java.corenlp\n"
+    code += "print({'tensorflow', 'jpype', 'jgo', 'pycocoevalcap'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert done.stdout.strip() == "set()", done.stderr

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import decoding
-from models.special_tokens import END, PAD, START, UNKNOWN
-from models.word_loss import log_probs
-from pipeline import estimators
-from pipeline.inputs import Batch
-from pipeline.steps import READ, likelihood_step
+from spidercap.models import decoding
+from spidercap.models.special_tokens import END, PAD, START, UNKNOWN
+from spidercap.models.word_loss import log_probs
+from spidercap.pipeline.data.batches import Batch
+from spidercap.pipeline.training import estimators
+from spidercap.pipeline.training.steps import READ, likelihood_step
 from tests import plain
 from tests.enumeration import SAYABLE, T, flat
 from tests.oracles import padded

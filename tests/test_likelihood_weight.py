@@ -5,11 +5,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.special_tokens import END, UNKNOWN
-from pipeline import estimators, objectives
-from pipeline.inputs import Batch, image_batches
-from pipeline.rewards import Reward
-from pipeline.steps import likelihood_step, parted, policy_gradient_step, policy_gradients, scored_captions
+from spidercap.models.special_tokens import END, UNKNOWN
+from spidercap.pipeline.data.batches import Batch, image_batches
+from spidercap.pipeline.training import estimators, objectives
+from spidercap.pipeline.training.rewards import Reward
+from spidercap.pipeline.training.steps import (
+    likelihood_step,
+    parted,
+    policy_gradient_step,
+    policy_gradients,
+    scored_captions,
+)
 from tests import plain
 from tests.enumeration import (
     CAPTIONS,

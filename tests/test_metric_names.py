@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.metric_names import COLUMNS, parse_metrics, parse_reward, single_terms, term_of
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.metrics.registry import COLUMNS, parse_metrics, parse_reward, single_terms, term_of
 
 
 @pytest.mark.parametrize(

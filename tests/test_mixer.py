@@ -5,13 +5,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import decoding
-from models.baseline import StepBaseline
-from models.special_tokens import END, PAD, UNKNOWN
-from pipeline import estimators, objectives
-from pipeline.inputs import Batch
-from pipeline.rewards import Reward
-from pipeline.steps import likelihood_step, parted, policy_gradient_step, policy_gradients, scored_captions
+from spidercap.models import decoding
+from spidercap.models.baseline import StepBaseline
+from spidercap.models.special_tokens import END, PAD, UNKNOWN
+from spidercap.pipeline.data.batches import Batch
+from spidercap.pipeline.training import estimators, objectives
+from spidercap.pipeline.training.rewards import Reward
+from spidercap.pipeline.training.steps import (
+    likelihood_step,
+    parted,
+    policy_gradient_step,
+    policy_gradients,
+    scored_captions,
+)
 from tests import plain
 from tests.enumeration import (
     CAPTIONS,

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.special_tokens import END
-from pipeline.metrics import ngrams
-from pipeline.metrics.bleu import Bleu
-from pipeline.metrics.cider import Cider, count_document_frequencies
-from pipeline.metrics.ngrams import (
+from spidercap.models.special_tokens import END
+from spidercap.pipeline.metrics import ngrams
+from spidercap.pipeline.metrics.bleu import Bleu
+from spidercap.pipeline.metrics.cider import Cider, count_document_frequencies
+from spidercap.pipeline.metrics.ngrams import (
     BITS,
     KeyTable,
     ReferencePositions,
@@ -20,7 +20,7 @@ from pipeline.metrics.ngrams import (
     repeats,
     without_end,
 )
-from pipeline.metrics.rouge import Rouge
+from spidercap.pipeline.metrics.rouge import Rouge
 from tests.oracles import padded, ragged_corpus, reference_array
 
 BASE = 12

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import decoding
-from models.captioner import Captioner
-from models.special_tokens import END, PAD
-from pipeline import estimators, objectives
-from pipeline.inputs import Batch
-from pipeline.rewards import Reward
-from pipeline.steps import BLUR, parted, policy_gradient_step, scored_captions
+from spidercap.models import decoding
+from spidercap.models.captioner import Captioner
+from spidercap.models.special_tokens import END, PAD
+from spidercap.pipeline.data.batches import Batch
+from spidercap.pipeline.training import estimators, objectives
+from spidercap.pipeline.training.rewards import Reward
+from spidercap.pipeline.training.steps import BLUR, parted, policy_gradient_step, scored_captions
 from tests.enumeration import CAPTIONS, REWARDS, T, continuations, distribution, table_reward
 from tests.oracles import padded, word_probabilities
 from tests.variants import OBJECTIVES, adam, learned_baseline

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.optimizer import Adam
+from spidercap.pipeline.training.optimizer import Adam
 
 
 @pytest.mark.parametrize("clip", [None, 0.5, 3.0])  # never, always, at times

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.average import averaged
-from pipeline.errors import Interrupted
-from pipeline.stages import build_stage
-from pipeline.steps import update
-from pipeline.workdir import build_models, load_kept
+from spidercap.pipeline.errors import Interrupted
+from spidercap.pipeline.training.kept import build_models, load_kept
+from spidercap.pipeline.training.optimizer import averaged
+from spidercap.pipeline.training.stages import build_stage
+from spidercap.pipeline.training.steps import update
 from tests.tiny_runs import VOCABULARY, assert_same_end, cider_of, config_of, make_arrays, poison, run
 from tests.variants import adam
 

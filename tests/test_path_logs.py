@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.special_tokens import END, PAD
-from pipeline.path_logs import distinct_captions, path_logs, repeated_grams
+from spidercap.models.special_tokens import END, PAD
+from spidercap.pipeline.training.path_logs import distinct_captions, path_logs, repeated_grams
 from tests.oracles import padded
 
 

@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import decoding
-from models.baseline import StepBaseline
-from models.decoding import Forks
-from models.drawing import likeliest
-from models.rollouts import Rollouts, roll_out
-from models.special_tokens import PAD, START
-from pipeline import estimators, objectives
-from pipeline.inputs import Batch
-from pipeline.steps import parted, policy_gradients, scored_captions
+from spidercap.models import decoding
+from spidercap.models.baseline import StepBaseline
+from spidercap.models.categorical import likeliest
+from spidercap.models.decoding import Forks
+from spidercap.models.rollouts import Rollouts, roll_out
+from spidercap.models.special_tokens import PAD, START
+from spidercap.pipeline.data.batches import Batch
+from spidercap.pipeline.training import estimators, objectives
+from spidercap.pipeline.training.steps import parted, policy_gradients, scored_captions
 from tests import plain
 from tests.enumeration import (
     CAPTIONS,

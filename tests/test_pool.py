@@ -12,11 +12,11 @@ import time
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.java import pool as pool_module
-from pipeline.java import process
-from pipeline.java.pool import Pool
-from pipeline.java.process import WorkerFailed
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.metrics.java import pool as pool_module
+from spidercap.pipeline.metrics.java import process
+from spidercap.pipeline.metrics.java.pool import Pool
+from spidercap.pipeline.metrics.java.process import WorkerFailed
 from tests.fake_worker import service
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -290,7 +290,7 @@ def script(body):
         "import signal",
         # A shell starts what it runs in the background without Ctrl-C, which all below it inherit.
         "signal.signal(signal.SIGINT, signal.default_int_handler)",
-        "from pipeline.java.pool import Pool",
+        "from spidercap.pipeline.metrics.java.pool import Pool",
         "from tests.fake_worker import service",
         "def ask(item): pool.map([item] * 8, names=['x'] * 8, chunk=1)",
         "with Pool(service(), 2, 1000) as pool:",

@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from pipeline import report
-from pipeline.errors import UserError
-from pipeline.report import Curve, GalleryItem, StageResult, write_report
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.report import page as report_page
+from spidercap.pipeline.report.page import Curve, GalleryItem, StageResult, write_report
 
 JPEG = b"\xff\xd8\xff\xe0 a picture"
 PNG = b"\x89PNG\r\n\x1a\n another"
@@ -318,7 +318,7 @@ def _not_renamed(*_):
 
 @pytest.mark.parametrize(
     "owner, name, failing",
-    [(pathlib.Path, "write_bytes", _half_written), (report.os, "replace", _not_renamed)],
+    [(pathlib.Path, "write_bytes", _half_written), (report_page.os, "replace", _not_renamed)],
 )
 def test_a_failed_write_leaves_the_old_page_and_nothing_else(tmp_path, monkeypatch, owner, name, failing):
     path = tmp_path / "report.html"

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.special_tokens import END, SPECIAL_TOKENS
-from pipeline.inputs import Batch
-from pipeline.metric_names import SPICE_PARTS, parse_reward
-from pipeline.metrics.text_metrics import TextMetrics
-from pipeline.objectives import policy_gradient
-from pipeline.rewards import ReferenceTexts, Reward, build_reward, reward_frequencies
-from pipeline.steps import policy_gradient_step
-from pipeline.vocabulary import Vocabulary
+from spidercap.models.special_tokens import END, SPECIAL_TOKENS
+from spidercap.pipeline.data.batches import Batch
+from spidercap.pipeline.metrics.java_metrics import TextMetrics
+from spidercap.pipeline.metrics.registry import SPICE_PARTS, parse_reward
+from spidercap.pipeline.text.vocabulary import Vocabulary
+from spidercap.pipeline.training.objectives import policy_gradient
+from spidercap.pipeline.training.rewards import ReferenceTexts, Reward, build_reward, reward_frequencies
+from spidercap.pipeline.training.steps import policy_gradient_step
 from tests import oracles
 
 VOCABULARY = Vocabulary(SPECIAL_TOKENS + ("a", "red", "dog"), ("zebra",))

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from pycocoevalcap.rouge.rouge import Rouge as Coco
 
-from pipeline.metrics.rouge import Rouge
+from spidercap.pipeline.metrics.rouge import Rouge
 from tests.oracles import padded, ragged_corpus, reference_array, rouge_l
 
 

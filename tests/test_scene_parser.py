@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.scene_parser import FURTHEST, SceneParser, SceneParserSizes
-from pipeline.metrics.spice_fast.alignment import OPEN, Aligner, learn_labels, learn_lemmas, tuples_of
-from pipeline.metrics.spice_fast.lemmas import Lemmas
-from pipeline.metrics.spice_fast.lexicon import AFFIXES, affix_buckets, word_ids
-from pipeline.metrics.spice_fast.parser import PLACES, SceneGraphParser, load_parser, save_parser
+from spidercap.models.scene_parser import FURTHEST, SceneParser, SceneParserSizes
+from spidercap.pipeline.metrics.spice_fast.lemmas import Lemmas
+from spidercap.pipeline.metrics.spice_fast.lexicon import AFFIXES, affix_buckets, word_ids
+from spidercap.pipeline.metrics.spice_fast.parser import PLACES, SceneGraphParser, load_parser, save_parser
+from spidercap.pipeline.parser_training.alignment import OPEN, Aligner, learn_labels, learn_lemmas, tuples_of
 from tests.test_gpu_ready import host_only
 
 CAPTIONS = np.array([[3, 1, 4, 1, 5], [2, 0, 0, 0, 0], [0, 0, 0, 0, 0], [5, 4, 0, 0, 0]], np.int32)

@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from pipeline.datasets.scenes import Scenes, draw_scene
-from pipeline.datasets.scenes_draw import SHAPES, Thing, signed_distance, window
-from pipeline.errors import UserError
+from spidercap.pipeline.data.scenes.dataset import Scenes, draw_scene
+from spidercap.pipeline.data.scenes.draw import SHAPES, Thing, signed_distance, window
+from spidercap.pipeline.errors import UserError
 
 MANY = 400
 

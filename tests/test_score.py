@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from pipeline import score
-from pipeline.errors import UserError
-from pipeline.main import main
-from pipeline.metrics.tuple_store import TupleStore
-from pipeline.score import read_captioned
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.evaluation import score_files
+from spidercap.pipeline.evaluation.score_files import read_captioned
+from spidercap.pipeline.main import main
+from spidercap.pipeline.metrics.tuple_store import TupleStore
 from tests.conftest import demo_tuples
 
 REFERENCES = {
@@ -69,7 +69,7 @@ def test_scores_are_written_by_image(files, tmp_path, capsys):
 
 
 def test_without_java_the_own_tokenizer_is_named(files, monkeypatch, capsys):
-    monkeypatch.setattr(score, "java_found", lambda: False)
+    monkeypatch.setattr(score_files, "java_found", lambda: False)
     assert run(*files(), "--metrics=cider") == 0
     told = capsys.readouterr()
     assert "spidercap's own tokenizer" in told.err and "CIDEr" in told.out
@@ -79,7 +79,7 @@ def test_without_java_its_metrics_are_refused_at_the_door(files, monkeypatch, ca
     def absent():
         raise UserError("METEOR and SPICE need Java")
 
-    monkeypatch.setattr("pipeline.metrics.text_metrics.find_jvm", absent)
+    monkeypatch.setattr("spidercap.pipeline.metrics.java_metrics.find_jvm", absent)
     assert run(*files()) == 1
     assert "need Java" in capsys.readouterr().err
 
@@ -150,7 +150,7 @@ def test_line_breaks_within_captions_shift_nothing(files, tmp_path):
 
 
 def test_an_output_that_cannot_be_is_refused_before_any_work(files, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(score, "read_captioned", lambda *paths: pytest.fail("work was begun"))
+    monkeypatch.setattr(score_files, "read_captioned", lambda *paths: pytest.fail("work was begun"))
     references, results = files()
     (tmp_path / "file").touch()
     for output, words in ((tmp_path, "is a folder"), (results, "are read"), (tmp_path / "file" / "x", "be written")):

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from pipeline.metric_names import METRICS, SPICE_PARTS, parse_metrics
-from pipeline.metrics.text_metrics import TextMetrics
-from pipeline.scores import score_captions
-from pipeline.tokenizer import tokenize
+from spidercap.pipeline.metrics.java_metrics import TextMetrics
+from spidercap.pipeline.metrics.registry import METRICS, SPICE_PARTS, parse_metrics
+from spidercap.pipeline.metrics.scores import score_captions
+from spidercap.pipeline.text.tokenizer import tokenize
 
 WITHOUT_JAVA = parse_metrics("bleu,rouge,cider")
 PUBLISHED = {"BLEU-1": 0.579, "BLEU-2": 0.404, "BLEU-3": 0.279, "BLEU-4": 0.191, "ROUGE-L": 0.396, "CIDEr": 0.600}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.errors import Interrupted, UserError
-from pipeline.progress import read_progress
-from pipeline.rewards import Reward
+from spidercap.pipeline.errors import Interrupted, UserError
+from spidercap.pipeline.training.progress import read_progress
+from spidercap.pipeline.training.rewards import Reward
 from tests.tiny_runs import assert_same_end, config_of, make_arrays, poison, run
 
 

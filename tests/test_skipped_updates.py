@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.inputs import Batch
-from pipeline.rewards import Reward
-from pipeline.steps import likelihood_step, policy_gradient_step, update
-from pipeline.watch import SKIPPED
+from spidercap.pipeline.data.batches import Batch
+from spidercap.pipeline.training.rewards import Reward
+from spidercap.pipeline.training.steps import likelihood_step, policy_gradient_step, update
+from spidercap.pipeline.training.watch import SKIPPED
 from tests import plain
 from tests.variants import OBJECTIVES, adam, learned_baseline
 

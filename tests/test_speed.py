@@ -17,7 +17,7 @@ from benchmarks.speed_picture import picture
 from benchmarks.speed_profile import GATES, PRODUCTS, Piece, kind_of, own_pieces, profile, shared_time
 from benchmarks.speed_table import GFLOPS, goals_table
 from benchmarks.speed_world import Setting, World
-from models import decoding
+from spidercap.models import decoding
 
 TINY = Setting(vocabulary=200, batch=4, units=16, features=8, images=60, side=32, encoded=2, drawn=2)
 TWINS = ("beam 1", "beam 5", "beam 10", "PG step, K = 1", "PG step, K = 5")  # of lines that differ by a number only

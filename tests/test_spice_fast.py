@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.special_tokens import END, SPECIAL_TOKENS
-from pipeline.config import Config
-from pipeline.errors import UserError
-from pipeline.metric_names import parse_metrics, parse_reward, single_terms
-from pipeline.metrics.spice import f_score
-from pipeline.metrics.spice_fast.agreement import TupleScore, parsed
-from pipeline.metrics.spice_fast.metric import MOST_WORDS, SpiceFast, TextSpiceFast
-from pipeline.metrics.spice_fast.parser import PACKAGED, load_parser
-from pipeline.metrics.text_metrics import TextMetrics, open_text_metrics
-from pipeline.rewards import ReferenceTexts, build_reward, reward_frequencies
-from pipeline.score import score_files
-from pipeline.scores import score_captions
-from pipeline.vocabulary import Vocabulary, pad
+from spidercap.models.special_tokens import END, SPECIAL_TOKENS
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.evaluation.score_files import score_files
+from spidercap.pipeline.metrics.java_metrics import TextMetrics, open_text_metrics
+from spidercap.pipeline.metrics.registry import parse_metrics, parse_reward, single_terms
+from spidercap.pipeline.metrics.scores import score_captions
+from spidercap.pipeline.metrics.spice import f_score
+from spidercap.pipeline.metrics.spice_fast.metric import MOST_WORDS, SpiceFast, TextSpiceFast
+from spidercap.pipeline.metrics.spice_fast.parser import PACKAGED, load_parser, parsed
+from spidercap.pipeline.parser_training.agreement import TupleScore
+from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.text.vocabulary import Vocabulary, pad
+from spidercap.pipeline.training.rewards import ReferenceTexts, build_reward, reward_frequencies
 from tests.conftest import demo_tuples
 from tests.test_gpu_ready import host_only
 
@@ -198,7 +198,7 @@ class TestReward:
         def absent():
             raise UserError("no Java")
 
-        monkeypatch.setattr("pipeline.metrics.text_metrics.find_jvm", absent)
+        monkeypatch.setattr("spidercap.pipeline.metrics.java_metrics.find_jvm", absent)
         settings = {"metric_workers": 1, "metric_timeout": 1.0, "metric_cache_dir": "", "corenlp": ""}
         with open_text_metrics(["cider", "spice_fast"], **settings) as metrics:
             assert metrics.spice_fast is not None and metrics.spice is None

@@ -11,12 +11,12 @@ import tensorflow as tf
 
 from benchmarks import spice_fast as benchmark
 from benchmarks import spice_gap
-from pipeline.metrics.spice_fast.agreement import TupleScore, parsed
-from pipeline.metrics.spice_fast.metric import SpiceFast, TextSpiceFast
-from pipeline.metrics.spice_fast.parser import load_parser
-from pipeline.metrics.text_metrics import TextMetrics
-from pipeline.progress import Progress
-from pipeline.score import Captioned
+from spidercap.pipeline.evaluation.score_files import Captioned
+from spidercap.pipeline.metrics.java_metrics import TextMetrics
+from spidercap.pipeline.metrics.spice_fast.metric import SpiceFast, TextSpiceFast
+from spidercap.pipeline.metrics.spice_fast.parser import load_parser, parsed
+from spidercap.pipeline.parser_training.agreement import TupleScore
+from spidercap.pipeline.training.progress import Progress
 from tests.conftest import demo_tuples
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.errors import UserError
-from pipeline.metrics.spice_fast import learn, learning
-from pipeline.metrics.spice_fast.agreement import parsed
-from pipeline.metrics.spice_fast.alignment import OPEN
-from pipeline.metrics.spice_fast.examples import Batches, read_captions, read_texts
-from pipeline.metrics.spice_fast.parser import PACKAGED, load_parser
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.metrics.spice_fast.parser import PACKAGED, load_parser, parsed
+from spidercap.pipeline.parser_training import learner as learner_module
+from spidercap.pipeline.parser_training import main
+from spidercap.pipeline.parser_training.alignment import OPEN
+from spidercap.pipeline.parser_training.examples import Batches, read_captions, read_texts
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def command(tuples, output, *more):
 class TestLearning:
     def test_a_toy_language_is_learned_and_an_interruption_changes_nothing(self, tuples, tmp_path, monkeypatch, capsys):
         arguments = ["--epochs=40", "--learning_rate=0.02", "--dropout=0.1"]
-        assert learn.main(command(tuples, tmp_path / "a.npz", *arguments)) == 0
+        assert main.main(command(tuples, tmp_path / "a.npz", *arguments)) == 0
         said = json.loads((tmp_path / "a.npz.json").read_text())
         assert said["held_out"]["tuple_f1"] > 0.97 and said["held_out"]["captions"] == 40
         toy = load_parser(tmp_path / "a.npz")
@@ -61,21 +61,21 @@ class TestLearning:
             tuple(one) for one in [["dog", "tree", "run near"], ["dog", "wet"], ["dog"], ["tree"]]
         }
 
-        monkeypatch.setattr(learn, "SAVED_EVERY", 0.0)
-        train = learn.Learner.train
+        monkeypatch.setattr(main, "SAVED_EVERY", 0.0)
+        train = main.Learner.train
 
         def until_step_90(self, batch):
             if int(self.step) == 90:
                 raise KeyboardInterrupt
             return train(self, batch)
 
-        monkeypatch.setattr(learn.Learner, "train", until_step_90)
+        monkeypatch.setattr(main.Learner, "train", until_step_90)
         with pytest.raises(KeyboardInterrupt):
-            learn.main(command(tuples, tmp_path / "b.npz", *arguments))
+            main.main(command(tuples, tmp_path / "b.npz", *arguments))
         assert not (tmp_path / "b.npz").exists()
-        monkeypatch.setattr(learn, "SAVED_EVERY", 1e9)
-        monkeypatch.setattr(learn.Learner, "train", train)
-        assert learn.main(command(tuples, tmp_path / "b.npz", *arguments)) == 0
+        monkeypatch.setattr(main, "SAVED_EVERY", 1e9)
+        monkeypatch.setattr(main.Learner, "train", train)
+        assert main.main(command(tuples, tmp_path / "b.npz", *arguments)) == 0
         assert "goes on after step 90" in capsys.readouterr().out
         one, other = np.load(tmp_path / "a.npz"), np.load(tmp_path / "b.npz")
         for name in one.files:
@@ -84,17 +84,17 @@ class TestLearning:
     def test_another_command_does_not_go_on_from_what_one_has_begun(self, tuples, tmp_path, capsys):
         """Or it would score captions as held out that the other one has learned."""
         output = tmp_path / "a.npz"
-        assert learn.main(command(tuples, output, "--epochs=1")) == 0
+        assert main.main(command(tuples, output, "--epochs=1")) == 0
         moved = tuples.rename(tmp_path / "moved.jsonl")
-        assert learn.main(command(moved, output, "--epochs=1")) == 0
+        assert main.main(command(moved, output, "--epochs=1")) == 0
         assert "goes on after step" in capsys.readouterr().out
         written = output.read_bytes()
         for other in ("--seed=1", "--epochs=2", "--units=16", "--learning_rate=0.1"):
-            assert learn.main(command(moved, output, "--epochs=1", other)) == 1
+            assert main.main(command(moved, output, "--epochs=1", other)) == 1
             assert f"other {other[2:].split('=')[0]};" in capsys.readouterr().err
         with moved.open("a") as more:
             more.write('{"caption": "a zebra", "tuples": [["zebra"]]}\n')
-        assert learn.main(command(moved, output, "--epochs=1")) == 1
+        assert main.main(command(moved, output, "--epochs=1")) == 1
         assert "other captions;" in capsys.readouterr().err
         assert output.read_bytes() == written
 
@@ -106,17 +106,17 @@ class TestLearning:
         ],
     )
     def test_numbers_that_nothing_is_learned_with_are_refused(self, tuples, tmp_path, capsys, flag):
-        assert learn.main(command(tuples, tmp_path / "a.npz", flag)) == 1
+        assert main.main(command(tuples, tmp_path / "a.npz", flag)) == 1
         assert capsys.readouterr().err.startswith(f"error: {flag.split('=')[0]}=")
 
     def test_an_output_that_cannot_be_written_is_refused_before_anything_is_read(self, tmp_path, capsys):
         (tmp_path / "file").write_text("")
         for output, message in ((tmp_path, "is a folder"), (tmp_path / "file" / "a.npz", "cannot be written")):
-            assert learn.main(command("none", output)) == 1
+            assert main.main(command("none", output)) == 1
             assert f"--output={output} {message}" in capsys.readouterr().err
 
     def test_going_on_from_a_parser_keeps_its_words(self, tuples, tmp_path, capsys):
-        assert learn.main(command(tuples, tmp_path / "a.npz", "--epochs=1")) == 0
+        assert main.main(command(tuples, tmp_path / "a.npz", "--epochs=1")) == 0
         more = tmp_path / "more.jsonl"
         more.write_text(
             "".join(json.dumps({"caption": f"a zebra {k}", "tuples": [["zebra"]]}) + "\n" for k in range(60))
@@ -127,9 +127,9 @@ class TestLearning:
             f"--start={tmp_path / 'a.npz'}",
             "--held_out=40",
         ]
-        assert learn.main([*going_on, "--epochs=1"]) == 0
+        assert main.main([*going_on, "--epochs=1"]) == 0
         assert load_parser(tmp_path / "b.npz").words == load_parser(tmp_path / "a.npz").words
-        assert learn.main([*going_on, "--units=128"]) == 1
+        assert main.main([*going_on, "--units=128"]) == 1
         assert "--units=128 with --start" in capsys.readouterr().err
 
     def test_what_is_left_out_is_not_learned(self, tuples, tmp_path, capsys):
@@ -137,7 +137,7 @@ class TestLearning:
         (tmp_path / "left.json").write_text(json.dumps(left[:150]))
         assert len(read_texts(str(tmp_path / "left.json"))) == 150
         out = f"--leave_out={tmp_path / 'left.json'}"
-        assert learn.main(command(tuples, tmp_path / "a.npz", "--epochs=1", out)) == 0
+        assert main.main(command(tuples, tmp_path / "a.npz", "--epochs=1", out)) == 0
         assert "50 captions, " in capsys.readouterr().out  # of 240, 150 left out and 40 held out
 
     @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ class TestLearning:
     def test_bad_tuples_are_refused_in_one_line(self, tmp_path, capsys, content, message):
         path = tmp_path / "bad.jsonl"
         path.write_text(content)
-        assert learn.main(command(path, tmp_path / "a.npz")) == 1
+        assert main.main(command(path, tmp_path / "a.npz")) == 1
         error = capsys.readouterr().err
         assert message in error and "Traceback" not in error
 
@@ -166,7 +166,7 @@ class TestLearning:
         assert read_captions([path]) == read_captions([tuples])
         for damaged in (packed[: len(packed) // 2], packed[:99] + bytes(20) + packed[119:]):
             path.write_bytes(damaged)
-            assert learn.main(command(path, tmp_path / "a.npz")) == 1
+            assert main.main(command(path, tmp_path / "a.npz")) == 1
             assert "tuples.jsonl.gz cannot be read" in capsys.readouterr().err
 
     def test_lines_within_a_tuple_are_spaces(self, tmp_path):
@@ -201,11 +201,11 @@ class TestLearning:
     def test_averages_are_of_the_weights_learned_and_stand_in_for_a_while(self, tuples):
         captions = read_captions([tuples])
         counts = collections.Counter(word for words, _ in captions for word in words)
-        parser = learn.new_parser(captions, counts, 6)
-        aligner, vocabulary = learn.Aligner(parser.lemmas, parser.labels), ["", *sorted(counts)]
+        parser = main.new_parser(captions, counts, 6)
+        aligner, vocabulary = main.Aligner(parser.lemmas, parser.labels), ["", *sorted(counts)]
         examples = [aligner(*caption) for caption in captions]
         batches = Batches(examples, {word: k for k, word in enumerate(vocabulary)}, 64)
-        learner = learn.Learner(parser, vocabulary, counts, 0.01, 10)
+        learner = main.Learner(parser, vocabulary, counts, 0.01, 10)
         begin = [weight.numpy() for weight in parser.network.trainable_variables]
         seen = []
         for batch in itertools.islice(batches.epoch(0, 0), 2):
@@ -220,13 +220,13 @@ class TestLearning:
 
     def test_what_is_left_open_costs_nothing(self):
         logits = tf.constant([2.0, -1.0, 5.0])
-        loss = learning._binary(logits, tf.constant([1, 0, OPEN], tf.int8))
+        loss = learner_module._binary(logits, tf.constant([1, 0, OPEN], tf.int8))
         assert float(loss) == pytest.approx(np.log1p(np.exp(-2.0)) + np.log1p(np.exp(-1.0)))
 
     def test_an_epoch_holds_every_caption_once_in_an_order_of_its_own(self, tuples):
         captions = read_captions([tuples])
         parser, counts = load_parser(), {}
-        aligner = learn.Aligner(parser.lemmas, parser.labels)
+        aligner = main.Aligner(parser.lemmas, parser.labels)
         for words, _ in captions:
             counts |= dict.fromkeys(words)
         ids = {word: k for k, word in enumerate(["", *counts])}

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.metrics.spice_fast import make_synonyms
-from pipeline.metrics.spice_fast.matching import Matcher
-from pipeline.metrics.spice_fast.scene_graph import counts
-from pipeline.metrics.spice_fast.synonyms import DATA, Synonyms, wordnet_synonyms
+from spidercap.pipeline.metrics.spice_fast.matching import Matcher
+from spidercap.pipeline.metrics.spice_fast.scene_graph import counts
+from spidercap.pipeline.metrics.spice_fast.synonyms import DATA, Synonyms, wordnet_synonyms
+from spidercap.pipeline.parser_training import make_synonyms
 from tests.conftest import demo_tuples
 from tests.test_gpu_ready import host_only
 

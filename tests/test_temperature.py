@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.special_tokens import START
-from pipeline.errors import Interrupted
-from pipeline.evaluate import build_decoder
-from pipeline.workdir import build_models, load_kept, takes_over
+from spidercap.models.special_tokens import START
+from spidercap.pipeline.errors import Interrupted
+from spidercap.pipeline.evaluation.evaluate import build_decoder
+from spidercap.pipeline.training.kept import build_models, load_kept, takes_over
 from tests.tiny_runs import LENGTH, VOCABULARY, assert_same_end, config_of, make_arrays, run
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tokenizer import tokenize
+from spidercap.pipeline.text.tokenizer import tokenize
 from tests.golden.make_tokenizer import TABLE, java_tokens
 
 DATA = Path(os.environ.get("SPIDERCAP_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -10,9 +10,9 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
-from pipeline.metrics import tokens
-from pipeline.metrics.tokens import TERMS, score_tokens
-from pipeline.tokenizer import tokenize
+from spidercap.pipeline.metrics import from_words
+from spidercap.pipeline.metrics.from_words import TERMS, score_tokens
+from spidercap.pipeline.text.tokenizer import tokenize
 from tests.oracles import ragged_corpus
 
 
@@ -92,11 +92,11 @@ def test_one_long_caption_does_not_pad_the_others(monkeypatch):
     references[5][0], said[7] = [4, 5] * 500, [4, 6] * 500
     elements = []
 
-    def recorded(captions, made=tokens._reference_array):
+    def recorded(captions, made=from_words._reference_array):
         elements.append(made(captions)[0].size)
         return made(captions)
 
-    monkeypatch.setattr(tokens, "_reference_array", recorded)
+    monkeypatch.setattr(from_words, "_reference_array", recorded)
     score_tokens([words(image) for image in references], words(said), ("bleu1",))
     assert len(elements) > 2
     assert sum(elements) < 300 * 5 * 9 + 300 * 9 + 5 * 1000 + 1000 + 100

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import decoding
-from models.special_tokens import END
-from pipeline.inputs import Batch
-from pipeline.rewards import Reward
-from pipeline.steps import likelihood_step, policy_gradient_step
+from spidercap.models import decoding
+from spidercap.models.special_tokens import END
+from spidercap.pipeline.data.batches import Batch
+from spidercap.pipeline.training.rewards import Reward
+from spidercap.pipeline.training.steps import likelihood_step, policy_gradient_step
 from tests.variants import OBJECTIVES, adam, learned_baseline
 
 T = 6

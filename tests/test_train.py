@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline import inputs
-from pipeline.config import Config
-from pipeline.errors import Interrupted, UserError
-from pipeline.evaluate import build_decoder
-from pipeline.inputs import caption_batches, image_batches
-from pipeline.progress import read_progress
-from pipeline.workdir import build_models, last_kept, load_kept, stage_labels
+from spidercap.pipeline.data import batches
+from spidercap.pipeline.data.batches import caption_batches, image_batches
+from spidercap.pipeline.errors import Interrupted, UserError
+from spidercap.pipeline.evaluation.evaluate import build_decoder
+from spidercap.pipeline.settings.config import Config, stage_labels
+from spidercap.pipeline.training.kept import build_models, last_kept, load_kept
+from spidercap.pipeline.training.progress import read_progress
 from tests.tiny_runs import IMAGES, LENGTH, VIEWS, VOCABULARY, assert_same_end, cider_of, config_of, make_arrays, run
 
 ALL = {  # every kind of stage; s is 6 6 4 2 2 0 0 in the seven steps of mixer
@@ -175,7 +175,7 @@ def test_batches_run_through_the_data_and_can_begin_anywhere(arrays, batches, si
 def test_views_of_many_pictures_are_reached():
     """Places of int32 would not do: more than 2**31 numbers are refused by them, when training begins."""
     specs = [tf.TensorSpec([2**17, 9, 2048]), tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int64)]
-    graph = tf.function(lambda *args: inputs._seen(*args, (0, 0))).get_concrete_function(*specs).graph
+    graph = tf.function(lambda *args: batches._seen(*args, (0, 0))).get_concrete_function(*specs).graph
     assert [op.inputs[1].dtype for op in graph.get_operations() if op.type == "GatherNd"] == [tf.int64]
 
 

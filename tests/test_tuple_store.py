@@ -10,10 +10,10 @@ import threading
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.metrics import tuple_store
-from pipeline.metrics.spice import Spice
-from pipeline.metrics.tuple_store import TupleStore
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.metrics import tuple_store
+from spidercap.pipeline.metrics.spice import Spice
+from spidercap.pipeline.metrics.tuple_store import TupleStore
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -91,7 +91,7 @@ def test_what_is_in_memory_is_not_read_again(store):
 def test_several_processes_open_write_and_read_at_once(tmp_path):
     program = """
 import json, pathlib, sys
-from pipeline.metrics.tuple_store import TupleStore
+from spidercap.pipeline.metrics.tuple_store import TupleStore
 own, folder = int(sys.argv[1]), pathlib.Path(sys.argv[2])
 print(flush=True)
 sys.stdin.readline()

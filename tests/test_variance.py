@@ -12,12 +12,13 @@ import tensorflow as tf
 
 from benchmarks import Report, variance
 from benchmarks.bars import Moments, Result, cosines, picture
-from models import decoding
-from pipeline import modes
-from pipeline.command_line import parse
-from pipeline.main import main
-from pipeline.rewards import Reward
-from pipeline.workdir import kept_weights, open_workdir
+from spidercap.models import decoding
+from spidercap.pipeline import modes
+from spidercap.pipeline.main import main
+from spidercap.pipeline.settings.flags import parse
+from spidercap.pipeline.training.kept import kept_weights
+from spidercap.pipeline.training.rewards import Reward
+from spidercap.pipeline.training.workdir import open_workdir
 from tests import plain
 from tests.conftest import ROOT
 from tests.enumeration import CAPTIONS, REWARDS, T, distribution, flat, table_reward

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.special_tokens import END
-from pipeline.errors import UserError
-from pipeline.path_logs import path_logs
-from pipeline.progress import Progress, read_progress
-from pipeline.watch import SCORED, SKIPPED, Watch
+from spidercap.models.special_tokens import END
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.training.path_logs import path_logs
+from spidercap.pipeline.training.progress import Progress, read_progress
+from spidercap.pipeline.training.watch import SCORED, SKIPPED, Watch
 from tests.oracles import padded
 
 PATHS, REFERENCE_LENGTH = 64, 10.0

@@ -8,16 +8,16 @@ import signal
 import numpy as np
 import tensorflow as tf
 
-from models.special_tokens import END
-from pipeline import stages
-from pipeline.config import Config
-from pipeline.evaluate import Evaluation, build_decoder
-from pipeline.inputs import TrainingArrays
-from pipeline.rewards import build_reward, reward_frequencies
-from pipeline.saver import Models
-from pipeline.train import train
-from pipeline.vocabulary import Vocabulary
-from pipeline.workdir import build_models, load_warm_start
+from spidercap.models.special_tokens import END
+from spidercap.pipeline.data.batches import TrainingArrays
+from spidercap.pipeline.evaluation.evaluate import Evaluation, build_decoder
+from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.text.vocabulary import Vocabulary
+from spidercap.pipeline.training import stages
+from spidercap.pipeline.training.checkpoints import Models
+from spidercap.pipeline.training.kept import build_models, load_warm_start
+from spidercap.pipeline.training.loop import train
+from spidercap.pipeline.training.rewards import build_reward, reward_frequencies
 from tests.oracles import padded
 
 IMAGES, VIEWS, WORDS, LENGTH = 24, 3, 12, 6

@@ -2,9 +2,9 @@
 
 import functools
 
-from models.baseline import StepBaseline
-from pipeline import objectives
-from pipeline.optimizer import Adam
+from spidercap.models.baseline import StepBaseline
+from spidercap.pipeline.training import objectives
+from spidercap.pipeline.training.optimizer import Adam
 
 # name -> (captioner, T) -> Objective
 OBJECTIVES = {

@@ -9,8 +9,8 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from models.special_tokens import PAD
-from pipeline.metrics.ngrams import (
+from spidercap.models.special_tokens import PAD
+from spidercap.pipeline.metrics.ngrams import (
     ORDERS,
     ReferencePositions,
     counted,

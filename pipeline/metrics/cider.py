@@ -15,10 +15,10 @@ import zipfile
 import numpy as np
 import tensorflow as tf
 
-from models.special_tokens import PAD
-from pipeline.errors import UserError
-from pipeline.files import written_aside
-from pipeline.metrics.ngrams import (
+from spidercap.models.special_tokens import PAD
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.files import written_aside
+from spidercap.pipeline.metrics.ngrams import (
     ORDERS,
     KeyTable,
     ReferencePositions,

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pipeline.java.pool import Pool
-from pipeline.metrics.plain_text import one_line
+from spidercap.pipeline.metrics.java.pool import Pool
+from spidercap.pipeline.text.one_line import one_line
 
 CHUNK = 64  # captions a request, about 0.2 s
 # Words and marks of a caption that are aligned; 500 equal ones take 13 s, 2,000 more memory than there is.

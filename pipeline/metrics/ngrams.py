@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from models.special_tokens import END, PAD
+from spidercap.models.special_tokens import END, PAD
 
 ORDERS = (1, 2, 3, 4)
 BITS = 62  # of a limb, so that adding two limbs and a carry stays below 2**63

@@ -9,8 +9,16 @@ revisited" (2004): one word of the caption costs four operations on integers.
 import numpy as np
 import tensorflow as tf
 
-from models.special_tokens import PAD
-from pipeline.metrics.ngrams import BITS, FULL, ReferencePositions, counted, in_chunks, present_references, repeat
+from spidercap.models.special_tokens import PAD
+from spidercap.pipeline.metrics.ngrams import (
+    BITS,
+    FULL,
+    ReferencePositions,
+    counted,
+    in_chunks,
+    present_references,
+    repeat,
+)
 
 BETA = 1.2
 

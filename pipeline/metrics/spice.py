@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pipeline.java.pool import Pool
-from pipeline.metric_names import SPICE_PARTS
-from pipeline.metrics.plain_text import one_line
-from pipeline.metrics.tuple_store import Tuples, TupleStore
+from spidercap.pipeline.metrics.java.pool import Pool
+from spidercap.pipeline.metrics.registry import SPICE_PARTS
+from spidercap.pipeline.metrics.tuple_store import Tuples, TupleStore
+from spidercap.pipeline.text.one_line import one_line
 
 MOST_WORDS = 60  # of a caption that are parsed: 60 take 4 s, 100 take 10, and 400 more memory than there is
 PARSED_CHUNK = 16  # captions a request, about 0.4 s

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
 
-from pipeline.errors import UserError
+from spidercap.pipeline.errors import UserError
 
 Tuples = list[list[str]]  # [object], [object, attribute], [subject, object, relation], in the parser's order
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pipeline.metrics.text_metrics import open_text_metrics
+from spidercap.pipeline.metrics.java_metrics import open_text_metrics
 
 TUPLES = Path(__file__).with_name("demo_tuples.json.gz")
 
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def _corenlp() -> str:
-    from pipeline.java.corenlp import corenlp_jars
+    from spidercap.pipeline.metrics.java.corenlp import corenlp_jars
 
     return str(corenlp_jars("", "")[0].parent)
 

@@ -13,7 +13,7 @@ class Lemmas:
         self.nouns, self.verbs, self.known = dict(nouns), dict(verbs), frozenset(known)
 
     def forms(self, word: str) -> tuple[str, str, str]:
-        """Returns the word itself, its lemma as a noun, and as a verb (models.scene_parser.FORMS)."""
+        """Returns the word itself, its lemma as a noun, and as a verb (spidercap.models.scene_parser.FORMS)."""
         return word, self.noun(word), self.verb(word)
 
     def noun(self, word: str) -> str:

@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from pipeline.metrics.ngrams import in_chunks
-from pipeline.metrics.spice_fast.synonyms import Synonyms, wordnet_synonyms
-from pipeline.metrics.spice_fast.term_tables import FIRST, LAST, SECOND, References, Similarities, Terms
+from spidercap.pipeline.metrics.ngrams import in_chunks
+from spidercap.pipeline.metrics.spice_fast.synonyms import Synonyms, wordnet_synonyms
+from spidercap.pipeline.metrics.spice_fast.term_tables import FIRST, LAST, SECOND, References, Similarities, Terms
 
 WIDTH = 14  # of in_chunks: some 500 candidates of 24 tuples in one go, the fastest
 

@@ -9,12 +9,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from pipeline.metrics.ngrams import caption_codes, without_end
-from pipeline.metrics.spice_fast import scene_graph
-from pipeline.metrics.spice_fast.agreement import parsed
-from pipeline.metrics.spice_fast.matching import Matcher
-from pipeline.metrics.spice_fast.parser import SceneGraphParser
-from pipeline.metrics.spice_fast.synonyms import wordnet_synonyms
+from spidercap.pipeline.metrics.ngrams import caption_codes, without_end
+from spidercap.pipeline.metrics.spice_fast import scene_graph
+from spidercap.pipeline.metrics.spice_fast.matching import Matcher
+from spidercap.pipeline.metrics.spice_fast.parser import SceneGraphParser, parsed
+from spidercap.pipeline.metrics.spice_fast.synonyms import wordnet_synonyms
 
 MOST_WORDS = 60  # of a caption that are parsed, as of the exact metric's
 

@@ -1,7 +1,7 @@
 """Captions to the tuples of their scene graphs, compiled: word ids in, term ids out.
 
 What SPICE 1.0 has CoreNLP and a set of rules do (Anderson et al., ECCV 2016, section 3.1; Schuster et al., 2015) is
-learned from captions that it parsed: models/scene_parser.py, trained by pipeline.metrics.spice_fast.learn.
+learned from captions that it parsed: models/scene_parser.py, trained by spidercap.pipeline.parser_training.main.
 
 Shapes: N captions, T words, V words of a lexicon, P places for a caption's tuples.
 """
@@ -15,15 +15,15 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from models.blocks import in_blocks
-from models.scene_parser import Read, SceneParser, SceneParserSizes
-from pipeline.errors import UserError
-from pipeline.files import written_aside
-from pipeline.metrics.spice_fast.alignment import NAME
-from pipeline.metrics.spice_fast.lemmas import Lemmas
-from pipeline.metrics.spice_fast.lexicon import word_ids
-from pipeline.vocabulary import pad
+from spidercap.models.blocks import in_blocks
+from spidercap.models.scene_parser import Read, SceneParser, SceneParserSizes
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.files import written_aside
+from spidercap.pipeline.metrics.spice_fast.lemmas import Lemmas
+from spidercap.pipeline.metrics.spice_fast.lexicon import word_ids
+from spidercap.pipeline.text.vocabulary import pad
 
+NAME = "~"  # in a label: the lemma of the verb that names the relation
 PACKAGED = pathlib.Path(__file__).with_name("parser.npz")
 STEPS = 8  # captions are padded to multiples of it
 PLACES = 24  # P, the least: 7 of 150,000 captions have more tuples
@@ -228,9 +228,17 @@ def load_parser(path: pathlib.Path = PACKAGED) -> SceneGraphParser:
     except UNREADABLE as error:
         raise UserError(
             f"{path} cannot be read as a parser ({error}); it takes a whole .npz file that "
-            "python -m pipeline.metrics.spice_fast.learn wrote"
+            "python -m pipeline.parser_training.main wrote"
         ) from error
 
 
 def _pairs(pairs: Iterable[tuple[str, str]]) -> list[str]:
     return [f"{word} {lemma}" for word, lemma in sorted(pairs)]
+
+
+def parsed(parser: SceneGraphParser, captions: Sequence[Sequence[str]]) -> list[list[tuple[str, ...]]]:
+    """Returns the tuples of captions, each a list of words, as strings."""
+    ids: dict[str, int] = {"": 0}
+    rows = [[ids.setdefault(word, len(ids)) for word in words] for words in captions]
+    lexicon = parser.lexicon(list(ids))
+    return parser.texts(parser.parse(rows, lexicon), lexicon)

@@ -20,6 +20,7 @@ Terms may be strings or numbers.
 import dataclasses
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
+Tuples = Sequence[Sequence[str]]  # [object], [object, attribute], [subject, object, relation]
 Senses = Callable[[Hashable], frozenset[int]]  # a term's synsets
 
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from pipeline.metrics.ngrams import BITS, FULL, KeyTable, limbs_of
-from pipeline.metrics.spice_fast.scene_graph import Node, SceneGraph, relation_word
-from pipeline.metrics.spice_fast.synonyms import Synonyms
+from spidercap.pipeline.metrics.ngrams import BITS, FULL, KeyTable, limbs_of
+from spidercap.pipeline.metrics.spice_fast.scene_graph import Node, SceneGraph, relation_word
+from spidercap.pipeline.metrics.spice_fast.synonyms import Synonyms
 
 FIRST, SECOND, LAST = range(3)  # places in a tuple; attributes are last too
 PLACES = {1: (FIRST,), 2: (FIRST, LAST), 3: (FIRST, SECOND, LAST)}

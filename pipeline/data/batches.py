@@ -1,0 +1,149 @@
+"""The training data as arrays in memory, and the endless, resumable stream of batches over them."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from spidercap.pipeline.data.prepare import Captions
+from spidercap.pipeline.text.tokenizer import tokenize
+from spidercap.pipeline.text.vocabulary import Vocabulary, pad
+
+CAPTION = 2**20 + 2  # sets the seed of true captions apart from those of a train step's own draws
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizedSplit:
+    """A split's captions as tokens, in the order of its records."""
+
+    image_ids: np.ndarray  # int64 [I]
+    file_names: tuple[str, ...]
+    captions: tuple[tuple[str, ...], ...]  # as written
+    tokens: tuple[tuple[tuple[str, ...], ...], ...]  # [I][R][words]
+
+    def texts(self) -> list[list[str]]:
+        """Returns the tokenised captions `[I][R]` as text, words split by one space."""
+        return [[" ".join(tokens) for tokens in of_image] for of_image in self.tokens]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingArrays:
+    """I images, N views of each, C captions in all, R the most captions an image has, L the longest caption."""
+
+    features: np.ndarray  # float32 [I, N, F]
+    words: np.ndarray  # int32 [C, T], for likelihood: unknown words as UNKNOWN
+    image_index: np.ndarray  # int32 [C], row of `features`, ascending
+    references: np.ndarray  # int32 [I, R, L], for rewards: unknown words with identities of their own
+
+
+class Batch(NamedTuple):
+    """B pictures, or B captions with their pictures."""
+
+    features: tf.Tensor  # float32 [B, F]
+    image_index: tf.Tensor  # int32 [B], row of the references
+    words: tf.Tensor | None  # int32 [B, T], a true caption; None in batches of pictures, unless asked for
+
+
+def tokenize_split(captions: Captions) -> TokenizedSplit:
+    """Returns the split with every caption tokenised by the one tokenizer of the project."""
+    tokens = tuple(tuple(tuple(tokenize(c)) for c in of_image) for of_image in captions.captions)
+    return TokenizedSplit(captions.image_ids, captions.file_names, captions.captions, tokens)
+
+
+def training_arrays(
+    split: TokenizedSplit, vocabulary: Vocabulary, features: np.ndarray, max_length: int
+) -> TrainingArrays:
+    """Returns what the train steps read, of features `[I, N, F]`."""
+    encoder = vocabulary.encoder()
+    encoded = [encoder.encode(c) for of_image in split.tokens for c in of_image]
+    image_index = np.repeat(np.arange(len(split.tokens)), [len(of_image) for of_image in split.tokens])
+    references = [[encoder.encode_reference(c) for c in of_image] for of_image in split.tokens]
+    longest = max(len(c) for of_image in references for c in of_image)
+    most = max(len(of_image) for of_image in references)
+    padded = np.stack([pad(of_image + [[]] * (most - len(of_image)), longest) for of_image in references])
+    return TrainingArrays(features, pad(encoded, max_length), image_index.astype(np.int32), padded)
+
+
+def caption_batches(
+    arrays: TrainingArrays, batch_size: int, first_step: int, steps: int, seed: tuple[int, int]
+) -> tf.data.Dataset:
+    """Yields a Batch of captions for each of the steps first_step..steps - 1, captions in random order."""
+
+    def batch(step, index):
+        image = tf.gather(image_index, index)
+        return Batch(_seen(features, image, step, seed), image, tf.gather(words, index))
+
+    features, words, image_index = map(_held, (arrays.features, arrays.words, arrays.image_index))
+    return _batches(len(arrays.words), batch_size, first_step, steps, seed).map(batch).prefetch(4)
+
+
+def image_batches(
+    arrays: TrainingArrays,
+    batch_size: int,
+    first_step: int,
+    steps: int,
+    seed: tuple[int, int],
+    with_captions: bool = False,
+) -> tf.data.Dataset:
+    """Yields a Batch of pictures for each of the steps first_step..steps - 1, pictures in random order.
+
+    With `with_captions` each has one of its true captions, drawn by the step's number.
+    """
+
+    def batch(step, index):
+        words = caption_of(step, index) if caption_of else None
+        return Batch(_seen(features, index, step, seed), tf.cast(index, tf.int32), words)
+
+    features = _held(arrays.features)
+    caption_of = _drawn_captions(arrays, seed) if with_captions else None
+    return _batches(len(arrays.features), batch_size, first_step, steps, seed).map(batch).prefetch(4)
+
+
+def _drawn_captions(arrays: TrainingArrays, seed: tuple[int, int]) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Returns (step, images `[B]`) -> a true caption of each `[B, T]`, all of an image's equally likely."""
+    images = np.arange(len(arrays.features))
+    words, first = _held(arrays.words), _held(np.searchsorted(arrays.image_index, images))
+    counts = _held(np.bincount(arrays.image_index, minlength=len(images)))
+
+    def draw(step, index):
+        drawn = tf.random.experimental.stateless_fold_in(tf.random.experimental.stateless_fold_in(seed, step), CAPTION)
+        number = tf.random.stateless_uniform(tf.shape(index), drawn, None, None, tf.int64)
+        return tf.gather(words, tf.gather(first, index) + number % tf.gather(counts, index))
+
+    return draw
+
+
+def _held(array: np.ndarray) -> tf.Tensor:
+    """The array where tf.data reads it, in the host's memory, also beside a GPU that trains.
+
+    Tensors are captured by reference; arrays used inside of a dataset's functions would be copied into the graph.
+    """
+    with tf.device("CPU:0"):
+        return tf.constant(array)
+
+
+def _seen(features: tf.Tensor, image: tf.Tensor, step: tf.Tensor, seed: tuple[int, int]) -> tf.Tensor:
+    """Features `[B, F]` of the images `[B]`, of one view each, drawn by the step."""
+    of_step = tf.random.experimental.stateless_fold_in(tf.constant(seed, tf.int64), step)
+    view = tf.random.stateless_uniform(tf.shape(image), of_step, 0, features.shape[1], image.dtype)
+    # int64: by int32 no more than 2**31 numbers can be reached, which views soon are.
+    return tf.gather_nd(features, tf.cast(tf.stack([image, view], axis=1), tf.int64))
+
+
+def _batches(size: int, batch_size: int, first_step: int, steps: int, seed: tuple[int, int]) -> tf.data.Dataset:
+    """Yields (step, int64 `[B]`): a new order each epoch, batches running on across its end, so that all are full.
+
+    A step's batch depends on its number alone, so a resumed run sees what it would have seen.
+    """
+
+    def indices(step):
+        position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+        epoch = position // size
+        seeds = tf.stack([tf.fill([batch_size], tf.constant(s, tf.int64)) for s in seed] + [epoch], axis=1)
+        # The raw operation takes a seed for each index; its wrapper in tf.random does not (2.21).
+        last = tf.constant(size - 1, tf.int64)
+        return step, tf.raw_ops.RandomIndexShuffle(index=position % size, seed=seeds, max_index=last, rounds=4)
+
+    return tf.data.Dataset.range(first_step, steps).map(indices)

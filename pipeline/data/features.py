@@ -1,0 +1,139 @@
+"""What the frozen encoder sees in every picture, computed once and kept in the cache folder.
+
+Of training pictures it may see several views: the first is the whole picture, as all others are asked about, the
+further ones are parts of it, some of them mirrored, so that fewer pictures are soon known by heart.
+"""
+
+import hashlib
+import json
+import pathlib
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from spidercap.models.encoder import build_encoder, decode_image, draw_view, resize_image
+from spidercap.pipeline.data.prepare import Data, image_records
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.files import written_aside
+from spidercap.pipeline.settings.config import Config
+
+ENCODER_SEED = 0  # of random weights, so that runs with different --seed share their features
+BATCH = 64  # pictures; more is no faster, and takes the memory of small GPUs
+
+
+def load_encoder(config: Config) -> keras.Model:
+    """Returns the frozen encoder that the settings name.
+
+    Raises:
+      UserError: weights that are not there, or of another encoder.
+    """
+    weights = config.encoder_weights
+    if weights not in ("imagenet", "random") and not pathlib.Path(weights).is_file():
+        raise UserError(f"--encoder_weights={weights} is no file; allowed: imagenet, random, or a .weights.h5 file")
+    try:
+        with warnings.catch_warnings():  # Keras warns of each layer before it refuses weights of another network
+            warnings.simplefilter("ignore")
+            return build_encoder(config.encoder, weights, config.image_size, ENCODER_SEED)
+    except Exception as error:  # Keras raises anything from ValueError to a bare Exception here
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"cannot build {config.encoder} with --encoder_weights={weights} and --image_size={config.image_size}: "
+            f"{first_line}; give weights made for this encoder without its top, 'random', or another size"
+        ) from error
+
+
+def split_features(config: Config, data: Data, encoder: keras.Model, split: str) -> np.ndarray:
+    """Returns float32 `[I, F]` of the whole pictures, in the order of the split's records."""
+    return all_features(config, data, encoder, {split: 1})[split][:, 0]
+
+
+def all_features(config: Config, data: Data, encoder: keras.Model, views: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Returns float32 `[I, N, F]` for each split by name, in the order of its records, seen in N = `views` ways.
+
+    From the cache where they are there, view by view.
+
+    Raises:
+      UserError: features that are no numbers; a file of the cache that does not hold those of as many pictures.
+    """
+    folder = config.cache_path() / "features" / _key(config, data, encoder)
+    # One function for all: tracing a deep network takes seconds. Nothing is traced where all is in the cache.
+    shape = [None, config.image_size, config.image_size, 3]
+    encode = tf.function(lambda images: encoder(images, training=False), input_signature=[tf.TensorSpec(shape)])
+    paths = {split: [folder / _file(split, view) for view in range(number)] for split, number in views.items()}
+    for split, of_views in paths.items():
+        for view, path in enumerate(of_views):
+            if not path.exists():
+                name = f"{split}, view {view + 1} of {len(of_views)}" if len(of_views) > 1 else split
+                features = _compute(encode, image_records(data, split), config.image_size, view, name)
+                with written_aside(path) as aside:
+                    np.save(aside, features)
+    return {
+        split: _stacked(of_views, int(image_records(data, split).cardinality())) for split, of_views in paths.items()
+    }
+
+
+def pixels(records: tf.data.Dataset, image_size: int, view: int = 0) -> tf.data.Dataset:
+    """Returns batches float32 `[<=BATCH, image_size, image_size, 3]` of encoded pictures, decoded in parallel.
+
+    `view` 0 is all of each picture; others are drawn by their number and the picture's.
+    """
+
+    def seen(number: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
+        image = decode_image(record)
+        if view:
+            image = draw_view(image, tf.stack([tf.constant(view, tf.int64), number]))
+        return resize_image(image, image_size)
+
+    decoded = records.enumerate().map(seen, num_parallel_calls=tf.data.AUTOTUNE)
+    return decoded.batch(BATCH).prefetch(tf.data.AUTOTUNE)
+
+
+def _file(split: str, view: int) -> str:
+    return f"{split}-view{view}.npy" if view else f"{split}.npy"
+
+
+def _stacked(paths: Sequence[pathlib.Path], images: int) -> np.ndarray:
+    """Float32 `[I, N, F]` of the files of N views."""
+    # Mapped, or all views would lie in memory twice.
+    views = [_read(path) for path in paths]
+    for path, view in zip(paths, views, strict=True):
+        if view is None or view.dtype != np.float32 or view.shape != (images, views[0].shape[-1]):
+            raise UserError(f"{path} does not hold the features of {images} pictures; delete it, to compute them again")
+    return np.stack(views, axis=1, out=np.empty((images, len(views), views[0].shape[1]), np.float32))
+
+
+def _read(path: pathlib.Path) -> np.ndarray | None:
+    """The mapped file; None for one that is cut off or holds something else."""
+    try:
+        return np.load(path, mmap_mode="r")
+    except (ValueError, EOFError):
+        return None
+
+
+def _compute(encode: Callable, records: tf.data.Dataset, image_size: int, view: int, name: str) -> np.ndarray:
+    count = int(records.cardinality())
+    parts = []
+    with tqdm(total=count, desc=f"features of {name}", unit="image", disable=None) as bar:
+        if bar.disable:
+            print(f"computing the features of {count} pictures ({name}), once for all runs with this cache", flush=True)
+        for images in pixels(records, image_size, view):
+            parts.append(encode(images).numpy())
+            bar.update(len(parts[-1]))
+    features = np.concatenate(parts)
+    if not np.isfinite(features).all():
+        raise UserError(f"the encoder gives features that are no numbers for {name}; check --encoder_weights")
+    return features
+
+
+def _key(config: Config, data: Data, encoder: keras.Model) -> str:
+    """Encoder, size and data by name, the weights by their contents."""
+    # ImageNet's weights come with further layers in some networks, so equal weights are not all.
+    imagenet = config.encoder_weights == "imagenet"
+    digest = hashlib.sha256(json.dumps([config.encoder, imagenet, config.image_size, data.fingerprint]).encode())
+    for weight in encoder.get_weights():
+        digest.update(weight.tobytes())
+    return f"{config.encoder}-{config.image_size}-{digest.hexdigest()[:12]}"

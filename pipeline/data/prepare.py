@@ -1,0 +1,122 @@
+"""From settings to a prepared data set: made once, then read back from the cache folder."""
+
+import dataclasses
+import fcntl
+import pathlib
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from spidercap.pipeline.data import coco_folder
+from spidercap.pipeline.data.scenes.dataset import Scenes
+from spidercap.pipeline.settings.config import Config
+
+SCENES_SIZE = 64  # pixels; what the quickstart's encoder sees
+SCENES_SEED = 0  # runs with different --seed share their pictures, so that they can be compared
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A prepared data set and a name that changes with its contents."""
+
+    builder: tfds.core.DatasetBuilder
+    fingerprint: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Captions:
+    """The text side of a split, in the order of its records."""
+
+    image_ids: np.ndarray  # int64 [I]
+    file_names: tuple[str, ...]
+    captions: tuple[tuple[str, ...], ...]  # as written, one or more an image
+
+
+def prepare_data(config: Config, accept: Callable[[str], None] = lambda fingerprint: None) -> Data:
+    """Returns the data set, made if the cache has none of this content.
+
+    Args:
+      config: the settings.
+      accept: called with the fingerprint before anything is made; may raise what it has against it.
+
+    Raises:
+      UserError: captions or pictures that cannot be used.
+    """
+    if config.dataset == "scenes":
+        name = f"scenes-{Scenes.VERSION}-{config.scenes_train}-{config.scenes_val}"
+        accept(name)
+        root = config.cache_path() / "data" / name
+        builder = Scenes(
+            train_images=config.scenes_train,
+            val_images=config.scenes_val,
+            size=SCENES_SIZE,
+            seed=SCENES_SEED,
+            data_dir=root,
+        )
+        return _made(builder, name)
+    splits = {
+        "train": coco_folder.read_captions(config.train_captions, config.images),
+        "val": coco_folder.read_captions(config.val_captions, config.images),
+    }
+    name = f"folder-{coco_folder.fingerprint(splits, config.images)}" + "-skip" * config.skip_bad_images
+    accept(name)
+    root = config.cache_path() / "data" / name
+    builder = coco_folder.Folder(splits=splits, images=config.images, data_dir=root)
+    if not builder.is_prepared():
+        splits = {split: _readable(entries, config) for split, entries in splits.items()}
+        builder = coco_folder.Folder(splits=splits, images=config.images, data_dir=root)
+    return _made(builder, name)
+
+
+def read_captions(data: Data, split: str) -> Captions:
+    """Returns ids, names and captions of a split; no picture is decoded."""
+    # Without the pictures, or a whole split of them would lie in memory.
+    texts = _records(data, split).map(lambda e: {name: value for name, value in e.items() if name != "image"})
+    examples = list(tfds.as_numpy(texts))
+    return Captions(
+        np.array([e["image_id"] for e in examples], np.int64),
+        tuple(e["file_name"].decode() for e in examples),
+        tuple(tuple(c.decode() for c in e["captions"]) for e in examples),
+    )
+
+
+def image_records(data: Data, split: str) -> tf.data.Dataset:
+    """Returns the encoded pictures (scalar strings) of a split, in the order of `read_captions`."""
+    return _records(data, split).map(lambda e: e["image"])
+
+
+def read_images(data: Data, split: str, image_ids: set[int]) -> Iterator[tuple[int, bytes]]:
+    """Yields (image id, encoded picture) of those pictures of a split."""
+    for example in tfds.as_numpy(_records(data, split)):
+        if int(example["image_id"]) in image_ids:
+            yield int(example["image_id"]), example["image"]
+
+
+def _records(data: Data, split: str) -> tf.data.Dataset:
+    # One file at a time: the order of the records is the same at every reading.
+    read = tfds.ReadConfig(interleave_cycle_length=1)
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    return data.builder.as_dataset(split=split, decoders=decoders, read_config=read)
+
+
+def _made(builder: tfds.core.DatasetBuilder, fingerprint: str) -> Data:
+    root = pathlib.Path(builder.data_dir)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with open(root.parent / ".lock", "w") as lock:  # two runs may share a cache
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not builder.is_prepared():
+            shutil.rmtree(root, ignore_errors=True)
+            if not sys.stderr.isatty():
+                tfds.disable_progress_bar()
+            builder.download_and_prepare()
+    return Data(tfds.builder_from_directory(builder.data_dir), fingerprint)
+
+
+def _readable(entries: list[coco_folder.Entry], config: Config) -> list[coco_folder.Entry]:
+    files = [pathlib.Path(config.images, e.file_name) for e in entries]
+    good = set(coco_folder.readable_files(files, config.skip_bad_images))
+    return [entry for entry, file in zip(entries, files, strict=True) if file in good]

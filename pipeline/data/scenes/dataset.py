@@ -1,0 +1,88 @@
+"""Drawn pictures with captions: a data set for the first ten minutes, with nothing to download.
+
+A scene depends on (seed, index) alone, so the same two numbers give the same picture on every machine.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from spidercap.pipeline.data.records import feature_spec
+from spidercap.pipeline.data.scenes.captions import write_captions
+from spidercap.pipeline.data.scenes.draw import Thing, render
+from spidercap.pipeline.data.scenes.layout import plan_layout
+from spidercap.pipeline.errors import UserError
+
+_SMALLEST_SIDE = 32
+_COMPRESSION = 3  # of 9; half the time of the default, 14% more bytes
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture, uint8 `[size, size, 3]`, its five captions, and what was drawn, the undermost first."""
+
+    image: np.ndarray
+    captions: tuple[str, ...]
+    things: tuple[Thing, ...]
+    background: str
+
+
+def draw_scene(seed: int, index: int, size: int = 64) -> Scene:
+    """Returns scene number `index` of the endless series `seed`, `size` pixels high and wide.
+
+    Another size shows the same things with the same captions. Raises ValueError for a negative seed or index.
+    """
+    rng = np.random.default_rng((seed, index))
+    layout = plan_layout(rng)
+    captions = write_captions(layout, rng)
+    return Scene(render(layout.things, layout.background, size, rng), captions, layout.things, layout.background)
+
+
+class Scenes(tfds.core.GeneratorBasedBuilder):
+    """Scenes as a TFDS data set: the first `val_images` indices are "val", the next `train_images` "train".
+
+    In that order, so that more training images leave the validation images as they were. Each choice of the
+    four numbers has a folder of its own below `data_dir`. Raises UserError for numbers that make no data set.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, *, train_images: int, val_images: int, size: int = 64, seed: int = 0, **kwargs):
+        for name, value, least in (
+            ("train_images", train_images, 1),
+            ("val_images", val_images, 1),
+            ("size", size, _SMALLEST_SIDE),
+            ("seed", seed, 0),
+        ):
+            if value < least:
+                raise UserError(f"scenes: {name} is {value}; it must be {least} or more; give a larger {name}")
+        self._indices = {"val": range(val_images), "train": range(val_images, val_images + train_images)}
+        self._size, self._seed = size, seed
+        name = f"train{train_images}_val{val_images}_size{size}_seed{seed}"
+        super().__init__(config=tfds.core.BuilderConfig(name=name), **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Drawn pictures of one to four coloured shapes, five captions each.",
+            features=feature_spec(),
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        return {split: self._generate_examples(self._indices[split]) for split in ("train", "val")}
+
+    def _generate_examples(self, indices: range) -> Iterator[tuple[int, dict]]:
+        for index in indices:
+            scene = draw_scene(self._seed, index, self._size)
+            yield (
+                index,
+                {
+                    "image": tf.io.encode_png(scene.image, compression=_COMPRESSION).numpy(),
+                    "image_id": index,
+                    "file_name": f"scene_{index:06d}.png",
+                    "captions": list(scene.captions),
+                },
+            )

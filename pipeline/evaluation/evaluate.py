@@ -1,0 +1,109 @@
+"""Captions of a split, and their scores."""
+
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from spidercap.models.captioner import Captioner
+from spidercap.models.decoder import GREEDY, Captions, Decoder
+from spidercap.pipeline.data.batches import TokenizedSplit
+from spidercap.pipeline.metrics.java_metrics import TextMetrics
+from spidercap.pipeline.metrics.scores import score_captions
+from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.text.vocabulary import Vocabulary
+
+BATCH = 128
+# Words that a caption is cut off after rather than closed by: articles, prepositions, forms of to be, conjunctions.
+BAD_ENDINGS = (
+    *("a", "an", "the", "this", "that", "its", "his", "her", "their", "some"),
+    *("in", "on", "at", "of", "for", "with", "by", "to", "from", "into", "onto", "upon", "near", "next", "over"),
+    *("under", "behind", "before", "after", "above", "below", "beside", "between", "through", "while", "as"),
+    *("is", "are", "am", "was", "were", "be", "being", "has", "have"),
+    *("and", "or", "but", "very"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Captions of a split with their scores, in the order of its records."""
+
+    captions: tuple[str, ...]
+    corpus: dict[str, float | None]  # by column of the tables, then "mean length", "distinct captions"
+    images: tuple[dict[str, float | None], ...]  # by column of the tables
+    n_best: tuple[tuple[tuple[str, float], ...], ...] = ()  # each image's (caption, log-probability), best first
+
+
+def decoder_of(config: Config, words: Sequence[str]) -> Decoder:
+    """Returns the decoder of the settings; `words` is the vocabulary, in which bad endings are looked up."""
+    if config.decode == GREEDY:
+        return Decoder()
+    return Decoder(
+        decode=config.decode,
+        beam_width=config.beam_width,
+        length_penalty=float(config.length_penalty),
+        no_repeat_ngram=config.no_repeat_ngram,
+        bad_endings=tuple(i for i, word in enumerate(words) if word in BAD_ENDINGS) if config.no_bad_endings else (),
+        n_best=config.n_best,
+    )
+
+
+def build_decoder(
+    captioner: Captioner, max_length: int, decoder: Decoder | None = None
+) -> Callable[[np.ndarray], Captions]:
+    """Returns a function from features `[N, F]` to captions, compiled once; of greedy search if no other is named."""
+    decoder = decoder or Decoder()
+
+    @tf.function(autograph=False)
+    def decode(features: tf.Tensor) -> Captions:
+        return decoder.captions(captioner, features, max_length)
+
+    def decode_all(features: np.ndarray) -> Captions:
+        spare = -len(features) % BATCH  # every batch has one shape
+        padded = np.concatenate([features, np.zeros([spare, features.shape[1]], np.float32)])
+        said = [decode(tf.constant(part)) for part in np.split(padded, len(padded) // BATCH)]
+        return Captions(*(np.concatenate(parts)[: len(features)] for parts in zip(*said, strict=True)))
+
+    return decode_all
+
+
+def evaluate(
+    decode: Callable[[np.ndarray], Captions],
+    vocabulary: Vocabulary,
+    split: TokenizedSplit,
+    features: np.ndarray,
+    terms: Collection[str],
+    text_metrics: TextMetrics,
+) -> Evaluation:
+    """Returns captions and scores of the split's first `len(features)` images; features `[I, F]`.
+
+    `terms` are the metrics, of metric_names.COLUMNS; `text_metrics` computes those on text.
+    """
+    said = decode(features)
+    captions = tuple(vocabulary.decode(ids) for ids in said.words[:, 0])
+    references = split.texts()[: len(captions)]
+    scores = score_captions(references, captions, terms, text_metrics)
+    counts = {
+        "mean length": float(np.mean([len(c.split()) for c in captions])),
+        "distinct captions": float(len(set(captions))),
+    }
+    n_best = tuple(
+        tuple((vocabulary.decode(ids), float(p)) for ids, p in zip(*of_image, strict=True) if p > -np.inf)
+        for of_image in zip(said.words, said.log_prob, strict=True)
+    )
+    return Evaluation(captions, scores.corpus | counts, scores.images, n_best)
+
+
+def results_json(split: TokenizedSplit, evaluation: Evaluation) -> list[dict]:
+    """Returns the captions in COCO's results format."""
+    pairs = zip(split.image_ids, evaluation.captions, strict=True)
+    return [{"image_id": int(i), "caption": caption} for i, caption in pairs]
+
+
+def n_best_json(split: TokenizedSplit, evaluation: Evaluation) -> list[dict]:
+    """Returns for each image all captions that were given for it, best first, with their log-probabilities."""
+    pairs = zip(split.image_ids, evaluation.n_best, strict=True)
+    return [
+        {"image_id": int(i), "captions": [{"caption": c, "log_prob": p} for c, p in of_image]} for i, of_image in pairs
+    ]

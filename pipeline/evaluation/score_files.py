@@ -1,0 +1,123 @@
+"""Scoring a results file against its references, both in COCO's format, as the COCO caption evaluation does."""
+
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Mapping
+
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.evaluation.table import table
+from spidercap.pipeline.files import check_output, unwritable, write_text
+from spidercap.pipeline.metrics.java_metrics import java_found, open_text_metrics, tokenize_with_java
+from spidercap.pipeline.metrics.registry import remarks, single_terms
+from spidercap.pipeline.metrics.scores import Scores, score_captions
+from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, read_json, refuse, rows
+from spidercap.pipeline.text.tokenizer import tokenize
+
+REFERENCES = '{"annotations": [{"image_id", "caption"}]}'
+RESULTS = '[{"image_id", "caption"}]'
+LONGEST = 10_000  # characters of a caption; longer is no caption, but a file gone wrong
+
+
+@dataclasses.dataclass(frozen=True)
+class Captioned:
+    """Images with one caption to be scored and their references, in the order of the references file."""
+
+    image_ids: tuple[int, ...]
+    captions: tuple[str, ...]
+    references: tuple[tuple[str, ...], ...]
+
+
+def score_files(config: Config) -> Scores:
+    """Returns, prints and writes to --output the scores of --results against --references.
+
+    Raises:
+      UserError: a file is not in its format, results and references do not fit, Java or CoreNLP is missing.
+    """
+    if config.output:
+        check_output("output", config.output, read=(config.references, config.results))
+    captioned = read_captioned(config.references, config.results)
+    terms = config.terms()
+    # Opened first, so that what is missing is told before any work is done.
+    with open_text_metrics(single_terms(terms), **config.metric_settings()) as metrics:
+        captioned = _tokenized(captioned)
+        scores = score_captions(captioned.references, captioned.captions, terms, metrics, progress=True)
+    for line in _lines(scores.corpus, len(captioned.captions)):
+        print(line)
+    if config.output:
+        by_id = {str(i): image for i, image in zip(captioned.image_ids, scores.images, strict=True)}
+        content = {"corpus": scores.corpus, "images": by_id}
+        try:
+            write_text(pathlib.Path(config.output), json.dumps(content, indent=1) + "\n")
+        except OSError as error:
+            raise unwritable("output", config.output, error) from error
+        print(f"scores: {config.output}")
+    return scores
+
+
+def read_captioned(references: str, results: str) -> Captioned:
+    """Returns the captions of the results file with the references of their images.
+
+    Raises:
+      UserError: a file is not in its format; a result of an unknown image, or two of one.
+    """
+    content = read_json(references, "a COCO captions file")
+    if not isinstance(content, dict):
+        raise UserError(f"{references} is no JSON object, so it is no COCO captions file; needed: {REFERENCES}")
+    columns = {"image_id": ID, "caption": ANY_TEXT}
+    of_image: dict[int, list[str]] = {}
+    for image_id, caption in rows(references, content.get("annotations"), "annotations", columns, REFERENCES):
+        of_image.setdefault(image_id, []).append(caption)
+    listed = content.get("images")
+    order = [i for (i,) in rows(references, listed, "images", {"id": ID}, REFERENCES)] if listed is not None else []
+    listed = read_json(results, "a COCO results file")
+    if not isinstance(listed, list):
+        raise UserError(f"{results} is no JSON list, so it is no COCO results file; needed: {RESULTS}")
+    said = rows(results, listed, "results", columns, RESULTS)
+    if not said:
+        raise UserError(f"{results} holds no captions; at least one is needed")
+    captions = dict(said)
+    seen: set[int] = set()
+    twice = [i for i, _ in said if i in seen or seen.add(i)]
+    refuse(results, "images have more than one caption", twice, "leave one for each image")
+    unknown = [i for i in captions if i not in of_image]
+    refuse(
+        results, "images have no references", unknown, f"score against the references of these images ({references})"
+    )
+    for path, texts in ((references, of_image), (results, {i: [c] for i, c in said})):
+        long = [i for i, of in texts.items() if any(len(c) > LONGEST for c in of)]
+        refuse(path, f"images have a caption of over {LONGEST:,} characters", long, "shorten or remove those captions")
+    if len(captions) < len(of_image):
+        print(f"{len(captions):,} of {len(of_image):,} pictures with references have a caption; those are scored")
+    image_ids = tuple(i for i in dict.fromkeys([*order, *of_image]) if i in captions)
+    return Captioned(image_ids, tuple(captions[i] for i in image_ids), tuple(tuple(of_image[i]) for i in image_ids))
+
+
+def _tokenized(captioned: Captioned) -> Captioned:
+    """The same with tokenised captions, ordered by image id, the order in which the evaluation takes its means."""
+    flat = [caption for of_image in captioned.references for caption in of_image]
+    if java_found():
+        captions, tokenized = tokenize_with_java(captioned.captions, flat)
+    else:
+        print(
+            "no Java: captions are split by spidercap's own tokenizer, which differs from the evaluation's in about "
+            "1 of 200,000; pip install 'spidercap[java]' brings Java",
+            file=sys.stderr,
+        )
+        captions, tokenized = ([" ".join(tokenize(c)) for c in some] for some in (captioned.captions, flat))
+    rest = iter(tokenized)
+    references = [tuple(next(rest) for _ in of_image) for of_image in captioned.references]
+    ordered = sorted(zip(captioned.image_ids, captions, references, strict=True))
+    return Captioned(*map(tuple, zip(*ordered, strict=True)))
+
+
+def _lines(corpus: Mapping[str, float | None], images: int) -> list[str]:
+    """The table, and below it SPICE's parts and remarks."""
+    parts = {name: score for name, score in corpus.items() if name.startswith("SPICE ")}
+    lines = [table({f"{images:,} images": {name: s for name, s in corpus.items() if name not in parts}})]
+    if parts:
+        shown = ", ".join(f"{n.removeprefix('SPICE ')} {'-' if s is None else f'{s:.3f}'}" for n, s in parts.items())
+        lines.append(f"SPICE by part: {shown}")
+    return lines + remarks(corpus)

@@ -1,0 +1,191 @@
+"""The two files of CoreNLP 3.6.0 that SPICE parses captions with: found on this machine, or downloaded once."""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import os
+import pathlib
+import shutil
+import sys
+import zipfile
+from collections.abc import Iterator
+
+import tqdm
+
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.metrics.java import runtime
+
+GROUP, ARTIFACT, VERSION = "edu.stanford.nlp", "stanford-corenlp", "3.6.0"
+FOLDER = f"corenlp-{VERSION}"  # inside the metric cache
+PATIENCE = 30  # seconds that the server may stay silent
+
+
+@dataclasses.dataclass(frozen=True)
+class Jar:
+    """A file of the Maven component, as published."""
+
+    classifier: str
+    size: int  # bytes
+    sha256: str
+    member: str  # what SPICE needs of it
+
+    @property
+    def file_name(self) -> str:
+        return f"{ARTIFACT}-{VERSION}{self.classifier and '-'}{self.classifier}.jar"
+
+    @property
+    def coordinates(self) -> str:
+        return f"{GROUP}:{ARTIFACT}:{VERSION}{self.classifier and ':'}{self.classifier}"
+
+
+CODE = Jar(
+    classifier="",
+    size=7_270_741,
+    sha256="d341d5863276f55782c5ef73212222d6b3b48e02ae1951ab6de7618d28b12742",
+    member="edu/stanford/nlp/pipeline/StanfordCoreNLP.class",
+)
+MODELS = Jar(
+    classifier="models",
+    size=378_116_526,
+    sha256="d285157bd7887ee3018094b5dbae092e49088b023361ccdb550ee1daf9b2c9bd",
+    member="edu/stanford/nlp/models/pos-tagger/english-left3words/english-left3words-distsim.tagger",
+)
+JARS = (CODE, MODELS)
+
+
+def metric_cache(metric_cache_dir: str) -> pathlib.Path:
+    """Returns the folder of what metrics download: as given, else $SPIDERCAP_METRIC_CACHE, else the user's cache."""
+    given = metric_cache_dir or os.environ.get("SPIDERCAP_METRIC_CACHE")
+    cache = given or pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "spidercap")
+    return pathlib.Path(cache).expanduser().absolute()
+
+
+def corenlp_jars(corenlp: str, metric_cache_dir: str) -> tuple[pathlib.Path, pathlib.Path]:
+    """Returns the paths of (code jar, models jar); downloads 385 MB where this machine has neither.
+
+    Args:
+      corenlp: a folder that holds both files; "" to look in the metric cache, then in pycocoevalcap, then download.
+      metric_cache_dir: as for `metric_cache`.
+
+    Raises:
+      UserError: a file is missing or damaged, or cannot be downloaded.
+    """
+    if corenlp:
+        given = pathlib.Path(corenlp).expanduser().absolute()
+        return _checked(given, "give --corenlp a folder that has both, or leave it out to have them downloaded")
+    folder = metric_cache(metric_cache_dir) / FOLDER
+    remedy = "put it right, or delete the folder to have both files downloaded"
+    if folder.exists():
+        return _checked(folder, remedy)
+    # Where pycocoevalcap's own Spice() puts its download.
+    lib = runtime.package_path("pycocoevalcap", "spice/lib")
+    if lib and all((lib / jar.file_name).exists() for jar in JARS):
+        return _checked(lib, "delete this copy of pycocoevalcap's to have both files downloaded")
+    _download_once(folder)
+    return _checked(folder, remedy)
+
+
+def _checked(folder: pathlib.Path, remedy: str) -> tuple[pathlib.Path, pathlib.Path]:
+    missing = [jar.file_name for jar in JARS if not (folder / jar.file_name).is_file()]
+    if missing:
+        raise UserError(f"{folder} lacks {' and '.join(missing)}, which SPICE needs; {remedy}")
+    for jar in JARS:
+        path = folder / jar.file_name
+        fault = _fault(path, jar)
+        if fault:
+            size = path.stat().st_size
+            raise UserError(f"{path} {fault} (it has {size} bytes, Maven's has {jar.size}); {remedy}")
+    return folder / CODE.file_name, folder / MODELS.file_name
+
+
+def _fault(path: pathlib.Path, jar: Jar) -> str | None:
+    # No size is asked for: Stanford's own zip, which pycocoevalcap fetches, was packed on another day than Maven's.
+    # A truncated file is found all the same, since a zip's table of contents is at its end.
+    try:
+        with zipfile.ZipFile(path) as opened:
+            return None if jar.member in opened.namelist() else f"does not hold {jar.member}: it is another file"
+    except zipfile.BadZipFile:
+        return "is not a whole jar"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
+def _download_once(folder: pathlib.Path) -> None:
+    """Fills the folder, unless another process does so meanwhile; what was interrupted leaves nothing in it."""
+    with _lock(folder.parent):
+        if folder.exists():
+            return
+        part = folder.with_name(f"{FOLDER}.part")
+        shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+        try:
+            part.mkdir()
+            _fetch(part, folder)
+            for jar in JARS:
+                _verify(part / jar.file_name, jar)
+            part.rename(folder)
+        except (OSError, RuntimeError) as error:  # requests' errors are the first, jgo's own the second
+            raise UserError(_by_hand(folder, error)) from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    print(f"CoreNLP {VERSION} is in {folder}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _lock(cache: pathlib.Path) -> Iterator[None]:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = open(cache / ".lock", "w")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise UserError(
+            f"the metric cache {cache} cannot be written ({error.strerror}); "
+            "give another folder by --metric_cache_dir or the environment variable SPIDERCAP_METRIC_CACHE"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process is filling {cache}; waiting for it", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _fetch(part: pathlib.Path, folder: pathlib.Path) -> None:
+    """Downloads both files into the folder `part`; `folder` is where they will be.
+
+    Raises:
+      OSError: no connection, or it broke, or the disk is full.
+      RuntimeError: the server has no such file.
+    """
+    from jgo import maven
+
+    total = sum(jar.size for jar in JARS)
+    print(
+        f"SPICE needs CoreNLP {VERSION} (GPL, version 3 or later): downloading {total / 1e6:.0f} MB into {folder}",
+        file=sys.stderr,
+    )
+    with tqdm.tqdm(total=total, unit="B", unit_scale=True, disable=None) as bar:  # None: no bar but on a terminal
+        repository = part / "maven"  # of our own, so that nothing stays in the user's
+        resolver = maven.PythonResolver(progress_callback=lambda name, size: contextlib.nullcontext(bar.update))
+        context = maven.MavenContext(resolver=resolver, repo_cache=repository, timeout=PATIENCE)
+        component = context.project(GROUP, ARTIFACT).at_version(VERSION)
+        for jar in JARS:
+            component.artifact(jar.classifier).resolve().rename(part / jar.file_name)
+    shutil.rmtree(repository)
+
+
+def _verify(path: pathlib.Path, jar: Jar) -> None:
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != jar.sha256:
+        size = path.stat().st_size
+        raise RuntimeError(f"{jar.file_name} came with {size} of {jar.size} bytes and the SHA-256 {digest[:12]}...")
+
+
+def _by_hand(folder: pathlib.Path, error: Exception) -> str:
+    files = " and ".join(f"{jar.file_name} (Maven's {jar.coordinates}, {jar.size} bytes)" for jar in JARS)
+    return (
+        f"CoreNLP {VERSION}, which SPICE needs, could not be downloaded; get {files} by hand and put both into "
+        f"{folder}, or into any folder and give --corenlp=FOLDER; --metric_cache_dir or the environment variable "
+        f"SPIDERCAP_METRIC_CACHE moves the cache; metrics without SPICE need none of this; what went wrong: {error}"
+    )

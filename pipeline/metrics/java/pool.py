@@ -1,0 +1,120 @@
+"""Resident worker processes that share a batch, and that may be killed, hang or fail without harm to it.
+
+A worker that dies, answers wrongly or does not answer in time is replaced. What it was working on is tried again, item
+by item, so that an item that fails ATTEMPTS times alone is known by name and refused.
+"""
+
+import concurrent.futures
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.metrics.java.process import ATTEMPTS, Service, WorkerFailed, WorkerProcess
+
+LOOKS_UP = 1.0  # seconds
+
+
+class Pool:
+    """`workers` processes of one service; they start when they are needed first, and end with `close`."""
+
+    def __init__(self, service: Service, workers: int, timeout: float):
+        """`timeout`: seconds that a worker may take for one item before it is replaced."""
+        self._service = service
+        self._timeout = timeout
+        self._workers = [WorkerProcess(service) for _ in range(workers)]
+        self._idle: queue.SimpleQueue[WorkerProcess] = queue.SimpleQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
+        self._threads = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix=service.name)
+        self._closed = threading.Event()
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def map(
+        self,
+        items: Sequence[Any],
+        *,
+        names: Sequence[str],
+        chunk: int,
+        done: Callable[[int], object] = lambda count: None,
+        keep: Callable[[int, list[Any]], object] = lambda place, answers: None,
+    ) -> list[Any]:
+        """Returns the service's answer to each item, in their order.
+
+        Args:
+          names: how a person knows each item, for the message when it is refused.
+          chunk: most items in one request.
+          done: called with the number of items of every request that has been answered.
+          keep: called with the place of its first item and its answers.
+
+        Raises:
+          UserError: an item has failed three times alone, or no worker starts.
+          WorkerFailed: another thread has closed the pool meanwhile.
+        """
+        # Enough requests that the workers end together, so few that each is worth its way.
+        size = max(1, min(chunk, len(items) // (4 * len(self._workers))))
+        parts = [range(i, min(i + size, len(items))) for i in range(0, len(items), size)]
+        futures = [
+            self._threads.submit(self._answer, [items[i] for i in part], [names[i] for i in part]) for part in parts
+        ]
+        waiting = dict(zip(futures, parts, strict=True))
+        try:
+            while waiting:
+                # Not for ever: Ctrl-C that another thread takes, or that comes just before, ends no wait for a lock.
+                ready = concurrent.futures.wait(waiting, LOOKS_UP, concurrent.futures.FIRST_COMPLETED).done
+                for future in ready:
+                    part = waiting.pop(future)
+                    keep(part.start, future.result())
+                    done(len(part))
+        finally:
+            for future in futures:
+                future.cancel()
+        return [answer for future in futures for answer in future.result()]
+
+    def processes(self) -> list[int]:
+        """Returns the process ids of the workers that are running."""
+        return [worker.pid for worker in self._workers if worker.pid]
+
+    def close(self) -> None:
+        """Ends the workers; what they are working on is lost."""
+        self._closed.set()
+        for worker in self._workers:
+            worker.stop()
+        # Requests that still wait fail one by one: were they cancelled, `map` in another thread would wait for ever.
+        self._threads.shutdown(wait=True)
+        for worker in self._workers:
+            worker.end()
+
+    def _answer(self, items: list[Any], names: list[str]) -> list[Any]:
+        failed = 0
+        while True:
+            try:
+                return self._ask(items)
+            except WorkerFailed as error:
+                if self._closed.is_set():
+                    raise
+                if len(items) > 1:
+                    pairs = zip(items, names, strict=True)
+                    return [answer for item, name in pairs for answer in self._answer([item], [name])]
+                failed += 1
+                if failed == ATTEMPTS:
+                    raise UserError(
+                        f"{self._service.title}: {names[0][:200]!r} failed {ATTEMPTS} times alone, "
+                        f"the last time as {error}; take it out, or give more time (--metric_timeout) or memory "
+                        "(fewer --metric_workers)"
+                    ) from error
+
+    def _ask(self, items: list[Any]) -> list[Any]:
+        worker = self._idle.get()
+        try:
+            if self._closed.is_set():
+                raise WorkerFailed("the pool is closed")
+            return worker.ask(items, self._timeout)
+        finally:
+            self._idle.put(worker)

@@ -1,0 +1,80 @@
+"""A worker process: a JVM of its own that answers requests, one JSON line each, until its parent is gone.
+
+    python -m pipeline.metrics.java.worker
+
+The first line says what it is, in the words of process.Service. It is item 0, answered when all is loaded.
+Every other line is {"first": number, "items": [...]}. Each item is answered by a line of its own with its number,
+counted from `first` on: {"item": number, "result": ...} or {"item": number, "error": "..."}.
+
+The Java scorers are under the GPL, AGPL and LGPL: they are run here, in a process of their own.
+"""
+
+import importlib
+import json
+import os
+import queue
+import sys
+import threading
+from collections.abc import Sequence
+from typing import IO, Any
+
+# Service -> the module with its class `Service`.
+SERVICES = {
+    "tokenizer": "spidercap.pipeline.metrics.java.tokenizer_service",
+    "meteor": "spidercap.pipeline.metrics.java.meteor_service",
+    "spice_parser": "spidercap.pipeline.metrics.java.spice_parser_service",
+    "spice_matcher": "spidercap.pipeline.metrics.java.spice_matcher_service",
+}
+
+
+def main() -> None:
+    """Serves standard input until it ends."""
+    answers = _take_stdout()
+    requests: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=_read, args=(requests,), daemon=True).start()
+    settings = json.loads(requests.get())
+    start_jvm(settings["jvm"], settings["jvm_version"], settings["class_path"], settings["heap"])
+    service = importlib.import_module(SERVICES[settings["service"]]).Service()
+    _answer(answers, {"item": 0, "result": "ready"})
+    while True:
+        request = json.loads(requests.get())
+        for number, item in enumerate(request["items"], request["first"]):
+            try:
+                answer = {"result": service.answer(item)}
+            except Exception as error:  # told to the parent, which decides; whatever Java throws ends up here
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            _answer(answers, {"item": number, **answer})
+
+
+def start_jvm(path: str, version: int, class_path: Sequence[str], heap: str) -> None:
+    """Starts the JVM at `path`; `heap` such as '2g' bounds its memory, and one that runs out of it ends."""
+    import jpype
+
+    options = [f"-Xmx{heap}", "-XX:+ExitOnOutOfMemoryError", "-XX:+UseSerialGC", "-Dfile.encoding=UTF-8"]
+    # METEOR writes numbers in the language of the machine otherwise.
+    options += ["-Duser.language=en", "-Duser.country=US"]
+    if version >= 17:  # which warn, or will refuse, without
+        options.append("--enable-native-access=ALL-UNNAMED")
+    jpype.startJVM(path, *options, classpath=list(class_path), convertStrings=True)
+
+
+def _take_stdout() -> IO[str]:
+    """Returns a stream to the parent that nobody else can write to: what Java prints goes to standard error."""
+    stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return stream
+
+
+def _read(requests: queue.Queue[str]) -> None:
+    """Hands on lines; the end of them means that the parent is gone, and so must this process be, at once."""
+    for line in sys.stdin:
+        requests.put(line)
+    os._exit(0)
+
+
+def _answer(stream: IO[str], answer: dict[str, Any]) -> None:
+    print(json.dumps(answer), file=stream, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""The page people open after training: scores of each stage, curves, and pictures with their captions.
+
+Everything lies in the one file (pictures as data URIs, SVG charts, no script), so it can be kept or mailed.
+"""
+
+import base64
+import datetime
+import importlib.resources
+import itertools
+import math
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.files import written_aside
+from spidercap.pipeline.report.charts import ABSENT, Colours, Curve, chart, number
+from spidercap.pipeline.report.word_differences import differences
+
+_COLOURS = 8  # classes c0..c7 in report.css; further names repeat them dashed
+_NO_BEST = frozenset({"mean length"})
+_LOWER_IS_BETTER = frozenset({"loss", "perplexity"})  # by the last word of a metric's name
+_MAGIC = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
+_SAFETY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """Validation scores at the end of one training stage, with what it took (`seconds` of wall clock)."""
+
+    name: str
+    metrics: Mapping[str, float]
+    images_seen: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class GalleryItem:
+    """A picture (JPEG or PNG bytes), its references, and by stage name its captions and their scores."""
+
+    image: bytes
+    image_id: int
+    file_name: str
+    references: Sequence[str]
+    captions: Mapping[str, str]
+    scores: Mapping[str, float]
+
+
+def class_names(names: Sequence[str]) -> dict[str, str]:
+    """Returns classes of report.css, one a colour, by name."""
+    return {name: f"c{i % _COLOURS}" + (" again" if i >= _COLOURS else "") for i, name in enumerate(names)}
+
+
+def write_report(
+    path: str | os.PathLike,
+    *,
+    title: str,
+    settings: Mapping[str, object],
+    metric: str,
+    stages: Sequence[StageResult],
+    curves: Sequence[Curve],
+    best: Sequence[GalleryItem],
+    worst: Sequence[GalleryItem],
+    notes: Sequence[str] = (),
+) -> None:
+    """Writes the page to `path`, whole or not at all: an older page stays until the new one is complete.
+
+    `metric` names the scores of the pictures. `best` and `worst` are sorted here by the last stage's; pictures without
+    that score come last.
+    Best in the table is a metric's highest value, of a loss or perplexity the lowest, of a mean length none.
+
+    Raises:
+      UserError: a picture is neither JPEG nor PNG.
+      OSError: the folder is missing or cannot be written.
+    """
+    items = [*best, *worst]
+    colours = _colours(stages, curves, items)
+    last = stages[-1].name if stages else "training"
+    hint = f"By the picture's {metric} after {last}; words in which first and last caption differ are marked."
+    best = sorted(best, key=lambda item: -_score(item, last, -math.inf))
+    worst = sorted(worst, key=lambda item: _score(item, last, math.inf))
+    body = [
+        head(title, notes),
+        _results(stages, colours),
+        section("Curves", "charts", [chart(curve, colours) for curve in curves]),
+        section(
+            "Best first", "gallery", [card(item, colours, metric, _ends_marked(item, colours)) for item in best], hint
+        ),
+        section(
+            "Worst first", "gallery", [card(item, colours, metric, _ends_marked(item, colours)) for item in worst], hint
+        ),
+        _settings(settings),
+    ]
+    # A file name that is not UTF-8 reaches Python with lone surrogates, which no encoding takes.
+    with written_aside(pathlib.Path(path)) as aside:
+        aside.write_bytes(page(title, "\n".join(body)).encode("utf-8", errors="replace"))
+
+
+def page(title: str, body: str) -> str:
+    """Returns a whole page, of the report's look."""
+    style = importlib.resources.files(__package__).joinpath("report.css").read_text("utf-8")
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_SAFETY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _colours(stages: Sequence[StageResult], curves: Sequence[Curve], items: Sequence[GalleryItem]) -> Colours:
+    """Class of every name; stages come first, so that a stage's colour does not depend on the charts."""
+    named = [
+        (stage.name for stage in stages),
+        *(item.captions for item in items),
+        *(curve.series for curve in curves),
+    ]
+    return class_names(list(dict.fromkeys(itertools.chain.from_iterable(named))))
+
+
+def _score(item: GalleryItem, stage: str, absent: float) -> float:
+    value = item.scores.get(stage, math.nan)
+    return value if math.isfinite(value) else absent
+
+
+def section(heading: str, kind: str, parts: Sequence[str], hint: str = "") -> str:
+    """Returns parts below a heading, '' for none; `kind` is a class of report.css."""
+    if not parts:
+        return ""
+    heading = f"<h2>{heading}</h2>" + (f'\n<p class="hint">{escape(hint)}</p>' if hint else "")
+    return f'<section>\n{heading}\n<div class="{kind}">\n' + "\n".join(parts) + "\n</div>\n</section>"
+
+
+def head(title: str, notes: Sequence[str]) -> str:
+    """Returns the page's title below the date, with notes."""
+    now = datetime.datetime.now().astimezone()
+    date = f'<time datetime="{now.isoformat(timespec="seconds")}">{now.day} {now:%B %Y, %H:%M %Z}</time>'
+    listed = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    listed = f'\n<ul class="notes">{listed}</ul>' if notes else ""
+    return f'<header>\n<p class="date">{date}</p>\n<h1>{escape(title)}</h1>{listed}\n</header>'
+
+
+def _settings(settings: Mapping[str, object]) -> str:
+    if not settings:
+        return ""
+    rows = "\n".join(
+        f"<div><dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd></div>" for name, value in settings.items()
+    )
+    return f"<details>\n<summary>Settings ({len(settings)})</summary>\n<dl>\n{rows}\n</dl>\n</details>"
+
+
+# ---- the table ----
+
+
+def _results(stages: Sequence[StageResult], colours: Colours) -> str:
+    metrics = list(dict.fromkeys(itertools.chain.from_iterable(stage.metrics for stage in stages)))
+    columns = [_column(metric, [stage.metrics.get(metric, math.nan) for stage in stages]) for metric in metrics]
+    columns.append(["<th>images seen</th>", *(f"<td>{stage.images_seen:,}</td>" for stage in stages), "<td></td>"])
+    columns.append(["<th>time</th>", *(f"<td>{_duration(stage.seconds)}</td>" for stage in stages), "<td></td>"])
+    names = [f'<th class="{colours[stage.name]}"><i></i>{escape(stage.name)}</th>' for stage in stages]
+    columns.insert(0, ["<th>stage</th>", *names, '<th class="change">change</th>'])
+    head, *rows, change = ["<tr>" + "".join(cells) + "</tr>" for cells in zip(*columns, strict=True)]
+    if len(stages) > 1:
+        rows.append(change)
+    table = f'<table style="--lines:{len(columns)}">\n<thead>{head}</thead>\n<tbody>\n' + "\n".join(rows)
+    return section("Results", "results", [table + "\n</tbody>\n</table>"] if stages else [])
+
+
+def _column(metric: str, values: Sequence[float]) -> list[str]:
+    """Cells of one metric: its name, a value for each stage (NaN: none), the change from first to last."""
+    known = [value for value in values if math.isfinite(value)]
+    counts = any(value > 1 for value in known) and all(float(value).is_integer() for value in known)
+    lower = metric.lower().split(" ")[-1] in _LOWER_IS_BETTER
+    best = (min if lower else max)(known) if len(known) > 1 and metric not in _NO_BEST else None
+    texts = [number(value, 0 if counts else 3) for value in values]
+    cells = [f"<td><b>{t}</b></td>" if v == best else f"<td>{t}</td>" for t, v in zip(texts, values, strict=True)]
+    return [f"<th>{escape(metric)}</th>", *cells, f'<td class="change">{_change(values[0], values[-1])}</td>']
+
+
+def _change(first: float, last: float) -> str:
+    if first == 0 or not math.isfinite(first) or not math.isfinite(last):
+        return ABSENT
+    return f"{100 * (last - first) / abs(first):+.1f}%".replace("-", "−")
+
+
+def _duration(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return ABSENT
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+# ---- the gallery ----
+
+
+def card(item: GalleryItem, colours: Colours, metric: str, texts: Mapping[str, str]) -> str:
+    """Returns a picture with its captions, in the order of `colours`.
+
+    Args:
+      metric: of its scores; '' to show none.
+      texts: the captions as HTML.
+    """
+    references = "".join(f"<li>{escape(reference)}</li>" for reference in item.references)
+    references = f'<ul class="references">{references}</ul>' if references else ""
+    names = [name for name in colours if name in item.captions]
+    captions = "\n".join(
+        f'<div class="{colours[name]}"><dt><i></i>{escape(name)}'
+        f"{_scored(item, name, metric)}</dt>"
+        f"<dd>{texts[name] or '<em>(empty)</em>'}</dd></div>"
+        for name in names
+    )
+    captions = f"<dl>\n{captions}\n</dl>" if captions else ""
+    label = f"<span>{escape(item.file_name)}</span> <span>{item.image_id}</span>"
+    return (
+        f'<article>\n<figure><img alt="" src="{_data_uri(item)}"><figcaption>{label}</figcaption></figure>\n'
+        f"<div>\n{references}\n{captions}\n</div>\n</article>"
+    )
+
+
+def _scored(item: GalleryItem, name: str, metric: str) -> str:
+    number_of = number(item.scores.get(name, math.nan), 3)
+    return f'<span title="{escape(metric)}">{number_of}</span>' if metric else ""
+
+
+def _ends_marked(item: GalleryItem, colours: Colours) -> dict[str, str]:
+    """The captions as HTML; the first and the last are told apart."""
+    names = [name for name in colours if name in item.captions]
+    texts = {name: escape(item.captions[name]) for name in names}
+    if len(names) > 1:
+        texts[names[0]], texts[names[-1]] = differences(item.captions[names[0]], item.captions[names[-1]])
+    return texts
+
+
+def _data_uri(item: GalleryItem) -> str:
+    for magic, kind in _MAGIC.items():
+        if item.image.startswith(magic):
+            return f"data:{kind};base64,{base64.b64encode(item.image).decode('ascii')}"
+    raise UserError(
+        f"image {item.image_id} ({item.file_name}) begins with {item.image[:8]!r}; "
+        "the report page takes JPEG and PNG; convert the picture to one of them"
+    )

@@ -1,0 +1,134 @@
+"""What is left of a run for people and programs: results, metrics, table and report page."""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from spidercap.models.encoder import decode_image
+from spidercap.pipeline.data.batches import TokenizedSplit
+from spidercap.pipeline.data.prepare import Data, read_images
+from spidercap.pipeline.evaluation.evaluate import Evaluation, n_best_json, results_json
+from spidercap.pipeline.evaluation.table import table
+from spidercap.pipeline.files import write_text
+from spidercap.pipeline.metrics.registry import remarks
+from spidercap.pipeline.report.charts import Curve
+from spidercap.pipeline.report.page import GalleryItem, StageResult, write_report
+from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.training.progress import Progress
+
+GALLERY = 12  # pictures at either end
+THUMBNAIL = 320  # pixels of the longer side
+CURVES = {"CIDEr": "CIDEr", "BLEU-4": "BLEU-4", "distinct captions": "captions", "mean length": "words"}  # -> unit
+SELECTION_NOTE = "Weights were chosen on this very split, so its scores are a little too good."
+
+
+def write_results(
+    config: Config,
+    data: Data,
+    split: TokenizedSplit,
+    progress: Progress,
+    evaluations: Mapping[str, Evaluation],
+    policies: Sequence[str],
+) -> pathlib.Path:
+    """Writes summary.json, results/<stage>.json, its metrics and n-best captions, and report.html; returns the
+    page's path.
+
+    Args:
+      evaluations: by stage label, of the whole validation split.
+      policies: labels of the stages that moved the policy: the rows of the table.
+    """
+    workdir = config.workdir_path()
+    for label, evaluation in evaluations.items():
+        _write_json(workdir / "results" / f"{label}.json", results_json(split, evaluation))
+        _write_json(workdir / "results" / f"{label}.metrics.json", evaluation.corpus)
+        n_best = workdir / "results" / f"{label}.n_best.json"
+        n_best.unlink(missing_ok=True)  # an earlier evaluation's are not of these captions
+        if config.n_best > 1:
+            _write_json(n_best, n_best_json(split, evaluation))
+    stages = [{**row, "metrics": evaluations[row["name"]].corpus} for row in progress.finished]
+    summary = {"split": "val", "images": len(split.image_ids), "decoding": config.decoding(), "stages": stages}
+    _write_json(workdir / "summary.json", summary)
+    shown = {label: evaluations[label] for label in policies}
+    told = remarks({name for evaluation in shown.values() for name in evaluation.corpus})
+    print("\n".join([table({label: _whole_metrics(e.corpus) for label, e in shown.items()}), *told]))
+    best, worst = _gallery(data, split, shown, config.best_metric)
+    curves = {config.best_metric: config.best_metric, **CURVES}
+    page = workdir / "report.html"
+    write_report(
+        page,
+        title=f"{workdir.name}: {len(split.image_ids)} validation pictures",
+        settings=config.fixed(),
+        metric=config.best_metric,
+        stages=[
+            StageResult(row["name"], _whole_metrics(row["metrics"]), row["images_seen"], row["seconds"])
+            for row in stages
+            if row["name"] in policies
+        ],
+        curves=[_curve(progress, metric, unit, policies) for metric, unit in curves.items()],
+        best=best,
+        worst=worst,
+        notes=[SELECTION_NOTE, *told, *(f"{row['name']} {warning}" for row in stages for warning in row["warnings"])],
+    )
+    return page
+
+
+def _whole_metrics(corpus: Mapping[str, float | None]) -> dict[str, float]:
+    """All but SPICE's parts, for which a table has no room."""
+    return {name: score for name, score in corpus.items() if not name.startswith("SPICE ")}
+
+
+def _curve(progress: Progress, metric: str, unit: str, policies: Sequence[str]) -> Curve:
+    """The metric's validations over the minutes of the whole run, one series a stage."""
+    begun, minutes = 0.0, {}
+    for row in progress.finished:
+        minutes[row["name"]] = begun / 60
+        begun += row["seconds"]
+    series = {
+        label: [
+            (minutes[label] + row["seconds"] / 60, row[metric]) for row in progress.history if row["stage"] == label
+        ]
+        for label in policies
+    }
+    return Curve(f"{metric} on validation", "minutes", unit, series)
+
+
+def _gallery(
+    data: Data, split: TokenizedSplit, evaluations: Mapping[str, Evaluation], metric: str
+) -> tuple[list[GalleryItem], list[GalleryItem]]:
+    """The pictures whose last caption scores best and worst by `metric`."""
+    scores = [image[metric] for image in list(evaluations.values())[-1].images]
+    order = np.argsort(scores, kind="stable")
+    ends = min(GALLERY, len(order) // 2)
+    worst, best = order[:ends], order[len(order) - ends :][::-1]
+    chosen = {int(split.image_ids[i]) for i in [*worst, *best]}
+    pictures = dict(read_images(data, "val", chosen))
+
+    def item(i: int) -> GalleryItem:
+        image_id = int(split.image_ids[i])
+        return GalleryItem(
+            image=thumbnail(pictures[image_id]),
+            image_id=image_id,
+            file_name=split.file_names[i],
+            references=split.captions[i],
+            captions={label: evaluation.captions[i] for label, evaluation in evaluations.items()},
+            scores={label: evaluation.images[i][metric] for label, evaluation in evaluations.items()},
+        )
+
+    return [item(i) for i in best], [item(i) for i in worst]
+
+
+def thumbnail(picture: bytes, most: int = THUMBNAIL) -> bytes:
+    """Returns any picture as a PNG (small ones) or JPEG of at most `most` pixels, so that a page stays light."""
+    image = decode_image(tf.constant(picture))
+    longer = max(image.shape[:2])
+    if longer > most:
+        size = [max(1, round(side * most / longer)) for side in image.shape[:2]]
+        image = tf.cast(tf.round(tf.image.resize(image, size, antialias=True)), tf.uint8)
+    return (tf.io.encode_png(image) if longer <= 128 else tf.io.encode_jpeg(image, quality=88)).numpy()
+
+
+def _write_json(path: pathlib.Path, content: object) -> None:
+    write_text(path, json.dumps(content, indent=1) + "\n")

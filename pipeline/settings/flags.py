@@ -1,0 +1,138 @@
+"""The command line: flags and flagfiles -> Config. Only here does anything know of flags."""
+
+import difflib
+import pathlib
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from absl import flags
+
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.settings.config import Config, fields
+from spidercap.pipeline.settings.fields import allowed
+from spidercap.pipeline.settings.saved import read_settings
+
+WIDTH = 100  # characters of a line of --help
+INDENT = 30
+
+
+def parse(argv: Sequence[str]) -> Config:
+    """Returns the settings of a command line (its first word is the program).
+
+    A flagfile's flags count as if they came first, so that the command line wins over it.
+    Modes that need a trained run take the settings that are not given from its workdir.
+
+    Raises:
+      UserError: anything a user can mend.
+    """
+    values = _flag_values()
+    try:
+        rest = values([argv[0], *_with_flagfiles(argv[1:])])[1:]
+    except flags.Error as error:
+        raise UserError(_flag_error(error)) from error
+    if rest:
+        raise UserError(f"unexpected {rest[0]!r}; settings are given as --name=value (--help lists them)")
+    given = {name: values[name].value for name in fields() if values[name].present}
+    if not given.get("workdir") and given.get("mode") != "score":
+        raise UserError("no --workdir given; name the folder of the run, for example --workdir=runs/first")
+    if given.get("mode") in ("evaluate", "caption", "export"):
+        given = _saved(pathlib.Path(given["workdir"]), given["mode"]) | given
+    return Config(**given)
+
+
+def help_text() -> str:
+    """Returns all flags by group, each with its default, what it does and what it may be."""
+    groups: dict[str, list[str]] = {}
+    for name, field in fields().items():
+        meta = field.metadata
+        choices = f" One of: {', '.join(meta['choices'])}." if meta["choices"] else ""
+        default = str(field.default).lower() if isinstance(field.default, bool) else field.default
+        groups.setdefault(meta["group"], []).append(_help_entry(f"--{name}={default}", meta["help"] + choices))
+    flagfile = _help_entry(
+        "--flagfile=", "Text file of flags, one a line; lines that begin with # are comments. The command line wins."
+    )
+    texts = ["\n".join([f"{group}:", *entries]) for group, entries in {**groups, "files": [flagfile]}.items()]
+    return "\nSettings with their defaults:\n\n" + "\n\n".join(texts)
+
+
+def _help_entry(flag: str, text: str) -> str:
+    lines = textwrap.wrap(text, WIDTH - INDENT)
+    head = f"  {flag}"
+    first = f"{head:<{INDENT}}{lines[0]}" if len(head) < INDENT else f"{head}\n{' ' * INDENT}{lines[0]}"
+    return "\n".join([first, *(" " * INDENT + line for line in lines[1:])])
+
+
+def _flag_values() -> flags.FlagValues:
+    """Flags of our own, so that those of imported libraries neither clash nor show up in --help."""
+    values = flags.FlagValues()
+    define = {
+        bool: flags.DEFINE_bool,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        str: flags.DEFINE_string,
+    }
+    for name, field in fields().items():
+        define[type(field.default)](name, field.default, field.metadata["help"], flag_values=values)
+    return values
+
+
+def _flag_error(error: flags.Error) -> str:
+    if isinstance(error, flags.UnrecognizedFlagError):
+        close = difflib.get_close_matches(error.flagname, list(fields()), n=3)
+        hint = f"did you mean {' or '.join('--' + c for c in close)}?" if close else "--help lists all flags"
+        return f"unknown flag --{error.flagname}; {hint}"
+    wrong = re.match(r"flag --(\w+)=(.*?): ", str(error), re.DOTALL)
+    if wrong:
+        return f"--{wrong[1]}={wrong[2]} is not possible; allowed: {allowed(fields()[wrong[1]])}"
+    return f"{error}; settings are given as --name=value (--help lists them)"
+
+
+def _with_flagfiles(words: Iterable[str], opened: tuple[pathlib.Path, ...] = ()) -> list[str]:
+    """The flags of all flagfiles, then the other words; `opened` are the files that led here."""
+    from_files, others = [], []
+    words = iter(words)
+    for word in words:
+        match = re.fullmatch(r"--?flagfile(?:=(.*))?", word, re.DOTALL)
+        if match:
+            from_files += _read_flagfile(next(words, "") if match[1] is None else match[1], opened)
+        else:
+            others.append(word)
+    return from_files + others
+
+
+def _read_flagfile(name: str, opened: tuple[pathlib.Path, ...]) -> list[str]:
+    if not name:
+        raise UserError("--flagfile names no file; for example --flagfile=recipes/quickstart.flags")
+    path = pathlib.Path(name).expanduser()
+    if path.resolve() in opened:
+        raise UserError(f"flagfile {name} leads back to itself; remove its --flagfile line")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"flagfile {name} cannot be read ({error.strerror}); name a text file of flags") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"flagfile {name} is no UTF-8 text; one --name=value a line is needed") from error
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    flag_lines = [(number, line) for number, line in lines if line and not line.startswith(("#", "//"))]
+    for number, line in flag_lines:
+        if not re.fullmatch(r"--?\w+(=[^\0]*)?", line) or " #" in line:
+            raise UserError(
+                f"flagfile {name}, line {number}: {line[:60]!r} is no flag; "
+                "one --name=value a line, comments on lines of their own"
+            )
+    if not flag_lines:
+        raise UserError(f"flagfile {name} holds no flags; one --name=value a line is needed")
+    return _with_flagfiles((line for _, line in flag_lines), (*opened, path.resolve()))
+
+
+def _saved(workdir: pathlib.Path, mode: str) -> dict[str, Any]:
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise UserError(f"{workdir} holds no run (no config.json); name the --workdir of one, or train it first")
+    saved = read_settings(path)
+    if mode == "caption":
+        # Those were of the pictures it learned from.
+        return {name: value for name, value in saved.items() if name not in ("images", "skip_bad_images")}
+    return saved

@@ -1,0 +1,39 @@
+"""The settings that a run has kept, read back and compared."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.settings.config import fields
+
+
+def read_settings(path: pathlib.Path) -> dict[str, Any]:
+    """Returns the settings that `Config.to_json` wrote to a file.
+
+    Raises:
+      UserError: the file is no such JSON, or its settings are not those of this version.
+    """
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); put back the file, or name a new --workdir") from error
+    if not isinstance(saved, dict):
+        raise UserError(f"{path} holds no settings; put back the file, or name a new --workdir")
+    unknown = [name for name in saved if name not in fields()]
+    saved = {name: f.default for name, f in fields().items() if f.metadata["added"]} | saved
+    missing = [name for name, f in fields().items() if f.metadata["fixed"] and name not in saved]
+    if unknown or missing:
+        wrong = ["unknown: " + ", ".join(unknown)] * bool(unknown) + ["missing: " + ", ".join(missing)] * bool(missing)
+        raise UserError(
+            f"{path} was written by another version ({'; '.join(wrong)}); "
+            "use that version, mend the file, or name a new --workdir"
+        )
+    return {name: value for name, value in saved.items() if name != "mode"}
+
+
+def differences(saved: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Returns 'name: saved -> new' for every setting that differs."""
+    names = [n for n in {**saved, **new} if saved.get(n) != new.get(n)]
+    return [f"{n}: {saved.get(n)!r} -> {new.get(n)!r}" for n in names]

@@ -1,0 +1,90 @@
+"""Words <-> ids, by minimum count; rare words keep an identity that no caption can ever have."""
+
+import collections
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from spidercap.models.special_tokens import END, SPECIAL_TOKENS, UNKNOWN
+from spidercap.pipeline.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """`words`: what can be said, special tokens first; `rare_words`: seen in training, but too seldom to be said."""
+
+    words: tuple[str, ...]
+    rare_words: tuple[str, ...]
+
+    @property
+    def reference_size(self) -> int:
+        """Number of ids that `encode_reference` can give."""
+        return len(self.words) + len(self.rare_words) + 1
+
+    def encoder(self) -> "Encoder":
+        """Returns the two encodings of token lists that share one table."""
+        return Encoder({w: i for i, w in enumerate(self.words + self.rare_words)}, len(self.words))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Returns the caption that ids `[T]` say, up to the end token."""
+        words = []
+        for i in ids:
+            if i == END:
+                break
+            if i >= len(SPECIAL_TOKENS):
+                words.append(self.words[i])
+        return " ".join(words)
+
+    def to_json(self) -> str:
+        """Returns what `load_vocabulary` reads."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False) + "\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """Tokens -> ids. The end token closes every caption."""
+
+    ids: dict[str, int]
+    vocabulary_size: int
+
+    def encode(self, tokens: Sequence[str]) -> list[int]:
+        """Returns ids for teacher forcing: rare and new words are UNKNOWN."""
+        known = (self.ids.get(t, UNKNOWN) for t in tokens)
+        return [i if i < self.vocabulary_size else UNKNOWN for i in known] + [END]
+
+    def encode_reference(self, tokens: Sequence[str]) -> list[int]:
+        """Returns ids for scoring: a rare word has its own id >= V, which no caption can match.
+
+        Words never seen in training share the last id: they occur in no training reference.
+        """
+        return [self.ids.get(t, len(self.ids)) for t in tokens] + [END]
+
+
+def build_vocabulary(captions: Iterable[Sequence[str]], min_word_count: int) -> Vocabulary:
+    """Returns the vocabulary of tokenised captions: commonest words first, ties in alphabetical order."""
+    counts = collections.Counter(token for tokens in captions for token in tokens)
+    ordered = sorted(counts, key=lambda w: (-counts[w], w))
+    frequent = tuple(w for w in ordered if counts[w] >= min_word_count)
+    if not frequent:
+        raise UserError(
+            f"no word occurs {min_word_count} times in the training captions ({len(counts)} different words); "
+            "lower --min_word_count or give more captions"
+        )
+    return Vocabulary(SPECIAL_TOKENS + frequent, tuple(w for w in ordered if counts[w] < min_word_count))
+
+
+def load_vocabulary(path: pathlib.Path) -> Vocabulary:
+    """Returns the vocabulary saved at `path`."""
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    return Vocabulary(tuple(saved["words"]), tuple(saved["rare_words"]))
+
+
+def pad(captions: Sequence[Sequence[int]], length: int) -> np.ndarray:
+    """Returns int32 `[N, length]`; longer captions are cut, and then have no end token."""
+    padded = np.zeros([len(captions), length], np.int32)
+    for row, ids in zip(padded, captions, strict=True):
+        row[: len(ids)] = ids[:length]
+    return padded

@@ -1,0 +1,171 @@
+"""What a run keeps in its workdir, and the models rebuilt from it."""
+
+import hashlib
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from spidercap.models.baseline import Baseline
+from spidercap.models.captioner import Captioner
+from spidercap.models.precision import PRECISIONS
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.files import write_text, written_aside
+from spidercap.pipeline.metrics.cider import DocumentFrequencies, load_document_frequencies, save_document_frequencies
+from spidercap.pipeline.settings.config import Config, stage_labels
+from spidercap.pipeline.settings.saved import differences, read_settings
+from spidercap.pipeline.text.vocabulary import Vocabulary, load_vocabulary
+from spidercap.pipeline.training.progress import Progress, read_progress
+from spidercap.pipeline.training.rewards import reward_frequencies
+
+
+def keep_identity(config: Config, name: str, text: str) -> None:
+    """Writes `<workdir>/<name>`, or refuses if a run began with other contents: its data may not change."""
+    path = config.workdir_path() / name
+    same = path.exists() and path.read_text(encoding="utf-8") == text
+    if path.exists() and not same and begun(config):
+        raise UserError(
+            f"{config.workdir} was made from other data ({name} differs); put the data back, or name a new --workdir"
+        )
+    if not same:
+        write_text(path, text)
+
+
+def keep_encoder(config: Config, encoder: keras.Model) -> None:
+    """Stores the whole encoder, so that the workdir is all that evaluation and export need.
+
+    Its weights alone would not do: some networks of keras.applications have other layers with ImageNet's weights.
+    """
+    keep_identity(config, "encoder.txt", _encoder_text(encoder))
+    if not begun(config):
+        with written_aside(_encoder_path(config)) as aside:
+            encoder.save(aside)
+
+
+def kept_encoder(config: Config) -> keras.Model:
+    """Returns the encoder that `keep_encoder` stored."""
+    if not begun(config):
+        raise UserError(f"{config.workdir} has trained nothing yet; go on with --mode=train first")
+    return keras.models.load_model(_encoder_path(config), compile=False)
+
+
+def kept_vocabulary(config: Config) -> Vocabulary:
+    """Returns the run's vocabulary."""
+    return load_vocabulary(config.workdir_path() / "vocabulary.json")
+
+
+def kept_frequencies(config: Config, references: np.ndarray, vocabulary: Vocabulary) -> DocumentFrequencies:
+    """Returns the document frequencies that the run's reward uses, counted in training references `[I, R, L]` once."""
+    path = config.workdir_path() / "document_frequencies.npz"
+    if path.exists() and begun(config):
+        return load_document_frequencies(path)
+    frequencies = reward_frequencies(references, vocabulary.reference_size, config.end_token_in_reward)
+    save_document_frequencies(path, frequencies)
+    return frequencies
+
+
+def build_models(config: Config, vocabulary: Vocabulary, feature_size: int) -> tuple[Captioner, Baseline]:
+    """Returns untrained models; their weights depend on the seed alone."""
+    keras.utils.set_random_seed(config.seed)
+    captioner = Captioner(
+        len(vocabulary.words),
+        feature_size,
+        config.units,
+        config.embedding_size,
+        config.dropout,
+        PRECISIONS[config.precision],
+        config.jit,
+    )
+    return captioner, Baseline(config.units, config.baseline_units)
+
+
+def takes_over(config: Config, index: int) -> bool:
+    """Returns whether stage number `index` is the first after likelihood, of this run or of the one it begins with."""
+    names = [stage.name for stage in config.parsed_stages()]
+    if index == 0 and config.warm_start:
+        before = last_kept(warm_start_of(config)).partition("-")[0]
+    else:
+        before = names[index - 1] if index else ""
+    return before == "mle" and names[index] != "mle"
+
+
+def kept_weights(workdir: pathlib.Path, label: str) -> str | None:
+    """Returns the checkpoint that a stage handed on, or None if it has not got so far."""
+    return tf.train.latest_checkpoint(str(workdir / "kept" / label))
+
+
+def saved_progress(config: Config) -> Progress:
+    """Returns how far the run is, by its newest checkpoint."""
+    return read_progress(newest_checkpoint(config.workdir_path()))
+
+
+def last_kept(config: Config) -> str:
+    """Returns the label of the last finished stage; before there is one, that of the stage at work, if it kept any."""
+    labels = [label for label in stage_labels(config) if kept_weights(config.workdir_path(), label)]
+    if not labels:
+        raise UserError(f"{config.workdir} has kept no weights yet; go on with --mode=train first")
+    # What a stage at work has kept may be worse than what it began with.
+    finished = [row["name"] for row in saved_progress(config).finished]
+    return finished[-1] if finished else labels[0]
+
+
+def load_kept(workdir: pathlib.Path, label: str, captioner: Captioner, baseline: Baseline) -> None:
+    """Gives the models the weights of a stage."""
+    path = kept_weights(workdir, label)
+    if path is None:
+        raise UserError(f"{workdir} holds no weights of stage {label}; train it first")
+    try:
+        status = tf.train.Checkpoint(captioner=captioner, baseline=baseline).restore(path)
+        status.assert_existing_objects_matched().expect_partial()
+    except (ValueError, AssertionError) as error:
+        raise UserError(f"the weights in {workdir} are of another size of model; use the same model flags") from error
+
+
+def check_warm_start(config: Config, vocabulary: Vocabulary, encoder: keras.Model) -> None:
+    """Refuses to begin with weights that do not fit; cheap, so that it can come before the features."""
+    if config.warm_start and not newest_checkpoint(config.workdir_path()):
+        saved = warm_start_of(config)
+        if kept_vocabulary(saved) != vocabulary:
+            raise UserError(f"--warm_start={saved.workdir} has another vocabulary; train both on the same captions")
+        if (saved.workdir_path() / "encoder.txt").read_text(encoding="utf-8") != _encoder_text(encoder):
+            raise UserError(f"--warm_start={saved.workdir} learned from another encoder; use its --encoder_weights")
+
+
+def load_warm_start(config: Config, captioner: Captioner, baseline: Baseline) -> None:
+    """Gives the models the weights that `last_kept` names of the run that `check_warm_start` accepted."""
+    saved = warm_start_of(config)
+    load_kept(saved.workdir_path(), last_kept(saved), captioner, baseline)
+
+
+def warm_start_of(config: Config) -> Config:
+    """The settings of the run to begin with, refused where its weights cannot serve this one."""
+    other = pathlib.Path(config.warm_start)
+    if not (other / "config.json").is_file():
+        raise UserError(f"--warm_start={other} holds no run (no config.json); name the workdir of a trained one")
+    if other.resolve() == config.workdir_path().resolve():
+        raise UserError(f"--warm_start={other} is the --workdir itself; name another run, or leave it out")
+    saved = Config(**read_settings(other / "config.json") | {"workdir": str(other)})
+    sizes = ("encoder", "image_size", "units", "embedding_size", "baseline_units")
+    wrong = differences({n: getattr(saved, n) for n in sizes}, {n: getattr(config, n) for n in sizes})
+    if wrong:
+        raise UserError(f"--warm_start={other} holds another model ({'; '.join(wrong)}); use the same model flags")
+    last_kept(saved)
+    return saved
+
+
+def _encoder_text(encoder: keras.Model) -> str:
+    return hashlib.sha256(b"".join(weight.tobytes() for weight in encoder.get_weights())).hexdigest() + "\n"
+
+
+def _encoder_path(config: Config) -> pathlib.Path:
+    return config.workdir_path() / "encoder.keras"
+
+
+def begun(config: Config) -> bool:
+    """Whether the data are prepared; a start that failed before binds to nothing."""
+    return _encoder_path(config).exists()
+
+
+def newest_checkpoint(workdir: pathlib.Path) -> str | None:
+    return tf.train.latest_checkpoint(str(workdir / "checkpoints"))

@@ -1,0 +1,214 @@
+"""The loop: restore, iterate, log, save, validate, keep the best, hand on to the next stage.
+
+How a run goes on after it was stopped, whatever stopped it:
+1. The newest checkpoint in <workdir>/checkpoints says which stage and step comes next.
+2. Within a stage, weights and optimizers are restored from it.
+3. At the start of a stage, weights are restored and optimizers are new.
+4. Without a checkpoint, weights come from --warm_start, else from --seed.
+"""
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import tensorflow as tf
+from tqdm import tqdm
+
+from spidercap.pipeline.data.batches import TrainingArrays
+from spidercap.pipeline.errors import Interrupted
+from spidercap.pipeline.evaluation.evaluate import Evaluation
+from spidercap.pipeline.settings.config import Config, stage_labels
+from spidercap.pipeline.training.checkpoints import Models, Saver
+from spidercap.pipeline.training.kept import takes_over
+from spidercap.pipeline.training.progress import Progress, read_progress
+from spidercap.pipeline.training.stages import BuiltStage, build_stage
+from spidercap.pipeline.training.tensorboard import Board
+from spidercap.pipeline.training.watch import Watch
+
+
+def train(
+    config: Config,
+    models: Models,
+    arrays: TrainingArrays,
+    reward: Callable,
+    validate: Callable[[], Evaluation],
+    begin: Callable[[], None],
+    board: Board,
+) -> Progress:
+    """Runs all stages that are not done yet and returns what was seen and measured.
+
+    `validate` scores the captioner as it stands; `begin` gives a new run its first weights.
+
+    Raises:
+      Interrupted: Ctrl-C or SIGTERM came; the same call goes on from there.
+      UserError: too many updates were skipped, as loss or gradients were no numbers.
+    """
+    workdir = config.workdir_path()
+    newest = tf.train.latest_checkpoint(str(workdir / "checkpoints"))
+    progress = read_progress(newest)
+    if newest is None:
+        begin()
+    else:
+        print(f"going on from {newest}")
+        weights = tf.train.Checkpoint(captioner=models.captioner, baseline=models.baseline)
+        weights.restore(newest).assert_existing_objects_matched().expect_partial()
+    labels = stage_labels(config)
+    if newest is None and config.temperature != 1 and not any(takes_over(config, k) for k in range(len(labels))):
+        print(
+            f"warning: --temperature={config.temperature:g} changes nothing, as no stage that learns from rewards, or "
+            "warms up the baseline, follows one of likelihood",
+            file=sys.stderr,
+        )
+    with _stop_asked() as stopping:
+        while progress.stage < len(labels):
+            # At a stage's first step weights are as they were handed on; later ones lie sharpened in the checkpoint.
+            if progress.step == 0 and takes_over(config, progress.stage):
+                models.captioner.sharpen(config.temperature)
+            stage = build_stage(config, progress.stage, models.captioner, models.baseline, arrays, reward)
+            saver = Saver(workdir, models, stage, progress)
+            if progress.step > 0:
+                saver.restore(newest)
+            _run_stage(config, stage, saver, progress, validate, board, stopping)
+            path = saver.finish(stage)
+            if stopping():
+                raise Interrupted(path)
+    return progress
+
+
+def _run_stage(
+    config: Config,
+    stage: BuiltStage,
+    saver: Saver,
+    progress: Progress,
+    validate: Callable[[], Evaluation],
+    board: Board,
+    stopping: Callable[[], bool],
+) -> None:
+    """Trains until the stage's steps are done, or its validations stop rising."""
+    begun = saved = time.monotonic()
+    clock, first = begun - progress.seconds, progress.step
+    seed = tf.constant([config.seed, progress.stage], tf.int32)
+    watch = Watch(progress, stage, config.max_skipped)
+    _tell(stage, watch.new({"schedule": stage.note} if stage.note else {}))
+    with tqdm(
+        total=stage.steps * config.batch_size,
+        initial=progress.step * config.batch_size,
+        desc=stage.name,
+        unit=stage.unit,
+        disable=None,
+        dynamic_ncols=True,
+    ) as bar:
+        for batch in stage.batches(progress.step):
+            step_seed = tf.random.experimental.stateless_fold_in(seed, progress.step)
+            logs = stage.step(batch, step_seed, tf.constant(stage.level(progress.step), tf.float32))
+            progress.step += 1
+            bar.update(config.batch_size)
+            watch.see(logs)
+            if progress.step % config.log_every == 0 or progress.step == stage.steps:
+                rate = (progress.step - first) * config.batch_size / (time.monotonic() - begun)
+                values = _log(stage, progress, logs, rate, board, bar)
+                _tell(stage, watch.warnings(values))
+                watch.check(saver.checkpoints())
+            over = False
+            validated = stage.validates_at(progress.step)
+            if validated:
+                watch.read()
+                over = _validate(config, stage, progress, validate, board, saver, clock)
+            progress.seconds = time.monotonic() - clock
+            # Asked once: a signal that comes after this look is seen after the next step, which is then saved.
+            asked = stopping()
+            due = asked or validated or time.monotonic() - saved > config.checkpoint_every * 60
+            if due and watch.is_sound() and not over:
+                saver.save()
+                saved = time.monotonic()
+                watch.saved()
+            if over:
+                break
+            if asked:
+                raise Interrupted(saver.newest() or "nothing yet")
+
+
+def _validate(
+    config: Config,
+    stage: BuiltStage,
+    progress: Progress,
+    validate: Callable[[], Evaluation],
+    board: Board,
+    saver: Saver,
+    clock: float,
+) -> bool:
+    """Scores the captioner, keeps the best weights; returns whether patience is over."""
+    if not stage.moves_policy:
+        saver.keep()
+        return False
+    with stage.as_kept():
+        evaluation = validate()
+        value = evaluation.corpus[config.best_metric]
+        better = progress.best is None or value > progress.best
+        if better:
+            saver.keep()
+    progress.history.append(
+        {
+            "stage": stage.label,
+            "step": progress.step,
+            "epoch": progress.step / stage.steps_per_epoch,
+            "images_seen": progress.step * stage.images_per_step,
+            "captions_scored": progress.scored,
+            "seconds": time.monotonic() - clock,
+            **evaluation.corpus,
+        }
+    )
+    board.validation(stage.global_step(progress), evaluation)
+    if better:
+        progress.best, progress.best_step, progress.since_best = value, progress.step, 0
+    else:
+        progress.since_best += 1
+    tqdm.write(
+        f"{stage.label} epoch {progress.step / stage.steps_per_epoch:.2f}: validation {config.best_metric} {value:.4f}"
+        f"{' (best)' if better else ''}, {evaluation.corpus['distinct captions']:.0f} distinct of "
+        f"{len(evaluation.captions)}, mean length {evaluation.corpus['mean length']:.1f}"
+    )
+    return 0 < config.patience <= progress.since_best
+
+
+def _tell(stage: BuiltStage, warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        tqdm.write(f"warning: {stage.label} {warning}", file=sys.stderr)
+
+
+def _log(
+    stage: BuiltStage, progress: Progress, logs: dict[str, tf.Tensor], rate: float, board: Board, bar: tqdm
+) -> dict[str, float]:
+    """Writes a step's scalars to TensorBoard and the main ones to the console; `rate` in pictures or captions."""
+    values = {name: float(value) for name, value in logs.items()}
+    board.scalars(stage.global_step(progress), stage.name, values | {f"{stage.unit}s a second": rate})
+    shown = {k: values[k] for k in ("loss", "reward", "explained variance", "entropy", "words given") if k in values}
+    bar.set_postfix({k: f"{v:.3f}" for k, v in shown.items()}, refresh=False)
+    if bar.disable:
+        metrics = {k: v for k, v in values.items() if k.startswith("reward ")}
+        shown |= metrics if len(metrics) > 1 else {}
+        text = ", ".join(f"{k} {v:.3f}" for k, v in shown.items())
+        print(f"{stage.label} step {progress.step}/{stage.steps}: {text}, {rate:.0f} {stage.unit}s/s", flush=True)
+    return values
+
+
+@contextlib.contextmanager
+def _stop_asked() -> Iterator[Callable[[], bool]]:
+    """Turns the first Ctrl-C or SIGTERM into a wish that the loop grants after the step; a second one kills."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: object) -> None:
+        del frame
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        print("\nstopping after this step; once more to stop at once", flush=True)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
