@@ -36,24 +36,24 @@ def score_files(config: Config) -> Scores:
     Raises:
       UserError: a file is not in its format, results and references do not fit, Java or CoreNLP is missing.
     """
-    if config.output:
-        check_output("output", config.output, read=(config.references, config.results))
-    captioned = read_captioned(config.references, config.results)
+    if config.metrics.output:
+        check_output("output", config.metrics.output, read=(config.metrics.references, config.metrics.results))
+    captioned = read_captioned(config.metrics.references, config.metrics.results)
     terms = config.terms()
     # Opened first, so that what is missing is told before any work is done.
-    with open_text_metrics(single_terms(terms), **config.metric_settings()) as metrics:
+    with open_text_metrics(single_terms(terms), **config.metrics.for_workers()) as metrics:
         captioned = _tokenized(captioned)
         scores = score_captions(captioned.references, captioned.captions, terms, metrics, progress=True)
     for line in _lines(scores.corpus, len(captioned.captions)):
         print(line)
-    if config.output:
+    if config.metrics.output:
         by_id = {str(i): image for i, image in zip(captioned.image_ids, scores.images, strict=True)}
         content = {"corpus": scores.corpus, "images": by_id}
         try:
-            write_text(pathlib.Path(config.output), json.dumps(content, indent=1) + "\n")
+            write_text(pathlib.Path(config.metrics.output), json.dumps(content, indent=1) + "\n")
         except OSError as error:
-            raise unwritable("output", config.output, error) from error
-        print(f"scores: {config.output}")
+            raise unwritable("output", config.metrics.output, error) from error
+        print(f"scores: {config.metrics.output}")
     return scores
 
 
