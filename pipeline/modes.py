@@ -1,5 +1,7 @@
 """What each mode does, step by step in the order of the data: the table of contents of the pipeline."""
 
+import os
+import pathlib
 import sys
 from collections.abc import Callable
 
@@ -14,7 +16,7 @@ from spidercap.pipeline.data.features import all_features, load_encoder, split_f
 from spidercap.pipeline.data.prepare import Data, image_records, prepare_data, read_captions
 from spidercap.pipeline.data.records import SPLITS
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.evaluation.caption_files import caption_files, picture_files
+from spidercap.pipeline.evaluation.caption_files import ExportedCaptioner, caption_files, picture_files
 from spidercap.pipeline.evaluation.evaluate import Evaluation, build_decoder, decoder_of, evaluate
 from spidercap.pipeline.evaluation.score_files import score_files
 from spidercap.pipeline.metrics.java_metrics import TextMetrics, open_text_metrics
@@ -135,9 +137,8 @@ def run_export(config: Config) -> None:
 
 def run_caption(config: Config) -> None:
     """Prints a line for every caption, said by the newest exported model; exports one if none decodes as asked."""
-    files = readable_files(
-        picture_files(config.data.images), config.data.skip_bad_images
-    )  # known before anything is exported
+    # Known before anything is exported.
+    files = readable_files(picture_files(config.data.images), config.data.skip_bad_images)
     models = versions(config.export_path())
     if models and kept_decoder(models[-1]) != decoder_of(config, kept.kept_vocabulary(config).words).to_json():
         print(f"{models[-1]} searches for captions otherwise than asked; a model that does is exported beside it")
@@ -148,6 +149,26 @@ def run_caption(config: Config) -> None:
     for file, captions in caption_files(model, files):
         for caption, log_prob in captions:
             print(f"{file}: {caption} (log-probability {log_prob:.2f})")
+
+
+def load(path: str | os.PathLike) -> ExportedCaptioner:
+    """Returns the captioner of a run's workdir, of a folder of exported models, or of one exported version.
+
+    Of several versions it is the newest.
+
+    Raises:
+      UserError: there is no exported model.
+    """
+    folder = pathlib.Path(path)
+    if not (folder / "saved_model.pb").is_file():
+        found = versions(folder / "export") or versions(folder)
+        if not found:
+            raise UserError(
+                f"{folder} holds no exported model; name a workdir, its export folder or one version; a run that has "
+                f"none is exported by --mode=export --workdir={folder}"
+            )
+        folder = found[-1]
+    return ExportedCaptioner(folder)
 
 
 def identified_data(config: Config) -> Data:
