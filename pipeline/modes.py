@@ -1,7 +1,7 @@
 """What each mode does, step by step in the order of the data: the table of contents of the pipeline."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -17,8 +17,8 @@ from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.caption_files import caption_files, picture_files
 from spidercap.pipeline.evaluation.evaluate import Evaluation, build_decoder, decoder_of, evaluate
 from spidercap.pipeline.evaluation.score_files import score_files
-from spidercap.pipeline.metrics.java_metrics import TextMetrics, open_text_metrics
 from spidercap.pipeline.metrics.registry import single_terms
+from spidercap.pipeline.metrics.text_metrics import TextMetric, open_text_metrics
 from spidercap.pipeline.report.results import write_results
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.vocabulary import Vocabulary, build_vocabulary
@@ -60,7 +60,7 @@ def run_train(config: Config) -> None:
     run_caption(dataclasses.replace(config, mode="caption", images=_sample_pictures(config, data)))
 
 
-def _train_stages(config: Config, text_metrics: TextMetrics) -> Data:
+def _train_stages(config: Config, text_metrics: Mapping[str, TextMetric]) -> Data:
     data, splits, vocabulary, features = run_prepare(config)
     arrays = training_arrays(splits["train"], vocabulary, features["train"], config.max_length)
     captioner, baseline = workdir.build_models(config, vocabulary, features["train"].shape[-1])
@@ -94,7 +94,7 @@ def run_evaluate(config: Config) -> None:
         _evaluate(config, text_metrics)
 
 
-def _evaluate(config: Config, text_metrics: TextMetrics) -> None:
+def _evaluate(config: Config, text_metrics: Mapping[str, TextMetric]) -> None:
     progress = workdir.saved_progress(config)
     if not progress.finished:
         raise UserError(f"{config.workdir} has finished no stage yet; go on training first")

@@ -7,15 +7,12 @@ from typing import Any
 
 from spidercap.pipeline.errors import UserError, check_choice
 from spidercap.pipeline.metrics.registry import (
-    COLUMNS,
-    FAST_TERMS,
-    JAVA_TERMS,
-    METRICS,
-    MIXES,
+    column_names,
     parse_metrics,
     parse_reward,
-    single_terms,
     term_of,
+    terms_without_java,
+    with_mixes,
 )
 from spidercap.pipeline.settings.fields import check_value, parse_pairs, setting
 from spidercap.pipeline.settings.refusals import refuse_data_flags, refuse_decoding, refuse_objectives
@@ -199,7 +196,7 @@ class Config:
 
     evaluate_every: float = setting(1.0, "evaluation", "Epochs between two validations.", least=1e-3)
     val_images: int = setting(0, "evaluation", "Validation pictures used while training; 0: all.", least=0)
-    best_metric: str = setting("CIDEr", "evaluation", "Decides which weights are kept as best.", choices=METRICS)
+    best_metric: str = setting("CIDEr", "evaluation", "Decides which weights are kept as best.", choices=column_names())
     decode: str = setting(
         "greedy", "decoding", "How captions are searched for.", fixed=False, added=True, choices=DECODERS
     )
@@ -283,15 +280,11 @@ class Config:
         return parse_reward(self.reward)
 
     def terms(self) -> tuple[str, ...]:
-        """Returns the metrics to report, of metric_names.COLUMNS and in its order."""
+        """Returns the metrics to report, of registry.METRICS and in its order."""
         if self.mode == "score":
             return parse_metrics(self.metrics or "all")
-        without_java = [t for t in COLUMNS if t not in {*MIXES, *JAVA_TERMS, *FAST_TERMS}]
         asked = parse_metrics(self.metrics) if self.metrics else ()
-        chosen = {*without_java, *asked, *self.reward_weights(), term_of(self.best_metric)}
-        known = {*chosen, *single_terms(tuple(chosen))}
-        mixes = [mix for mix, weights in MIXES.items() if known.issuperset(weights)]
-        return tuple(t for t in COLUMNS if t in known or t in mixes)
+        return with_mixes([*terms_without_java(), *asked, *self.reward_weights(), term_of(self.best_metric)])
 
     def decoding(self) -> dict[str, Any]:
         """Returns how captions are searched for."""
