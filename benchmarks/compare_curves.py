@@ -7,9 +7,9 @@ from benchmarks.compare_pictures import Picture
 from benchmarks.compare_runs import Rows, Run
 from benchmarks.lines import Panel, line_panels
 from spidercap.pipeline.errors import UserError, check_choice
-from spidercap.pipeline.metrics.java_metrics import open_text_metrics
-from spidercap.pipeline.metrics.registry import METRICS, single_terms, term_of
+from spidercap.pipeline.metrics.registry import column_names, single_terms, term_of
 from spidercap.pipeline.metrics.scores import score_captions
+from spidercap.pipeline.metrics.text_metrics import open_text_metrics
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.stages import STAGES
 from spidercap.pipeline.text.tokenizer import tokenize
@@ -35,7 +35,7 @@ def draw_curves(rows: Rows, metric: str, references: Mapping[int, Picture] | Non
     Raises:
       UserError: no label but START, no validations with the metric, runs that were validated on other pictures.
     """
-    check_choice("metric", metric, METRICS)
+    check_choice("metric", metric, column_names())
     moving = but_start(rows, "curves")
     runs = [run for of_label in moving.values() for run in of_label]
     pictures = common_pictures(runs, metric)

@@ -22,8 +22,7 @@ from spidercap.models import beam, decoding
 from spidercap.models.rollouts import Rollouts
 from spidercap.models.special_tokens import PAD
 from spidercap.pipeline.data.batches import Batch, caption_batches, image_batches
-from spidercap.pipeline.metrics.from_words import BLEU_TERMS
-from spidercap.pipeline.metrics.registry import MIXES
+from spidercap.pipeline.metrics.registry import GROUPS, METRICS
 from spidercap.pipeline.training import objectives
 from spidercap.pipeline.training.objectives import Experience, Objective
 from spidercap.pipeline.training.optimizer import Adam
@@ -63,12 +62,14 @@ def lines() -> dict[str, Line]:
     for rollouts in (1, 3, 5):
         found[f"PG step, K = {rollouts}"] = Line("images/s", lambda world, k=rollouts: _policy_gradient(world, k))
     return found | {
-        "PG step, K = 3, SPIDEr-fast": Line("images/s", lambda world: _policy_gradient(world, 3, MIXES["spider_fast"])),
+        "PG step, K = 3, SPIDEr-fast": Line(
+            "images/s", lambda world: _policy_gradient(world, 3, METRICS["spider_fast"].mix)
+        ),
         "SCST step": Line("images/s", lambda world: _learned(world, self_critical(world), learns_baseline=False)),
         "leave-one-out step, M = 5": Line(
             "images/s", lambda world: _learned(world, leave_one_out(world), learns_baseline=False)
         ),
-        "BLEU-1..4": Line("captions/s", lambda world: _reward(world, BLEU_TERMS)),
+        "BLEU-1..4": Line("captions/s", lambda world: _reward(world, GROUPS["bleu"])),
         "ROUGE-L": Line("captions/s", lambda world: _reward(world, ("rouge",))),
         "CIDEr-D": Line("captions/s", lambda world: _reward(world, ("cider",))),
         "SPICE-fast": Line("captions/s", lambda world: _reward(world, ("spice_fast",))),

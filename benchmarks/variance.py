@@ -38,7 +38,7 @@ from spidercap.pipeline.data.features import split_features
 from spidercap.pipeline.data.prepare import read_captions
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import write_text
-from spidercap.pipeline.metrics.registry import JAVA_TERMS
+from spidercap.pipeline.metrics.registry import METRICS
 from spidercap.pipeline.modes import identified_data
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.flags import parse
@@ -110,7 +110,7 @@ def load_policy(config: Config) -> Policy:
       UserError: a run whose reward needs Java, or that did not begin with the stages mle and baseline.
     """
     path = config.workdir_path()
-    java = [term for term in JAVA_TERMS if term in config.reward_weights()]
+    java = [term for term in config.reward_weights() if METRICS[term].java]
     if java:
         raise UserError(
             f"the reward of {path} needs Java ({', '.join(java)}); name a run with bleu, rouge, cider or spice_fast"

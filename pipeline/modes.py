@@ -3,7 +3,7 @@
 import os
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -19,8 +19,8 @@ from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.caption_files import ExportedCaptioner, caption_files, picture_files
 from spidercap.pipeline.evaluation.evaluate import Evaluation, build_decoder, decoder_of, evaluate
 from spidercap.pipeline.evaluation.score_files import score_files
-from spidercap.pipeline.metrics.java_metrics import TextMetrics, open_text_metrics
 from spidercap.pipeline.metrics.registry import single_terms
+from spidercap.pipeline.metrics.text_metrics import TextMetric, open_text_metrics
 from spidercap.pipeline.report.results import write_results
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.vocabulary import Vocabulary, build_vocabulary
@@ -64,7 +64,7 @@ def run_train(config: Config) -> None:
     run_caption(config.with_values(mode="caption", images=_sample_pictures(config, data)))
 
 
-def _train_stages(config: Config, text_metrics: TextMetrics) -> Data:
+def _train_stages(config: Config, text_metrics: Mapping[str, TextMetric]) -> Data:
     data, splits, vocabulary, features = run_prepare(config)
     arrays = training_arrays(splits["train"], vocabulary, features["train"], config.data.max_length)
     captioner, baseline = kept.build_models(config, vocabulary, features["train"].shape[-1])
@@ -98,7 +98,7 @@ def run_evaluate(config: Config) -> None:
         _evaluate(config, text_metrics)
 
 
-def _evaluate(config: Config, text_metrics: TextMetrics) -> None:
+def _evaluate(config: Config, text_metrics: Mapping[str, TextMetric]) -> None:
     progress = kept.saved_progress(config)
     if not progress.finished:
         raise UserError(f"{config.run.workdir} has finished no stage yet; go on training first")

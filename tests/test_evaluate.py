@@ -10,7 +10,6 @@ from spidercap.models.special_tokens import END, SPECIAL_TOKENS
 from spidercap.pipeline.data.batches import TokenizedSplit
 from spidercap.pipeline.evaluation.evaluate import BATCH, build_decoder, evaluate, n_best_json
 from spidercap.pipeline.evaluation.table import table
-from spidercap.pipeline.metrics.java_metrics import TextMetrics
 from spidercap.pipeline.text.vocabulary import Vocabulary
 
 
@@ -53,7 +52,7 @@ def test_evaluation_of_known_words():
         split,
         np.zeros([2, 3], np.float32),
         ("bleu4", "cider"),
-        TextMetrics(),
+        {},
     )
     assert result.captions == ("a red dog runs", "a cat runs a")
     assert result.corpus["BLEU-4"] == pytest.approx(1, abs=1e-6)

@@ -79,7 +79,7 @@ def test_without_java_its_metrics_are_refused_at_the_door(files, monkeypatch, ca
     def absent():
         raise UserError("METEOR and SPICE need Java")
 
-    monkeypatch.setattr("spidercap.pipeline.metrics.java_metrics.find_jvm", absent)
+    monkeypatch.setattr("spidercap.pipeline.metrics.text_metrics.find_jvm", absent)
     assert run(*files()) == 1
     assert "need Java" in capsys.readouterr().err
 

@@ -1,7 +1,7 @@
 """Captions of a split, and their scores."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -9,8 +9,8 @@ import tensorflow as tf
 from spidercap.models.captioner import Captioner
 from spidercap.models.decoder import GREEDY, Captions, Decoder
 from spidercap.pipeline.data.batches import TokenizedSplit
-from spidercap.pipeline.metrics.java_metrics import TextMetrics
 from spidercap.pipeline.metrics.scores import score_captions
+from spidercap.pipeline.metrics.text_metrics import TextMetric
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.vocabulary import Vocabulary
 
@@ -76,11 +76,11 @@ def evaluate(
     split: TokenizedSplit,
     features: np.ndarray,
     terms: Collection[str],
-    text_metrics: TextMetrics,
+    text_metrics: Mapping[str, TextMetric],
 ) -> Evaluation:
     """Returns captions and scores of the split's first `len(features)` images; features `[I, F]`.
 
-    `terms` are the metrics, of metric_names.COLUMNS; `text_metrics` computes those on text.
+    `terms` are the metrics, of registry.METRICS; `text_metrics` are those on text.
     """
     said = decode(features)
     captions = tuple(vocabulary.decode(ids) for ids in said.words[:, 0])

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.table import table
 from spidercap.pipeline.files import check_output, unwritable, write_text
-from spidercap.pipeline.metrics.java_metrics import java_found, open_text_metrics, tokenize_with_java
+from spidercap.pipeline.metrics.java.runtime import java_found
+from spidercap.pipeline.metrics.java.tokenizer import tokenize_with_java
 from spidercap.pipeline.metrics.registry import remarks, single_terms
 from spidercap.pipeline.metrics.scores import Scores, score_captions
+from spidercap.pipeline.metrics.text_metrics import open_text_metrics
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, read_json, refuse, rows
 from spidercap.pipeline.text.tokenizer import tokenize

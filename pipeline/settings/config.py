@@ -7,16 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from spidercap.pipeline.errors import UserError, check_choice
-from spidercap.pipeline.metrics.registry import (
-    COLUMNS,
-    FAST_TERMS,
-    JAVA_TERMS,
-    MIXES,
-    parse_metrics,
-    parse_reward,
-    single_terms,
-    term_of,
-)
+from spidercap.pipeline.metrics.registry import parse_metrics, parse_reward, term_of, terms_without_java, with_mixes
 from spidercap.pipeline.settings.fields import stage_values
 from spidercap.pipeline.settings.groups import (
     DataSettings,
@@ -115,12 +106,8 @@ class Config:
         """Returns the metrics to report, of the table of metrics and in its order."""
         if self.run.mode == "score":
             return parse_metrics(self.metrics.metrics or "all")
-        without_java = [t for t in COLUMNS if t not in {*MIXES, *JAVA_TERMS, *FAST_TERMS}]
         asked = parse_metrics(self.metrics.metrics) if self.metrics.metrics else ()
-        chosen = {*without_java, *asked, *self.reward_weights(), term_of(self.training.best_metric)}
-        known = {*chosen, *single_terms(tuple(chosen))}
-        mixes = [mix for mix, weights in MIXES.items() if known.issuperset(weights)]
-        return tuple(t for t in COLUMNS if t in known or t in mixes)
+        return with_mixes([*terms_without_java(), *asked, *self.reward_weights(), term_of(self.training.best_metric)])
 
     def workdir_path(self) -> pathlib.Path:
         """Returns the run's folder."""

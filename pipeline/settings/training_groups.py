@@ -6,7 +6,7 @@ Field, flag and function argument share one name.
 import dataclasses
 
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.metrics.registry import METRICS, parse_reward
+from spidercap.pipeline.metrics.registry import column_names, parse_reward
 from spidercap.pipeline.settings.fields import Group, parse_pairs, setting
 from spidercap.pipeline.settings.stages import STAGES, default_pairs
 
@@ -57,7 +57,7 @@ class TrainingSettings(Group):
     warm_start: str = setting("", "Workdir of a trained run; this run starts from its last kept weights.")
     evaluate_every: float = setting(1.0, "Epochs between two validations.", least=1e-3)
     val_images: int = setting(0, "Validation images used while training; 0: all.", least=0)
-    best_metric: str = setting("CIDEr", "Metric that selects the best checkpoint.", choices=METRICS)
+    best_metric: str = setting("CIDEr", "Metric that selects the best checkpoint.", choices=column_names)
 
     def check(self) -> None:
         """Raises UserError for stages, rates and decays that are none."""

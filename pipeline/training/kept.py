@@ -12,7 +12,11 @@ from spidercap.models.captioner import Captioner
 from spidercap.models.precision import PRECISIONS
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import write_text, written_aside
-from spidercap.pipeline.metrics.cider import DocumentFrequencies, load_document_frequencies, save_document_frequencies
+from spidercap.pipeline.metrics.document_frequencies import (
+    DocumentFrequencies,
+    load_document_frequencies,
+    save_document_frequencies,
+)
 from spidercap.pipeline.settings.config import Config, stage_labels
 from spidercap.pipeline.settings.saved import differences, read_settings
 from spidercap.pipeline.settings.stages import STAGES

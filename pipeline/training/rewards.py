@@ -1,44 +1,28 @@
-"""What a sampled caption is worth: a weighted sum of metrics, each of which is reported by itself.
+"""The reward of a sampled caption: a weighted sum of metrics, each of which is logged by itself.
 
-Metrics on token ids are compiled, so that they can be part of a compiled step. METEOR and SPICE are computed by
-resident Java workers, from the captions' text.
+Metrics on token ids are compiled, so that they can be part of a compiled step. Those on text are computed on the host,
+METEOR and SPICE by resident Java workers.
 """
 
 import concurrent.futures
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
 
-from spidercap.pipeline.metrics.bleu import Bleu
-from spidercap.pipeline.metrics.cider import Cider, DocumentFrequencies, count_document_frequencies
-from spidercap.pipeline.metrics.from_words import BLEU_TERMS
-from spidercap.pipeline.metrics.java_metrics import TextMetrics
+from spidercap.pipeline.metrics.compiled import CompiledScores, Inputs, ReferenceTexts, compiled_scores
+from spidercap.pipeline.metrics.document_frequencies import DocumentFrequencies, count_document_frequencies
 from spidercap.pipeline.metrics.ngrams import without_end
-from spidercap.pipeline.metrics.rouge import Rouge
-from spidercap.pipeline.metrics.spice import f_score
-from spidercap.pipeline.metrics.spice_fast.metric import SpiceFast
-from spidercap.pipeline.metrics.spice_fast.parser import load_parser
-from spidercap.pipeline.text.vocabulary import Vocabulary
+from spidercap.pipeline.metrics.references import References
+from spidercap.pipeline.metrics.registry import METRICS, ordered
+from spidercap.pipeline.metrics.text_metrics import TextMetric
 from spidercap.pipeline.training.ragged import ragged
-
-# (captions [N, T], image_index [N]) -> float32 [N] of each metric
-Compiled = Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
-
-
-@dataclasses.dataclass(frozen=True)
-class ReferenceTexts:
-    """What METEOR, SPICE and SPICE-fast compare with: text, without end tokens."""
-
-    vocabulary: Vocabulary
-    references: Sequence[Sequence[str]]  # [I][R], words split by one space
 
 
 class Reward:
     """The metrics that a policy is trained on, with their weights."""
 
-    def __init__(self, weights: Mapping[str, float], compiled: Compiled, on_host: Mapping[str, Callable]):
+    def __init__(self, weights: Mapping[str, float], compiled: CompiledScores, on_host: Mapping[str, Callable]):
         """`compiled` and `on_host` give the metrics of `weights` between them.
 
         A metric on the host takes (captions, image_index) as arrays without duplicates and returns an array.
@@ -90,44 +74,26 @@ def build_reward(
     frequencies: DocumentFrequencies,
     end_token_in_reward: bool,
     texts: ReferenceTexts | None = None,
-    text_metrics: TextMetrics | None = None,
+    text_metrics: Mapping[str, TextMetric] | None = None,
 ) -> Reward:
     """Returns the reward of metrics with `weights` against references `[I, R, L]`, one row an image.
 
     With the end token as a word, a caption that stops where its references stop earns more than one cut short. That
-    is for metrics of n-grams; METEOR and SPICE, which need `texts` and `text_metrics`, and SPICE-fast, which needs
-    `texts`, never see it.
+    is for metrics of n-grams; SPICE-fast and metrics on text never see it.
+
+    Args:
+      texts: needed by SPICE-fast and by metrics on text.
+      text_metrics: the metrics on text among `weights`.
     """
-    words = _words(references, end_token_in_reward)
-    cider = Cider(words, frequencies) if "cider" in weights else None
-    rouge = Rouge(words) if "rouge" in weights else None
-    bleu = Bleu(words) if set(BLEU_TERMS) & set(weights) else None
-    spice = SpiceFast(load_parser(), texts.vocabulary.words, texts.references) if "spice_fast" in weights else None
+    words = References(_words(references, end_token_in_reward))
+    inputs = Inputs(words, lambda: frequencies, tf.float32, texts)
+    metrics = compiled_scores([term for term in weights if METRICS[term].compiled], inputs)
 
     def compiled(captions: tf.Tensor, image_index: tf.Tensor) -> dict[str, tf.Tensor]:
-        scores = {}
-        if spice is not None:
-            scores["spice_fast"] = spice(captions, image_index)
-        captions = _words(captions, end_token_in_reward)
-        if bleu is not None:  # one matching of n-grams for all four orders
-            scores |= zip(BLEU_TERMS, tf.unstack(bleu(captions, image_index), axis=1), strict=True)
-        if rouge is not None:
-            scores["rouge"] = rouge(captions, image_index)
-        if cider is not None:
-            scores["cider"] = cider(captions, image_index)
-        return {term: scores[term] for term in weights if term in scores}
+        return metrics(_words(captions, end_token_in_reward), image_index)
 
-    on_host = {}
-    if "meteor" in weights:
-        on_host["meteor"] = _of_text(text_metrics.meteor.score, texts)
-    if "spice" in weights:
-        on_host["spice"] = _of_text(_spice(text_metrics.spice.score), texts)
-    return Reward(weights, compiled, on_host)
-
-
-def _spice(counts: Callable) -> Callable:
-    # Where neither caption nor references say anything, nothing is earned.
-    return lambda candidates, references: np.nan_to_num(f_score(counts(candidates, references)[:, 0]))
+    on_text = [term for term in ordered(weights) if not METRICS[term].compiled]
+    return Reward(weights, compiled, {term: _of_text(text_metrics[term].rewards, texts) for term in on_text})
 
 
 def _of_text(metric: Callable, texts: ReferenceTexts) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
