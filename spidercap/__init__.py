@@ -14,7 +14,7 @@ if not (pathlib.Path(__path__[0]) / "pipeline").is_dir():  # a checkout, in whic
     __path__.append(str(pathlib.Path(__path__[0]).parent))
 
 _PUBLIC = {
-    "score": "spidercap.pipeline.evaluation.score_captions:score",
+    "score": "spidercap.pipeline.evaluation.scoring:score",
     "load": "spidercap.pipeline.modes:load",
     "Bleu": "spidercap.pipeline.metrics.bleu:Bleu",
     "Rouge": "spidercap.pipeline.metrics.rouge:Rouge",
