@@ -65,7 +65,7 @@ def train(
         while progress.stage < len(labels):
             # At a stage's first step weights are as they were handed on; later ones lie sharpened in the checkpoint.
             if progress.step == 0 and takes_over(config, progress.stage):
-                models.captioner.sharpen(config.temperature)
+                models.captioner.apply_temperature(config.temperature)
             stage = build_stage(config, progress.stage, models.captioner, models.baseline, arrays, reward)
             saver = Saver(workdir, models, stage, progress)
             if progress.step > 0:
