@@ -60,7 +60,7 @@ class Captioner(keras.Model):
         self.feature_deviation.assign(np.where(std > 0, std, 1.0))
 
     def apply_temperature(self, temperature: float) -> None:
-        """Divides the weights of the logits by `temperature`, once and for all; below 1 the policy is sharper.
+        """Divides the weights of the logits by `temperature`, for good; below 1 the policy becomes sharper.
 
         The likeliest token stays the likeliest, so greedy captions stay the same and samples come nearer to them.
         """
