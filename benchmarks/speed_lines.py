@@ -132,7 +132,7 @@ def words_in(captions: tf.Tensor) -> int:
 def rollout_steps(rollouts: Rollouts) -> int:
     """Returns the word-steps that rollouts need beside those of their paths."""
     read = int(tf.reduce_sum(rollouts.prefix[:, 1] + 1))
-    return words_in(rollouts.words) - read - len(rollouts.words)
+    return words_in(rollouts.tokens) - read - len(rollouts.tokens)
 
 
 def beam_steps(words: tf.Tensor) -> int:
@@ -163,7 +163,7 @@ def _sampling(world: World) -> Built:
 
 def _beam(world: World, width: int) -> Built:
     def search(step: decoding.Step, state) -> tf.Tensor:
-        return beam.beam_search(step, state, world.setting.length, width=width, jit=world.setting.jit).words
+        return beam.beam_search(step, state, world.setting.length, width=width, jit=world.setting.jit).tokens
 
     return _decoded(world, search, beam_steps)
 
@@ -173,7 +173,7 @@ def _decoded(world: World, decode: Callable, count: Callable[[tf.Tensor], int]) 
 
     @tf.function(autograph=False)
     def run(features: tf.Tensor) -> tf.Tensor:
-        return decode(word_step(captioner), captioner.start(features))
+        return decode(word_step(captioner), captioner.initial_state(features))
 
     features = world.images.features
     return Built(lambda: run(features), len(features), lambda: count(run(features)))
@@ -188,7 +188,7 @@ def _learned(world: World, objective: Objective, learns_baseline: bool, reward: 
     def word_steps() -> int:
         said = said_by(world, objective)
         # SCST's greedy captions follow no prefix: all of their words are decoded.
-        others = rollout_steps(said.rollouts) if learns_baseline else words_in(said.rollouts.words)
+        others = rollout_steps(said.rollouts) if learns_baseline else words_in(said.rollouts.tokens)
         return 4 * words_in(said.words) + others
 
     return Built(learning_call(world, objective, learns_baseline, reward), world.setting.batch, word_steps)

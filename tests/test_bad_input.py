@@ -90,7 +90,7 @@ def keep_weights(run):
     """Gives a workdir the weights that its first stage would hand on."""
     config = config_of(run)
     captioner, baseline = kept.build_models(config, kept.kept_vocabulary(config), feature_size=1280)
-    captioner.start(tf.zeros([1, 1280]))
+    captioner.initial_state(tf.zeros([1, 1280]))
     checkpoint = tf.train.Checkpoint(captioner=captioner, baseline=baseline)
     tf.train.CheckpointManager(checkpoint, str(run / "kept" / "mle"), max_to_keep=1).save()
 

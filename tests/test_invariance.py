@@ -48,7 +48,7 @@ def test_nothing_after_the_end_changes_a_number(toy, which):
         leaders = tf.concat([leaders, tf.repeat(leaders[:, -1:], 5, axis=1)], axis=1)
     padded_said = said._replace(
         words=tf.pad(said.words, longer),
-        rollouts=said.rollouts._replace(words=tf.pad(said.rollouts.words, longer)),
+        rollouts=said.rollouts._replace(tokens=tf.pad(said.rollouts.tokens, longer)),
         leaders=leaders,
     )
     long, long_logs = gradients_of(captioner, baseline, objective, padded_said)
@@ -85,7 +85,7 @@ def turned_rollouts(rollouts, place):
     """The same rollouts of paths that lie elsewhere, in the order of those."""
     prefix = np.stack([place[rollouts.prefix.numpy()[:, 0]], rollouts.prefix.numpy()[:, 1]], axis=1)
     order = np.lexsort(prefix.T[::-1])
-    return Rollouts(tf.gather(rollouts.words, order), tf.constant(prefix[order].reshape(-1, 2), tf.int32))
+    return Rollouts(tf.gather(rollouts.tokens, order), tf.constant(prefix[order].reshape(-1, 2), tf.int32))
 
 
 def trained_baseline(toy):
@@ -105,7 +105,7 @@ def test_padding_of_T_changes_neither_samples_nor_rollouts(toy):
         objective = objectives.policy_gradient(captioner, length, samples=4, rollouts=2)
         said = objective.sample(batch_of(features), tf.constant([5, 9]), LEVEL)
         assert tf.reduce_all(tf.reduce_any(said.words == END, axis=1))
-        assert tf.reduce_all(tf.reduce_any(said.rollouts.words == END, axis=1))
-        found.append((said.words[:, :12], said.rollouts.words[:, :12], said.rollouts.prefix))
+        assert tf.reduce_all(tf.reduce_any(said.rollouts.tokens == END, axis=1))
+        found.append((said.words[:, :12], said.rollouts.tokens[:, :12], said.rollouts.prefix))
     for short, long in zip(*found, strict=True):
         np.testing.assert_array_equal(short, long)

@@ -91,8 +91,8 @@ def test_self_critical_compares_with_the_image_s_own_greedy_caption(toy):
     captions, image_index = scored_captions(said)
     np.testing.assert_array_equal(image_index, [0, 0, 0, 1, 1, 1, 0, 1])
     path_reward, greedy_reward = parted(said, table_reward(captions, image_index))
-    greedy, _ = decoding.greedy(captioner.stepper(), captioner.start(tf.constant(features)), T)
-    np.testing.assert_array_equal(said.rollouts.words, greedy)
+    greedy, _ = decoding.greedy(captioner.make_step(), captioner.initial_state(tf.constant(features)), T)
+    np.testing.assert_array_equal(said.rollouts.tokens, greedy)
     credit = objective.credit(said, path_reward, greedy_reward)
     for row, words in enumerate(said.words.numpy()):
         image, length = row // 3, len(without_padding(words))
@@ -106,12 +106,12 @@ def test_greedy_rollouts_are_what_greedy_decoding_says(toy):
     captioner, _, features = toy
     objective = objectives.policy_gradient(captioner, T, samples=2, rollouts=1, rollout_policy="greedy")
     said = objective.sample(batch_of(features), tf.constant([1, 5]), LEVEL)
-    assert len(said.rollouts.words) > 0
-    for words, (path, last) in zip(said.rollouts.words.numpy(), said.rollouts.prefix.numpy(), strict=True):
+    assert len(said.rollouts.tokens) > 0
+    for words, (path, last) in zip(said.rollouts.tokens.numpy(), said.rollouts.prefix.numpy(), strict=True):
         caption = list(said.words.numpy()[path, : last + 1])
-        start = captioner.start(said.features[path : path + 1])
+        start = captioner.initial_state(said.features[path : path + 1])
         while len(caption) < T and caption[-1] != END:
-            options = {w: word_probabilities(captioner.stepper(), start, [*caption, w])[-1] for w in (END, 4, 5, 6)}
+            options = {w: word_probabilities(captioner.make_step(), start, [*caption, w])[-1] for w in (END, 4, 5, 6)}
             caption.append(max(options, key=options.get))
         assert without_padding(words) == tuple(caption)
 
@@ -124,7 +124,7 @@ def test_samples_and_rollouts_follow_the_policy(toy):
     objective = objectives.policy_gradient(captioner, T, samples=count, rollouts=1)
     said = objective.sample(batch_of(features[:1]), tf.constant([11, 4]), LEVEL)
     assert chi_square_is_small(said.words.numpy(), probability)
-    rolled, prefix = said.rollouts.words.numpy(), said.rollouts.prefix.numpy()
+    rolled, prefix = said.rollouts.tokens.numpy(), said.rollouts.prefix.numpy()
     for beginning in ((4,), (5, 6)):
         own = said.words.numpy()[prefix[:, 0], : len(beginning)]
         mine = rolled[(prefix[:, 1] == len(beginning) - 1) & (own == beginning).all(axis=1)]
@@ -164,13 +164,13 @@ def test_differentiated_probabilities_are_those_sampled_from(toy):
     step = policy_gradient_step(captioner, baseline, reward, objective, *optimizers, feature_dropout=0.4)
     logs = step(batch_of(features), seed, LEVEL)
     blur_seed = tf.random.experimental.stateless_fold_in(seed, BLUR)
-    blurred = captioner.blur(tf.constant(features), 0.4, blur_seed)
+    blurred = captioner.drop_features(tf.constant(features), 0.4, blur_seed)
     assert np.abs(blurred - features).max() > 0.1
     said = objective.sample(Batch(blurred, tf.range(2), None), seed, LEVEL)
     surprise = []
     for row, words in enumerate(said.words.numpy()):
-        start = captioner.start(said.features[row : row + 1])
-        surprise += [-np.log(p) for p in word_probabilities(captioner.stepper(), start, without_padding(words))]
+        start = captioner.initial_state(said.features[row : row + 1])
+        surprise += [-np.log(p) for p in word_probabilities(captioner.make_step(), start, without_padding(words))]
     assert float(logs["entropy"]) == pytest.approx(np.mean(surprise), abs=1e-5)
 
 

@@ -88,7 +88,7 @@ def test_best_weights_are_handed_on(tmp_path, arrays):
     load_kept(tmp_path, "mle", captioner, baseline)
     for a, b in zip(weights, captioner.weights + baseline.weights, strict=True):
         np.testing.assert_array_equal(a, b.numpy())
-    words = build_decoder(captioner, LENGTH)(arrays.features[:, 0]).words[:, 0]
+    words = build_decoder(captioner, LENGTH)(arrays.features[:, 0]).tokens[:, 0]
     score = np.mean(cider_of(arrays).scores(tf.constant(words), tf.range(IMAGES))["cider"])
     assert float(score) == pytest.approx(max(scores), abs=1e-5)
 

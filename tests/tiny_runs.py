@@ -88,7 +88,7 @@ def run(config, arrays, stop_at=None, reward=None):
         calls.append(1)
         if len(calls) == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
-        words = decode(arrays.features[:, 0]).words[:, 0]
+        words = decode(arrays.features[:, 0]).tokens[:, 0]
         score = float(np.mean(cider.scores(tf.constant(words), tf.range(IMAGES))["cider"]))
         corpus = {"CIDEr": score, "mean length": 0.0, "distinct captions": 0.0, "all weights": all_weights()}
         return Evaluation(tuple(map(str, words.tolist())), corpus, ())

@@ -83,7 +83,7 @@ def evaluate(
     `terms` are the metrics, of registry.METRICS; `text_metrics` are those on text.
     """
     said = decode(features)
-    captions = tuple(vocabulary.decode(ids) for ids in said.words[:, 0])
+    captions = tuple(vocabulary.decode(ids) for ids in said.tokens[:, 0])
     references = split.texts()[: len(captions)]
     scores = score_captions(references, captions, terms, text_metrics)
     counts = {
@@ -92,7 +92,7 @@ def evaluate(
     }
     n_best = tuple(
         tuple((vocabulary.decode(ids), float(p)) for ids, p in zip(*of_image, strict=True) if p > -np.inf)
-        for of_image in zip(said.words, said.log_prob, strict=True)
+        for of_image in zip(said.tokens, said.log_prob, strict=True)
     )
     return Evaluation(captions, scores.corpus | counts, scores.images, n_best)
 

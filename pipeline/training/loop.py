@@ -63,7 +63,7 @@ def train(
             # At a stage's first step weights are as they were handed on; later ones lie sharpened in the checkpoint.
             temperature = temperature_at(config, progress.stage)
             if progress.step == 0 and temperature != 1:
-                models.captioner.sharpen(temperature)
+                models.captioner.apply_temperature(temperature)
             stage = build_stage(config, progress.stage, models.captioner, models.baseline, arrays, reward)
             saver = Saver(workdir, models, stage, progress)
             if progress.step > 0:

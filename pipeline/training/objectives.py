@@ -84,14 +84,14 @@ def policy_gradient(
         path_seed, rollout_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
         if rollouts == 0:
             return _paths(captioner, batch, samples, max_length, path_seed)
-        many, step = _repeated(batch, samples), captioner.stepper()
+        many, step = _repeated(batch, samples), captioner.make_step()
         words, forks = decoding.sample_with_forks(
-            step, captioner.start(many.features), max_length, path_seed, rollouts, choose, captioner.jit
+            step, captioner.initial_state(many.features), max_length, path_seed, rollouts, choose, captioner.jit
         )
         leaders = estimators.prefix_leaders(words, samples) if shared else None
         if shared:
             leads = tf.gather_nd(leaders, forks.prefix) == forks.prefix[:, 0]
-            forks = decoding.Forks(*(tf.boolean_mask(x, leads) for x in forks))
+            forks = tf.nest.map_structure(lambda x: tf.boolean_mask(x, leads), forks)
         rolled = roll_out(step, words, forks, rollout_seed, choose, captioner.jit)
         return Experience(many.features, many.image_index, words, rolled, leaders)
 
@@ -114,7 +114,7 @@ def mixer(captioner: Captioner, max_length: int, *, mixer_likelihood_weight: flo
         steps = tf.cast(level, tf.int32)
         given = decoding.Given(batch.words, steps)
         words = decoding.sample(
-            captioner.stepper(), captioner.start(batch.features), max_length, seed, given, captioner.jit
+            captioner.make_step(), captioner.initial_state(batch.features), max_length, seed, given, captioner.jit
         )
         likelihood = Likelihood(
             estimators.given_mask(words, steps), estimators.mixer_weight(steps, max_length, mixer_likelihood_weight)
@@ -134,7 +134,9 @@ def self_critical(captioner: Captioner, max_length: int, *, samples: int) -> Obj
     def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
         del level
         said = _paths(captioner, batch, samples, max_length, seed)
-        words, _ = decoding.greedy(captioner.stepper(), captioner.start(batch.features), max_length, captioner.jit)
+        words, _ = decoding.greedy(
+            captioner.make_step(), captioner.initial_state(batch.features), max_length, captioner.jit
+        )
         first = tf.range(tf.shape(words)[0]) * samples  # of the image's paths
         return said._replace(rollouts=Rollouts(words, tf.stack([first, -tf.ones_like(first)], axis=1)))
 
@@ -164,8 +166,8 @@ def leave_one_out(captioner: Captioner, max_length: int, *, samples: int) -> Obj
 def _paths(captioner: Captioner, batch: Batch, samples: int, max_length: int, seed: tf.Tensor) -> Experience:
     """M sampled paths an image, and nothing else to be scored."""
     many = _repeated(batch, samples)
-    start = captioner.start(many.features)
-    words = decoding.sample(captioner.stepper(), start, max_length, seed, jit=captioner.jit)
+    start = captioner.initial_state(many.features)
+    words = decoding.sample(captioner.make_step(), start, max_length, seed, jit=captioner.jit)
     return Experience(many.features, many.image_index, words, no_rollouts(max_length))
 
 

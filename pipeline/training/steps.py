@@ -52,7 +52,7 @@ def likelihood_step(
         if scheduled_sampling:
             read_seed = tf.random.experimental.stateless_fold_in(seed, READ)
             read = decoding.read_own_words(
-                captioner.stepper(), captioner.start(features), words, level, read_seed, captioner.jit
+                captioner.make_step(), captioner.initial_state(features), words, level, read_seed, captioner.jit
             )
         packing = pack(words)
         weights = estimators.likelihood_weights(packing.of(estimators.likelihood_mask(words)))
@@ -98,7 +98,7 @@ def policy_gradient_step(
         return said._replace(truth=Truth(blurred.features, blurred.words, tf.constant(likelihood_weight)))
 
     def learn(said: Experience, scores: dict[str, tf.Tensor]) -> Logs:
-        scored = tf.shape(said.words)[0] + tf.shape(said.rollouts.words)[0]
+        scored = tf.shape(said.words)[0] + tf.shape(said.rollouts.tokens)[0]
         path_reward, other_reward = parted(said, reward.total(scores))
         credit = objective.credit(said, path_reward, other_reward)
         gradients, baseline_gradients, losses, logs = policy_gradients(
@@ -133,12 +133,12 @@ def policy_gradient_step(
 def scored_captions(said: Experience) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns all that is to be scored, the paths first, then the other captions, `[N + Q, T]`, and their images."""
     owner = tf.gather(said.image_index, said.rollouts.prefix[:, 0])
-    return tf.concat([said.words, said.rollouts.words], axis=0), tf.concat([said.image_index, owner], axis=0)
+    return tf.concat([said.words, said.rollouts.tokens], axis=0), tf.concat([said.image_index, owner], axis=0)
 
 
 def parted(said: Experience, rewards: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the rewards of the paths `[N]` and of the other captions `[Q]`, of those of `scored_captions`."""
-    return tf.split(rewards, [tf.shape(said.words)[0], tf.shape(said.rollouts.words)[0]])
+    return tf.split(rewards, [tf.shape(said.words)[0], tf.shape(said.rollouts.tokens)[0]])
 
 
 def policy_gradients(
@@ -235,4 +235,4 @@ def update(updates: Sequence[tuple[keras.Optimizer, Gradients]], losses: Sequenc
 
 def _blurred(captioner: Captioner, batch: Batch, rate: float, seed: tf.Tensor) -> Batch:
     blur_seed = tf.random.experimental.stateless_fold_in(seed, BLUR)
-    return batch._replace(features=captioner.blur(batch.features, rate, blur_seed))
+    return batch._replace(features=captioner.drop_features(batch.features, rate, blur_seed))
