@@ -53,8 +53,8 @@ def draw_curves(rows: Rows, metric: str, references: Mapping[int, Picture] | Non
         return Panel(x_label, lines)
 
     panels = [
-        panel("seconds of the stage, validations included", lambda run: _column(run, "seconds")),
-        panel("images seen in training", lambda run: _column(run, "images_seen"))
+        panel("seconds of the stage, validations included", lambda run: [v.seconds for v in run.validations]),
+        panel("images seen in training", _images_seen)
         if silent
         else panel("captions scored in training", captions_scored),
     ]
@@ -89,9 +89,9 @@ def start_score(
 
 def _known_score(run: Run, metric: str, pictures: int) -> float | None:
     # While training first: its captions may have been searched for otherwise since then, which curves' were not.
-    best = next((row for row in run.validations if row["epoch"] == run.best_epoch), {})
-    if pictures == _pictures(run) and metric in best:
-        return best[metric]
+    best = next((v for v in run.validations if v.epoch == run.best_epoch), None)
+    if pictures == _pictures(run) and best is not None and metric in best.metrics:
+        return best.metrics[metric]
     return run.metrics.get(metric) if pictures == len(run.captions) else None
 
 
@@ -130,20 +130,21 @@ def _pictures(run: Run) -> int:
 
 
 def _line(run: Run, metric: str, xs: Sequence[float]) -> list[tuple[float, float]]:
-    return [(x, row[metric]) for x, row in zip(xs, run.validations, strict=True) if metric in row]
+    return [(x, v.metrics[metric]) for x, v in zip(xs, run.validations, strict=True) if metric in v.metrics]
 
 
-def _column(run: Run, name: str) -> list[float]:
-    return [row[name] for row in run.validations]
+def _images_seen(run: Run) -> list[float]:
+    return [v.images_seen for v in run.validations]
 
 
 def captions_scored(run: Run) -> list[float] | None:
     """Returns the captions scored by each validation; None for runs that neither tell it nor drew a fixed number."""
-    if all("captions_scored" in row for row in run.validations):
-        return _column(run, "captions_scored")
+    scored = [v.captions_scored for v in run.validations]
+    if None not in scored:
+        return scored
     samples = run.settings["samples"]
     of_image = {"mle": 0, "mixer": 1, "scst": samples + 1, "leave_one_out": samples}
     if not run.settings["rollouts"]:
         of_image["pg"] = samples
     count = of_image.get(run.stage.partition("-")[0])
-    return None if count is None else [count * seen for seen in _column(run, "images_seen")]
+    return None if count is None else [count * seen for seen in _images_seen(run)]

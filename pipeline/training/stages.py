@@ -16,7 +16,7 @@ from spidercap.models.captioner import Captioner
 from spidercap.models.special_tokens import PAD
 from spidercap.pipeline.data.batches import TrainingArrays, caption_batches, image_batches
 from spidercap.pipeline.settings.config import Config, stage_labels
-from spidercap.pipeline.training import estimators, objectives
+from spidercap.pipeline.training import objectives, schedules
 from spidercap.pipeline.training.optimizer import Adam, averaged
 from spidercap.pipeline.training.progress import Progress
 from spidercap.pipeline.training.rewards import Reward
@@ -37,7 +37,7 @@ class BuiltStage:
     batches: Callable[[int], tf.data.Dataset]  # from a step on
     state: dict[str, Any]  # trackables of its own beside the models: optimizers, mixer's baseline
     level: Callable[[int], float]  # by step: what is annealed, mixer's s or scheduled sampling's probability
-    paths_per_step: int  # captions sampled to be scored; other ones of theirs not counted
+    samples_per_step: int  # sampled captions to be scored; rollouts and greedy captions not counted
     reference_length: float  # words of a true caption, the end token counted
     steps: int
     steps_per_epoch: float
@@ -80,8 +80,8 @@ def build_stage(
         batches=functools.partial(batches, arrays, config.batch_size, steps=steps[index], seed=(config.seed, index)),
         state=state,
         level=functools.partial(_level, config, name, per_epoch),
-        paths_per_step={"mle": 0, "mixer": 1}.get(name, config.samples) * config.batch_size,
-        reference_length=float(np.mean(np.sum(arrays.words != PAD, axis=1))),
+        samples_per_step={"mle": 0, "mixer": 1}.get(name, config.samples) * config.batch_size,
+        reference_length=float(np.mean(np.sum(arrays.tokens != PAD, axis=1))),
         steps=steps[index],
         steps_per_epoch=per_epoch,
         validate_every=max(1, round(config.evaluate_every * per_epoch)),
@@ -154,9 +154,9 @@ def _level(config: Config, name: str, steps_per_epoch: float, step: int) -> floa
     """What the stage anneals, at `step`; 0 where it anneals nothing."""
     epoch = step / steps_per_epoch
     if name == "mixer":
-        return estimators.mixer_steps(epoch, config.max_length, config.mixer_step, config.mixer_epochs)
+        return schedules.mixer_steps(epoch, config.max_length, config.mixer_step, config.mixer_epochs)
     if name == "mle":
-        return estimators.sampling_probability(
+        return schedules.sampling_probability(
             epoch, config.scheduled_sampling, config.scheduled_sampling_step, config.scheduled_sampling_epochs
         )
     return 0.0
@@ -183,7 +183,7 @@ def _steps(config: Config, arrays: TrainingArrays, index: int) -> int:
 
 def _size(name: str, arrays: TrainingArrays) -> int:
     """What an epoch of the stage goes through."""
-    return len(arrays.words if name in LEARNS_FROM_CAPTIONS else arrays.features)
+    return len(arrays.tokens if name in LEARNS_FROM_CAPTIONS else arrays.features)
 
 
 def _optimizer(config: Config, name: str, size: int, model: keras.Model) -> keras.Optimizer:
