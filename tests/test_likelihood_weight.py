@@ -116,6 +116,36 @@ def test_both_parts_count_as_weighted(toy, name):
     assert with_likelihood == pytest.approx(without, abs=1e-5)
 
 
+@pytest.mark.parametrize("name", MIXED)
+def test_one_pass_is_the_mix_of_both_losses(toy, name):
+    """Loss and gradient are those of (1 - w) policy_loss + w likelihood_loss, differentiated as they are written."""
+    captioner, baseline, features = toy
+    learned, objective = learned_baseline(name, baseline, T), OBJECTIVES[name](captioner, T)
+    experience = objective.sample(batch_of(features), SEED, LEVEL)
+    credit = objective.credit(experience, *split_rewards(experience, table_reward(*scored_captions(experience))))
+    references = objectives.References(tf.constant(features), tf.constant(TRUE), tf.constant(0.3))
+    found = policy_gradients(captioner, learned, experience._replace(references=references), credit)
+
+    def packed(features, tokens):
+        mask = estimators.token_mask(tokens)
+        hidden = tf.boolean_mask(plain.hidden(captioner, features, tokens), mask)
+        return hidden, plain.log_probs(captioner, hidden, tf.boolean_mask(tokens, mask)), mask
+
+    with tf.GradientTape() as tape:
+        hidden, log_probs, mask = packed(experience.features, experience.tokens)
+        step = tf.cast(tf.where(mask)[:, 1], tf.int32)
+        expected = learned(hidden, step) if credit.baseline is None else tf.boolean_mask(credit.baseline, mask)
+        values, sampled = tf.boolean_mask(credit.values, mask), tf.ones_like(step, tf.bool)
+        count = tf.cast(len(experience.tokens), tf.float32)
+        policy = estimators.policy_loss(log_probs, values, expected, sampled, count)
+        _, log_probs, mask = packed(references.features, references.tokens)
+        predicted = tf.boolean_mask(estimators.likelihood_mask(references.tokens), mask)
+        loss = 0.7 * policy + 0.3 * estimators.likelihood_loss(log_probs, predicted)
+    np.testing.assert_allclose(float(found.losses[0]), float(loss), atol=1e-5)
+    gradient = flat(tape.gradient(loss, captioner.trainable_variables))
+    np.testing.assert_allclose(flat(found.captioner), gradient, atol=1e-6)
+
+
 def test_expectation(toy):
     """Exact, over all captions: (1 - w) of the expected reward's gradient and w of the true caption's likelihood."""
     captioner, baseline, features = toy

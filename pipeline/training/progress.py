@@ -37,7 +37,7 @@ class Validation:
 
 @dataclasses.dataclass(frozen=True)
 class FinishedStage:
-    """What is left to be told of a stage that is done. Fields with a default are missing in rows of older runs."""
+    """What summary and report show of a finished stage. Fields with a default are missing in rows of older runs."""
 
     name: str  # its label
     moves_policy: bool
