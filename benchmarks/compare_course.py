@@ -47,10 +47,10 @@ def parse_seconds(text: str) -> tuple[float, ...]:
 
 
 def _values(run: Run, metric: str) -> list[float]:
-    return [row[metric] for row in run.validations if metric in row]
+    return [v.metrics[metric] for v in run.validations if metric in v.metrics]
 
 
 def _best(metric: str, limit: float, run: Run) -> float | None:
     """None before the first validation."""
-    in_time = [row for row in run.validations if metric in row and run.warm_up_seconds + row["seconds"] <= limit]
-    return max((row[metric] for row in in_time), default=None)
+    in_time = [v.metrics for v in run.validations if run.warm_up_seconds + v.seconds <= limit]
+    return max((metrics[metric] for metrics in in_time if metric in metrics), default=None)

@@ -55,8 +55,8 @@ def draw_curves(rows: Rows, metric: str, references: Mapping[int, Picture] | Non
         return Panel(x_label, lines)
 
     panels = [
-        panel("seconds of the stage, validations included", lambda run: _column(run, "seconds")),
-        panel("images seen in training", lambda run: _column(run, "images_seen"))
+        panel("seconds of the stage, validations included", lambda run: [v.seconds for v in run.validations]),
+        panel("images seen in training", _images_seen)
         if silent
         else panel("captions scored in training", captions_scored),
     ]
@@ -91,9 +91,9 @@ def start_score(
 
 def _known_score(run: Run, metric: str, pictures: int) -> float | None:
     # While training first: its captions may have been searched for otherwise since then, which curves' were not.
-    best = next((row for row in run.validations if row["epoch"] == run.best_epoch), {})
-    if pictures == _pictures(run) and metric in best:
-        return best[metric]
+    best = next((v for v in run.validations if v.epoch == run.best_epoch), None)
+    if pictures == _pictures(run) and best is not None and metric in best.metrics:
+        return best.metrics[metric]
     return run.metrics.get(metric) if pictures == len(run.captions) else None
 
 
@@ -132,17 +132,18 @@ def _pictures(run: Run) -> int:
 
 
 def _line(run: Run, metric: str, xs: Sequence[float]) -> list[tuple[float, float]]:
-    return [(x, row[metric]) for x, row in zip(xs, run.validations, strict=True) if metric in row]
+    return [(x, v.metrics[metric]) for x, v in zip(xs, run.validations, strict=True) if metric in v.metrics]
 
 
-def _column(run: Run, name: str) -> list[float]:
-    return [row[name] for row in run.validations]
+def _images_seen(run: Run) -> list[float]:
+    return [v.images_seen for v in run.validations]
 
 
 def captions_scored(run: Run) -> list[float] | None:
     """Returns the captions scored by each validation; None for runs that neither tell it nor drew a fixed number."""
-    if all("captions_scored" in row for row in run.validations):
-        return _column(run, "captions_scored")
+    scored = [validation.captions_scored for validation in run.validations]
+    if None not in scored:
+        return scored
     name = run.stage.partition("-")[0]
     kind, config = STAGES[name], Config.of(**run.settings)
     if not kind.learns_from_rewards:
@@ -151,4 +152,4 @@ def captions_scored(run: Run) -> list[float] | None:
         return None
     else:
         count = (config.of_stage("samples", name) if "samples" in kind.settings else 1) + kind.scored_besides
-    return [count * seen for seen in _column(run, "images_seen")]
+    return [count * seen for seen in _images_seen(run)]

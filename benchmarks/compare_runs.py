@@ -12,7 +12,7 @@ from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.score_files import RESULTS
 from spidercap.pipeline.settings.saved import read_settings
 from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, TEXT, Kind, read_json, rows
-from spidercap.pipeline.training.progress import read_progress
+from spidercap.pipeline.training.progress import Validation, read_progress
 
 EXAMPLE = '--runs="MLE=runs/mle_0,runs/mle_1;PG=runs/pg_0"'
 SECONDS = Kind(lambda value: type(value) in (int, float) and value >= 0, "a number of 0 or more")
@@ -37,7 +37,7 @@ class Run:
     seconds: float  # of the stage, validation included
     warm_up_seconds: float  # of the baseline's stages right before it
     best_epoch: float | None  # None: the workdir holds no checkpoint that tells it
-    validations: Sequence[Mapping[str, Any]]  # of the stage, in their order; () without a checkpoint
+    validations: Sequence[Validation]  # of the stage, in their order; () without a checkpoint
 
 
 def read_rows(text: str) -> dict[str, tuple[Run, ...]]:
@@ -127,7 +127,7 @@ def _read_run(place: str) -> Run:
         captions=_captions(workdir / "results" / f"{stage}.json"),
         seconds=seconds,
         warm_up_seconds=sum(told[name][1] for name in warm_up),
-        best_epoch=next((row["epoch"] for row in validations if row["step"] == best_step), None),
+        best_epoch=next((v.epoch for v in validations if v.step == best_step), None),
         validations=validations,
     )
 
@@ -147,10 +147,10 @@ def _captions(path: pathlib.Path) -> dict[int, str]:
     return captions
 
 
-def _validations(workdir: pathlib.Path, stage: str) -> tuple[Mapping[str, Any], ...]:
+def _validations(workdir: pathlib.Path, stage: str) -> tuple[Validation, ...]:
     newest = tf.train.latest_checkpoint(str(workdir / "checkpoints"))
     try:
         history = read_progress(newest).history
     except (tf.errors.OpError, ValueError, TypeError) as error:
         raise UserError(f"{newest} cannot be read ({error}); put back the checkpoint's files") from error
-    return tuple(row for row in history if row["stage"] == stage)
+    return tuple(validation for validation in history if validation.stage == stage)

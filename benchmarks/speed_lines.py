@@ -2,10 +2,10 @@
 
 A word-step is the distribution of one next word: the LSTM's matrix product and that with the words. What is needed:
 
-- decoding: the words said, the end counted;
+- decoding: the words experience, the end counted;
 - beam search of width W: for each image one row at the first step, then W rows a step up to the longest of the
   captions it returns (to prove that no other is better may take more);
-- rollouts: the words of the continuations but the first of each, whose distribution is the path's own next word's;
+- rollouts: the words of the continuations but the first of each, whose distribution is the sample's own next word's;
 - learning: three times the words learned from, for the way back is two products to each one of the way there.
 """
 
@@ -81,17 +81,17 @@ def lines() -> dict[str, Line]:
 
 
 def rolled_out(world: World, rollouts: int) -> Objective:
-    """Returns PG's objective with one path an image."""
+    """Returns PG's objective with one sample an image."""
     return objectives.policy_gradient(world.captioner, world.setting.length, samples=1, rollouts=rollouts)
 
 
 def self_critical(world: World) -> Objective:
-    """Returns SCST's with one path an image."""
+    """Returns SCST's with one sample an image."""
     return objectives.self_critical(world.captioner, world.setting.length, samples=1)
 
 
 def leave_one_out(world: World) -> Objective:
-    """Returns leave-one-out's with five paths an image."""
+    """Returns leave-one-out's with five samples an image."""
     return objectives.leave_one_out(world.captioner, world.setting.length, samples=5)
 
 
@@ -119,8 +119,8 @@ def still(model: keras.Model) -> keras.Optimizer:
     return optimizer
 
 
-def said_by(world: World, objective: Objective) -> Experience:
-    """Returns what each step with this objective says."""
+def experience_of(world: World, objective: Objective) -> Experience:
+    """Returns what each step with this objective samples."""
     return tf.function(objective.sample)(world.images, world.seed, world.level)
 
 
@@ -130,7 +130,7 @@ def words_in(captions: tf.Tensor) -> int:
 
 
 def rollout_steps(rollouts: Rollouts) -> int:
-    """Returns the word-steps that rollouts need beside those of their paths."""
+    """Returns the word-steps that rollouts need beside those of their samples."""
     read = int(tf.reduce_sum(rollouts.prefix[:, 1] + 1))
     return words_in(rollouts.tokens) - read - len(rollouts.tokens)
 
@@ -144,7 +144,7 @@ def beam_steps(words: tf.Tensor) -> int:
 def _likelihood(world: World) -> Built:
     step = likelihood_step(world.captioner, still(world.captioner), feature_dropout=0.0)
     batch = world.captions
-    return Built(lambda: step(batch, world.seed, world.level), len(batch.words), lambda: 3 * words_in(batch.words))
+    return Built(lambda: step(batch, world.seed, world.level), len(batch.tokens), lambda: 3 * words_in(batch.tokens))
 
 
 def _greedy(world: World) -> Built:
@@ -186,10 +186,10 @@ def _policy_gradient(world: World, rollouts: int, weights: Mapping[str, float] |
 
 def _learned(world: World, objective: Objective, learns_baseline: bool, reward: Reward | None = None) -> Built:
     def word_steps() -> int:
-        said = said_by(world, objective)
+        experience = experience_of(world, objective)
         # SCST's greedy captions follow no prefix: all of their words are decoded.
-        others = rollout_steps(said.rollouts) if learns_baseline else words_in(said.rollouts.tokens)
-        return 4 * words_in(said.words) + others
+        others = rollout_steps(experience.rollouts) if learns_baseline else words_in(experience.rollouts.tokens)
+        return 4 * words_in(experience.tokens) + others
 
     return Built(learning_call(world, objective, learns_baseline, reward), world.setting.batch, word_steps)
 
@@ -197,7 +197,7 @@ def _learned(world: World, objective: Objective, learns_baseline: bool, reward: 
 def _reward(world: World, terms: tuple[str, ...]) -> Built:
     reward = world.reward_of(dict.fromkeys(terms, 1.0))
     scores = tf.function(reward.compiled_scores)
-    captions = tf.constant(np.resize(world.arrays.words, [SCORED, world.setting.length]))
+    captions = tf.constant(np.resize(world.arrays.tokens, [SCORED, world.setting.length]))
     images = tf.constant(np.arange(SCORED, dtype=np.int32) * 7 % world.setting.images)
     return Built(lambda: scores(captions, images), SCORED)
 

@@ -104,16 +104,16 @@ def _parts(world: World, sample: Callable, step: Callable[[], Any]) -> str:
     captioner, length = world.captioner, world.setting.length
 
     @tf.function(autograph=False)
-    def paths(features: tf.Tensor) -> tuple[tf.Tensor, decoding.Forks]:
+    def samples(features: tf.Tensor) -> tuple[tf.Tensor, decoding.Forks]:
         start = captioner.initial_state(features)
         return decoding.sample_with_forks(word_step(captioner), start, length, world.seed, ROLLOUTS, draw)
 
-    experience, scores = tf.function(sample), tf.function(world.reward.compiled_scores)
-    said = experience(world.images, world.seed, world.level)
-    captions, images = scored_captions(said)
+    sampler, scores = tf.function(sample), tf.function(world.reward.compiled_scores)
+    experience = sampler(world.images, world.seed, world.level)
+    captions, images = scored_captions(experience)
     calls: dict[str, Callable[[], Any]] = {
-        "paths": lambda: paths(world.images.features),
-        "paths and rollouts": lambda: experience(world.images, world.seed, world.level),
+        "samples": lambda: samples(world.images.features),
+        "samples and rollouts": lambda: sampler(world.images, world.seed, world.level),
         "scores": lambda: scores(captions, images),
         "step": step,
     }
@@ -126,13 +126,13 @@ def _parts(world: World, sample: Callable, step: Callable[[], Any]) -> str:
                 seconds[name].append(took)
         rates.append(yardstick.rate())
     took = {name: statistics.median(times) for name, times in seconds.items()}
-    path_words, others = words_in(said.words), rollout_steps(said.rollouts)
+    sample_words, others = words_in(experience.tokens), rollout_steps(experience.rollouts)
     rows = {
-        "sampling": (took["paths"], path_words),
-        "rollouts": (took["paths and rollouts"] - took["paths"], others),
+        "sampling": (took["samples"], sample_words),
+        "rollouts": (took["samples and rollouts"] - took["samples"], others),
         "reward": (took["scores"], 0),
-        "update": (took["step"] - took["paths and rollouts"] - took["scores"], 3 * path_words),
-        "step": (took["step"], 4 * path_words + others),
+        "update": (took["step"] - took["samples and rollouts"] - took["scores"], 3 * sample_words),
+        "step": (took["step"], 4 * sample_words + others),
     }
     ideal = world.setting.word_flops() / statistics.median(rates)
     cells = [

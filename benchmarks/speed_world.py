@@ -78,7 +78,7 @@ class World:
         chosen = np.arange(setting.batch) % setting.images
         index = tf.constant(image_index[chosen])
         self.captions = Batch(tf.constant(made.features[chosen]), index, tf.constant(made.captions[chosen]))
-        self.images = self.captions._replace(words=None)
+        self.images = self.captions._replace(tokens=None)
         self._folder = folder
 
     @functools.cached_property

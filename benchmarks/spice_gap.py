@@ -61,11 +61,11 @@ def read_course(folder: pathlib.Path) -> Course:
     """
     newest = sorted((folder / "checkpoints").glob("ckpt-*.index"), key=lambda path: int(path.stem.split("-")[1]))
     history = read_progress(str(newest[-1].with_suffix(""))).history if newest else []
-    last = [row for row in history if row["stage"] == history[-1]["stage"] and {EXACT, FAST} <= row.keys()]
+    last = [v for v in history if v.stage == history[-1].stage and {EXACT, FAST} <= v.metrics.keys()]
     if not last:
         raise UserError(f"{folder} has no validations with SPICE and SPICE-fast; train with --metrics=spice,spice_fast")
-    scores = {name: tuple(row[name] for row in last) for name in (EXACT, FAST)}
-    return Course(folder.name, tuple(row["epoch"] for row in last), scores)
+    scores = {name: tuple(v.metrics[name] for v in last) for name in (EXACT, FAST)}
+    return Course(folder.name, tuple(v.epoch for v in last), scores)
 
 
 def picture(courses: Sequence[Course]) -> str:

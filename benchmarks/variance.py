@@ -4,7 +4,7 @@
                                   [--captions=640] [--repeats=100] [--quick]
 
 The policy is a run's captioner as it was after likelihood, with the baseline that its stage `baseline` fitted. C, the
-number of scored captions in an estimate (paths, rollouts, greedy captions), is the same for all estimators: a pilot
+number of scored captions in an estimate (samples, rollouts, greedy captions), is the same for all estimators: a pilot
 counts those of an image, and B = C / count images make an estimate. Images are drawn with replacement from the training
 split, their features without dropout, so an estimate is the mean of B independent terms and its variance goes with
 1 / B: what rounding B leaves of a difference in C is taken out by that.
@@ -43,8 +43,9 @@ from spidercap.pipeline.modes import identified_data
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.flags import parse
 from spidercap.pipeline.training import kept, objectives, workdir
+from spidercap.pipeline.training.gradients import policy_gradients
 from spidercap.pipeline.training.rewards import ReferenceTexts, Reward, build_reward
-from spidercap.pipeline.training.steps import parted, policy_gradients, scored_captions
+from spidercap.pipeline.training.steps import scored_captions, split_rewards
 
 SEED = 0  # of images and words
 PILOT = 256  # images whose scored captions are counted
@@ -56,7 +57,7 @@ Estimate = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """What is sampled from, and what it is paid."""
+    """What is sampled from, and its reward."""
 
     captioner: Captioner
     baseline: Baseline  # fitted
@@ -115,7 +116,7 @@ def load_policy(config: Config) -> Policy:
         raise UserError(
             f"the reward of {path} needs Java ({', '.join(java)}); name a run with bleu, rouge, cider or spice_fast"
         )
-    finished = [row["name"] for row in kept.saved_progress(config).finished]
+    finished = [row.name for row in kept.saved_progress(config).finished]
     if finished[:2] != ["mle", "baseline"]:
         raise UserError(
             f"{path} has finished {', '.join(finished) or 'no stage'}; a run is needed that begins with mle and "
@@ -142,7 +143,7 @@ def estimators(policy: Policy) -> list[Estimator]:
 
     def pg(name: str, *, samples: int = 1, rollouts: int, baseline: Baseline = policy.baseline, **more) -> Estimator:
         made = objectives.policy_gradient(captioner, length, samples=samples, rollouts=rollouts, **more)
-        return Estimator(name, made, baseline, biased="greedily" in more)
+        return Estimator(name, made, baseline, biased=more.get("rollout_policy") == "greedy")
 
     nothing = Baseline(captioner.lstm.units, 1)  # untrained, it expects exactly 0
     return [
@@ -201,18 +202,18 @@ def images_of(captions: int, per_image: float) -> int:
 
 def scored_per_image(estimator: Estimator, features: tf.Tensor, images: tf.Tensor, seed: tf.Tensor) -> float:
     """Returns the mean number of captions that each of the images `[B]` gives to be scored."""
-    said = estimator.objective.sample(_batch(features, images), seed, tf.zeros([]))
-    return len(scored_captions(said)[0]) / len(images)
+    experience = estimator.objective.sample(_batch(features, images), seed, tf.zeros([]))
+    return len(scored_captions(experience)[0]) / len(images)
 
 
 def _compiled(policy: Policy, estimator: Estimator, features: tf.Tensor) -> Estimate:
     @tf.function
     def estimate(images: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        said = estimator.objective.sample(_batch(features, images), seed, tf.zeros([]))
-        captions, of_image = scored_captions(said)
+        experience = estimator.objective.sample(_batch(features, images), seed, tf.zeros([]))
+        captions, of_image = scored_captions(experience)
         rewards = policy.reward.total(policy.reward.compiled_scores(captions, of_image))
-        credit = estimator.objective.credit(said, *parted(said, rewards))
-        gradients, *_ = policy_gradients(policy.captioner, estimator.baseline, said, credit)
+        credit = estimator.objective.credit(experience, *split_rewards(experience, rewards))
+        gradients, *_ = policy_gradients(policy.captioner, estimator.baseline, experience, credit)
         return tf.concat([tf.reshape(g, [-1]) for g in gradients], axis=0), tf.shape(captions)[0]
 
     return estimate

@@ -109,9 +109,9 @@ def _evaluate(config: Config, text_metrics: Mapping[str, TextMetric]) -> None:
     captioner, baseline = kept.build_models(config, vocabulary, features.shape[1])
     decode = build_decoder(captioner, config.data.max_length, decoder_of(config, vocabulary.words))
     evaluations = {}
-    for row in progress.finished:
-        kept.load_kept(config.workdir_path(), row["name"], captioner, baseline)
-        evaluations[row["name"]] = evaluate(decode, vocabulary, split, features, config.terms(), text_metrics)
+    for stage in progress.finished:
+        kept.load_kept(config.workdir_path(), stage.name, captioner, baseline)
+        evaluations[stage.name] = evaluate(decode, vocabulary, split, features, config.terms(), text_metrics)
     page = write_results(config, data, split, progress, evaluations, _policies(progress))
     print(f"report:      {page}\nTensorBoard: tensorboard --logdir={config.workdir_path() / 'logs'}")
 
@@ -179,7 +179,7 @@ def identified_data(config: Config) -> Data:
 def _policies(progress: Progress) -> list[str]:
     """The stages that moved the policy; all, if none did."""
     finished = progress.finished
-    return [row["name"] for row in finished if row["moves_policy"]] or [row["name"] for row in finished]
+    return [stage.name for stage in finished if stage.moves_policy] or [stage.name for stage in finished]
 
 
 def _shown_pictures(data: Data, split: TokenizedSplit) -> tuple[np.ndarray, list[list[str]]]:

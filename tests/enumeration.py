@@ -1,4 +1,4 @@
-"""A toy policy of which every caption can be enumerated: four words may be said (one is the end), T = 3."""
+"""A toy policy of which every caption can be enumerated: four words may be experience (one is the end), T = 3."""
 
 import itertools
 
@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from spidercap.models.rollouts import no_rollouts
 from spidercap.models.special_tokens import END, PAD
+from spidercap.pipeline.training.gradients import policy_gradients
 from spidercap.pipeline.training.objectives import Experience
-from spidercap.pipeline.training.steps import policy_gradients
 from tests import plain
 from tests.oracles import captions_of, padded, word_probabilities
 
@@ -67,31 +67,31 @@ def flat(gradients):
 
 
 def outcomes_of(probability, samples):
-    """Every way M = `samples` paths of one image can turn out: captions `[O][M]`, and the probability of each."""
+    """Every outcome of M = `samples` captions of one image: captions `[O][M]`, and the probability of each."""
     outcomes = list(itertools.product(CAPTIONS, repeat=samples))
     return outcomes, np.array([np.prod([probability[c] for c in outcome]) for outcome in outcomes])
 
 
 def experience_of(features, outcomes, rollouts=None, leaders=None):
-    """The paths of all outcomes, as if each were an image of its own; features `[1, F]`."""
-    paths = padded([c for outcome in outcomes for c in outcome], T)
+    """The samples of all outcomes, as if each were an image of its own; features `[1, F]`."""
+    tokens = padded([c for outcome in outcomes for c in outcome], T)
     none = no_rollouts(T)
-    every = tf.repeat(tf.constant(features), len(paths), axis=0)
-    return Experience(every, tf.zeros([len(paths)], tf.int32), tf.constant(paths), rollouts or none, leaders)
+    every = tf.repeat(tf.constant(features), len(tokens), axis=0)
+    return Experience(every, tf.zeros([len(tokens)], tf.int32), tf.constant(tokens), rollouts or none, leaders)
 
 
-def expected_gradient(captioner, baseline, said, credit, weights):
+def expected_gradient(captioner, baseline, experience, credit, weights):
     """The estimator's gradient of expected reward, averaged over all outcomes with their probabilities.
 
-    `weights` are those of the N paths: their outcome's probability, divided by the paths an outcome has. They weigh
+    `weights` are those of the N samples: their outcome's probability over the number of its samples. They weigh
     advantages, in which the loss is linear: Q' - b = N w (Q - b).
     """
     weights = tf.cast(tf.constant(weights) * len(weights), tf.float32)[:, None]
-    if credit.expected is None:
-        hidden = plain.hidden(captioner, said.features, said.words)
+    if credit.baseline is None:
+        hidden = plain.hidden(captioner, experience.features, experience.tokens)
         steps = tf.tile(tf.range(T), [len(weights)])
         expected = tf.reshape(baseline(tf.reshape(hidden, [-1, hidden.shape[2]]), steps), [-1, T])
     else:
-        expected = credit.expected
+        expected = credit.baseline
     weighed = credit._replace(values=expected + weights * (credit.values - expected))
-    return -flat(policy_gradients(captioner, baseline, said, weighed)[0])
+    return -flat(policy_gradients(captioner, baseline, experience, weighed)[0])

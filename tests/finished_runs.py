@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from benchmarks import compare
 from spidercap.pipeline.settings.config import Config
-from spidercap.pipeline.training.progress import Progress
+from spidercap.pipeline.training.progress import Progress, Validation
 
 CAPTIONS = ("a dog runs", "a cat sits on the", "two birds fly")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -49,7 +49,8 @@ def make_run(
 
 def row(step, stage="pg", **more):
     """Returns a validation as the loop writes it."""
-    return {"stage": stage, "step": step, "epoch": step / 4, "images_seen": step * 8, "seconds": 10.0 * step} | more
+    fields = {"stage": stage, "step": step, "epoch": step / 4, "images_seen": step * 8, "seconds": 10.0 * step}
+    return Validation.from_dict(fields | more)
 
 
 def references_file(path: pathlib.Path, ids=(7, 3, 5), texts=CAPTIONS) -> pathlib.Path:

@@ -1,6 +1,7 @@
 """Curves, gallery and captions side by side, of made-up workdirs whose numbers are known."""
 
 import base64
+import dataclasses
 import itertools
 import random
 import xml.etree.ElementTree
@@ -63,7 +64,7 @@ class TestCurves:
     def test_images_stand_in_where_captions_are_not_known(self, tmp_path, capsys):
         history = [row(1, CIDEr=0.5), row(2, CIDEr=0.6)]
         old = make_run(tmp_path / "old", history=history)
-        new = make_run(tmp_path / "new", history=[r | {"captions_scored": 9} for r in history])
+        new = make_run(tmp_path / "new", history=[dataclasses.replace(v, captions_scored=9) for v in history])
         assert compare.main([f"--runs=old={old};new={new}", f"--curves={tmp_path / 'c.svg'}"]) == 0
         assert f"{old}: captions scored are not known" in capsys.readouterr().out
         shown = texts_of((tmp_path / "c.svg").read_text())

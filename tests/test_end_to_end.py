@@ -56,7 +56,7 @@ def test_scores_of_the_table_are_those_of_training(finished):
     stages = {s["name"]: s for s in json.loads((workdir / "summary.json").read_text())["stages"]}
     progress = read_progress(tf.train.latest_checkpoint(str(workdir / "checkpoints")))
     for label in ("mle", "pg"):
-        best = max(row["CIDEr"] for row in progress.history if row["stage"] == label)
+        best = max(row.metrics["CIDEr"] for row in progress.history if row.stage == label)
         assert stages[label]["metrics"]["CIDEr"] == pytest.approx(best, abs=1e-6)
         assert best > 0
 

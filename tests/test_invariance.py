@@ -8,8 +8,9 @@ from spidercap.models.rollouts import Rollouts
 from spidercap.models.special_tokens import END
 from spidercap.pipeline.data.batches import Batch
 from spidercap.pipeline.training import objectives
+from spidercap.pipeline.training.gradients import policy_gradients
 from spidercap.pipeline.training.objectives import Experience
-from spidercap.pipeline.training.steps import parted, policy_gradients, scored_captions
+from spidercap.pipeline.training.steps import scored_captions, split_rewards
 from tests.enumeration import T, flat, table_reward
 
 LEVEL = tf.constant(0.0)
@@ -19,10 +20,11 @@ def batch_of(features):
     return Batch(tf.constant(features), tf.range(len(features)), None)
 
 
-def gradients_of(captioner, baseline, objective, said):
-    credit = objective.credit(said, *parted(said, table_reward(*scored_captions(said))))
-    gradients, baseline_gradients, losses, logs = policy_gradients(captioner, baseline, said, credit)
-    return flat([*gradients, *baseline_gradients]), {k: float(v) for k, v in logs.items()}
+def gradients_of(captioner, baseline, objective, experience):
+    credit = objective.credit(experience, *split_rewards(experience, table_reward(*scored_captions(experience))))
+    found = policy_gradients(captioner, baseline, experience, credit)
+    logs = {name: float(value) for name, value in found.logs._asdict().items() if value is not None}
+    return flat([*found.captioner, *found.baseline]), logs | {"loss": float(found.losses[0])}
 
 
 def every_objective(captioner):
@@ -37,21 +39,21 @@ def every_objective(captioner):
 
 @pytest.mark.parametrize("which", range(5))
 def test_nothing_after_the_end_changes_a_number(toy, which):
-    """Five more steps of padding, in paths and in rollouts: the same gradient of both models, the same logs."""
+    """Five more steps of padding, in samples and in rollouts: the same gradient of both models, the same logs."""
     captioner, baseline, features = trained_baseline(toy)
     objective = every_objective(captioner)[which]
-    said = objective.sample(batch_of(features), tf.constant([2, 6]), LEVEL)
-    short, short_logs = gradients_of(captioner, baseline, objective, said)
+    experience = objective.sample(batch_of(features), tf.constant([2, 6]), LEVEL)
+    short, short_logs = gradients_of(captioner, baseline, objective, experience)
     longer = [[0, 0], [0, 5]]
-    leaders = said.leaders
+    leaders = experience.leaders
     if leaders is not None:
         leaders = tf.concat([leaders, tf.repeat(leaders[:, -1:], 5, axis=1)], axis=1)
-    padded_said = said._replace(
-        words=tf.pad(said.words, longer),
-        rollouts=said.rollouts._replace(tokens=tf.pad(said.rollouts.tokens, longer)),
+    padded_experience = experience._replace(
+        tokens=tf.pad(experience.tokens, longer),
+        rollouts=experience.rollouts._replace(words=tf.pad(experience.rollouts.tokens, longer)),
         leaders=leaders,
     )
-    long, long_logs = gradients_of(captioner, baseline, objective, padded_said)
+    long, long_logs = gradients_of(captioner, baseline, objective, padded_experience)
     assert np.abs(short).max() > 1e-3
     np.testing.assert_allclose(short, long, atol=1e-6)
     assert short_logs == pytest.approx(long_logs, abs=1e-5)
@@ -59,30 +61,32 @@ def test_nothing_after_the_end_changes_a_number(toy, which):
 
 @pytest.mark.parametrize("which", range(5))
 def test_the_order_of_images_changes_nothing_beyond_rounding(toy, which):
-    """Images of a batch, with all that was said of them, the other way round."""
+    """Images of a batch, with all that was experience of them, the other way round."""
     captioner, baseline, features = trained_baseline(toy)
     objective = every_objective(captioner)[which]
-    said = objective.sample(batch_of(features), tf.constant([2, 6]), LEVEL)
-    paths = len(said.words)
-    order = np.roll(np.arange(paths), paths // 2)  # of two images, each with its paths in their order
+    experience = objective.sample(batch_of(features), tf.constant([2, 6]), LEVEL)
+    samples = len(experience.tokens)
+    order = np.roll(np.arange(samples), samples // 2)  # of two images, each with its samples in their order
     place = np.argsort(order)
     turned = Experience(
-        tf.gather(said.features, order),
-        tf.gather(said.image_index, order),
-        tf.gather(said.words, order),
-        turned_rollouts(said.rollouts, place),
-        None if said.leaders is None else tf.gather(tf.constant(place, tf.int32), tf.gather(said.leaders, order)),
+        tf.gather(experience.features, order),
+        tf.gather(experience.image_index, order),
+        tf.gather(experience.tokens, order),
+        turned_rollouts(experience.rollouts, place),
+        None
+        if experience.leaders is None
+        else tf.gather(tf.constant(place, tf.int32), tf.gather(experience.leaders, order)),
     )
-    ahead, logs = gradients_of(captioner, baseline, objective, said)
+    ahead, logs = gradients_of(captioner, baseline, objective, experience)
     back, turned_logs = gradients_of(captioner, baseline, objective, turned)
-    np.testing.assert_array_equal(np.sort(turned.image_index), np.sort(said.image_index))
-    assert (turned.image_index.numpy() != said.image_index.numpy()).any()
+    np.testing.assert_array_equal(np.sort(turned.image_index), np.sort(experience.image_index))
+    assert (turned.image_index.numpy() != experience.image_index.numpy()).any()
     np.testing.assert_allclose(ahead, back, atol=1e-6)
     assert logs == pytest.approx(turned_logs, abs=1e-5)
 
 
 def turned_rollouts(rollouts, place):
-    """The same rollouts of paths that lie elsewhere, in the order of those."""
+    """The same rollouts of samples that lie elsewhere, in the order of those."""
     prefix = np.stack([place[rollouts.prefix.numpy()[:, 0]], rollouts.prefix.numpy()[:, 1]], axis=1)
     order = np.lexsort(prefix.T[::-1])
     return Rollouts(tf.gather(rollouts.tokens, order), tf.constant(prefix[order].reshape(-1, 2), tf.int32))
@@ -103,9 +107,9 @@ def test_padding_of_T_changes_neither_samples_nor_rollouts(toy):
     found = []
     for length in (12, 30):
         objective = objectives.policy_gradient(captioner, length, samples=4, rollouts=2)
-        said = objective.sample(batch_of(features), tf.constant([5, 9]), LEVEL)
-        assert tf.reduce_all(tf.reduce_any(said.words == END, axis=1))
-        assert tf.reduce_all(tf.reduce_any(said.rollouts.tokens == END, axis=1))
-        found.append((said.words[:, :12], said.rollouts.tokens[:, :12], said.rollouts.prefix))
+        experience = objective.sample(batch_of(features), tf.constant([5, 9]), LEVEL)
+        assert tf.reduce_all(tf.reduce_any(experience.tokens == END, axis=1))
+        assert tf.reduce_all(tf.reduce_any(experience.rollouts.tokens == END, axis=1))
+        found.append((experience.tokens[:, :12], experience.rollouts.tokens[:, :12], experience.rollouts.prefix))
     for short, long in zip(*found, strict=True):
         np.testing.assert_array_equal(short, long)

@@ -9,8 +9,8 @@ from spidercap.models import decoding
 from spidercap.models.special_tokens import END, PAD, START, UNKNOWN
 from spidercap.models.word_loss import log_probs
 from spidercap.pipeline.data.batches import Batch
-from spidercap.pipeline.training import estimators
-from spidercap.pipeline.training.steps import READ, likelihood_step
+from spidercap.pipeline.training import estimators, schedules
+from spidercap.pipeline.training.steps import READING, likelihood_step
 from tests import plain
 from tests.enumeration import SAYABLE, T, flat
 from tests.oracles import padded
@@ -42,7 +42,7 @@ def test_label_smoothing_reaches_the_step(toy):
     losses = set()
     for smoothing in (0.0, 0.5):
         step = likelihood_step(captioner, optimizer, feature_dropout=0.0, label_smoothing=smoothing)
-        losses.add(loss := float(step(batch_of(features), tf.constant([0, 0]), tf.constant(0.0))["loss"]))
+        losses.add(loss := float(step(batch_of(features), tf.constant([0, 0]), tf.constant(0.0)).loss))
         expected = -tf.reduce_mean(plain.log_probs(captioner, hidden, tf.boolean_mask(WORDS, mask), smoothing))
         assert loss == pytest.approx(float(expected), abs=1e-6)
     assert len(losses) == 2
@@ -59,7 +59,7 @@ def test_schedule_drawn():
     p      0   0  .05   .05  .10  .12   .12
     """
     epochs = [0, 4.9, 5, 9.9, 10, 15, 100]
-    found = [estimators.sampling_probability(e, 0.12, 0.05, 5.0) for e in epochs]
+    found = [schedules.sampling_probability(e, 0.12, 0.05, 5.0) for e in epochs]
     np.testing.assert_allclose(found, [0, 0, 0.05, 0.05, 0.1, 0.12, 0.12])
 
 
@@ -122,7 +122,7 @@ def test_the_step_predicts_true_words_from_what_was_read(toy, probability):
     step = likelihood_step(captioner, learning, feature_dropout=0.0, scheduled_sampling=True)
     seed = tf.constant([6, 1])
     start = captioner.initial_state(tf.constant(features))
-    read_seed = tf.random.experimental.stateless_fold_in(seed, READ)
+    read_seed = tf.random.experimental.stateless_fold_in(seed, READING)
     read = decoding.read_own_words(
         captioner.make_step(), start, tf.constant(WORDS), tf.constant(probability), read_seed
     )
@@ -133,6 +133,6 @@ def test_the_step_predicts_true_words_from_what_was_read(toy, probability):
         loss = -tf.reduce_mean(plain.log_probs(captioner, hidden, tf.boolean_mask(WORDS, mask)))
     gradient = flat(tape.gradient(loss, captioner.trainable_variables))
     logs = step(batch_of(features), seed, tf.constant(probability))
-    assert float(logs["loss"]) == pytest.approx(float(loss), abs=1e-6)
+    assert float(logs.loss) == pytest.approx(float(loss), abs=1e-6)
     moved = flat(before) - flat(captioner.trainable_variables)
     np.testing.assert_allclose(moved, gradient, atol=1e-6)

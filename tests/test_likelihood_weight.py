@@ -8,13 +8,13 @@ import tensorflow as tf
 from spidercap.models.special_tokens import END, UNKNOWN
 from spidercap.pipeline.data.batches import Batch, image_batches
 from spidercap.pipeline.training import estimators, objectives
+from spidercap.pipeline.training.gradients import policy_gradients
 from spidercap.pipeline.training.rewards import Reward
 from spidercap.pipeline.training.steps import (
     likelihood_step,
-    parted,
     policy_gradient_step,
-    policy_gradients,
     scored_captions,
+    split_rewards,
 )
 from tests import plain
 from tests.enumeration import (
@@ -86,8 +86,8 @@ def test_all_weight_on_likelihood_is_the_likelihood_step_without_dropout(toy, na
     step = step_of(captioner, baseline, name, 1.0)
     logs, mixed = restarted(captioner, baseline, lambda: step(batch_of(features), SEED, LEVEL))
     np.testing.assert_allclose(mixed, weights, atol=1e-7)
-    assert float(logs["likelihood loss"]) == pytest.approx(float(expected["loss"]), abs=1e-6)
-    assert float(logs["loss"]) == pytest.approx(float(expected["loss"]), abs=1e-6)
+    assert float(logs.policy.likelihood_loss) == pytest.approx(float(expected.loss), abs=1e-6)
+    assert float(logs.loss) == pytest.approx(float(expected.loss), abs=1e-6)
     assert np.abs(weights - flat(captioner.trainable_variables)).max() > 1e-3
 
 
@@ -96,11 +96,11 @@ def test_both_parts_count_as_weighted(toy, name):
     """Of the same sampled captions: gradient and loss are the weighted sums; the baseline and other logs stay."""
     captioner, baseline, features = toy
     learned, objective = learned_baseline(name, baseline, T), OBJECTIVES[name](captioner, T)
-    said = objective.sample(batch_of(features), SEED, LEVEL)
-    credit = objective.credit(said, *parted(said, table_reward(*scored_captions(said))))
-    truth = objectives.Truth(tf.constant(features), tf.constant(TRUE), tf.constant(0.3))
-    alone = policy_gradients(captioner, learned, said, credit)
-    mixed = policy_gradients(captioner, learned, said._replace(truth=truth), credit)
+    experience = objective.sample(batch_of(features), SEED, LEVEL)
+    credit = objective.credit(experience, *split_rewards(experience, table_reward(*scored_captions(experience))))
+    references = objectives.References(tf.constant(features), tf.constant(TRUE), tf.constant(0.3))
+    alone = policy_gradients(captioner, learned, experience, credit)
+    mixed = policy_gradients(captioner, learned, experience._replace(references=references), credit)
     gradient, likelihood = mean_log_likelihood(captioner, features, TRUE)
     np.testing.assert_allclose(flat(mixed[0]), 0.7 * flat(alone[0]) - 0.3 * gradient, atol=1e-6)
     assert float(mixed[2][0]) == pytest.approx(0.7 * float(alone[2][0]) - 0.3 * likelihood, abs=1e-5)
@@ -108,9 +108,42 @@ def test_both_parts_count_as_weighted(toy, name):
     if learned is not None:
         np.testing.assert_allclose(flat(mixed[1]), flat(alone[1]), atol=1e-6)
     # No caption begins with given words, as mixer's do: the watch must go on looking.
-    assert mixed[3].keys() == alone[3].keys() | {"likelihood loss"}
-    for log in alone[3].keys() - {"loss"}:
-        assert float(mixed[3][log]) == pytest.approx(float(alone[3][log]), abs=1e-5)
+    with_likelihood, without = (
+        {name: float(value) for name, value in found.logs._asdict().items() if value is not None}
+        for found in (mixed, alone)
+    )
+    assert with_likelihood.pop("likelihood_loss") == pytest.approx(-likelihood, abs=1e-5)
+    assert with_likelihood == pytest.approx(without, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_one_pass_is_the_mix_of_both_losses(toy, name):
+    """Loss and gradient are those of (1 - w) policy_loss + w likelihood_loss, differentiated as they are written."""
+    captioner, baseline, features = toy
+    learned, objective = learned_baseline(name, baseline, T), OBJECTIVES[name](captioner, T)
+    experience = objective.sample(batch_of(features), SEED, LEVEL)
+    credit = objective.credit(experience, *split_rewards(experience, table_reward(*scored_captions(experience))))
+    references = objectives.References(tf.constant(features), tf.constant(TRUE), tf.constant(0.3))
+    found = policy_gradients(captioner, learned, experience._replace(references=references), credit)
+
+    def packed(features, tokens):
+        mask = estimators.token_mask(tokens)
+        hidden = tf.boolean_mask(plain.hidden(captioner, features, tokens), mask)
+        return hidden, plain.log_probs(captioner, hidden, tf.boolean_mask(tokens, mask)), mask
+
+    with tf.GradientTape() as tape:
+        hidden, log_probs, mask = packed(experience.features, experience.tokens)
+        step = tf.cast(tf.where(mask)[:, 1], tf.int32)
+        expected = learned(hidden, step) if credit.baseline is None else tf.boolean_mask(credit.baseline, mask)
+        values, sampled = tf.boolean_mask(credit.values, mask), tf.ones_like(step, tf.bool)
+        count = tf.cast(len(experience.tokens), tf.float32)
+        policy = estimators.policy_loss(log_probs, values, expected, sampled, count)
+        _, log_probs, mask = packed(references.features, references.tokens)
+        predicted = tf.boolean_mask(estimators.likelihood_mask(references.tokens), mask)
+        loss = 0.7 * policy + 0.3 * estimators.likelihood_loss(log_probs, predicted)
+    np.testing.assert_allclose(float(found.losses[0]), float(loss), atol=1e-5)
+    gradient = flat(tape.gradient(loss, captioner.trainable_variables))
+    np.testing.assert_allclose(flat(found.captioner), gradient, atol=1e-6)
 
 
 def test_expectation(toy):
@@ -118,12 +151,14 @@ def test_expectation(toy):
     captioner, baseline, features = toy
     features, weight = features[:1], 0.4
     probability = distribution(captioner, features)
-    said = experience_of(features, [(c,) for c in CAPTIONS])
-    said = said._replace(truth=objectives.Truth(tf.constant(features), tf.constant(TRUE[:1]), tf.constant(weight)))
+    experience = experience_of(features, [(c,) for c in CAPTIONS])
+    experience = experience._replace(
+        references=objectives.References(tf.constant(features), tf.constant(TRUE[:1]), tf.constant(weight))
+    )
     objective = objectives.policy_gradient(captioner, T, samples=1, rollouts=0)
-    credit = objective.credit(said, tf.constant([REWARDS[c] for c in CAPTIONS], tf.float32), tf.zeros([0]))
+    credit = objective.credit(experience, tf.constant([REWARDS[c] for c in CAPTIONS], tf.float32), tf.zeros([0]))
     # The truth is given beside each outcome, and outcomes are weighed by hand: theirs sum to one, as its own does.
-    total = expected_gradient(captioner, baseline, said, credit, np.array([probability[c] for c in CAPTIONS]))
+    total = expected_gradient(captioner, baseline, experience, credit, np.array([probability[c] for c in CAPTIONS]))
     exact = (1 - weight) * exact_gradient(captioner, features)
     exact += weight * mean_log_likelihood(captioner, features, TRUE[:1])[0]
     np.testing.assert_allclose(total, exact, atol=1e-5)
@@ -137,14 +172,14 @@ def test_a_reward_on_the_host_learns_the_same(toy):
         for step in (step_of(captioner, baseline, "leave_one_out", 0.3, r) for r in (None, host))
     ]
     np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-7)
-    assert float(found[0][0]["loss"]) == pytest.approx(float(found[1][0]["loss"]), abs=1e-6)
+    assert float(found[0][0].loss) == pytest.approx(float(found[1][0].loss), abs=1e-6)
 
 
 def test_captions_are_drawn_by_the_step_each_of_an_image_alike():
     """Same pictures as without captions; from step 30 on the same captions; 24 images with two captions each."""
     arrays = make_arrays()
     # The first image has one caption more: counts and beginnings are each image's own.
-    words = np.concatenate([padded([[4, 4, 4, END]], arrays.words.shape[1]), arrays.words])
+    words = np.concatenate([padded([[4, 4, 4, END]], arrays.tokens.shape[1]), arrays.tokens])
     image_index = np.concatenate([[0], arrays.image_index]).astype(np.int32)
     arrays = type(arrays)(arrays.features, words, image_index, arrays.references)
 
@@ -153,14 +188,14 @@ def test_captions_are_drawn_by_the_step_each_of_an_image_alike():
 
     whole = drawn(0)
     for batch, again in zip(whole[30:], drawn(30), strict=True):
-        np.testing.assert_array_equal(batch.words, again.words)
+        np.testing.assert_array_equal(batch.tokens, again.tokens)
     for batch, other in zip(whole, drawn(0, with_captions=False), strict=True):
         np.testing.assert_array_equal(batch.image_index, other.image_index)
         np.testing.assert_array_equal(batch.features, other.features)
-        assert other.words is None
-    images, said = (np.concatenate([getattr(b, name) for b in whole]) for name in ("image_index", "words"))
+        assert other.tokens is None
+    images, drawn_tokens = (np.concatenate([getattr(b, name) for b in whole]) for name in ("image_index", "tokens"))
     for image in range(IMAGES):
         own = words[image_index == image]
-        seen = [(said[images == image] == caption).all(axis=1).sum() for caption in own]
+        seen = [(drawn_tokens[images == image] == caption).all(axis=1).sum() for caption in own]
         assert sum(seen) == np.sum(images == image) > 40
         assert min(seen) > 0.5 * sum(seen) / len(own)

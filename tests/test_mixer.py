@@ -9,14 +9,14 @@ from spidercap.models import decoding
 from spidercap.models.baseline import StepBaseline
 from spidercap.models.special_tokens import END, PAD, UNKNOWN
 from spidercap.pipeline.data.batches import Batch
-from spidercap.pipeline.training import estimators, objectives
+from spidercap.pipeline.training import estimators, objectives, schedules
+from spidercap.pipeline.training.gradients import policy_gradients
 from spidercap.pipeline.training.rewards import Reward
 from spidercap.pipeline.training.steps import (
     likelihood_step,
-    parted,
     policy_gradient_step,
-    policy_gradients,
     scored_captions,
+    split_rewards,
 )
 from tests import plain
 from tests.enumeration import (
@@ -43,10 +43,10 @@ def test_schedule_drawn():
     s      8  8   8   5   5   2   2   0   0
     """
     epochs = [0, 1, 1.9, 2, 3.9, 4, 5.9, 6, 100]
-    assert [estimators.mixer_steps(e, 8, 3, 2) for e in epochs] == [8, 8, 8, 5, 5, 2, 2, 0, 0]
-    assert estimators.mixer_steps(1.2, 20, 3, 0.2) == 2  # six times, though 1.2 / 0.2 is 5.999 to a float
+    assert [schedules.mixer_steps(e, 8, 3, 2) for e in epochs] == [8, 8, 8, 5, 5, 2, 2, 0, 0]
+    assert schedules.mixer_steps(1.2, 20, 3, 0.2) == 2  # six times, though 1.2 / 0.2 is 5.999 to a float
     # The authors': 3 less every 5 epochs.
-    assert [estimators.mixer_steps(e, 20, 3, 5) for e in (0, 5, 10, 29, 30, 34.9, 35)] == [20, 17, 14, 5, 2, 2, 0]
+    assert [schedules.mixer_steps(e, 20, 3, 5) for e in (0, 5, 10, 29, 30, 34.9, 35)] == [20, 17, 14, 5, 2, 2, 0]
 
 
 def test_mask_drawn():
@@ -81,9 +81,9 @@ def batch_of(features):
     return Batch(tf.constant(features), tf.constant([0, 1]), tf.constant(padded(REFERENCES, T)))
 
 
-def learned(said, objective, captioner, baseline):
-    credit = objective.credit(said, *parted(said, table_reward(*scored_captions(said))))
-    gradients, baseline_gradients, losses, logs = policy_gradients(captioner, baseline, said, credit)
+def learned(experience, objective, captioner, baseline):
+    credit = objective.credit(experience, *split_rewards(experience, table_reward(*scored_captions(experience))))
+    gradients, baseline_gradients, losses, logs = policy_gradients(captioner, baseline, experience, credit)
     return flat(gradients), flat(baseline_gradients), float(losses[0]), logs
 
 
@@ -91,12 +91,12 @@ def learned(said, objective, captioner, baseline):
 def test_words_are_given_up_to_s_and_sampled_from_there(mixer, s):
     captioner, _, features, objective = mixer
     many = Batch(*(tf.repeat(x, 300, axis=0) for x in batch_of(features)))
-    said = objective.sample(many, tf.constant([1, 2]), tf.constant(float(s)))
-    np.testing.assert_array_equal(said.words[:, :s], many.words[:, :s])
-    mask = estimators.path_mask(said.words).numpy()
-    np.testing.assert_array_equal(said.likelihood.mask, mask & (np.arange(T) < s))
+    experience = objective.sample(many, tf.constant([1, 2]), tf.constant(float(s)))
+    np.testing.assert_array_equal(experience.tokens[:, :s], many.tokens[:, :s])
+    mask = estimators.token_mask(experience.tokens).numpy()
+    np.testing.assert_array_equal(experience.likelihood.mask, mask & (np.arange(T) < s))
     for row, reference in enumerate(REFERENCES):
-        rest = said.words.numpy()[300 * row : 300 * (row + 1)]
+        rest = experience.tokens.numpy()[300 * row : 300 * (row + 1)]
         if s < len(reference):
             probability = distribution(captioner, features[row : row + 1])
             possible = continuations(probability, reference[:s])
@@ -112,7 +112,7 @@ def test_at_T_it_is_likelihood_number_for_number(mixer):
     """The same loss, and after a step the same weights, as the likelihood step without dropout; no baseline moves."""
     captioner, baseline, features, objective = mixer
     references = [[4, UNKNOWN, END], [6, END]]  # an unknown word is read, never predicted
-    batch = batch_of(features)._replace(words=tf.constant(padded(references, T)))
+    batch = batch_of(features)._replace(tokens=tf.constant(padded(references, T)))
     reward = Reward({"cider": 1.0}, lambda words, image: {"cider": tf.cast(image, tf.float32)}, {})
     before = [w.numpy() for w in captioner.trainable_variables + baseline.trainable_variables]
     results = []
@@ -128,7 +128,7 @@ def test_at_T_it_is_likelihood_number_for_number(mixer):
             else policy_gradient_step(captioner, baseline, reward, objective, *optimizers, feature_dropout=0.2)
         )
         logs = step(batch, tf.constant([3, 4]), tf.constant(float(T)))
-        results.append((float(logs["loss"]), flat(captioner.trainable_variables), flat(baseline.trainable_variables)))
+        results.append((float(logs.loss), flat(captioner.trainable_variables), flat(baseline.trainable_variables)))
     assert results[0][0] == pytest.approx(results[1][0], abs=1e-7)
     np.testing.assert_allclose(results[0][1], results[1][1], atol=1e-7)
     np.testing.assert_array_equal(results[0][2], results[1][2])
@@ -138,11 +138,11 @@ def test_at_T_it_is_likelihood_number_for_number(mixer):
 def test_at_0_it_is_reinforce_number_for_number(mixer):
     """Of the same sampled captions: K = 0 with the same baseline."""
     captioner, baseline, features, objective = mixer
-    said = objective.sample(batch_of(features), tf.constant([5, 6]), tf.constant(0.0))
+    experience = objective.sample(batch_of(features), tf.constant([5, 6]), tf.constant(0.0))
     reinforce = objectives.policy_gradient(captioner, T, samples=1, rollouts=0)
-    unmixed = said._replace(likelihood=None)
+    unmixed = experience._replace(likelihood=None)
     for a, b in zip(
-        learned(said, objective, captioner, baseline)[:3],
+        learned(experience, objective, captioner, baseline)[:3],
         learned(unmixed, reinforce, captioner, baseline)[:3],
         strict=True,
     ):
@@ -152,11 +152,11 @@ def test_at_0_it_is_reinforce_number_for_number(mixer):
 def test_between_both_halves_count_as_weighted(mixer):
     """0 < s < T: half the likelihood of given words, half the loss of sampled ones, each packed by hand."""
     captioner, baseline, features, objective = mixer
-    said = objective.sample(batch_of(features), tf.constant([1, 4]), tf.constant(1.0))
-    path_reward, _ = parted(said, table_reward(*scored_captions(said)))
-    hidden = plain.hidden(captioner, said.features, said.words).numpy()
+    experience = objective.sample(batch_of(features), tf.constant([1, 4]), tf.constant(1.0))
+    sample_rewards, _ = split_rewards(experience, table_reward(*scored_captions(experience)))
+    hidden = plain.hidden(captioner, experience.features, experience.tokens).numpy()
     given, sampled = [], []
-    for row, words in enumerate(said.words.numpy()):
+    for row, words in enumerate(experience.tokens.numpy()):
         for t in range(int(np.sum(words != PAD))):
             here = tf.constant(hidden[row, t : t + 1])
             log_prob = float(plain.log_probs(captioner, here, tf.constant(words[t : t + 1]))[0])
@@ -164,9 +164,9 @@ def test_between_both_halves_count_as_weighted(mixer):
             if t < 1:
                 given.append(-log_prob)
             else:
-                sampled.append(-(float(path_reward[row]) - expected) * log_prob)
+                sampled.append(-(float(sample_rewards[row]) - expected) * log_prob)
     assert len(given) == 2 and len(sampled) > 0
-    loss = learned(said, objective, captioner, baseline)[2]
+    loss = learned(experience, objective, captioner, baseline)[2]
     assert loss == pytest.approx(0.5 * np.mean(given) + 0.5 * np.sum(sampled) / 2, abs=1e-5)
 
 
@@ -191,12 +191,14 @@ def test_bias(mixer, s):
     possible = continuations(probability, reference[:s])
     captions = list(possible)
     given = decoding.Given(tf.constant(padded([reference] * len(captions), T)), tf.constant(s))
-    said = experience_of(features, [(c,) for c in captions])
-    mask = estimators.given_mask(said.words, given.steps)
-    said = said._replace(likelihood=objectives.Likelihood(mask, tf.constant(0.0)))  # the reward's part alone
+    experience = experience_of(features, [(c,) for c in captions])
+    mask = estimators.given_mask(experience.tokens, given.steps)
+    experience = experience._replace(
+        likelihood=objectives.Likelihood(mask, tf.constant(0.0))
+    )  # the reward's part alone
     reward = tf.constant([REWARDS[c] for c in captions], tf.float32)
-    credit = objective.credit(said, reward, tf.zeros([0]))
-    total = expected_gradient(captioner, baseline, said, credit, np.array([possible[c] for c in captions]))
+    credit = objective.credit(experience, reward, tf.zeros([0]))
+    total = expected_gradient(captioner, baseline, experience, credit, np.array([possible[c] for c in captions]))
     exact = exact_gradient(captioner, features)
     if s == 0:
         assert len(captions) == len(CAPTIONS)

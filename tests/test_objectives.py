@@ -11,7 +11,7 @@ from spidercap.models.special_tokens import END, PAD
 from spidercap.pipeline.data.batches import Batch
 from spidercap.pipeline.training import estimators, objectives
 from spidercap.pipeline.training.rewards import Reward
-from spidercap.pipeline.training.steps import BLUR, parted, policy_gradient_step, scored_captions
+from spidercap.pipeline.training.steps import FEATURE_DROPOUT, policy_gradient_step, scored_captions, split_rewards
 from tests.enumeration import CAPTIONS, REWARDS, T, continuations, distribution, table_reward
 from tests.oracles import padded, word_probabilities
 from tests.variants import OBJECTIVES, adam, learned_baseline
@@ -44,7 +44,7 @@ def test_prefix_leaders_drawn():
 
 def test_shared_values_are_those_of_the_leader():
     """
-    7 4 2     Q  .5 .3 r0       rollouts: from 7 (path 0): .5, from 7 4 (path 0): .3, from 7 5 (path 1): .1
+    7 4 2     Q  .5 .3 r0       rollouts: from 7 (sample 0): .5, from 7 4 (sample 0): .3, from 7 5 (sample 1): .1
     7 5 2        .5 .1 r1
     """
     words = tf.constant([[7, 4, 2], [7, 5, 2]])
@@ -57,23 +57,23 @@ def test_shared_values_are_those_of_the_leader():
 def test_sharing_rolls_out_each_beginning_once(toy):
     captioner, _, features = toy
     options = {"samples": 6, "rollouts": 2}
-    said = {
-        shared: objectives.policy_gradient(captioner, T, shared=shared, **options).sample(
+    found = {
+        shared: objectives.policy_gradient(captioner, T, share_rollouts=shared, **options).sample(
             batch_of(features), tf.constant([3, 1]), LEVEL
         )
         for shared in (False, True)
     }
-    np.testing.assert_array_equal(said[False].words, said[True].words)
+    np.testing.assert_array_equal(found[False].tokens, found[True].tokens)
     beginnings = [
         (row // 6, without_padding(words[: t + 1]))
-        for row, words in enumerate(said[True].words.numpy())
+        for row, words in enumerate(found[True].tokens.numpy())
         for t in range(len(without_padding(words)) - 1)
     ]
-    assert len(said[False].rollouts.prefix) == 2 * len(beginnings)
-    assert len(said[True].rollouts.prefix) == 2 * len(set(beginnings)) < 2 * len(beginnings)
+    assert len(found[False].rollouts.prefix) == 2 * len(beginnings)
+    assert len(found[True].rollouts.prefix) == 2 * len(set(beginnings)) < 2 * len(beginnings)
     rolled = [
-        (row // 6, without_padding(said[True].words.numpy()[row, : t + 1]))
-        for row, t in said[True].rollouts.prefix.numpy()
+        (row // 6, without_padding(found[True].tokens.numpy()[row, : t + 1]))
+        for row, t in found[True].rollouts.prefix.numpy()
     ]
     assert sorted(rolled) == sorted([*set(beginnings)] * 2)
 
@@ -87,29 +87,29 @@ def test_leave_one_out_drawn():
 def test_self_critical_compares_with_the_image_s_own_greedy_caption(toy):
     captioner, _, features = toy
     objective = objectives.self_critical(captioner, T, samples=3)
-    said = objective.sample(batch_of(features), tf.constant([1, 1]), LEVEL)
-    captions, image_index = scored_captions(said)
+    experience = objective.sample(batch_of(features), tf.constant([1, 1]), LEVEL)
+    captions, image_index = scored_captions(experience)
     np.testing.assert_array_equal(image_index, [0, 0, 0, 1, 1, 1, 0, 1])
-    path_reward, greedy_reward = parted(said, table_reward(captions, image_index))
+    sample_rewards, greedy_rewards = split_rewards(experience, table_reward(captions, image_index))
     greedy, _ = decoding.greedy(captioner.make_step(), captioner.initial_state(tf.constant(features)), T)
-    np.testing.assert_array_equal(said.rollouts.tokens, greedy)
-    credit = objective.credit(said, path_reward, greedy_reward)
-    for row, words in enumerate(said.words.numpy()):
+    np.testing.assert_array_equal(experience.rollouts.tokens, greedy)
+    credit = objective.credit(experience, sample_rewards, greedy_rewards)
+    for row, words in enumerate(experience.tokens.numpy()):
         image, length = row // 3, len(without_padding(words))
         expected = REWARDS[without_padding(greedy.numpy()[image])] * (image + 1)
-        np.testing.assert_allclose(credit.expected[row, :length], [expected] * length, rtol=1e-5)
-        np.testing.assert_allclose(credit.values[row, :length], [float(path_reward[row])] * length, rtol=1e-5)
+        np.testing.assert_allclose(credit.baseline[row, :length], [expected] * length, rtol=1e-5)
+        np.testing.assert_allclose(credit.values[row, :length], [float(sample_rewards[row])] * length, rtol=1e-5)
         assert not credit.values[row, length:].numpy().any()
 
 
 def test_greedy_rollouts_are_what_greedy_decoding_says(toy):
     captioner, _, features = toy
     objective = objectives.policy_gradient(captioner, T, samples=2, rollouts=1, rollout_policy="greedy")
-    said = objective.sample(batch_of(features), tf.constant([1, 5]), LEVEL)
-    assert len(said.rollouts.tokens) > 0
-    for words, (path, last) in zip(said.rollouts.tokens.numpy(), said.rollouts.prefix.numpy(), strict=True):
-        caption = list(said.words.numpy()[path, : last + 1])
-        start = captioner.initial_state(said.features[path : path + 1])
+    experience = objective.sample(batch_of(features), tf.constant([1, 5]), LEVEL)
+    assert len(experience.rollouts.tokens) > 0
+    for words, (row, last) in zip(experience.rollouts.tokens.numpy(), experience.rollouts.prefix.numpy(), strict=True):
+        caption = list(experience.tokens.numpy()[row, : last + 1])
+        start = captioner.initial_state(experience.features[row : row + 1])
         while len(caption) < T and caption[-1] != END:
             options = {w: word_probabilities(captioner.make_step(), start, [*caption, w])[-1] for w in (END, 4, 5, 6)}
             caption.append(max(options, key=options.get))
@@ -122,11 +122,11 @@ def test_samples_and_rollouts_follow_the_policy(toy):
     probability = distribution(captioner, features[:1])
     count = 20000
     objective = objectives.policy_gradient(captioner, T, samples=count, rollouts=1)
-    said = objective.sample(batch_of(features[:1]), tf.constant([11, 4]), LEVEL)
-    assert chi_square_is_small(said.words.numpy(), probability)
-    rolled, prefix = said.rollouts.tokens.numpy(), said.rollouts.prefix.numpy()
+    experience = objective.sample(batch_of(features[:1]), tf.constant([11, 4]), LEVEL)
+    assert chi_square_is_small(experience.tokens.numpy(), probability)
+    rolled, prefix = experience.rollouts.tokens.numpy(), experience.rollouts.prefix.numpy()
     for beginning in ((4,), (5, 6)):
-        own = said.words.numpy()[prefix[:, 0], : len(beginning)]
+        own = experience.tokens.numpy()[prefix[:, 0], : len(beginning)]
         mine = rolled[(prefix[:, 1] == len(beginning) - 1) & (own == beginning).all(axis=1)]
         assert len(mine) > 300
         assert (mine[:, : len(beginning)] == beginning).all()  # rollouts keep their prefix
@@ -148,7 +148,7 @@ def chi_square_is_small(words, probability):
 
 
 def test_differentiated_probabilities_are_those_sampled_from(toy):
-    """With dropout in the decoder and blurred features, the step's entropy is that of the words as they were drawn."""
+    """With dropout in the decoder and dropped features, the step's entropy is that of the words as they were drawn."""
     _, baseline, features = toy
     keras.utils.set_random_seed(3)
     captioner = Captioner(vocabulary_size=7, feature_size=3, units=5, embedding_size=4, dropout=0.5)
@@ -163,15 +163,15 @@ def test_differentiated_probabilities_are_those_sampled_from(toy):
         optimizer.build(model.trainable_variables)
     step = policy_gradient_step(captioner, baseline, reward, objective, *optimizers, feature_dropout=0.4)
     logs = step(batch_of(features), seed, LEVEL)
-    blur_seed = tf.random.experimental.stateless_fold_in(seed, BLUR)
-    blurred = captioner.drop_features(tf.constant(features), 0.4, blur_seed)
-    assert np.abs(blurred - features).max() > 0.1
-    said = objective.sample(Batch(blurred, tf.range(2), None), seed, LEVEL)
+    dropout_seed = tf.random.experimental.stateless_fold_in(seed, FEATURE_DROPOUT)
+    dropped = captioner.blur(tf.constant(features), 0.4, dropout_seed)
+    assert np.abs(dropped - features).max() > 0.1
+    experience = objective.sample(Batch(dropped, tf.range(2), None), seed, LEVEL)
     surprise = []
-    for row, words in enumerate(said.words.numpy()):
-        start = captioner.initial_state(said.features[row : row + 1])
+    for row, words in enumerate(experience.tokens.numpy()):
+        start = captioner.initial_state(experience.features[row : row + 1])
         surprise += [-np.log(p) for p in word_probabilities(captioner.make_step(), start, without_padding(words))]
-    assert float(logs["entropy"]) == pytest.approx(np.mean(surprise), abs=1e-5)
+    assert float(logs.policy.entropy) == pytest.approx(np.mean(surprise), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["pg", "reinforce", "mixer", "scst", "leave_one_out"])
@@ -192,7 +192,7 @@ def test_the_expected_reward_rises(toy, name):
     before = expected_reward()
     for i in range(60):
         logs = step(batch, tf.constant([9, i]), tf.constant(float(max(0, T - i // 10))))
-        assert float(logs["skipped updates"]) == 0
+        assert float(logs.skipped) == 0
     assert np.mean(expected_reward()) > 1.5 * np.mean(before)
 
 
@@ -203,9 +203,10 @@ def test_every_caption_of_the_table_is_scored_as_itself():
 
 def test_no_gradient_flows_through_advantages():
     values, expected, log_probs = tf.constant([1.0, 2.0]), tf.constant([0.5, 0.1]), tf.constant([-1.0, -3.0])
+    sampled = tf.constant([True, True])
     with tf.GradientTape() as tape:
         tape.watch([values, expected, log_probs])
-        loss = -tf.reduce_sum(estimators.reinforce_weights(values, expected, tf.constant(2.0)) * log_probs)
+        loss = estimators.policy_loss(log_probs, values, expected, sampled, tf.constant(2.0))
     gradients = tape.gradient(loss, [values, expected, log_probs])
     assert gradients[:2] == [None, None]
     np.testing.assert_allclose(gradients[2], [-0.25, -0.95])

@@ -13,7 +13,8 @@ from spidercap.models.rollouts import Rollouts, roll_out
 from spidercap.models.special_tokens import PAD, START
 from spidercap.pipeline.data.batches import Batch
 from spidercap.pipeline.training import estimators, objectives
-from spidercap.pipeline.training.steps import parted, policy_gradients, scored_captions
+from spidercap.pipeline.training.gradients import policy_gradients
+from spidercap.pipeline.training.steps import scored_captions, split_rewards
 from tests import plain
 from tests.enumeration import (
     CAPTIONS,
@@ -48,12 +49,12 @@ def rewards_of(captions):
     return tf.constant([REWARDS[c] for c in captions], tf.float32)
 
 
-def check_expectation(policy, objective, outcomes, weights, said, other_reward):
+def check_expectation(policy, objective, outcomes, weights, experience, other_rewards):
     captioner, baseline, features, _ = policy
     samples = len(outcomes[0])
-    path_reward = rewards_of([c for outcome in outcomes for c in outcome])
-    credit = objective.credit(said, path_reward, other_reward)
-    total = expected_gradient(captioner, baseline, said, credit, np.repeat(weights, samples) / samples)
+    sample_rewards = rewards_of([c for outcome in outcomes for c in outcome])
+    credit = objective.credit(experience, sample_rewards, other_rewards)
+    total = expected_gradient(captioner, baseline, experience, credit, np.repeat(weights, samples) / samples)
     exact = exact_gradient(captioner, features)
     assert np.abs(exact).max() > 0.01
     np.testing.assert_allclose(total, exact, atol=1e-5)
@@ -67,7 +68,7 @@ def test_every_caption_has_one_probability_and_they_sum_to_one(policy):
 
 
 def test_expectation_of_reinforce_with_a_baseline(policy):
-    """K = 0: every word earns the path's reward, less what the baseline says."""
+    """K = 0: the value of every word is the sample's reward, less the baseline."""
     captioner, _, features, probability = policy
     outcomes, weights = outcomes_of(probability, 1)
     objective = objectives.policy_gradient(captioner, T, samples=1, rollouts=0)
@@ -75,33 +76,33 @@ def test_expectation_of_reinforce_with_a_baseline(policy):
 
 
 def test_expectation_of_rollouts(policy):
-    """K = 1: every path, with every way its rollouts can turn out."""
+    """K = 1: every sample, with every way its rollouts can turn out."""
     captioner, _, features, probability = policy
     outcomes, weights, words, prefixes, rewards = [], [], [], [], []
 
-    def add(path, t, chosen, weight):
-        if t == len(path) - 1:
-            for last, said in enumerate(chosen):
-                words.append(said)
+    def add(caption, t, chosen, weight):
+        if t == len(caption) - 1:
+            for last, rolled_out in enumerate(chosen):
+                words.append(rolled_out)
                 prefixes.append([len(outcomes), last])
-                rewards.append(REWARDS[said])
-            outcomes.append((path,))
+                rewards.append(REWARDS[rolled_out])
+            outcomes.append((caption,))
             weights.append(weight)
             return
-        for said, p in continuations(probability, path[: t + 1]).items():
-            add(path, t + 1, [*chosen, said], weight * p)
+        for rolled_out, p in continuations(probability, caption[: t + 1]).items():
+            add(caption, t + 1, [*chosen, rolled_out], weight * p)
 
-    for path in CAPTIONS:
-        add(path, 0, [], probability[path])
+    for caption in CAPTIONS:
+        add(caption, 0, [], probability[caption])
     assert sum(weights) == pytest.approx(1, abs=1e-5)
     rolled = Rollouts(tf.constant(padded(words, T)), tf.constant(prefixes, tf.int32))
     objective = objectives.policy_gradient(captioner, T, samples=1, rollouts=1)
-    said = experience_of(features, outcomes, rolled)
-    check_expectation(policy, objective, outcomes, np.array(weights), said, tf.constant(rewards, tf.float32))
+    experience = experience_of(features, outcomes, rolled)
+    check_expectation(policy, objective, outcomes, np.array(weights), experience, tf.constant(rewards, tf.float32))
 
 
 def test_expectation_of_shared_rollouts(policy):
-    """Both paths of an image, in every way; rollouts, which count linearly, earn what is expected of their prefix."""
+    """Both samples of an image, in every way; rollouts, which count linearly, have their prefix's expected reward."""
     captioner, _, features, probability = policy
     outcomes, weights = outcomes_of(probability, 2)
     words = tf.constant(padded([c for outcome in outcomes for c in outcome], T))
@@ -122,10 +123,13 @@ def test_expectation_of_self_critical(policy, samples):
     captioner, _, features, probability = policy
     outcomes, weights = outcomes_of(probability, samples)
     greedy, _ = decoding.greedy(captioner.make_step(), captioner.initial_state(tf.constant(features)), T)
-    said = tuple(int(w) for w in greedy[0] if w != PAD)
     objective = objectives.self_critical(captioner, T, samples=samples)
-    other = tf.fill([len(outcomes)], REWARDS[said])
-    check_expectation(policy, objective, outcomes, weights, experience_of(features, outcomes), other)
+    first = samples * np.arange(len(outcomes), dtype=np.int32)
+    compared = Rollouts(
+        tf.repeat(greedy, len(outcomes), axis=0), tf.constant(np.stack([first, -np.ones_like(first)], 1))
+    )
+    other = tf.fill([len(outcomes)], REWARDS[tuple(int(w) for w in greedy[0] if w != PAD)])
+    check_expectation(policy, objective, outcomes, weights, experience_of(features, outcomes, compared), other)
 
 
 @pytest.mark.parametrize("samples", [2, 3])
@@ -139,19 +143,19 @@ def test_expectation_of_leave_one_out(policy, samples):
 def test_greedy_rollouts_are_biased(policy):
     """The price of the cheaper variant, so that nobody takes it for the paper's: the expectation is another."""
     captioner, baseline, features, probability = policy
-    said = experience_of(features, [(c,) for c in CAPTIONS])
+    experience = experience_of(features, [(c,) for c in CAPTIONS])
     start = captioner.initial_state(tf.constant(features))
     objective = objectives.policy_gradient(captioner, T, samples=1, rollouts=1, rollout_policy="greedy")
-    forks = forks_of(captioner, start, said.words)
-    rolled = roll_out(captioner.make_step(), said.words, forks, tf.constant([0, 0]), likeliest)
-    assert sorted(rolled.prefix.numpy().tolist()) == tf.where(proper_prefixes(said.words)).numpy().tolist()
+    forks = forks_of(captioner, start, experience.tokens)
+    rolled = roll_out(captioner.make_step(), experience.tokens, forks, tf.constant([0, 0]), likeliest)
+    assert sorted(rolled.prefix.numpy().tolist()) == tf.where(proper_prefixes(experience.tokens)).numpy().tolist()
     credit = objective.credit(
-        said._replace(rollouts=rolled),
+        experience._replace(rollouts=rolled),
         rewards_of(CAPTIONS),
         table_reward(rolled.tokens, tf.zeros([len(rolled.prefix)], tf.int32)),
     )
     weights = np.array([probability[c] for c in CAPTIONS])
-    total = expected_gradient(captioner, baseline, said, credit, weights)
+    total = expected_gradient(captioner, baseline, experience, credit, weights)
     exact = exact_gradient(captioner, features)
     assert np.linalg.norm(total - exact) > 0.05 * np.linalg.norm(exact)
 
@@ -182,9 +186,9 @@ def test_a_baseline_keeps_the_expectation_and_lowers_the_variance(policy):
             weight.assign(scale * value_)
         each = []
         for caption in CAPTIONS:
-            said = experience_of(features, [(caption,)])
-            credit = objective.credit(said, rewards_of([caption]), tf.zeros([0]))
-            each.append(-flat(policy_gradients(captioner, baseline, said, credit)[0]))
+            experience = experience_of(features, [(caption,)])
+            credit = objective.credit(experience, rewards_of([caption]), tf.zeros([0]))
+            each.append(-flat(policy_gradients(captioner, baseline, experience, credit)[0]))
         each, p = np.stack(each), np.array([probability[c] for c in CAPTIONS])
         mean = p @ each
         found[name] = mean, float(p @ np.sum((each - mean) ** 2, axis=1))
@@ -199,9 +203,9 @@ def fit(captioner, baseline, features, objective):
 
     @tf.function
     def step(seed):
-        said = objective.sample(batch, seed, LEVEL)
-        credit = objective.credit(said, *parted(said, table_reward(*scored_captions(said))))
-        optimizer.apply(policy_gradients(captioner, baseline, said, credit)[1], baseline.trainable_variables)
+        experience = objective.sample(batch, seed, LEVEL)
+        credit = objective.credit(experience, *split_rewards(experience, table_reward(*scored_captions(experience))))
+        optimizer.apply(policy_gradients(captioner, baseline, experience, credit)[1], baseline.trainable_variables)
 
     for i in range(150):
         step(tf.constant([4, i]))
@@ -228,9 +232,9 @@ def test_sampled_gradient_is_unbiased(policy, kind, options):
 
     @tf.function
     def estimate(seed):
-        said = objective.sample(batch, seed, LEVEL)
-        credit = objective.credit(said, *parted(said, table_reward(*scored_captions(said))))
-        return policy_gradients(captioner, baseline, said, credit)[0]
+        experience = objective.sample(batch, seed, LEVEL)
+        credit = objective.credit(experience, *split_rewards(experience, table_reward(*scored_captions(experience))))
+        return policy_gradients(captioner, baseline, experience, credit)[0]
 
     estimates = np.stack([-flat(estimate(tf.constant([7, i]))) for i in range(repeats)])
     exact = exact_gradient(captioner, features)
@@ -264,18 +268,18 @@ def test_values_are_those_of_each_image(toy):
     """Rewards reach the image that was captioned: image 1 pays double in table_reward."""
     captioner, _, features = toy
     objective = objectives.policy_gradient(captioner, T, samples=3, rollouts=2)
-    said = objective.sample(Batch(tf.constant(features), tf.constant([0, 1]), None), tf.constant([1, 1]), LEVEL)
-    np.testing.assert_array_equal(said.image_index, [0, 0, 0, 1, 1, 1])
-    path_reward, rollout_reward = parted(said, table_reward(*scored_captions(said)))
-    values = objective.credit(said, path_reward, rollout_reward).values
-    for row, words in enumerate(said.words.numpy()):
+    experience = objective.sample(Batch(tf.constant(features), tf.constant([0, 1]), None), tf.constant([1, 1]), LEVEL)
+    np.testing.assert_array_equal(experience.image_index, [0, 0, 0, 1, 1, 1])
+    sample_rewards, rollout_rewards = split_rewards(experience, table_reward(*scored_captions(experience)))
+    values = objective.credit(experience, sample_rewards, rollout_rewards).values
+    for row, words in enumerate(experience.tokens.numpy()):
         caption = tuple(int(w) for w in words if w != PAD)
-        image = int(said.image_index[row])
-        assert float(path_reward[row]) == pytest.approx(REWARDS[caption] * (image + 1))
+        image = int(experience.image_index[row])
+        assert float(sample_rewards[row]) == pytest.approx(REWARDS[caption] * (image + 1))
         for t in range(len(caption) - 1):
-            mine = (said.rollouts.prefix.numpy() == [row, t]).all(axis=1)
+            mine = (experience.rollouts.prefix.numpy() == [row, t]).all(axis=1)
             assert mine.sum() == 2
-            rolled = [tuple(int(w) for w in r if w != PAD) for r in said.rollouts.tokens.numpy()[mine]]
+            rolled = [tuple(int(w) for w in r if w != PAD) for r in experience.rollouts.tokens.numpy()[mine]]
             assert float(values[row, t]) == pytest.approx(np.mean([REWARDS[c] for c in rolled]) * (image + 1))
         assert float(values[row, len(caption) - 1]) == pytest.approx(REWARDS[caption] * (image + 1))
         assert not values[row, len(caption) :].numpy().any()

@@ -25,9 +25,9 @@ def test_a_few_poisoned_batches_are_counted_by_stage(tmp_path, monkeypatch, caps
     assert all(np.isfinite(w).all() for w in weights)
     # Steps 0 to 6 of mle, 0 to 2 of pg.
     assert [(row["steps"], row["skipped_updates"]) for row in progress.finished] == [(7, 3), (3, 2)]
-    assert all("were no numbers" in text for row in progress.finished for text in row["warnings"])
+    assert all("were NaN or infinite" in text for row in progress.finished for text in row["warnings"])
     assert [len(row["warnings"]) for row in progress.finished] == [1, 1]
-    told = [line for line in capsys.readouterr().err.splitlines() if "were no numbers" in line]
+    told = [line for line in capsys.readouterr().err.splitlines() if "were NaN or infinite" in line]
     assert len(told) == 2
     assert told[0].startswith("warning: mle step 3: ") and "2 updates" in told[0]
     assert told[1].startswith("warning: pg step 3: ") and "2 updates" in told[1]
@@ -57,14 +57,14 @@ def test_a_stopped_run_goes_on_with_a_higher_limit(tmp_path, monkeypatch):
     stopped = run(config_of(tmp_path, stages="mle:2", max_skipped=4, log_every=1), make_arrays())
     whole = run(config_of(tmp_path / "whole", stages="mle:2", max_skipped=4, log_every=1), make_arrays())
     assert_same_end(stopped, whole)
-    assert whole[1].finished[0]["skipped_updates"] == 3
+    assert whole[1].finished[0].skipped_updates == 3
 
 
 def test_a_kill_between_skipped_updates_changes_nothing(tmp_path, monkeypatch, capsys):
     """Validations come every 3 steps; step 9 is skipped, so who is stopped there goes back to step 6."""
     poison(monkeypatch, [3, 8, 9, 14])
     whole = run(config_of(tmp_path / "whole", stages="mle:3"), make_arrays())
-    assert whole[1].finished[0]["skipped_updates"] == 4
+    assert whole[1].finished[0].skipped_updates == 4
     for stop_at in (2, 3):
         capsys.readouterr()
         workdir = tmp_path / f"stopped at {3 * stop_at}"
@@ -73,7 +73,7 @@ def test_a_kill_between_skipped_updates_changes_nothing(tmp_path, monkeypatch, c
         progress = read_progress(tf.train.latest_checkpoint(str(workdir / "checkpoints")))
         assert (progress.step, progress.skipped) == (6, 1)
         assert_same_end(run(config_of(workdir, stages="mle:3"), make_arrays()), whole)
-        assert capsys.readouterr().err.count("were no numbers") == 1
+        assert capsys.readouterr().err.count("were NaN or infinite") == 1
 
 
 def test_captions_are_warned_of_once_also_over_a_resume(tmp_path, capsys):
@@ -84,7 +84,7 @@ def test_captions_are_warned_of_once_also_over_a_resume(tmp_path, capsys):
         run(config, make_arrays(), 2, reward=equal)
     _, progress = run(config, make_arrays(), reward=equal)
     err = capsys.readouterr().err
-    (told,) = (line for line in err.splitlines() if "earned the same reward" in line)
-    assert told.startswith("warning: pg step 1: all 21 captions of a batch earned the same reward (0.300)")
-    assert sum("earned the same reward" in text for text in progress.finished[0]["warnings"]) == 1
-    assert progress.finished[0]["skipped_updates"] == 0
+    (told,) = (line for line in err.splitlines() if "have the same reward" in line)
+    assert told.startswith("warning: pg step 1: all 21 captions of a batch have the same reward (0.300)")
+    assert sum("have the same reward" in text for text in progress.finished[0].warnings) == 1
+    assert progress.finished[0].skipped_updates == 0

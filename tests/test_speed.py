@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from benchmarks import Report, speed
 from benchmarks.lifelike import MEAN, lifelike, word_step
-from benchmarks.speed_lines import beam_steps, lines, rolled_out, rollout_steps, said_by, words_in
+from benchmarks.speed_lines import beam_steps, experience_of, lines, rolled_out, rollout_steps, words_in
 from benchmarks.speed_measure import Result, Yardstick, measure
 from benchmarks.speed_picture import picture
 from benchmarks.speed_profile import GATES, PRODUCTS, Piece, kind_of, own_pieces, profile, shared_time
@@ -53,7 +53,7 @@ class TestLifelike:
         assert at_30.mean() == pytest.approx(MEAN, abs=0.7) and 20 < at_30.max() <= 30
 
     def test_references_are_as_long_as_what_is_said(self, world):
-        for captions in (world.references.reshape(-1, TINY.length), world.arrays.words):
+        for captions in (world.references.reshape(-1, TINY.length), world.arrays.tokens):
             lengths = (captions != 0).sum(axis=1)
             assert lengths.mean() == pytest.approx(MEAN, abs=1) and captions.max() < TINY.vocabulary
             assert ((captions == 2).sum(axis=1) == (lengths < TINY.length)).all()
@@ -61,11 +61,11 @@ class TestLifelike:
 
 class TestWork:
     def test_what_rollouts_need_is_counted_one_by_one(self, world):
-        said = said_by(world, rolled_out(world, 2))
-        words, prefix = said.rollouts.tokens.numpy(), said.rollouts.prefix.numpy()
+        experience = experience_of(world, rolled_out(world, 2))
+        words, prefix = experience.rollouts.tokens.numpy(), experience.rollouts.prefix.numpy()
         needed = sum(1 for row, (_, last) in zip(words, prefix, strict=True) for word in row[last + 2 :] if word != 0)
-        assert rollout_steps(said.rollouts) == needed > 0
-        assert words_in(said.words) == sum(word != 0 for row in said.words.numpy() for word in row)
+        assert rollout_steps(experience.rollouts) == needed > 0
+        assert words_in(experience.tokens) == sum(word != 0 for row in experience.tokens.numpy() for word in row)
 
     def test_a_beam_needs_one_row_and_then_its_width_up_to_the_longest(self):
         words = tf.constant([[[5, 6, 7, 2], [5, 2, 0, 0]], [[2, 0, 0, 0], [4, 2, 0, 0]]])

@@ -17,6 +17,7 @@ from spidercap.pipeline.metrics.spice_fast.parser import load_parser, parsed
 from spidercap.pipeline.parser_training.agreement import TupleScore
 from spidercap.pipeline.training.progress import Progress
 from tests.conftest import demo_tuples
+from tests.finished_runs import row
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +102,7 @@ class TestBenchmark:
 class TestGap:
     def write(self, folder, rows):
         """A run's checkpoint, of which progress alone is read."""
-        progress = Progress(history=rows)
+        progress = Progress(history=[row(1, **r) for r in rows])
         variable = tf.Variable("", dtype=tf.string)
         progress.store(variable)
         checkpoint = tf.train.Checkpoint(progress=variable)

@@ -57,7 +57,7 @@ def test_a_step_on_a_reward_is_traced_once_a_size(toy, name, on_host):
     rollouts, sampler = set(), tf.function(objective.sample)
     for i, batch in enumerate(batches(features, 3)):
         if name != "mixer":
-            batch = batch._replace(words=None)
+            batch = batch._replace(tokens=None)
         step(batch, tf.constant([i, 1]), LEVEL)
         rollouts.add(len(sampler(batch, tf.constant([i, 1]), LEVEL).rollouts.tokens))
     assert sorted(traces) == ["credit", "reward", "sample"]

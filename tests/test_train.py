@@ -46,7 +46,7 @@ def test_resumed_equals_uninterrupted(tmp_path, arrays):
     assert places == [("mle", 6), ("mle", 7), ("pg", 2), ("mixer", 3), ("leave_one_out", 2)]
     resumed = run(config, arrays)
     assert_same_end(resumed, whole)
-    assert [row["name"] for row in resumed[1].finished] == stage_labels(config)
+    assert [row.name for row in resumed[1].finished] == stage_labels(config)
     # Started once more, a finished run trains nothing and holds the same weights.
     assert_same_end(run(config, arrays), whole)
 
@@ -68,21 +68,21 @@ def test_validations_tell_how_many_captions_were_scored(tmp_path, arrays):
     changes = ALL | {"stages": "mle:1,pg:1,mixer:1,scst:1,leave_one_out:1", "log_every": 2}
     reward = Counting(cider_of(arrays))
     _, progress = run(config_of(tmp_path, **changes), arrays, reward=reward)
-    last = {row["stage"]: row for row in progress.history}
-    assert sum(row["captions_scored"] for row in last.values()) == reward.count
-    an_image = {name: row["captions_scored"] / row["images_seen"] for name, row in last.items()}
+    last = {row.stage: row for row in progress.history}
+    assert sum(row.captions_scored for row in last.values()) == reward.count
+    an_image = {name: row.captions_scored / row.images_seen for name, row in last.items()}
     assert an_image.pop("pg") > 2 + 3  # K = 3 rollouts from all prefixes of M = 2 paths
     assert an_image == {"mle": 0, "mixer": 1, "scst": 3, "leave_one_out": 2}
-    first = next(row for row in progress.history if row["stage"] == "scst")
-    assert 0 < first["captions_scored"] == first["images_seen"] * 3
+    first = next(row for row in progress.history if row.stage == "scst")
+    assert 0 < first.captions_scored == first.images_seen * 3
 
 
 def test_best_weights_are_handed_on(tmp_path, arrays):
     """What a stage hands on is what validated best, not what came last."""
     config = config_of(tmp_path, stages="mle:4", learning_rate="mle:0.3", seed=1)  # wild enough to fall again
     weights, progress = run(config, arrays)
-    scores = [row["CIDEr"] for row in progress.history]
-    assert progress.finished[0]["best_step"] == progress.history[int(np.argmax(scores))]["step"]
+    scores = [row.metrics["CIDEr"] for row in progress.history]
+    assert progress.finished[0].best_step == progress.history[int(np.argmax(scores))].step
     assert np.argmax(scores) < len(scores) - 1
     captioner, baseline = build_models(config, VOCABULARY, 5)
     load_kept(tmp_path, "mle", captioner, baseline)
@@ -108,10 +108,10 @@ def test_weights_of_a_stage_at_work_are_not_taken_for_handed_on(tmp_path, arrays
 def test_patience_ends_a_stage(tmp_path, arrays):
     config = config_of(tmp_path, stages="mle:50", learning_rate="mle:0.3", patience=2)
     _, progress = run(config, arrays)
-    scores = [row["CIDEr"] for row in progress.history]
+    scores = [row.metrics["CIDEr"] for row in progress.history]
     assert len(scores) < 100
     assert max(scores[-2:]) <= max(scores[:-2])
-    assert progress.finished[0]["steps"] == progress.history[-1]["step"]
+    assert progress.finished[0].steps == progress.history[-1].step
 
 
 def test_baseline_stage_leaves_the_captioner_alone(tmp_path, arrays):
@@ -137,8 +137,8 @@ def test_progress_lies_in_the_checkpoint(tmp_path, arrays):
     run(config_of(tmp_path, stages="mle:1"), arrays)
     progress = newest(tmp_path)
     assert (progress.stage, progress.step) == (1, 0)
-    assert progress.finished[0]["images_seen"] == 7 * 7  # 48 captions, 7 a step
-    assert progress.finished[0]["seconds"] > 0
+    assert progress.finished[0].images_seen == 7 * 7  # 48 captions, 7 a step
+    assert progress.finished[0].seconds > 0
 
 
 @pytest.mark.parametrize(("batches", "size"), [(caption_batches, IMAGES * 2), (image_batches, IMAGES)])
@@ -161,11 +161,11 @@ def test_batches_run_through_the_data_and_can_begin_anywhere(arrays, batches, si
     # Batches of captions go by captions, those of pictures by pictures.
     images = np.concatenate([batch.image_index for batch in whole])
     if size == IMAGES:
-        assert all(batch.words is None for batch in whole)
+        assert all(batch.tokens is None for batch in whole)
         rows, expected = images[:, None], np.arange(IMAGES)[:, None]
     else:
-        rows = np.column_stack([images, np.concatenate([batch.words for batch in whole])])
-        expected = np.column_stack([arrays.image_index, arrays.words])
+        rows = np.column_stack([images, np.concatenate([batch.tokens for batch in whole])])
+        expected = np.column_stack([arrays.image_index, arrays.tokens])
     for epoch in range(30 * 5 // size):
         part = rows[epoch * size : (epoch + 1) * size]
         np.testing.assert_array_equal(by_rows(part), by_rows(expected))
@@ -206,7 +206,7 @@ def test_stage_labels_are_unique():
 def test_a_schedule_that_comes_to_nothing_is_told(tmp_path, arrays, capsys, changes, told):
     """T = 6, epochs of 7 steps."""
     _, progress = run(config_of(tmp_path, **changes), arrays)
-    schedule = [w for w in progress.finished[0]["warnings"] if w.startswith("step 0: ")]
+    schedule = [w for w in progress.finished[0].warnings if w.startswith("step 0: ")]
     assert len(schedule) == (told is not None)
     assert all(
         told in w and f"warning: {progress.finished[0]['name']} {w}" in capsys.readouterr().err for w in schedule

@@ -106,7 +106,7 @@ def run(config, arrays, stop_at=None, reward=None):
 
 
 def poison(monkeypatch, steps):
-    """Makes the features of these steps (from 0, in every stage) no numbers, for as long as the patch lasts."""
+    """Makes the features of these steps (from 0, in every stage) NaN, for as long as the patch lasts."""
 
     def with_poison(batches):
         def spoilt_batches(arrays, batch_size, first_step, **more):

@@ -11,7 +11,7 @@ from spidercap.pipeline.data.prepare import Captions
 from spidercap.pipeline.text.tokenizer import tokenize
 from spidercap.pipeline.text.vocabulary import Vocabulary, pad
 
-CAPTION = 2**20 + 2  # sets the seed of true captions apart from those of a train step's own draws
+CAPTION = 2**20 + 2  # sets the seed of reference captions apart from those of a train step's own draws
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class TrainingArrays:
     """I images, N views of each, C captions in all, R the most captions an image has, L the longest caption."""
 
     features: np.ndarray  # float32 [I, N, F]
-    words: np.ndarray  # int32 [C, T], for likelihood: unknown words as UNKNOWN
+    tokens: np.ndarray  # int32 [C, T], for likelihood: unknown words as UNKNOWN
     image_index: np.ndarray  # int32 [C], row of `features`, ascending
     references: np.ndarray  # int32 [I, R, L], for rewards: unknown words with identities of their own
 
@@ -43,7 +43,7 @@ class Batch(NamedTuple):
 
     features: tf.Tensor  # float32 [B, F]
     image_index: tf.Tensor  # int32 [B], row of the references
-    words: tf.Tensor | None  # int32 [B, T], a true caption; None in batches of pictures, unless asked for
+    tokens: tf.Tensor | None  # int32 [B, T], a reference caption; None in batches of pictures, unless asked for
 
 
 def tokenize_split(captions: Captions) -> TokenizedSplit:
@@ -73,10 +73,10 @@ def caption_batches(
 
     def batch(step, index):
         image = tf.gather(image_index, index)
-        return Batch(_seen(features, image, step, seed), image, tf.gather(words, index))
+        return Batch(_seen(features, image, step, seed), image, tf.gather(tokens, index))
 
-    features, words, image_index = map(_held, (arrays.features, arrays.words, arrays.image_index))
-    return _batches(len(arrays.words), batch_size, first_step, steps, seed).map(batch).prefetch(4)
+    features, tokens, image_index = map(_held, (arrays.features, arrays.tokens, arrays.image_index))
+    return _batches(len(arrays.tokens), batch_size, first_step, steps, seed).map(batch).prefetch(4)
 
 
 def image_batches(
@@ -89,12 +89,12 @@ def image_batches(
 ) -> tf.data.Dataset:
     """Yields a Batch of pictures for each of the steps first_step..steps - 1, pictures in random order.
 
-    With `with_captions` each has one of its true captions, drawn by the step's number.
+    With `with_captions` each has one of its reference captions, drawn by the step's number.
     """
 
     def batch(step, index):
-        words = caption_of(step, index) if caption_of else None
-        return Batch(_seen(features, index, step, seed), tf.cast(index, tf.int32), words)
+        tokens = caption_of(step, index) if caption_of else None
+        return Batch(_seen(features, index, step, seed), tf.cast(index, tf.int32), tokens)
 
     features = _held(arrays.features)
     caption_of = _drawn_captions(arrays, seed) if with_captions else None
@@ -102,15 +102,15 @@ def image_batches(
 
 
 def _drawn_captions(arrays: TrainingArrays, seed: tuple[int, int]) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Returns (step, images `[B]`) -> a true caption of each `[B, T]`, all of an image's equally likely."""
+    """Returns (step, images `[B]`) -> a reference caption of each `[B, T]`, all of an image's equally likely."""
     images = np.arange(len(arrays.features))
-    words, first = _held(arrays.words), _held(np.searchsorted(arrays.image_index, images))
+    tokens, first = _held(arrays.tokens), _held(np.searchsorted(arrays.image_index, images))
     counts = _held(np.bincount(arrays.image_index, minlength=len(images)))
 
     def draw(step, index):
         drawn = tf.random.experimental.stateless_fold_in(tf.random.experimental.stateless_fold_in(seed, step), CAPTION)
         number = tf.random.stateless_uniform(tf.shape(index), drawn, None, None, tf.int64)
-        return tf.gather(words, tf.gather(first, index) + number % tf.gather(counts, index))
+        return tf.gather(tokens, tf.gather(first, index) + number % tf.gather(counts, index))
 
     return draw
 

@@ -49,7 +49,7 @@ def write_results(
         n_best.unlink(missing_ok=True)  # an earlier evaluation's are not of these captions
         if config.decoding.n_best > 1:
             _write_json(n_best, n_best_json(split, evaluation))
-    stages = [{**row, "metrics": evaluations[row["name"]].corpus} for row in progress.finished]
+    stages = [{**stage.to_dict(), "metrics": evaluations[stage.name].corpus} for stage in progress.finished]
     summary = {
         "split": "val",
         "images": len(split.image_ids),
@@ -69,16 +69,20 @@ def write_results(
         settings=config.fixed(),
         metric=config.training.best_metric,
         stages=[
-            StageResult(row["name"], _whole_metrics(row["metrics"]), row["images_seen"], row["seconds"])
-            for row in stages
-            if row["name"] in policies
+            StageResult(stage.name, _whole_metrics(evaluations[stage.name].corpus), stage.images_seen, stage.seconds)
+            for stage in progress.finished
+            if stage.name in policies
         ],
         curves=[_curve(progress, metric, unit, policies) for metric, unit in curves.items()],
         best=best,
         worst=worst,
-        notes=[SELECTION_NOTE, *told, *(f"{row['name']} {warning}" for row in stages for warning in row["warnings"])],
+        notes=[SELECTION_NOTE, *told, *_warnings(progress)],
     )
     return page
+
+
+def _warnings(progress: Progress) -> list[str]:
+    return [f"{stage.name} {warning}" for stage in progress.finished for warning in stage.warnings]
 
 
 def _whole_metrics(corpus: Mapping[str, float | None]) -> dict[str, float]:
@@ -89,12 +93,14 @@ def _whole_metrics(corpus: Mapping[str, float | None]) -> dict[str, float]:
 def _curve(progress: Progress, metric: str, unit: str, policies: Sequence[str]) -> Curve:
     """The metric's validations over the minutes of the whole run, one series a stage."""
     begun, minutes = 0.0, {}
-    for row in progress.finished:
-        minutes[row["name"]] = begun / 60
-        begun += row["seconds"]
+    for stage in progress.finished:
+        minutes[stage.name] = begun / 60
+        begun += stage.seconds
     series = {
         label: [
-            (minutes[label] + row["seconds"] / 60, row[metric]) for row in progress.history if row["stage"] == label
+            (minutes[label] + validation.seconds / 60, validation.metrics[metric])
+            for validation in progress.history
+            if validation.stage == label
         ]
         for label in policies
     }

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from spidercap.models.baseline import Baseline
 from spidercap.models.captioner import Captioner
-from spidercap.pipeline.training.progress import Progress
+from spidercap.pipeline.training.progress import FinishedStage, Progress
 from spidercap.pipeline.training.stages import BuiltStage
 
 
@@ -59,16 +59,16 @@ class Saver:
         tf.train.Checkpoint(**self._weights).restore(self._kept.latest_checkpoint).expect_partial()
         done = self._progress
         done.finished.append(
-            {
-                "name": stage.label,
-                "moves_policy": stage.moves_policy,
-                "images_seen": done.step * stage.images_per_step,
-                "seconds": done.seconds,
-                "steps": done.step,
-                "best_step": done.best_step,
-                "skipped_updates": done.skipped,
-                "warnings": list(done.warned.values()),
-            }
+            FinishedStage(
+                name=stage.label,
+                moves_policy=stage.moves_policy,
+                images_seen=done.step * stage.images_per_step,
+                seconds=done.seconds,
+                steps=done.step,
+                best_step=done.best_step,
+                skipped_updates=done.skipped,
+                warnings=tuple(done.warned.values()),
+            )
         )
         done.next_stage()
         return self.save()

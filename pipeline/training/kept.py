@@ -124,7 +124,7 @@ def last_kept(config: Config) -> str:
     if not labels:
         raise UserError(f"{config.run.workdir} has kept no weights yet; go on with --mode=train first")
     # What a stage at work has kept may be worse than what it began with.
-    finished = [row["name"] for row in saved_progress(config).finished]
+    finished = [row.name for row in saved_progress(config).finished]
     return finished[-1] if finished else labels[0]
 
 

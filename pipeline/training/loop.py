@@ -23,7 +23,8 @@ from spidercap.pipeline.settings.config import Config, stage_labels
 from spidercap.pipeline.settings.stages import STAGES
 from spidercap.pipeline.training.checkpoints import Models, Saver
 from spidercap.pipeline.training.kept import temperature_at
-from spidercap.pipeline.training.progress import Progress, read_progress
+from spidercap.pipeline.training.logs import StepLogs, as_floats, named_scalars
+from spidercap.pipeline.training.progress import Progress, Validation, read_progress
 from spidercap.pipeline.training.stages import BuiltStage, build_stage
 from spidercap.pipeline.training.tensorboard import Board
 from spidercap.pipeline.training.watch import Watch
@@ -106,8 +107,7 @@ def _run_stage(
             watch.see(logs)
             if progress.step % config.run.log_every == 0 or progress.step == stage.steps:
                 rate = (progress.step - first) * config.training.batch_size / (time.monotonic() - begun)
-                values = _log(stage, progress, logs, rate, board, bar)
-                _tell(stage, watch.warnings(values))
+                _tell(stage, watch.warnings(_log(stage, progress, logs, rate, board, bar)))
                 watch.check(saver.checkpoints())
             over = False
             validated = stage.validates_at(progress.step)
@@ -148,15 +148,15 @@ def _validate(
         if better:
             saver.keep()
     progress.history.append(
-        {
-            "stage": stage.label,
-            "step": progress.step,
-            "epoch": progress.step / stage.steps_per_epoch,
-            "images_seen": progress.step * stage.images_per_step,
-            "captions_scored": progress.scored,
-            "seconds": time.monotonic() - clock,
-            **evaluation.corpus,
-        }
+        Validation(
+            stage=stage.label,
+            step=progress.step,
+            epoch=progress.step / stage.steps_per_epoch,
+            images_seen=progress.step * stage.images_per_step,
+            captions_scored=progress.scored,
+            seconds=time.monotonic() - clock,
+            metrics=evaluation.corpus,
+        )
     )
     board.validation(stage.global_step(progress), evaluation)
     if better:
@@ -186,11 +186,10 @@ def _tell(stage: BuiltStage, warnings: Iterable[str]) -> None:
         tqdm.write(f"warning: {stage.label} {warning}", file=sys.stderr)
 
 
-def _log(
-    stage: BuiltStage, progress: Progress, logs: dict[str, tf.Tensor], rate: float, board: Board, bar: tqdm
-) -> dict[str, float]:
+def _log(stage: BuiltStage, progress: Progress, logs: StepLogs, rate: float, board: Board, bar: tqdm) -> StepLogs:
     """Writes a step's scalars to TensorBoard and the main ones to the console; `rate` in pictures or captions."""
-    values = {name: float(value) for name, value in logs.items()}
+    logs = as_floats(logs)
+    values = named_scalars(logs)
     board.scalars(stage.global_step(progress), stage.name, values | {f"{stage.unit}s a second": rate})
     shown = {k: values[k] for k in ("loss", "reward", "explained variance", "entropy", "words given") if k in values}
     bar.set_postfix({k: f"{v:.3f}" for k, v in shown.items()}, refresh=False)
@@ -199,7 +198,7 @@ def _log(
         shown |= metrics if len(metrics) > 1 else {}
         text = ", ".join(f"{k} {v:.3f}" for k, v in shown.items())
         print(f"{stage.label} step {progress.step}/{stage.steps}: {text}, {rate:.0f} {stage.unit}s/s", flush=True)
-    return values
+    return logs
 
 
 @contextlib.contextmanager

@@ -1,9 +1,10 @@
 """What tells one objective on a reward from another: what is sampled, and how rewards become advantages.
 
-Each is a pair of functions; sampling, scoring, loss and update, which they share, are in steps.py. All follow the
-gradient of sum_t log pi(g_t | g_<t) (Q_t - b_t): they differ in where the captions come from, in Q and in b.
+Each is a pair of functions; what they share, scoring, losses and update, is in steps.py and gradients.py. All follow
+the gradient of sum_t log pi(g_t | g_<t) (Q_t - b_t): they differ in where the captions come from, in Q and in b.
 
-Shapes: B images (mixer: captions), M paths an image, N = B * M paths, T steps, K rollouts, Q other captions.
+Shapes: B images (mixer: captions), M samples an image, N = B * M samples, T steps, K rollouts, Q other captions. Every
+function raises ValueError for other shapes, and for numbers that an objective cannot work with.
 """
 
 from collections.abc import Callable
@@ -16,48 +17,51 @@ from spidercap.models.captioner import Captioner
 from spidercap.models.rollouts import Rollouts, no_rollouts, roll_out
 from spidercap.pipeline.data.batches import Batch
 from spidercap.pipeline.training import estimators
+from spidercap.pipeline.training.shapes import check_shapes
+
+CHOICES = {"sample": categorical.draw, "greedy": categorical.likeliest}  # of a rollout's tokens
 
 
 class Likelihood(NamedTuple):
     """What mixer learns by likelihood in the same step."""
 
-    mask: tf.Tensor  # bool [N, T]: words that were given, not sampled
+    mask: tf.Tensor  # bool [N, T]: tokens that were given, not sampled
     weight: tf.Tensor  # scalar in 0..1; the reward has the rest
 
 
-class Truth(NamedTuple):
-    """A true caption of each picture, learned by likelihood beside the paths."""
+class References(NamedTuple):
+    """A reference caption of each image, learned by likelihood beside the samples."""
 
     features: tf.Tensor  # [B, F]
-    words: tf.Tensor  # [B, T]
+    tokens: tf.Tensor  # [B, T]
     weight: tf.Tensor  # scalar in 0..1; the reward has the rest
 
 
 class Experience(NamedTuple):
-    """What the policy said, before anything is scored."""
+    """What was sampled from the policy, before anything is scored."""
 
     features: tf.Tensor  # [N, F]
     image_index: tf.Tensor  # [N]
-    words: tf.Tensor  # [N, T]
-    rollouts: Rollouts  # other captions to be scored: words [Q, T], prefix [Q, 2]
-    leaders: tf.Tensor | None = None  # [N, T], where paths share rollouts
+    tokens: tf.Tensor  # [N, T]
+    rollouts: Rollouts  # other captions to be scored: tokens [Q, T], prefix [Q, 2]
+    leaders: tf.Tensor | None = None  # [N, T], where samples share rollouts
     likelihood: Likelihood | None = None
-    truth: Truth | None = None
+    references: References | None = None
 
 
 class Credit(NamedTuple):
-    """What each word of a path was worth, and what was to be expected before it was said."""
+    """The return of each token of a sample, and the return that was expected before it was chosen."""
 
     values: tf.Tensor  # Q, [N, T]
-    expected: tf.Tensor | None  # b, [N, T]; None: a learned baseline says it
+    baseline: tf.Tensor | None  # b, [N, T]; None: a learned baseline gives it
 
 
 class Objective(NamedTuple):
     """The two functions."""
 
-    # (batch, seed [2], level: scalar, what the stage anneals) -> what was said
+    # (batch, seed [2], level: scalar, what the stage anneals) -> experience
     sample: Callable[[Batch, tf.Tensor, tf.Tensor], Experience]
-    # (what was said, rewards of its paths [N], of its other captions [Q]) -> credit
+    # (experience, rewards of its samples [N], of its other captions [Q]) -> credit
     credit: Callable[[Experience, tf.Tensor, tf.Tensor], Credit]
 
 
@@ -72,110 +76,150 @@ def policy_gradient(
 ) -> Objective:
     """Returns PG (Liu et al. 2017, algorithm 1): Q by K rollouts from every prefix, learned baseline.
 
-    With K = 0, Q is the path's own reward: REINFORCE with a baseline. The rollout policy "greedy" takes the likeliest
-    words, which is biased. `share_rollouts`: paths of one image that begin alike share rollouts.
+    With K = 0, Q is the sample's own reward: REINFORCE with a baseline. The rollout policy is "sample", or "greedy":
+    the likeliest tokens, which is biased, and the same each time, so that it takes K = 1. `share_rollouts`: samples of
+    one image share the rollouts of a common prefix.
     """
-
-    choose = {"sample": categorical.draw, "greedy": categorical.likeliest}[rollout_policy]
-    shared = share_rollouts and samples > 1
+    _check_least("policy_gradient", max_length=(max_length, 1), samples=(samples, 1), rollouts=(rollouts, 0))
+    if rollout_policy not in CHOICES:
+        raise ValueError(f"policy_gradient: rollout_policy is {rollout_policy!r}; allowed: {', '.join(CHOICES)}")
+    if rollout_policy == "greedy" and rollouts != 1:
+        raise ValueError(f"policy_gradient: rollout_policy='greedy' takes rollouts = 1, got {rollouts}")
+    choose, shared = CHOICES[rollout_policy], share_rollouts and samples > 1
 
     def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
         del level
-        path_seed, rollout_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+        sample_seed, rollout_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
         if rollouts == 0:
-            return _paths(captioner, batch, samples, max_length, path_seed)
-        many, step = _repeated(batch, samples), captioner.make_step()
-        words, forks = decoding.sample_with_forks(
-            step, captioner.initial_state(many.features), max_length, path_seed, rollouts, choose, captioner.jit
+            return _samples("policy_gradient", captioner, batch, samples, max_length, sample_seed)
+        many, step = _repeated("policy_gradient", batch, samples), captioner.make_step()
+        tokens, forks = decoding.sample_with_forks(
+            step, captioner.initial_state(many.features), max_length, sample_seed, rollouts, choose, captioner.jit
         )
-        leaders = estimators.prefix_leaders(words, samples) if shared else None
+        leaders = estimators.prefix_leaders(tokens, samples) if shared else None
         if shared:
             leads = tf.gather_nd(leaders, forks.prefix) == forks.prefix[:, 0]
             forks = tf.nest.map_structure(lambda x: tf.boolean_mask(x, leads), forks)
-        rolled = roll_out(step, words, forks, rollout_seed, choose, captioner.jit)
-        return Experience(many.features, many.image_index, words, rolled, leaders)
+        rolled = roll_out(step, tokens, forks, rollout_seed, choose, captioner.jit)
+        return Experience(many.features, many.image_index, tokens, rolled, leaders)
 
-    def credit(said: Experience, path_reward: tf.Tensor, rollout_reward: tf.Tensor) -> Credit:
+    def credit(experience: Experience, sample_rewards: tf.Tensor, rollout_rewards: tf.Tensor) -> Credit:
+        _check_rewards("policy_gradient", experience, sample_rewards, rollout_rewards)
         if rollouts == 0:
-            return Credit(estimators.path_values(said.words, path_reward), None)
-        prefix = said.rollouts.prefix
-        return Credit(estimators.action_values(said.words, path_reward, prefix, rollout_reward, said.leaders), None)
+            return Credit(estimators.sample_values(experience.tokens, sample_rewards), None)
+        prefix, leaders = experience.rollouts.prefix, experience.leaders
+        values = estimators.action_values(experience.tokens, sample_rewards, prefix, rollout_rewards, leaders)
+        return Credit(values, None)
 
     return Objective(sample, credit)
 
 
 def mixer(captioner: Captioner, max_length: int, *, mixer_likelihood_weight: float) -> Objective:
-    """Returns MIXER (Ranzato et al. 2016): likelihood on a reference's first s words, REINFORCE on sampled others.
+    """Returns MIXER (Ranzato et al. 2016): likelihood on a reference's first s tokens, REINFORCE on sampled others.
 
-    The level is s. One reward, of the whole caption, counts for every sampled word.
+    The level is s. One reward, of the whole caption, is the return of every sampled token.
     """
+    _check_least("mixer", max_length=(max_length, 1))
+    if not 0 <= mixer_likelihood_weight <= 1:
+        raise ValueError(f"mixer: mixer_likelihood_weight must be in 0..1, got {mixer_likelihood_weight}")
 
     def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
+        _check_batch("mixer", batch)
+        check_shapes("mixer", tokens=(batch.tokens, f"B {max_length}"), features=(batch.features, "B F"))
         steps = tf.cast(level, tf.int32)
-        given = decoding.Given(batch.words, steps)
-        words = decoding.sample(
+        given = decoding.Given(batch.tokens, steps)
+        tokens = decoding.sample(
             captioner.make_step(), captioner.initial_state(batch.features), max_length, seed, given, captioner.jit
         )
         likelihood = Likelihood(
-            estimators.given_mask(words, steps), estimators.mixer_weight(steps, max_length, mixer_likelihood_weight)
+            estimators.given_mask(tokens, steps), estimators.mixer_weight(steps, max_length, mixer_likelihood_weight)
         )
-        return Experience(batch.features, batch.image_index, words, no_rollouts(max_length), likelihood=likelihood)
+        return Experience(batch.features, batch.image_index, tokens, no_rollouts(max_length), likelihood=likelihood)
 
-    def credit(said: Experience, path_reward: tf.Tensor, rollout_reward: tf.Tensor) -> Credit:
-        del rollout_reward
-        return Credit(estimators.path_values(said.words, path_reward), None)
+    def credit(experience: Experience, sample_rewards: tf.Tensor, rollout_rewards: tf.Tensor) -> Credit:
+        _check_rewards("mixer", experience, sample_rewards, rollout_rewards)
+        return Credit(estimators.sample_values(experience.tokens, sample_rewards), None)
 
     return Objective(sample, credit)
 
 
 def self_critical(captioner: Captioner, max_length: int, *, samples: int) -> Objective:
-    """Returns SCST (Rennie et al. 2017): what is expected of a path is the reward of the greedy caption."""
+    """Returns SCST (Rennie et al. 2017): the baseline of a sample is the reward of its image's greedy caption."""
+    _check_least("self_critical", max_length=(max_length, 1), samples=(samples, 1))
 
     def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
         del level
-        said = _paths(captioner, batch, samples, max_length, seed)
-        words, _ = decoding.greedy(
+        experience = _samples("self_critical", captioner, batch, samples, max_length, seed)
+        tokens, _ = decoding.greedy(
             captioner.make_step(), captioner.initial_state(batch.features), max_length, captioner.jit
         )
-        first = tf.range(tf.shape(words)[0]) * samples  # of the image's paths
-        return said._replace(rollouts=Rollouts(words, tf.stack([first, -tf.ones_like(first)], axis=1)))
+        first = tf.range(tf.shape(tokens)[0]) * samples  # of the image's samples
+        return experience._replace(rollouts=Rollouts(tokens, tf.stack([first, -tf.ones_like(first)], axis=1)))
 
-    def credit(said: Experience, path_reward: tf.Tensor, greedy_reward: tf.Tensor) -> Credit:
-        return _against(said, path_reward, tf.repeat(greedy_reward, samples))
+    def credit(experience: Experience, sample_rewards: tf.Tensor, greedy_rewards: tf.Tensor) -> Credit:
+        _check_rewards("self_critical", experience, sample_rewards, greedy_rewards)
+        return _against(experience, sample_rewards, tf.repeat(greedy_rewards, samples))
 
     return Objective(sample, credit)
 
 
 def leave_one_out(captioner: Captioner, max_length: int, *, samples: int) -> Objective:
-    """Returns REINFORCE with the mean reward of the image's other paths as baseline (Kool et al. 2019; Luo 2020).
+    """Returns REINFORCE with the mean reward of the image's other samples as baseline (Kool et al. 2019; Luo 2020).
 
     M = `samples` must be 2 or more.
     """
+    _check_least("leave_one_out", max_length=(max_length, 1), samples=(samples, 2))
 
     def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
         del level
-        return _paths(captioner, batch, samples, max_length, seed)
+        return _samples("leave_one_out", captioner, batch, samples, max_length, seed)
 
-    def credit(said: Experience, path_reward: tf.Tensor, rollout_reward: tf.Tensor) -> Credit:
-        del rollout_reward
-        return _against(said, path_reward, estimators.leave_one_out(path_reward, samples))
+    def credit(experience: Experience, sample_rewards: tf.Tensor, rollout_rewards: tf.Tensor) -> Credit:
+        _check_rewards("leave_one_out", experience, sample_rewards, rollout_rewards)
+        return _against(experience, sample_rewards, estimators.leave_one_out(sample_rewards, samples))
 
     return Objective(sample, credit)
 
 
-def _paths(captioner: Captioner, batch: Batch, samples: int, max_length: int, seed: tf.Tensor) -> Experience:
-    """M sampled paths an image, and nothing else to be scored."""
-    many = _repeated(batch, samples)
+def _samples(
+    objective: str, captioner: Captioner, batch: Batch, samples: int, max_length: int, seed: tf.Tensor
+) -> Experience:
+    """M sampled captions an image, and nothing else to be scored."""
+    many = _repeated(objective, batch, samples)
     start = captioner.initial_state(many.features)
-    words = decoding.sample(captioner.make_step(), start, max_length, seed, jit=captioner.jit)
-    return Experience(many.features, many.image_index, words, no_rollouts(max_length))
+    tokens = decoding.sample(captioner.make_step(), start, max_length, seed, jit=captioner.jit)
+    return Experience(many.features, many.image_index, tokens, no_rollouts(max_length))
 
 
-def _repeated(batch: Batch, samples: int) -> Batch:
-    """Every picture M times, one after the other."""
+def _repeated(objective: str, batch: Batch, samples: int) -> Batch:
+    """Every image M times, one after the other."""
+    _check_batch(objective, batch)
     return Batch(tf.repeat(batch.features, samples, axis=0), tf.repeat(batch.image_index, samples), None)
 
 
-def _against(said: Experience, path_reward: tf.Tensor, expected: tf.Tensor) -> Credit:
-    """The same expectation `[N]` for every word of a path."""
-    return Credit(estimators.path_values(said.words, path_reward), estimators.path_values(said.words, expected))
+def _against(experience: Experience, sample_rewards: tf.Tensor, baseline: tf.Tensor) -> Credit:
+    """The same baseline `[N]` for every token of a sample."""
+    values = estimators.sample_values(experience.tokens, sample_rewards)
+    return Credit(values, estimators.sample_values(experience.tokens, baseline))
+
+
+def _check_least(objective: str, **settings: tuple[int, int]) -> None:
+    for name, (value, least) in settings.items():
+        if value < least:
+            raise ValueError(f"{objective}: {name} must be {least} or more, got {value}")
+
+
+def _check_batch(objective: str, batch: Batch) -> None:
+    check_shapes(objective, features=(batch.features, "B F"), image_index=(batch.image_index, "B"))
+
+
+def _check_rewards(
+    objective: str, experience: Experience, sample_rewards: tf.Tensor, rollout_rewards: tf.Tensor
+) -> None:
+    check_shapes(
+        objective,
+        tokens=(experience.tokens, "N T"),
+        rollouts=(experience.rollouts.tokens, "Q T"),
+        sample_rewards=(sample_rewards, "N"),
+        rollout_rewards=(rollout_rewards, "Q"),
+    )

@@ -2,11 +2,60 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
 VARIABLE = "progress"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Validation:
+    """One validation of a stage, after `step` of its steps."""
+
+    stage: str  # its label
+    step: int
+    epoch: float
+    images_seen: int
+    captions_scored: int | None = None  # in the stage; None in rows of older runs, which did not count them
+    seconds: float  # spent in the stage
+    metrics: Mapping[str, float | None]  # of the captions, by name
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the row as it stands in a checkpoint: metrics beside the other fields."""
+        row = {name: value for name, value in vars(self).items() if name != "metrics" and value is not None}
+        return row | dict(self.metrics)
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> "Validation":
+        """Returns the validation of a row."""
+        own = {field.name for field in dataclasses.fields(cls)}
+        fields = {name: value for name, value in row.items() if name in own}
+        return cls(**fields, metrics={name: value for name, value in row.items() if name not in own})
+
+
+@dataclasses.dataclass(frozen=True)
+class FinishedStage:
+    """What summary and report show of a finished stage. Fields with a default are missing in rows of older runs."""
+
+    name: str  # its label
+    moves_policy: bool
+    images_seen: int
+    seconds: float
+    steps: int
+    best_step: int
+    skipped_updates: int = 0
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the row as it stands in a checkpoint and in summary.json."""
+        return vars(self) | {"warnings": list(self.warnings)}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> "FinishedStage":
+        """Returns the stage of a row."""
+        return cls(**row | {"warnings": tuple(row.get("warnings", ()))})
 
 
 @dataclasses.dataclass
@@ -19,11 +68,11 @@ class Progress:
     best: float | None = None  # best validation of the stage
     best_step: int = 0
     since_best: int = 0  # validations without a new best
-    skipped: int = 0  # updates of the stage, as their gradients were no numbers
-    scored: int = 0  # captions of the stage that earned a reward: paths, rollouts, greedy captions
-    warned: dict[str, str] = dataclasses.field(default_factory=dict)  # kind of warning -> what was told in the stage
-    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # one row a validation
-    finished: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # one row a stage
+    skipped: int = 0  # updates of the stage, as loss or gradients were NaN or infinite
+    scored: int = 0  # captions of the stage that got a reward: samples, rollouts, greedy captions
+    warned: dict[str, str] = dataclasses.field(default_factory=dict)  # warnings reported in the stage, by kind
+    history: list[Validation] = dataclasses.field(default_factory=list)
+    finished: list[FinishedStage] = dataclasses.field(default_factory=list)
 
     def next_stage(self) -> None:
         """Begins the next stage; what the run has seen stays."""
@@ -32,12 +81,16 @@ class Progress:
 
     def store(self, variable: tf.Variable) -> None:
         """Puts this into a string variable, to be saved with the weights."""
-        variable.assign(json.dumps(dataclasses.asdict(self)))
+        rows = {"history": self.history, "finished": self.finished}
+        content = vars(self) | {name: [row.to_dict() for row in of_kind] for name, of_kind in rows.items()}
+        variable.assign(json.dumps(content))
 
 
 def read_progress(checkpoint: str | None) -> Progress:
     """Returns the progress that a checkpoint holds; a new one for None."""
     if checkpoint is None:
         return Progress()
-    stored = tf.train.load_variable(checkpoint, f"{VARIABLE}/.ATTRIBUTES/VARIABLE_VALUE")
-    return Progress(**json.loads(stored))
+    content = json.loads(tf.train.load_variable(checkpoint, f"{VARIABLE}/.ATTRIBUTES/VARIABLE_VALUE"))
+    history = [Validation.from_dict(row) for row in content.pop("history", ())]
+    finished = [FinishedStage.from_dict(row) for row in content.pop("finished", ())]
+    return Progress(**content, history=history, finished=finished)

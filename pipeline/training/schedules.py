@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from spidercap.pipeline.settings.config import Config
-from spidercap.pipeline.training import estimators
 
 
 class Schedule(NamedTuple):
@@ -15,8 +14,29 @@ class Schedule(NamedTuple):
     note: Callable[[Config, float], str]  # (settings, the stage's last number) -> what the user might not expect, or ''
 
 
+def mixer_steps(epoch: float, max_length: int, mixer_step: int, mixer_epochs: float) -> int:
+    """Returns s, the number of tokens learned by likelihood: T, less `mixer_step` every `mixer_epochs`, down to 0.
+
+    Source: Ranzato et al. 2016, algorithm 1.
+    """
+    return max(0, max_length - mixer_step * _changes(epoch, mixer_epochs))
+
+
+def sampling_probability(epoch: float, most: float, step: float, epochs: float) -> float:
+    """Returns scheduled sampling's probability of reading a sampled token: 0, and `step` more every `epochs`.
+
+    It stays at `most`. Source: Bengio et al. 2015, section 2.4, in steps as self-critical.pytorch takes them.
+    """
+    return min(most, step * _changes(epoch, epochs))
+
+
+def _changes(epoch: float, epochs: float) -> int:
+    """How often something that changes every so many epochs has changed; 1.2 / 0.2 is 6, whatever floats make of it."""
+    return int(epoch / epochs + 1e-9)
+
+
 def _mixer_level(config: Config, epoch: float) -> float:
-    return estimators.mixer_steps(epoch, config.data.max_length, config.mixer.mixer_step, config.mixer.mixer_epochs)
+    return mixer_steps(epoch, config.data.max_length, config.mixer.mixer_step, config.mixer.mixer_epochs)
 
 
 def _mixer_note(config: Config, last: float) -> str:
@@ -30,7 +50,7 @@ def _mixer_note(config: Config, last: float) -> str:
 
 def _sampling_level(config: Config, epoch: float) -> float:
     settings = config.likelihood
-    return estimators.sampling_probability(
+    return sampling_probability(
         epoch,
         settings.scheduled_sampling,
         settings.scheduled_sampling_step,

@@ -38,7 +38,7 @@ class BuiltStage:
     batches: Callable[[int], tf.data.Dataset]  # from a step on
     state: dict[str, Any]  # trackables of its own beside the models: optimizers, mixer's baseline
     level: Callable[[int], float]  # by step: what is annealed, mixer's s or scheduled sampling's probability
-    paths_per_step: int  # captions sampled to be scored; other ones of theirs not counted
+    samples_per_step: int  # sampled captions to be scored; rollouts and greedy captions not counted
     reference_length: float  # words of a true caption, the end token counted
     steps: int
     steps_per_epoch: float
@@ -82,8 +82,8 @@ def build_stage(
         ),
         state=state,
         level=lambda step: schedule.level(config, step / per_epoch),
-        paths_per_step=samples * batch_size,
-        reference_length=float(np.mean(np.sum(arrays.words != PAD, axis=1))),
+        samples_per_step=samples * batch_size,
+        reference_length=float(np.mean(np.sum(arrays.tokens != PAD, axis=1))),
         steps=steps[index],
         steps_per_epoch=per_epoch,
         validate_every=max(1, round(config.training.evaluate_every * per_epoch)),
@@ -155,7 +155,7 @@ def _steps(config: Config, arrays: TrainingArrays, index: int) -> int:
 
 def _size(kind: StageKind, arrays: TrainingArrays) -> int:
     """What an epoch of the stage goes through."""
-    return len(arrays.words if kind.unit == "caption" else arrays.features)
+    return len(arrays.tokens if kind.unit == "caption" else arrays.features)
 
 
 def _optimizer(config: Config, name: str, size: int, model: keras.Model) -> keras.Optimizer:

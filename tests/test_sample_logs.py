@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from spidercap.models.special_tokens import END, PAD
-from spidercap.pipeline.training.path_logs import distinct_captions, path_logs, repeated_grams
+from spidercap.pipeline.training.sample_logs import distinct_captions, repeated_trigrams, sample_logs
 from tests.oracles import padded
 
 
@@ -21,35 +21,36 @@ def random_captions(seed, length):
 
 
 def slow_repeated(captions):
-    said = repeated = 0
+    total = repeated = 0
     for caption in captions:
         grams = [tuple(caption[i : i + 3]) for i in range(len(caption) - 2)]
-        said += len(grams)
+        total += len(grams)
         repeated += sum(gram in grams[:i] for i, gram in enumerate(grams))
-    return repeated / said if said else 0.0
+    return repeated / total if total else 0.0
 
 
 def slow_logs(captions, rewards):
     mean = sum(rewards) / len(rewards)
     return {
         "reward": mean,
-        "best reward": max(rewards),
-        "spread of rewards": (sum((r - mean) ** 2 for r in rewards) / len(rewards)) ** 0.5,
-        "caption length": sum(map(len, captions)) / len(captions),
-        "never ended": sum(caption[-1] != END for caption in captions) / len(captions),
-        "repeated n-grams": slow_repeated(captions),
-        "distinct captions": len(set(map(tuple, captions))) / len(captions),
+        "best_reward": max(rewards),
+        "reward_std": (sum((r - mean) ** 2 for r in rewards) / len(rewards)) ** 0.5,
+        "length": sum(map(len, captions)) / len(captions),
+        "unfinished": sum(caption[-1] != END for caption in captions) / len(captions),
+        "repeated_trigrams": slow_repeated(captions),
+        "distinct": len(set(map(tuple, captions))) / len(captions),
     }
 
 
 def plain(logs):
-    return {name: float(value) for name, value in logs.items()}
+    """Without those of metrics."""
+    return {name: float(value) for name, value in logs._asdict().items() if name != "metrics"}
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("length", [2, 3, 8])
 def test_logs_are_those_of_the_slow_way(length, compiled):
-    logs = tf.function(path_logs) if compiled else path_logs
+    logs = tf.function(sample_logs) if compiled else sample_logs
     for seed in range(5):
         captions = random_captions(seed, length)
         rewards = np.random.default_rng(seed).uniform(0, 3, len(captions)).astype(np.float32)
@@ -61,13 +62,13 @@ def test_random_captions_have_what_the_oracles_are_to_see():
     """Else the comparison above would be one of zeros and ones."""
     many = [random_captions(seed, 8) for seed in range(5)]
     assert all(0.05 < slow_repeated(captions) < 0.95 for captions in many)
-    assert all(0.1 < slow_logs(captions, [0.0])["distinct captions"] < 0.9 for captions in many)
+    assert all(0.1 < slow_logs(captions, [0.0])["distinct"] < 0.9 for captions in many)
     assert {len(caption) for captions in many for caption in captions} == set(range(1, 9))
     assert {caption[-1] == END for captions in many for caption in captions} == {True, False}
 
 
-def test_trigrams_said_before_are_counted():
-    """Stars are those said before in the same caption; the end is a word.
+def test_trigrams_that_occur_earlier_are_counted():
+    """Stars are those that occur earlier in the same caption; the end is a word.
 
     4 5 4 5 4 2       454  545  454* 542            1 of 4
     4 4 4 4 4 2       444  444* 444* 442            2 of 4
@@ -76,15 +77,15 @@ def test_trigrams_said_before_are_counted():
     4 5 4 4 5 4       454  544  445  454*           1 of 4
     """
     captions = [[4, 5, 4, 5, 4, END], [4, 4, 4, 4, 4, END], [4, 5, END], [5, END], [4, 5, 4, 4, 5, 4]]
-    shares = [float(repeated_grams(tf.constant(padded([caption], 6)))) for caption in captions]
+    shares = [float(repeated_trigrams(tf.constant(padded([caption], 6)))) for caption in captions]
     assert shares == pytest.approx([1 / 4, 2 / 4, 0, 0, 1 / 4])
     # Of all trigrams of the batch, not a mean over captions: long ones weigh more.
-    assert float(repeated_grams(tf.constant(padded(captions, 6)))) == pytest.approx(4 / 13)
+    assert float(repeated_trigrams(tf.constant(padded(captions, 6)))) == pytest.approx(4 / 13)
 
 
 def test_captions_below_three_words_have_no_trigrams():
     for length in (2, 3, 8):
-        assert float(repeated_grams(tf.constant(padded([[END], [4, END], [4, 4]], length)))) == 0
+        assert float(repeated_trigrams(tf.constant(padded([[END], [4, END], [4, 4]], length)))) == 0
 
 
 @pytest.mark.parametrize(
@@ -113,15 +114,12 @@ def test_padding_changes_nothing(more):
     rewards = tf.constant(np.random.default_rng(7).uniform(0, 1, len(captions)).astype(np.float32))
     short, long = (padded(captions, length) for length in (8, 8 + more))
     assert (long[:, 8:] == PAD).all()
-    assert plain(path_logs(tf.constant(long), rewards, {})) == plain(path_logs(tf.constant(short), rewards, {}))
+    assert plain(sample_logs(tf.constant(long), rewards, {})) == plain(sample_logs(tf.constant(short), rewards, {}))
 
 
-def test_metrics_of_the_reward_are_logged_by_name_and_of_paths_alone():
-    """Two paths, and three other captions of theirs that were scored with them."""
+def test_metrics_of_the_reward_are_logged_by_term_and_of_samples_alone():
+    """Two samples, and three other captions of theirs that were scored with them."""
     scores = {"cider": tf.constant([1.0, 2.0, 50.0, 50.0, 50.0]), "bleu4": tf.constant([0.25, 0.5, 9.0, 9.0, 9.0])}
-    logs = plain(path_logs(tf.constant([[4, END], [5, 4]]), tf.constant([3.0, 5.0]), scores))
-    assert {name: value for name, value in logs.items() if name.startswith("reward ")} == {
-        "reward CIDEr": 1.5,
-        "reward BLEU-4": 0.375,
-    }
-    assert (logs["reward"], logs["best reward"], logs["spread of rewards"]) == (4, 5, 1)
+    logs = sample_logs(tf.constant([[4, END], [5, 4]]), tf.constant([3.0, 5.0]), scores)
+    assert {name: float(value) for name, value in logs.metrics.items()} == {"cider": 1.5, "bleu4": 0.375}
+    assert (logs.reward, logs.best_reward, logs.reward_std) == (4, 5, 1)

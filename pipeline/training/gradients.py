@@ -1,0 +1,109 @@
+"""The losses of a policy on samples and their credit, and the gradients of these losses.
+
+Three losses, each defined in estimators.py: the policy's and the likelihood's, which are mixed into the captioner's,
+and that of a learned baseline. The captioner's takes one pass over the vocabulary.
+
+Shapes: N samples, T steps, n packed tokens.
+"""
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from spidercap.models.captioner import Captioner
+from spidercap.models.packing import Packing, pack
+from spidercap.models.word_loss import log_probs, weighted_log_likelihood
+from spidercap.pipeline.training import estimators
+from spidercap.pipeline.training.logs import PolicyLogs
+from spidercap.pipeline.training.objectives import Credit, Experience, Likelihood
+
+Gradients = list[tf.Tensor]
+
+
+class PolicyGradients(NamedTuple):
+    """Gradients of both models; none for one that is not to learn."""
+
+    captioner: Gradients
+    baseline: Gradients
+    losses: list[tf.Tensor]  # the captioner's, or the baseline's if the policy is not moved; then a learned baseline's
+    logs: PolicyLogs
+
+
+def policy_gradients(
+    captioner: Captioner,
+    baseline: keras.Model | None,
+    experience: Experience,
+    credit: Credit,
+    moves_policy: bool = True,
+) -> PolicyGradients:
+    """Returns the gradients of the captioner's and of the baseline's loss; not `moves_policy`: of the latter alone.
+
+    Without dropout: the probabilities that are differentiated are those that were sampled from.
+    """
+    count = tf.cast(tf.shape(experience.tokens)[0], tf.float32)
+    given = None
+    if experience.likelihood is not None:
+        given = tf.reduce_sum(tf.cast(experience.likelihood.mask, tf.float32)) / count
+    if experience.references is not None:
+        experience, credit = _with_references(experience, credit)
+    packing = pack(experience.tokens)
+    tokens, values = packing.of(experience.tokens), packing.of(credit.values)
+    sampled, predicted = _masks(experience, packing)
+    with tf.GradientTape(persistent=True) as tape:
+        projection = captioner.projection()
+        hidden = captioner.hidden(experience.features, experience.tokens, packing)
+        learned = credit.baseline is None
+        expected = baseline(hidden, packing.index[:, 1]) if learned else packing.of(credit.baseline)
+        baseline_loss = estimators.baseline_loss(values, expected, sampled, count)
+        if moves_policy:
+            weights = estimators.policy_weights(values, expected, sampled, count)
+            if predicted is not None:
+                likelihood = estimators.likelihood_weights(predicted)
+                weights = estimators.mixed_weights(weights, likelihood, experience.likelihood.weight)
+            loss, log_pi = weighted_log_likelihood(projection, hidden, tokens, -weights)
+        else:
+            loss, log_pi = baseline_loss, log_probs(projection, hidden, tokens)
+    gradients = tape.gradient(loss, captioner.trainable_variables) if moves_policy else []
+    logs = _logs(log_pi, values, expected, sampled, predicted)._replace(given_tokens=given)
+    if not learned:
+        return PolicyGradients(gradients, [], [loss], logs)
+    explained = estimators.explained_variance(tf.boolean_mask(values, sampled), tf.boolean_mask(expected, sampled))
+    logs = logs._replace(baseline_loss=baseline_loss, explained_variance=explained)
+    baseline_gradients = tape.gradient(baseline_loss, baseline.trainable_variables)
+    return PolicyGradients(gradients, baseline_gradients, [loss, baseline_loss], logs)
+
+
+def _with_references(experience: Experience, credit: Credit) -> tuple[Experience, Credit]:
+    """Reference captions as further rows of given tokens: one pass through the decoder does for both."""
+    references = experience.references
+    zeros = tf.zeros_like(references.tokens, tf.float32)
+    not_given = tf.zeros_like(experience.tokens, tf.bool)
+    rows = experience._replace(
+        features=tf.concat([experience.features, references.features], axis=0),
+        tokens=tf.concat([experience.tokens, references.tokens], axis=0),
+        likelihood=Likelihood(
+            tf.concat([not_given, estimators.token_mask(references.tokens)], axis=0), references.weight
+        ),
+    )
+    return rows, Credit(*(None if x is None else tf.concat([x, zeros], axis=0) for x in credit))
+
+
+def _masks(experience: Experience, packing: Packing) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Masks `[n]` of the packed tokens that were sampled, and of those that are learned by likelihood."""
+    if experience.likelihood is None:
+        return tf.ones(tf.shape(packing.index)[:1], tf.bool), None
+    given = packing.of(experience.likelihood.mask)
+    return ~given, given & packing.of(estimators.likelihood_mask(experience.tokens))
+
+
+def _logs(
+    log_pi: tf.Tensor, values: tf.Tensor, expected: tf.Tensor, sampled: tf.Tensor, predicted: tf.Tensor | None
+) -> PolicyLogs:
+    """Of `[n]` each; `predicted` are the tokens that are learned by likelihood."""
+    return PolicyLogs(
+        # The mean of -log pi over sampled tokens estimates the policy's entropy without bias.
+        entropy=estimators.mean(-tf.boolean_mask(log_pi, sampled)),
+        advantage_std=estimators.std(tf.boolean_mask(values - expected, sampled)),
+        likelihood_loss=None if predicted is None else estimators.likelihood_loss(log_pi, predicted),
+    )
