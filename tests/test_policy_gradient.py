@@ -218,7 +218,7 @@ def fit(captioner, baseline, features, objective):
         ("policy_gradient", {"samples": 1, "rollouts": 0}),
         ("policy_gradient", {"samples": 1, "rollouts": 3}),
         ("policy_gradient", {"samples": 2, "rollouts": 2}),
-        ("policy_gradient", {"samples": 3, "rollouts": 1, "shared": True}),
+        ("policy_gradient", {"samples": 3, "rollouts": 1, "share_rollouts": True}),
         ("self_critical", {"samples": 2}),
         ("leave_one_out", {"samples": 5}),
     ],

@@ -89,7 +89,7 @@ FACTORIES = {  # name -> (right settings, wrong ones beside right others)
             {"rollout_policy": "greedy", "rollouts": 2},
         ],
     ),
-    "mixer": ({"likelihood_weight": 0.5}, [{"likelihood_weight": -0.1}, {"likelihood_weight": 1.1}]),
+    "mixer": ({"mixer_likelihood_weight": 0.5}, [{"mixer_likelihood_weight": -0.1}, {"mixer_likelihood_weight": 1.1}]),
     "self_critical": ({"samples": M}, [{"samples": 0}]),
     "leave_one_out": ({"samples": M}, [{"samples": 1}, {"samples": 0}]),
 }
