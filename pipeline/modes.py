@@ -18,6 +18,7 @@ from spidercap.pipeline.evaluation.caption_files import caption_files, picture_f
 from spidercap.pipeline.evaluation.evaluate import Evaluation, build_decoder, decoder_of, evaluate
 from spidercap.pipeline.evaluation.score_files import score_files
 from spidercap.pipeline.metrics.registry import single_terms
+from spidercap.pipeline.metrics.reward_functions import RewardFunction, load_reward_functions
 from spidercap.pipeline.metrics.text_metrics import TextMetric, open_text_metrics
 from spidercap.pipeline.report.results import write_results
 from spidercap.pipeline.settings.config import Config
@@ -52,15 +53,16 @@ def run_prepare(config: Config) -> tuple[Data, dict[str, TokenizedSplit], Vocabu
 
 def run_train(config: Config) -> None:
     """Trains all stages, then evaluates, reports, exports, and captions two pictures with the exported model."""
-    # Opened first, so that a missing Java is told before any work is done.
+    # Loaded and opened first, so that what is missing is told before any work is done.
+    own = load_reward_functions(config.reward_functions)
     with open_text_metrics(single_terms(config.terms()), **config.metric_settings()) as text_metrics:
-        data = _train_stages(config, text_metrics)
+        data = _train_stages(config, text_metrics, own)
         _evaluate(config, text_metrics)
     run_export(config)
     run_caption(dataclasses.replace(config, mode="caption", images=_sample_pictures(config, data)))
 
 
-def _train_stages(config: Config, text_metrics: Mapping[str, TextMetric]) -> Data:
+def _train_stages(config: Config, text_metrics: Mapping[str, TextMetric], own: Mapping[str, RewardFunction]) -> Data:
     data, splits, vocabulary, features = run_prepare(config)
     arrays = training_arrays(splits["train"], vocabulary, features["train"], config.max_length)
     captioner, baseline = workdir.build_models(config, vocabulary, features["train"].shape[-1])
@@ -69,8 +71,9 @@ def _train_stages(config: Config, text_metrics: Mapping[str, TextMetric]) -> Dat
         arrays.references,
         workdir.kept_frequencies(config, arrays.references, vocabulary),
         config.end_token_in_reward,
-        ReferenceTexts(vocabulary, splits["train"].texts()),
+        ReferenceTexts(vocabulary, splits["train"].texts(), splits["train"].image_ids),
         text_metrics,
+        own,
     )
     decode = build_decoder(captioner, config.max_length, decoder_of(config, vocabulary.words))
     watched = features["val"][: config.val_images or None, 0]

@@ -14,6 +14,7 @@ from spidercap.pipeline.metrics.registry import (
     terms_without_java,
     with_mixes,
 )
+from spidercap.pipeline.metrics.reward_functions import parse_reward_functions
 from spidercap.pipeline.settings.fields import check_value, parse_pairs, setting
 from spidercap.pipeline.settings.refusals import refuse_data_flags, refuse_decoding, refuse_objectives
 
@@ -156,6 +157,14 @@ class Config:
         "What captions are trained on: a metric, spider, spider_fast (SPICE by a learned parser: compiled, no Java), "
         "bcmr, or a mix such as cider:1,spice_fast:2,bleu4:0.5.",
     )
+    reward_functions: str = setting(
+        "",
+        "rewards",
+        "Rewards of your own, name=file.py:function by comma, for --reward=cider:1,name:0.3. A function gets the lists "
+        "of captions, of their references and of image ids, and returns a number for each caption. Only this text is "
+        "compared when a run goes on, not the file.",
+        added=True,
+    )
     temperature: float = setting(
         1.0,
         "rewards",
@@ -276,8 +285,8 @@ class Config:
         return dict(_pairs(field, fields()[field].default) + _pairs(field, getattr(self, field)))[stage]
 
     def reward_weights(self) -> dict[str, float]:
-        """Returns the weight of each single metric in the reward."""
-        return parse_reward(self.reward)
+        """Returns the weight of each single metric, and of each function of one's own, in the reward."""
+        return parse_reward(self.reward, parse_reward_functions(self.reward_functions))
 
     def terms(self) -> tuple[str, ...]:
         """Returns the metrics to report, of registry.METRICS and in its order."""

@@ -10,7 +10,7 @@ import tensorflow as tf
 from spidercap.models import decoding
 from spidercap.models.special_tokens import END, PAD
 from spidercap.pipeline.metrics.ngrams import caption_codes, repeats
-from spidercap.pipeline.metrics.registry import METRICS
+from spidercap.pipeline.metrics.registry import column_of
 from spidercap.pipeline.training import estimators
 
 
@@ -25,7 +25,7 @@ def path_logs(words: tf.Tensor, path_reward: tf.Tensor, scores: dict[str, tf.Ten
         "reward": tf.reduce_mean(path_reward),
         "best reward": tf.reduce_max(path_reward),
         "spread of rewards": estimators.spread(path_reward),
-        **{f"reward {METRICS[term].column}": tf.reduce_mean(score[:paths]) for term, score in scores.items()},
+        **{f"reward {column_of(term)}": tf.reduce_mean(score[:paths]) for term, score in scores.items()},
         "caption length": tf.reduce_mean(tf.cast(decoding.lengths(words), tf.float32)),
         "never ended": 1.0 - tf.reduce_mean(tf.cast(ended, tf.float32)),
         "repeated n-grams": repeated_grams(words),
