@@ -10,6 +10,8 @@ from spidercap.pipeline.errors import UserError, check_choice
 from spidercap.pipeline.metrics.registry import column_names, single_terms, term_of
 from spidercap.pipeline.metrics.scores import score_captions
 from spidercap.pipeline.metrics.text_metrics import open_text_metrics
+from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.settings.stages import STAGES
 from spidercap.pipeline.text.tokenizer import tokenize
 
 START = "MLE"  # the label of the runs that the others begin with
@@ -141,9 +143,12 @@ def captions_scored(run: Run) -> list[float] | None:
     """Returns the captions scored by each validation; None for runs that neither tell it nor drew a fixed number."""
     if all("captions_scored" in row for row in run.validations):
         return _column(run, "captions_scored")
-    samples = run.settings["samples"]
-    of_image = {"mle": 0, "mixer": 1, "scst": samples + 1, "leave_one_out": samples}
-    if not run.settings["rollouts"]:
-        of_image["pg"] = samples
-    count = of_image.get(run.stage.partition("-")[0])
-    return None if count is None else [count * seen for seen in _column(run, "images_seen")]
+    name = run.stage.partition("-")[0]
+    kind, config = STAGES[name], Config.of(**run.settings)
+    if not kind.learns_from_rewards:
+        count = 0
+    elif "rollouts" in kind.settings and config.of_stage("rollouts", name) > 0:
+        return None
+    else:
+        count = (config.of_stage("samples", name) if "samples" in kind.settings else 1) + kind.scored_besides
+    return [count * seen for seen in _column(run, "images_seen")]

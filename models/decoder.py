@@ -11,6 +11,7 @@ from spidercap.models.captioner import Captioner
 from spidercap.models.decoding import greedy
 
 GREEDY = "greedy"
+DECODERS = (GREEDY, "beam")
 
 
 class Captions(NamedTuple):

@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from spidercap.pipeline import modes
         from spidercap.pipeline.training import workdir
 
-        with workdir.open_workdir(config) if config.workdir else contextlib.nullcontext():
-            modes.RUN[config.mode](config)
+        with workdir.open_workdir(config) if config.run.workdir else contextlib.nullcontext():
+            modes.RUN[config.run.mode](config)
     except (UserError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

@@ -26,7 +26,7 @@ class CountedCalls(keras.Model):
 
 @pytest.fixture
 def config(tmp_path):
-    return Config(workdir=str(tmp_path / "run"), scenes_train=5, scenes_val=3, image_size=32)
+    return Config.of(workdir=str(tmp_path / "run"), scenes_train=5, scenes_val=3, image_size=32)
 
 
 def test_all_splits_share_one_trace_whatever_their_last_batch(config, monkeypatch):

@@ -28,7 +28,7 @@ def gradients_of(captioner, baseline, objective, said):
 def every_objective(captioner):
     return [
         objectives.policy_gradient(captioner, T, samples=2, rollouts=2),
-        objectives.policy_gradient(captioner, T, samples=3, rollouts=1, shared=True),
+        objectives.policy_gradient(captioner, T, samples=3, rollouts=1, share_rollouts=True),
         objectives.policy_gradient(captioner, T, samples=2, rollouts=0),
         objectives.self_critical(captioner, T, samples=2),
         objectives.leave_one_out(captioner, T, samples=3),

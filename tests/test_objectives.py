@@ -104,7 +104,7 @@ def test_self_critical_compares_with_the_image_s_own_greedy_caption(toy):
 
 def test_greedy_rollouts_are_what_greedy_decoding_says(toy):
     captioner, _, features = toy
-    objective = objectives.policy_gradient(captioner, T, samples=2, rollouts=1, greedily=True)
+    objective = objectives.policy_gradient(captioner, T, samples=2, rollouts=1, rollout_policy="greedy")
     said = objective.sample(batch_of(features), tf.constant([1, 5]), LEVEL)
     assert len(said.rollouts.words) > 0
     for words, (path, last) in zip(said.rollouts.words.numpy(), said.rollouts.prefix.numpy(), strict=True):

@@ -111,7 +111,7 @@ def test_expectation_of_shared_rollouts(policy):
     beginnings = [tuple(int(w) for w in words[n, : t + 1]) for n, t in prefix.numpy()]
     expected = tf.constant([value(probability, b) for b in beginnings], tf.float32)
     rolled = Rollouts(tf.gather(words, prefix[:, 0]), tf.cast(prefix, tf.int32))
-    objective = objectives.policy_gradient(captioner, T, samples=2, rollouts=1, shared=True)
+    objective = objectives.policy_gradient(captioner, T, samples=2, rollouts=1, share_rollouts=True)
     check_expectation(
         policy, objective, outcomes, weights, experience_of(features, outcomes, rolled, leaders), expected
     )
@@ -141,7 +141,7 @@ def test_greedy_rollouts_are_biased(policy):
     captioner, baseline, features, probability = policy
     said = experience_of(features, [(c,) for c in CAPTIONS])
     start = captioner.start(tf.constant(features))
-    objective = objectives.policy_gradient(captioner, T, samples=1, rollouts=1, greedily=True)
+    objective = objectives.policy_gradient(captioner, T, samples=1, rollouts=1, rollout_policy="greedy")
     forks = forks_of(captioner, start, said.words)
     rolled = roll_out(captioner.stepper(), said.words, forks, tf.constant([0, 0]), likeliest)
     assert sorted(rolled.prefix.numpy().tolist()) == tf.where(proper_prefixes(said.words)).numpy().tolist()

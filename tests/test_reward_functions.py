@@ -154,22 +154,22 @@ class TestDoor:
     )
     def test_forms_that_are_refused(self, text, words):
         with pytest.raises(UserError) as caught:
-            Config(workdir="w", stages="mle:1", reward_functions=text)
+            Config.of(workdir="w", stages="mle:1", reward_functions=text)
         assert "--reward_functions" in str(caught.value) and words in str(caught.value)
 
     def test_names_that_do_not_meet(self):
         with pytest.raises(
             UserError, match="a function of yours is given by --reward_functions=brevity=file.py:function"
         ):
-            Config(workdir="w", stages="mle:1", reward="cider:1,brevity:0.3")
+            Config.of(workdir="w", stages="mle:1", reward="cider:1,brevity:0.3")
         with pytest.raises(UserError, match="--reward=cider does not use x of --reward_functions; add x:1"):
-            Config(workdir="w", stages="mle:1", reward="cider", reward_functions="x=a.py:f")
+            Config.of(workdir="w", stages="mle:1", reward="cider", reward_functions="x=a.py:f")
         with pytest.raises(UserError, match="did you mean brevity"):
-            Config(workdir="w", stages="mle:1", reward="brevty", reward_functions="brevity=a.py:f")
+            Config.of(workdir="w", stages="mle:1", reward="brevty", reward_functions="brevity=a.py:f")
 
     def test_what_is_taken(self):
         text = " a=folder=1/x.py:f , b=y.py:g"
-        config = Config(workdir="w", stages="mle:1", reward="a:0.5,spider_fast,b", reward_functions=text)
+        config = Config.of(workdir="w", stages="mle:1", reward="a:0.5,spider_fast,b", reward_functions=text)
         assert config.reward_weights() == {"a": 0.5, "spice_fast": 0.5, "cider": 0.5, "b": 1.0}
         assert not {"a", "b"} & set(config.terms())
         assert parse_reward_functions(text)["a"].path == "folder=1/x.py"

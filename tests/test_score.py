@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.evaluation import score_files
+from spidercap.pipeline.evaluation import score_files, scoring
 from spidercap.pipeline.evaluation.score_files import read_captioned
 from spidercap.pipeline.main import main
 from spidercap.pipeline.metrics.tuple_store import TupleStore
@@ -69,7 +69,7 @@ def test_scores_are_written_by_image(files, tmp_path, capsys):
 
 
 def test_without_java_the_own_tokenizer_is_named(files, monkeypatch, capsys):
-    monkeypatch.setattr(score_files, "java_found", lambda: False)
+    monkeypatch.setattr(scoring, "java_found", lambda: False)
     assert run(*files(), "--metrics=cider") == 0
     told = capsys.readouterr()
     assert "spidercap's own tokenizer" in told.err and "CIDEr" in told.out

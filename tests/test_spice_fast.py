@@ -167,9 +167,9 @@ class TestReward:
         assert not {"spice_fast", "spider_fast"} & set(parse_metrics("all"))
         assert parse_metrics("spider_fast") == ("spider_fast",)
         assert single_terms(("spider_fast",)) == ("cider", "spice_fast")
-        plain = Config(mode="train", workdir="x", stages="mle:1")
+        plain = Config.of(mode="train", workdir="x", stages="mle:1")
         assert not {"spice_fast", "spider_fast", "spice"} & set(plain.terms())
-        fast = Config(mode="train", workdir="x", stages="mle:1,pg:1", reward="spider_fast")
+        fast = Config.of(mode="train", workdir="x", stages="mle:1,pg:1", reward="spider_fast")
         assert {"spice_fast", "spider_fast"} <= set(fast.terms()) and "spice" not in fast.terms()
 
     def test_tables_say_what_it_is(self, tmp_path, capsys):
@@ -178,7 +178,7 @@ class TestReward:
         (tmp_path / "said.json").write_text(json.dumps([{"image_id": 0, "caption": "A dog on grass."}]))
         files = {"references": str(tmp_path / "references.json"), "results": str(tmp_path / "said.json")}
         for metrics, told in (("cider,spice_fast", True), ("cider", False)):
-            score_files(Config(mode="score", metrics=metrics, **files))
+            score_files(Config.of(mode="score", metrics=metrics, **files))
             said = capsys.readouterr().out
             assert ("SPICE-fast" in said) == ("an approximation" in said) == told
 

@@ -189,7 +189,7 @@ def by_rows(table):
 
 
 def test_stage_labels_are_unique():
-    config = Config(workdir="x", stages="mle:1,pg:1,mle:2,pg:1,pg:1")
+    config = Config.of(workdir="x", stages="mle:1,pg:1,mle:2,pg:1,pg:1")
     assert stage_labels(config) == ["mle", "pg", "mle-2", "pg-2", "pg-3"]
 
 

@@ -59,7 +59,7 @@ def config_of(workdir, **changes):
         "log_every": 3,
         "evaluate_every": 0.5,
     }
-    return Config(**settings | changes)
+    return Config.of(**settings | changes)
 
 
 def cider_of(arrays):
@@ -77,7 +77,7 @@ def run(config, arrays, stop_at=None, reward=None):
 
     def begin():
         captioner.adapt(arrays.features[:, 0])
-        if config.warm_start:
+        if config.training.warm_start:
             load_warm_start(config, captioner, baseline)
 
     def all_weights():

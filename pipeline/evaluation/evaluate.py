@@ -37,15 +37,17 @@ class Evaluation:
 
 def decoder_of(config: Config, words: Sequence[str]) -> Decoder:
     """Returns the decoder of the settings; `words` is the vocabulary, in which bad endings are looked up."""
-    if config.decode == GREEDY:
+    if config.decoding.decode == GREEDY:
         return Decoder()
     return Decoder(
-        decode=config.decode,
-        beam_width=config.beam_width,
-        length_penalty=float(config.length_penalty),
-        no_repeat_ngram=config.no_repeat_ngram,
-        bad_endings=tuple(i for i, word in enumerate(words) if word in BAD_ENDINGS) if config.no_bad_endings else (),
-        n_best=config.n_best,
+        decode=config.decoding.decode,
+        beam_width=config.decoding.beam_width,
+        length_penalty=float(config.decoding.length_penalty),
+        no_repeat_ngram=config.decoding.no_repeat_ngram,
+        bad_endings=tuple(i for i, word in enumerate(words) if word in BAD_ENDINGS)
+        if config.decoding.no_bad_endings
+        else (),
+        n_best=config.decoding.n_best,
     )
 
 

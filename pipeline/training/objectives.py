@@ -62,15 +62,22 @@ class Objective(NamedTuple):
 
 
 def policy_gradient(
-    captioner: Captioner, max_length: int, *, samples: int, rollouts: int, greedily: bool = False, shared: bool = False
+    captioner: Captioner,
+    max_length: int,
+    *,
+    samples: int,
+    rollouts: int,
+    rollout_policy: str = "sample",
+    share_rollouts: bool = False,
 ) -> Objective:
     """Returns PG (Liu et al. 2017, algorithm 1): Q by K rollouts from every prefix, learned baseline.
 
-    With K = 0, Q is the path's own reward: REINFORCE with a baseline. `greedily` rolls out by the likeliest words,
-    which is biased. `shared`: paths of one image that begin alike share rollouts.
+    With K = 0, Q is the path's own reward: REINFORCE with a baseline. The rollout policy "greedy" takes the likeliest
+    words, which is biased. `share_rollouts`: paths of one image that begin alike share rollouts.
     """
 
-    choose = categorical.likeliest if greedily else categorical.draw
+    choose = {"sample": categorical.draw, "greedy": categorical.likeliest}[rollout_policy]
+    shared = share_rollouts and samples > 1
 
     def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
         del level
@@ -97,7 +104,7 @@ def policy_gradient(
     return Objective(sample, credit)
 
 
-def mixer(captioner: Captioner, max_length: int, *, likelihood_weight: float) -> Objective:
+def mixer(captioner: Captioner, max_length: int, *, mixer_likelihood_weight: float) -> Objective:
     """Returns MIXER (Ranzato et al. 2016): likelihood on a reference's first s words, REINFORCE on sampled others.
 
     The level is s. One reward, of the whole caption, counts for every sampled word.
@@ -110,7 +117,7 @@ def mixer(captioner: Captioner, max_length: int, *, likelihood_weight: float) ->
             captioner.stepper(), captioner.start(batch.features), max_length, seed, given, captioner.jit
         )
         likelihood = Likelihood(
-            estimators.given_mask(words, steps), estimators.mixer_weight(steps, max_length, likelihood_weight)
+            estimators.given_mask(words, steps), estimators.mixer_weight(steps, max_length, mixer_likelihood_weight)
         )
         return Experience(batch.features, batch.image_index, words, no_rollouts(max_length), likelihood=likelihood)
 
