@@ -108,14 +108,14 @@ def load_policy(config: Config) -> Policy:
     """Returns what the stage `baseline` of a run kept.
 
     Raises:
-      UserError: a run whose reward needs Java, or that did not begin with the stages mle and baseline.
+      UserError: a run whose reward is not all compiled, or that did not begin with the stages mle and baseline.
     """
     path = config.workdir_path()
-    java = [term for term in config.reward_weights() if METRICS[term].java]
-    if java:
-        raise UserError(
-            f"the reward of {path} needs Java ({', '.join(java)}); name a run with bleu, rouge, cider or spice_fast"
-        )
+    own = [term for term in config.reward_weights() if term not in METRICS]
+    java = [term for term in config.reward_weights() if term in METRICS and METRICS[term].java]
+    if own or java:
+        needed = f"Java ({', '.join(java)})" if java else f"functions of its own ({', '.join(own)})"
+        raise UserError(f"the reward of {path} needs {needed}; name a run with bleu, rouge, cider or spice_fast")
     finished = [row.name for row in kept.saved_progress(config).finished]
     if finished[:2] != ["mle", "baseline"]:
         raise UserError(

@@ -20,6 +20,7 @@ from spidercap.pipeline.evaluation.caption_files import ExportedCaptioner, capti
 from spidercap.pipeline.evaluation.evaluate import Evaluation, build_decoder, decoder_of, evaluate
 from spidercap.pipeline.evaluation.score_files import score_files
 from spidercap.pipeline.metrics.registry import single_terms
+from spidercap.pipeline.metrics.reward_functions import RewardFunction, load_reward_functions
 from spidercap.pipeline.metrics.text_metrics import TextMetric, open_text_metrics
 from spidercap.pipeline.report.results import write_results
 from spidercap.pipeline.settings.config import Config
@@ -56,15 +57,16 @@ def run_train(config: Config) -> None:
     """Trains all stages, then evaluates, reports, exports, and captions two pictures with the exported model."""
     for line in config.without_effect():
         print(f"warning: {line}", file=sys.stderr)
-    # Opened first, so that a missing Java is told before any work is done.
+    # Loaded and opened first, so that what is missing is told before any work is done.
+    own = load_reward_functions(config.rewards.reward_functions)
     with open_text_metrics(single_terms(config.terms()), **config.metrics.for_workers()) as text_metrics:
-        data = _train_stages(config, text_metrics)
+        data = _train_stages(config, text_metrics, own)
         _evaluate(config, text_metrics)
     run_export(config)
     run_caption(config.with_values(mode="caption", images=_sample_pictures(config, data)))
 
 
-def _train_stages(config: Config, text_metrics: Mapping[str, TextMetric]) -> Data:
+def _train_stages(config: Config, text_metrics: Mapping[str, TextMetric], own: Mapping[str, RewardFunction]) -> Data:
     data, splits, vocabulary, features = run_prepare(config)
     arrays = training_arrays(splits["train"], vocabulary, features["train"], config.data.max_length)
     captioner, baseline = kept.build_models(config, vocabulary, features["train"].shape[-1])
@@ -73,8 +75,9 @@ def _train_stages(config: Config, text_metrics: Mapping[str, TextMetric]) -> Dat
         arrays.references,
         kept.kept_frequencies(config, arrays.references, vocabulary),
         config.rewards.end_token_in_reward,
-        ReferenceTexts(vocabulary, splits["train"].texts()),
+        ReferenceTexts(vocabulary, splits["train"].texts(), splits["train"].image_ids),
         text_metrics,
+        own,
     )
     decode = build_decoder(captioner, config.data.max_length, decoder_of(config, vocabulary.words))
     watched = features["val"][: config.training.val_images or None, 0]

@@ -50,7 +50,7 @@ def test_nothing_after_the_end_changes_a_number(toy, which):
         leaders = tf.concat([leaders, tf.repeat(leaders[:, -1:], 5, axis=1)], axis=1)
     padded_experience = experience._replace(
         tokens=tf.pad(experience.tokens, longer),
-        rollouts=experience.rollouts._replace(words=tf.pad(experience.rollouts.tokens, longer)),
+        rollouts=experience.rollouts._replace(tokens=tf.pad(experience.rollouts.tokens, longer)),
         leaders=leaders,
     )
     long, long_logs = gradients_of(captioner, baseline, objective, padded_experience)

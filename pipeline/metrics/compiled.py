@@ -23,6 +23,7 @@ class ReferenceTexts:
 
     vocabulary: Vocabulary
     references: Sequence[Sequence[str]]  # [I][R], words split by one space
+    image_ids: Sequence[int] | None = None  # [I], of the data set; by default the numbers of the rows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -109,26 +109,40 @@ def remarks(shown: Collection[str]) -> list[str]:
     return list(dict.fromkeys(METRICS[term].remark for term in singles if METRICS[term].remark))
 
 
-def parse_reward(text: str) -> dict[str, float]:
+def column_of(term: str) -> str:
+    """Returns the name of a term in logs and tables; a reward function of the user's has its own."""
+    return METRICS[term].column if term in METRICS else term
+
+
+def parse_reward(text: str, own: Collection[str] = ()) -> dict[str, float]:
     """Returns the weight of each metric in a reward such as 'cider', 'spider' or 'cider:1,spice:2,bleu4:0.5'.
 
     A mix within a mix is taken apart: 'spider:2' is {'spice': 1, 'cider': 1}.
 
+    Args:
+      own: names of reward functions of the user's, which may come beside metrics, and must.
+
     Raises:
-      UserError: an unknown metric, one that comes twice, or a weight that is no positive number.
+      UserError: an unknown metric, one that comes twice, a weight that is no positive number, or a reward function
+        that is not used.
     """
     weights: dict[str, float] = {}
     named: set[str] = set()
     for part in _split(text):
         name, colon, number = part.partition(":")
         name = name.strip()
-        check_choice("reward", name, METRICS)
+        _check_reward_name(name, own)
         weight = _weight(number, part) if colon else 1.0
         if name in named:
             raise UserError(f"--reward: {name} comes twice ({text}); give it once")
         named.add(name)
         for term, share in _parts_of(name).items():
             weights[term] = weights.get(term, 0.0) + weight * share
+    unused = [name for name in own if name not in weights]
+    if unused:
+        raise UserError(
+            f"--reward={text} does not use {unused[0]} of --reward_functions; add {unused[0]}:1 to --reward"
+        )
     if not weights:
         raise UserError("--reward is empty; for example --reward=cider, --reward=spider or --reward=cider:1,spice:2")
     return weights
@@ -149,8 +163,16 @@ def parse_metrics(text: str) -> tuple[str, ...]:
     return ordered({term for name in names for term in groups.get(name, (name,))})
 
 
+def _check_reward_name(name: str, own: Collection[str]) -> None:
+    try:
+        check_choice("reward", name, [*METRICS, *own])
+    except UserError as error:
+        hint = f"; a function of yours is given by --reward_functions={name}=file.py:function"
+        raise UserError(f"{error}{hint if name.isidentifier() else ''}") from None
+
+
 def _parts_of(term: str) -> Mapping[str, float]:
-    return METRICS[term].mix or {term: 1.0}
+    return (METRICS[term].mix if term in METRICS else {}) or {term: 1.0}
 
 
 def _split(text: str) -> list[str]:

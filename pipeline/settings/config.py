@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from spidercap.pipeline.errors import UserError, check_choice
-from spidercap.pipeline.metrics.registry import parse_metrics, parse_reward, term_of, terms_without_java, with_mixes
+from spidercap.pipeline.metrics.registry import parse_metrics, term_of, terms_without_java, with_mixes
 from spidercap.pipeline.settings.fields import stage_values
 from spidercap.pipeline.settings.groups import (
     DataSettings,
@@ -99,8 +99,8 @@ class Config:
         return values.get(stage, values.get("", stage_values(field, field.default)[""]))
 
     def reward_weights(self) -> dict[str, float]:
-        """Returns the weight of each single metric in the reward."""
-        return parse_reward(self.rewards.reward)
+        """Returns the weight of each single metric, and of each of the user's functions, in the reward."""
+        return self.rewards.weights()
 
     def terms(self) -> tuple[str, ...]:
         """Returns the metrics to report, of the table of metrics and in its order."""

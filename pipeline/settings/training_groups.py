@@ -7,6 +7,7 @@ import dataclasses
 
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.metrics.registry import column_names, parse_reward
+from spidercap.pipeline.metrics.reward_functions import parse_reward_functions
 from spidercap.pipeline.settings.fields import Group, parse_pairs, setting
 from spidercap.pipeline.settings.stages import STAGES, default_pairs
 
@@ -118,6 +119,13 @@ class RewardSettings(Group):
         "Metric to maximise: one metric, spider, spider_fast (SPICE by a learned parser: compiled, no Java), "
         "bcmr, or a weighted mix such as cider:1,spice_fast:2,bleu4:0.5.",
     )
+    reward_functions: str = setting(
+        "",
+        "Python functions that --reward can weight like a metric: name=file.py:function, separated by commas. A "
+        "function gets lists of captions, of their references and of image ids, and returns one number per caption. "
+        "When a run goes on, only this text is compared with before, not the file.",
+        added=True,
+    )
     temperature: str = setting(
         "1",
         "The logits are divided by this, once, where a reward stage follows likelihood. 0.5 brings samples closer "
@@ -143,8 +151,12 @@ class RewardSettings(Group):
     )
 
     def check(self) -> None:
-        """Raises UserError for a reward that is none."""
-        parse_reward(self.reward)
+        """Raises UserError for a reward, or reward functions, that cannot be."""
+        self.weights()
+
+    def weights(self) -> dict[str, float]:
+        """Returns the weight of each single metric, and of each of the user's functions, in the reward."""
+        return parse_reward(self.reward, parse_reward_functions(self.reward_functions))
 
 
 @dataclasses.dataclass(frozen=True)
