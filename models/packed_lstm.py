@@ -44,6 +44,8 @@ def packed_lstm(
 
     @tf.custom_gradient
     def run(inputs, hidden, cell, kernel):
+        # Or a tape that watches would build the loop's own gradient too, which nobody asks for.
+        inputs, hidden, cell, kernel = (tf.stop_gradient(x) for x in (inputs, hidden, cell, kernel))
         hidden, cell = tf.gather(hidden, packing.order), tf.gather(cell, packing.order)
         after, cells, gates = _forward(inputs, hidden, cell, kernel, packing.counts, begins, precision)
         # In the list of states the N initial ones come first, then those after each packed token.

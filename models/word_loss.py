@@ -29,15 +29,20 @@ class Projection(NamedTuple):
         """Returns logits `[n, V]` of hidden states `[n, H]`."""
         return tf.nn.bias_add(product(hidden, self.kernel, self.precision), self.bias)
 
+    def without_gradient(self) -> "Projection":
+        """Returns the same values as constants: loops that use them are not differentiated by a tape that watches."""
+        return self._replace(kernel=tf.stop_gradient(self.kernel), bias=tf.stop_gradient(self.bias))
+
 
 def log_probs(projection: Projection, hidden: tf.Tensor, tokens: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
     """Returns log pi(token | hidden) `[n]` of hidden states `[n, H]` and tokens `[n]`, without a gradient."""
+    projection, hidden = projection.without_gradient(), tf.stop_gradient(hidden)
 
     def block(hidden, tokens):
         return (_scored(projection, hidden, tokens, smoothing)[0],), ()
 
     (scores,), _ = in_blocks(block, (hidden, tokens), (_SCALAR,), jit=projection.jit)
-    return tf.stop_gradient(scores)
+    return scores
 
 
 def weighted_log_likelihood(
@@ -51,26 +56,28 @@ def weighted_log_likelihood(
       weights: `[n]`; no gradient flows into them.
       smoothing: label smoothing: the share of each term that is the mean over all allowed tokens (Szegedy et al. 2016).
     """
+    # Or a tape that watches would build the loop's own gradient too, which nobody asks for.
+    fixed, weights = projection.without_gradient(), tf.stop_gradient(weights)
 
     def block(hidden, tokens, weights, kernel_gradient, bias_gradient):
-        scores, probabilities = _scored(projection, hidden, tokens, smoothing)
+        scores, probabilities = _scored(fixed, hidden, tokens, smoothing)
         # The gradient of w log pi(g) by the logits is w (target - pi); -w goes to the narrower factor of each product.
         with tf.control_dependencies([scores]):  # then nothing else reads them, and they are changed in place
-            slopes = _less_targets(projection, probabilities, tokens, smoothing)
+            slopes = _less_targets(fixed, probabilities, tokens, smoothing)
         weights = -weights[:, None]
-        hidden_gradient = weights * product(slopes, projection.kernel, projection.precision, transpose_b=True)
+        hidden_gradient = weights * product(slopes, fixed.kernel, fixed.precision, transpose_b=True)
         with tf.control_dependencies([hidden_gradient]):  # two large products at once take longer than in turn
-            kernel_gradient += product(weights * hidden, slopes, projection.precision, transpose_a=True)
+            kernel_gradient += product(weights * hidden, slopes, fixed.precision, transpose_a=True)
         bias_gradient += tf.squeeze(tf.matmul(weights, slopes, transpose_a=True), axis=0)
         return (scores, hidden_gradient), (kernel_gradient, bias_gradient)
 
     @tf.custom_gradient
     def run(hidden, kernel, bias):
+        del kernel, bias  # `fixed` has their values
         results = (_SCALAR, tf.TensorSpec([hidden.shape[1]], tf.float32))
-        start = (tf.zeros_like(kernel), tf.zeros_like(bias))
-        (scores, hidden_gradient), gradients = in_blocks(
-            block, (hidden, tokens, weights), results, start, projection.jit
-        )
+        start = (tf.zeros_like(fixed.kernel), tf.zeros_like(fixed.bias))
+        rows = (tf.stop_gradient(hidden), tokens, weights)
+        (scores, hidden_gradient), gradients = in_blocks(block, rows, results, start, fixed.jit)
 
         def gradient(upstream, _):
             found = [hidden_gradient, *gradients]

@@ -164,7 +164,7 @@ def test_differentiated_probabilities_are_those_sampled_from(toy):
     step = policy_gradient_step(captioner, baseline, reward, objective, *optimizers, feature_dropout=0.4)
     logs = step(batch_of(features), seed, LEVEL)
     dropout_seed = tf.random.experimental.stateless_fold_in(seed, FEATURE_DROPOUT)
-    dropped = captioner.blur(tf.constant(features), 0.4, dropout_seed)
+    dropped = captioner.drop_features(tf.constant(features), 0.4, dropout_seed)
     assert np.abs(dropped - features).max() > 0.1
     experience = objective.sample(Batch(dropped, tf.range(2), None), seed, LEVEL)
     surprise = []

@@ -54,7 +54,7 @@ def likelihood_step(
     the level as probability, sampled without dropout.
     """
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> StepLogs:
         features = _with_dropout(captioner, batch, feature_dropout, seed).features
         tokens = read = batch.tokens
@@ -135,13 +135,13 @@ def policy_gradient_step(
 
     if reward.is_compiled:
 
-        @tf.function
+        @tf.function(autograph=False)
         def step(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> StepLogs:
             experience = sample(batch, seed, level)
             return learn(experience, reward.compiled_scores(*scored_captions(experience)))
 
     else:
-        first_half, second_half = tf.function(sample), ragged(learn)
+        first_half, second_half = tf.function(sample, autograph=False), ragged(learn)
 
         def step(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> StepLogs:
             experience = first_half(batch, seed, level)
@@ -179,4 +179,4 @@ def update(updates: Sequence[tuple[keras.Optimizer, Gradients]], losses: Sequenc
 
 def _with_dropout(captioner: Captioner, batch: Batch, rate: float, seed: tf.Tensor) -> Batch:
     dropout_seed = tf.random.experimental.stateless_fold_in(seed, FEATURE_DROPOUT)
-    return batch._replace(features=captioner.blur(batch.features, rate, dropout_seed))
+    return batch._replace(features=captioner.drop_features(batch.features, rate, dropout_seed))
