@@ -60,8 +60,9 @@ def lifelike(vocabulary_size: int, units: int, features: int, images: int, max_l
 
 
 def length_shares(odds: np.ndarray, bias: float) -> np.ndarray:
-    """Returns float64 `[T]`: the share of captions of 1..T words, where the t-th word of caption n is the end with log
-    odds `odds` `[N, T]` + `bias`, if no earlier one was. The last share holds those that are cut.
+    """Returns float64 `[T]`: the share of captions of 1..T words, the last one with those that are cut.
+
+    The t-th word of caption n is the end with log odds `odds` `[N, T]` + `bias`, if no earlier one was.
     """
     end = 1 / (1 + np.exp(-(odds + bias)))
     going = np.cumprod(1 - end, axis=1)

@@ -120,8 +120,10 @@ def _mixed(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tu
 def _reference(
     jars: Sequence[pathlib.Path], candidates: Sequence[str], references: Sequence[Sequence[str]]
 ) -> tuple[np.ndarray, float, float]:
-    """Returns the scores of one tokenised caption an image, float64 `[I]`, NaN where SPICE has none, by a new process;
-    the seconds of all of it, and those without the start of the JVM and the reading of the models.
+    """Returns the scores of one tokenised caption per image, float64 `[I]`, computed by a new process, and its seconds.
+
+    Scores are NaN where SPICE has none. The seconds are those of all of it, and those without the start of the JVM and
+    the reading of the models.
 
     Raises:
       RuntimeError: it failed.

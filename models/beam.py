@@ -36,8 +36,9 @@ def beam_search(
     n_best: int = 1,
     jit: bool = False,
 ) -> Beams:
-    """Returns the best captions that beam search finds, ranked by log pi / length ** length_penalty (Wu et al. 2016,
-    section 7, in its simplest form); the end token counts in both.
+    """Returns the best captions that beam search finds, ranked by log pi / length ** length_penalty.
+
+    The end token counts in both. Source: Wu et al. 2016, section 7, in its simplest form.
 
     Of the continuations of an image's W open hypotheses, the W best that do not end are the next W. A hypothesis that
     ends is finished if it is among the W best of all continuations. So `width=1` without options is greedy search, and

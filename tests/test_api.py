@@ -17,35 +17,36 @@ WORDS = ("<pad>", "<start>", "<end>", "<unk>", "a", "dog")
 
 def test_every_public_name_is_there():
     for name in spidercap.__all__:
-        assert getattr(spidercap, name).__doc__
+        assert getattr(spidercap, name).__doc__, name
         assert name in dir(spidercap)
     with pytest.raises(AttributeError, match="public are score, load"):
         spidercap.scores  # noqa: B018
 
 
-class TestScore:
-    REFERENCES = {30: ["A dog runs on grass.", "The dog is running."], 4: ["Two cats, sleeping"], 5: ["not scored"]}
-    CANDIDATES = {30: "a dog running on the grass", 4: "two cats."}
+REFERENCES = {30: ["A dog runs on grass.", "The dog is running."], 4: ["Two cats, sleeping"], 5: ["not scored"]}
+CANDIDATES = {30: "a dog running on the grass", 4: "two cats."}
 
+
+class TestScore:
     def test_it_is_what_mode_score_writes(self, tmp_path):
-        annotations = [{"image_id": i, "caption": c} for i, of in self.REFERENCES.items() for c in of]
+        annotations = [{"image_id": i, "caption": c} for i, of in REFERENCES.items() for c in of]
         (tmp_path / "refs.json").write_text(json.dumps({"annotations": annotations}))
-        results = [{"image_id": i, "caption": c} for i, c in self.CANDIDATES.items()]
+        results = [{"image_id": i, "caption": c} for i, c in CANDIDATES.items()]
         (tmp_path / "results.json").write_text(json.dumps(results))
         words = [f"--references={tmp_path}/refs.json", f"--results={tmp_path}/results.json"]
         words += [f"--output={tmp_path}/scores.json", "--metrics=bleu,rouge,cider"]
         assert main(["main", "--mode=score", *words]) == 0
         written = json.loads((tmp_path / "scores.json").read_text())
-        scores = spidercap.score(self.REFERENCES, self.CANDIDATES)
+        scores = spidercap.score(REFERENCES, CANDIDATES)
         assert scores.corpus == written["corpus"]
         assert {str(i): image for i, image in scores.images.items()} == written["images"]
 
     def test_ids_may_be_anything_and_their_order_does_not_matter(self):
         as_text = spidercap.score(
-            {str(i): of for i, of in reversed(self.REFERENCES.items())},
-            {str(i): caption for i, caption in reversed(self.CANDIDATES.items())},
+            {str(i): of for i, of in reversed(REFERENCES.items())},
+            {str(i): caption for i, caption in reversed(CANDIDATES.items())},
         )
-        assert as_text.corpus == pytest.approx(spidercap.score(self.REFERENCES, self.CANDIDATES).corpus, abs=1e-12)
+        assert as_text.corpus == pytest.approx(spidercap.score(REFERENCES, CANDIDATES).corpus, abs=1e-12)
         mixed = spidercap.score({1: ["a dog"], "b": ["a cat"]}, {1: "a dog", "b": "a cow"}, metrics="rouge")
         assert mixed.images[1]["ROUGE-L"] == pytest.approx(1) and mixed.images["b"]["ROUGE-L"] < 1
 

@@ -170,7 +170,7 @@ def test_other_data_are_refused_before_they_are_prepared(run, tmp_path):
 
 
 def test_other_weights_of_the_encoder_are_refused(run):
-    with pytest.raises(UserError, match="encoder.txt differs"):
+    with pytest.raises(UserError, match=r"encoder.txt differs"):
         kept.keep_encoder(config_of(run), _Encoder())
 
 

@@ -122,7 +122,7 @@ def test_saved_document_frequencies_score_the_same(corpus, tmp_path):
 
 def test_broken_files_of_document_frequencies_are_refused(corpus, tmp_path):
     path = tmp_path / "frequencies.npz"
-    with pytest.raises(UserError, match="frequencies.npz"):
+    with pytest.raises(UserError, match=r"frequencies.npz"):
         load_document_frequencies(path)
     save_document_frequencies(path, count_document_frequencies(reference_array(corpus, LONGEST), BASE))
     whole = path.read_bytes()

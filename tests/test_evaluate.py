@@ -42,7 +42,7 @@ def test_beam_is_the_decoder_that_is_asked_for(toy):
 
 def test_evaluation_of_known_words():
     """A decoder that says the references scores BLEU 1; lengths and distinct captions are counted."""
-    vocabulary = Vocabulary(SPECIAL_TOKENS + ("a", "red", "dog", "cat", "runs"), ())
+    vocabulary = Vocabulary((*SPECIAL_TOKENS, "a", "red", "dog", "cat", "runs"), ())
     tokens = ((("a", "red", "dog", "runs"),), (("a", "cat", "runs", "a"),))
     split = TokenizedSplit(np.array([7, 9]), ("x", "y"), (("A red dog runs.",), ("A cat runs a.",)), tokens)
     ids = np.array([[4, 5, 6, 8, END, 0], [4, 7, 8, 4, END, 0]])

@@ -126,9 +126,9 @@ def test_of_many_mistakes_the_first_are_listed_and_all_are_counted(tmp_path, pic
 
 
 def test_files_that_are_not_there_are_named(tmp_path, pictures):
-    with pytest.raises(UserError, match="none.json cannot be read .*; a COCO captions file is needed"):
+    with pytest.raises(UserError, match=r"none.json cannot be read .*; a COCO captions file is needed"):
         coco_folder.read_captions(str(tmp_path / "none.json"), str(pictures))
-    with pytest.raises(UserError, match="cannot be read .Is a directory"):
+    with pytest.raises(UserError, match=r"cannot be read .Is a directory"):
         coco_folder.read_captions(str(tmp_path), str(pictures))
     path = write(tmp_path / "c.json", coco({0: "0.jpg"}))
     for no_folder in (tmp_path / "none", path):
@@ -196,13 +196,13 @@ def test_prepared_data_are_what_was_written_though_splits_share_pictures(config)
 
 def test_a_broken_picture_stops_preparation_or_is_left_out(config, pictures):
     write(pictures / "2.jpg", JPEG[:-20])
-    with pytest.raises(UserError, match="1 of 3 files .*2.jpg"):
+    with pytest.raises(UserError, match=r"1 of 3 files .*2.jpg"):
         prepare_data(config)
     # As after a kill at that point: a folder is there, but no data in it.
     paths = {"train": config.data.train_captions, "val": config.data.val_captions}
     splits = {split: coco_folder.read_captions(path, config.data.images) for split, path in paths.items()}
     (config.cache_path() / "data" / f"folder-{coco_folder.fingerprint(splits, config.data.images)}").mkdir(parents=True)
-    with pytest.raises(UserError, match="1 of 3 files .*2.jpg"):
+    with pytest.raises(UserError, match=r"1 of 3 files .*2.jpg"):
         prepare_data(config)
     data = prepare_data(config.with_values(skip_bad_images=True))
     assert sorted(read_captions(data, "train").image_ids.tolist()) == [3, 2**63 - 1]

@@ -97,7 +97,7 @@ class TestOneLine:
 
 
 class TestJavaTokenizer:
-    def test_many_at_once_are_as_each_alone(self, java):  # noqa: F811
+    def test_many_at_once_are_as_each_alone(self, java):
         captions = hostile(2_000)
         together, *alone = tokenize_with_java(captions, *([caption] for caption in captions))
         assert len(together) == len(captions)
@@ -106,7 +106,7 @@ class TestJavaTokenizer:
 
 
 class TestMeteor:
-    def test_many_at_once_are_as_each_alone(self, meteor):  # noqa: F811
+    def test_many_at_once_are_as_each_alone(self, meteor):
         captions = hostile(600)
         references = [[captions[i], captions[i - 1], "a dog on a surfboard"] for i in range(len(captions))]
         corpus, together, _ = meteor.evaluate(captions, references)
@@ -119,7 +119,7 @@ class TestMeteor:
 
 
 class TestSpice:
-    def test_many_at_once_are_as_each_alone(self, spice, monkeypatch, tmp_path):  # noqa: F811
+    def test_many_at_once_are_as_each_alone(self, spice, monkeypatch, tmp_path):
         monkeypatch.setattr("spidercap.pipeline.metrics.spice.MOST_WORDS", 15)  # longer ones take the parser seconds
         captions = list(dict.fromkeys(hostile(250)))
         references = [[captions[i], captions[i - 1], "a dog on a surfboard"] for i in range(len(captions))]
@@ -138,7 +138,7 @@ class TestSpice:
         assert finite(f_score(counts[:, 0])) and (counts[:, :, 0] <= counts[:, :, 1:].min(axis=-1)).all()
 
 
-def test_all_scores_are_finite(meteor, spice, monkeypatch):  # noqa: F811
+def test_all_scores_are_finite(meteor, spice, monkeypatch):
     monkeypatch.setattr("spidercap.pipeline.metrics.spice.MOST_WORDS", 15)
     captions = in_lines(hostile(100))
     references = [captions[i - 3 : i] if i % 7 else [] for i in range(len(captions))]

@@ -159,7 +159,7 @@ class TestDoor:
 
     def test_names_that_do_not_meet(self):
         with pytest.raises(
-            UserError, match="a function of yours is given by --reward_functions=brevity=file.py:function"
+            UserError, match=r"a function of yours is given by --reward_functions=brevity=file.py:function"
         ):
             Config.of(workdir="w", stages="mle:1", reward="cider:1,brevity:0.3")
         with pytest.raises(UserError, match="--reward=cider does not use x of --reward_functions; add x:1"):

@@ -15,7 +15,7 @@ from spidercap.pipeline.training.rewards import ReferenceTexts, Reward, build_re
 from spidercap.pipeline.training.steps import policy_gradient_step
 from tests import oracles
 
-VOCABULARY = Vocabulary(SPECIAL_TOKENS + ("a", "red", "dog"), ("zebra",))
+VOCABULARY = Vocabulary((*SPECIAL_TOKENS, "a", "red", "dog"), ("zebra",))
 A, RED, DOG, ZEBRA = 4, 5, 6, 7
 REFERENCES = np.array([[[A, RED, DOG, END], [A, DOG, END, 0]], [[A, ZEBRA, END, 0], [DOG, END, 0, 0]]], np.int32)
 CAPTIONS = np.array(

@@ -192,7 +192,7 @@ def test_a_batch_of_other_shapes_is_not_sampled_from(toy, name, wrong):
 
 @pytest.mark.parametrize("tokens", [None, integers(2), integers(3, T), integers(2, T + 1)])
 def test_mixer_needs_a_reference_of_the_full_length_for_each_image(toy, tokens):
-    with pytest.raises(ValueError, match="^mixer: .* must be .*, got "):
+    with pytest.raises(ValueError, match=r"^mixer: .* must be .*, got "):
         made(toy, "mixer").sample(Batch(**BATCH | {"tokens": tokens}), tf.constant([1, 2]), tf.constant(1.0))
 
 

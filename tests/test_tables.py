@@ -15,7 +15,7 @@ from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.vocabulary import Vocabulary
 from spidercap.pipeline.training.rewards import ReferenceTexts, build_reward, reward_frequencies
 
-VOCABULARY = Vocabulary(SPECIAL_TOKENS + ("a", "red", "dog"), ())
+VOCABULARY = Vocabulary((*SPECIAL_TOKENS, "a", "red", "dog"), ())
 A, RED, DOG = 4, 5, 6
 IDS = np.array([[[A, RED, DOG, END], [A, DOG, END, 0]], [[DOG, END, 0, 0], [0, 0, 0, 0]]], np.int32)
 TEXTS = ReferenceTexts(VOCABULARY, [["a red dog", "a dog"], ["dog"]])

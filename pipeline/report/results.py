@@ -34,8 +34,7 @@ def write_results(
     evaluations: Mapping[str, Evaluation],
     policies: Sequence[str],
 ) -> pathlib.Path:
-    """Writes summary.json, results/<stage>.json, its metrics and n-best captions, and report.html; returns the
-    page's path.
+    """Writes summary.json, captions, metrics and n-best captions of each stage, and report.html; returns its path.
 
     Args:
       evaluations: by stage label, of the whole validation split.

@@ -75,8 +75,7 @@ def allowed(field: dataclasses.Field) -> str:
 
 
 def canonical(field: dataclasses.Field, value: Any) -> Any:
-    """Returns the value in one spelling, so that two can be compared: '1e-3' is '0.001', an alias what it stands "
-    "for."""
+    """Returns the value in one spelling, to be compared: '1e-3' is '0.001', an alias is what it stands for."""
     if field.metadata["by_stage"] or field.metadata["pairs"]:
         parts = [p.strip().partition(":") for p in str(value).split(",") if p.strip()]
         return [(name, float(number)) if colon else float(name) for name, colon, number in parts]

@@ -186,4 +186,5 @@ def begun(config: Config) -> bool:
 
 
 def newest_checkpoint(workdir: pathlib.Path) -> str | None:
+    """Returns the checkpoint from which a stopped run goes on; None for a run that has none."""
     return tf.train.latest_checkpoint(str(workdir / "checkpoints"))
