@@ -192,7 +192,7 @@ class TestDoor:
     def test_files_that_are_refused(self, written, content, function, words):
         path, before = written(content), list(sys.path)
         with pytest.raises(UserError) as caught:
-            load_reward_functions(f"mine={path}:{function}")
+            load_reward_functions(f"mine={path}:{function}", {})
         assert words.format(path=path) in str(caught.value) and "\n" not in str(caught.value)
         assert sys.path == before
 
@@ -202,8 +202,8 @@ class TestDoor:
         path = written(f"import reward_helper\nvalue = reward_helper.value\n{counts}", "json.py")
         before = list(sys.path)
         try:
-            functions = load_reward_functions(f"a={path}:add,b={path}:add")
-            again = load_reward_functions(f"a={path.parent / '.' / 'json.py'}:add")
+            functions = load_reward_functions(f"a={path}:add,b={path}:add", {})
+            again = load_reward_functions(f"a={path.parent / '.' / 'json.py'}:add", {})
         finally:
             sys.modules.pop("reward_helper", None)
         assert functions["a"] is functions["b"] is again["a"]
@@ -214,7 +214,7 @@ class TestDoor:
         path = written(
             "class F:\n    def __call__(self, c, r, i):\n        return [1] * len(c)\n\n\nf = F()\n", "obj.py"
         )
-        assert load_reward_functions(f"f={path}:f")["f"](["a"], [[]], [0]) == [1]
+        assert load_reward_functions(f"f={path}:f", {})["f"](["a"], [[]], [0]) == [1]
 
     def test_nothing_is_done_before(self, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(modes, "load_encoder", lambda config: pytest.fail("work was done"))

@@ -13,7 +13,7 @@ import pathlib
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -25,6 +25,7 @@ from spidercap.pipeline.metrics.registry import GROUPS, METRICS
 RewardFunction = Callable[[list[str], list[list[str]], list[int]], Sequence[float]]
 
 FORM = "name=file.py:function"
+FROM_PYTHON = "python"  # in the place of a file: the function is handed over by the caller
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ def parse_reward_functions(text: str) -> dict[str, Place]:
     """
     places: dict[str, Place] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
-        match = re.fullmatch(r"([^=]*)=(.+\.py):([^:]*)", part)
+        match = re.fullmatch(rf"([^=]*)=(.+\.py|{FROM_PYTHON}):([^:]*)", part)
         if not match:
             raise UserError(f"--reward_functions: {part!r} is not {FORM}; for example brevity=my_rewards.py:brevity")
         name, path, function = (piece.strip() for piece in match.groups())
@@ -57,13 +58,29 @@ def parse_reward_functions(text: str) -> dict[str, Place]:
     return places
 
 
-def load_reward_functions(text: str) -> dict[str, RewardFunction]:
-    """Returns the functions that --reward_functions names. A file is executed once in a process.
+def load_reward_functions(text: str, given: Mapping[str, RewardFunction]) -> dict[str, RewardFunction]:
+    """Returns the functions that --reward_functions names; those of FROM_PYTHON are taken from `given`.
+
+    A file is executed once in a process.
 
     Raises:
-      UserError: a file is not there or fails, or has no such function.
+      UserError: a file is not there or fails, or has no such function; a function of FROM_PYTHON is not given.
     """
-    return {name: _function(name, place) for name, place in parse_reward_functions(text).items()}
+    return {name: _function(name, place, given) for name, place in parse_reward_functions(text).items()}
+
+
+def named_from_python(given: Mapping[str, RewardFunction]) -> str:
+    """Returns what --reward_functions says of functions that are handed over from Python.
+
+    Raises:
+      UserError: something is no function of three arguments.
+    """
+    for name, function in given.items():
+        if not callable(function):
+            raise UserError(f"reward_functions: {name} is a {type(function).__name__}; needed: a function")
+        _check_arguments(name, function)
+    called = {name: getattr(function, "__name__", type(function).__name__) for name, function in given.items()}
+    return ",".join(f"{name}={FROM_PYTHON}:{function}" for name, function in called.items())
 
 
 def call_reward_function(
@@ -101,7 +118,11 @@ def call_reward_function(
     return numbers
 
 
-def _function(name: str, place: Place) -> RewardFunction:
+def _function(name: str, place: Place, given: Mapping[str, RewardFunction]) -> RewardFunction:
+    if place.path == FROM_PYTHON:
+        if name not in given:
+            raise UserError(f"--reward_functions: {name} was given from Python; run it from there, or give {FORM}")
+        return given[name]
     path = pathlib.Path(place.path).expanduser()
     if not path.is_file():
         raise UserError(f"--reward_functions: {place.path} is no file, where {name} should be; needed: {FORM}")
@@ -114,16 +135,20 @@ def _function(name: str, place: Place) -> RewardFunction:
             f"--reward_functions: {place.function!r} {missing} in {place.path}; "
             f"functions there: {', '.join(here) or 'none'}"
         )
+    _check_arguments(f"{place.function} of {place.path}", function)
+    return function
+
+
+def _check_arguments(name: str, function: RewardFunction) -> None:
     try:
         inspect.signature(function).bind([], [], [])
     except TypeError as error:
         raise UserError(
-            f"--reward_functions: {place.function} of {place.path} cannot be called ({error}); "
+            f"--reward_functions: {name} cannot be called ({error}); "
             "it takes three arguments: captions, references, image_ids"
         ) from error
     except ValueError:
         pass  # what is built in may not tell its arguments
-    return function
 
 
 def _module(path: pathlib.Path) -> ModuleType:
