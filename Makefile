@@ -1,17 +1,21 @@
-# make quickstart: the first five minutes.  make test: everything is checked.  make lint: style.
+# make quickstart: the first five minutes.  make test: everything is checked.  make test-fast: the
+# inner loop, under two minutes.  make lint: style.
 # make benchmark: what training and decoding cost on this machine.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RUN := .venv/bin/python
 # Processes that tests run in; each takes 1-2 GB, the one with Java up to 6.
 JOBS ?= 2
 
-.PHONY: .venv quickstart test benchmark lint format clean
+.PHONY: .venv quickstart test test-fast benchmark lint format clean
 
 quickstart: .venv
 	$(RUN) -m pipeline.main --flagfile=recipes/quickstart.flags
 
 test: .venv
 	$(RUN) -m pytest -q -n $(JOBS) --no-loadscope-reorder
+
+test-fast: .venv
+	$(RUN) -m pytest -q -n $(JOBS) --no-loadscope-reorder -m "not slow"
 
 benchmark: .venv
 	$(RUN) -m benchmarks.speed

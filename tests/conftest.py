@@ -32,10 +32,26 @@ SLOW = ("end_to_end", *JAVA, "bad_input")
 JAVA_FILES = tuple(f"test_{name}.py" for name in JAVA)
 
 
+# Train, trace, compile or start processes: what `make test-fast` leaves out.
+NOT_FAST = {f"test_{name}.py" for name in SLOW} | {
+    f"test_{name}.py"
+    for name in (
+        *("api", "benchmarks", "beam", "corenlp", "export", "fast_paths", "gpu_ready", "installation", "java_runtime"),
+        *("likelihood_weight", "mixer", "ngrams", "objectives", "overfitting", "policy_gradient", "pool"),
+        *("reward_functions", "rewards", "scene_parser", "skipped_runs", "skipped_updates", "speed"),
+        *("spice_fast_benchmarks", "spice_learning", "stage_table", "state_nest", "temperature", "tracing", "train"),
+        *("tuple_store", "variance"),
+    )
+}
+
+
 def pytest_collection_modifyitems(items):
-    """Puts the slow files first."""
+    """Puts the slow files first, and marks those that `make test-fast` leaves out."""
     ranks = {f"test_{name}.py": rank for rank, name in enumerate(SLOW)}
     items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
+    for item in items:
+        if item.path.name in NOT_FAST:
+            item.add_marker("slow")
 
 
 @pytest.hookimpl(optionalhook=True)
