@@ -19,6 +19,9 @@ benchmark: .venv
 lint: .venv
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	mkdir -p build/lint/spidercap
+	ln -sfn $(CURDIR)/models $(CURDIR)/pipeline $(CURDIR)/export $(wildcard $(CURDIR)/spidercap/*.py) build/lint/spidercap/
+	cd build/lint && $(CURDIR)/.venv/bin/lint-imports --no-cache $(CURDIR)/pyproject.toml
 
 format: .venv
 	$(RUN) -m ruff check --fix .

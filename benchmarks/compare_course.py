@@ -7,7 +7,7 @@ from benchmarks.compare_curves import but_start, common_pictures
 from benchmarks.compare_runs import Rows, Run
 from benchmarks.compare_table import Column, markdown
 from spidercap.pipeline.errors import UserError, check_choice
-from spidercap.pipeline.metrics.registry import METRICS
+from spidercap.pipeline.metrics.registry import column_names
 
 
 def course_of(rows: Rows, metric: str, limits: Sequence[float]) -> str:
@@ -18,7 +18,7 @@ def course_of(rows: Rows, metric: str, limits: Sequence[float]) -> str:
     Raises:
       UserError: no label but START, no validations with the metric, runs that were validated on other pictures.
     """
-    check_choice("metric", metric, METRICS)
+    check_choice("metric", metric, column_names())
     rows = but_start(rows, "within")
     common_pictures([run for runs in rows.values() for run in runs], metric)
     within = {f"{metric} within {limit:g} s": functools.partial(_best, metric, limit) for limit in limits}

@@ -7,9 +7,11 @@ from benchmarks.compare_pictures import Picture
 from benchmarks.compare_runs import Rows, Run
 from benchmarks.lines import Panel, line_panels
 from spidercap.pipeline.errors import UserError, check_choice
-from spidercap.pipeline.metrics.java_metrics import open_text_metrics
-from spidercap.pipeline.metrics.registry import METRICS, single_terms, term_of
+from spidercap.pipeline.metrics.registry import column_names, single_terms, term_of
 from spidercap.pipeline.metrics.scores import score_captions
+from spidercap.pipeline.metrics.text_metrics import open_text_metrics
+from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.settings.stages import STAGES
 from spidercap.pipeline.text.tokenizer import tokenize
 
 START = "MLE"  # the label of the runs that the others begin with
@@ -33,7 +35,7 @@ def draw_curves(rows: Rows, metric: str, references: Mapping[int, Picture] | Non
     Raises:
       UserError: no label but START, no validations with the metric, runs that were validated on other pictures.
     """
-    check_choice("metric", metric, METRICS)
+    check_choice("metric", metric, column_names())
     moving = but_start(rows, "curves")
     runs = [run for of_label in moving.values() for run in of_label]
     pictures = common_pictures(runs, metric)
@@ -139,12 +141,15 @@ def _images_seen(run: Run) -> list[float]:
 
 def captions_scored(run: Run) -> list[float] | None:
     """Returns the captions scored by each validation; None for runs that neither tell it nor drew a fixed number."""
-    scored = [v.captions_scored for v in run.validations]
+    scored = [validation.captions_scored for validation in run.validations]
     if None not in scored:
         return scored
-    samples = run.settings["samples"]
-    of_image = {"mle": 0, "mixer": 1, "scst": samples + 1, "leave_one_out": samples}
-    if not run.settings["rollouts"]:
-        of_image["pg"] = samples
-    count = of_image.get(run.stage.partition("-")[0])
-    return None if count is None else [count * seen for seen in _images_seen(run)]
+    name = run.stage.partition("-")[0]
+    kind, config = STAGES[name], Config.of(**run.settings)
+    if not kind.learns_from_rewards:
+        count = 0
+    elif "rollouts" in kind.settings and config.of_stage("rollouts", name) > 0:
+        return None
+    else:
+        count = (config.of_stage("samples", name) if "samples" in kind.settings else 1) + kind.scored_besides
+    return [count * seen for seen in _images_seen(run)]

@@ -108,7 +108,7 @@ def _read_run(place: str) -> Run:
     stages = summary.get("stages") if isinstance(summary, dict) else None
     told = {row[0]: row[1:] for row in rows(str(path), stages, "stages", STAGE, SUMMARY)}
     finished = [name for name, (moves_policy, *_) in told.items() if moves_policy]
-    if not finished or stage and stage not in finished:
+    if not finished or (stage and stage not in finished):
         raise UserError(
             f"{workdir} has not finished {f'stage {stage}' if stage else 'a stage'} that moves the policy; "
             f"finished are: {', '.join(finished) or 'none'}"

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.compare_runs import Rows, Run
 from spidercap.pipeline.errors import check_choice
 from spidercap.pipeline.evaluation.evaluate import BAD_ENDINGS
-from spidercap.pipeline.metrics.registry import METRICS
+from spidercap.pipeline.metrics.registry import column_names
 
 ABSENT = "—"
 ON_DEMAND = frozenset({"BCMR", "SPICE-fast", "SPIDEr-fast"})
@@ -58,7 +58,7 @@ def _metric(name: str) -> Callable[[Run], float | None]:
     return lambda run: run.metrics.get(name)
 
 
-COLUMNS = {name: Column(_metric(name), 3, best_is_bold=True) for name in METRICS} | {
+COLUMNS = {name: Column(_metric(name), 3, best_is_bold=True) for name in column_names()} | {
     "mean length": Column(_metric("mean length"), 2),
     "distinct captions": Column(_metric("distinct captions"), 0),
     "bad endings": Column(bad_endings, 1, ", %"),

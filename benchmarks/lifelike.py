@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from spidercap.models.captioner import Captioner
 from spidercap.models.decoding import Step
-from spidercap.models.special_tokens import END, NEVER, PAD, SPECIAL_TOKENS, START
+from spidercap.models.special_tokens import END, FORBIDDEN_LOGIT, PAD, SPECIAL_TOKENS, START
 
 MEAN, CUT = 10.0, 20  # words of a caption, the end token counted
 SPREAD = 4.0  # of logits
@@ -40,7 +40,7 @@ class Lifelike:
 
 def word_step(captioner: Captioner) -> Step:
     """Returns what decoders take, inside the function that is traced."""
-    return captioner.stepper()
+    return captioner.make_step()
 
 
 def lifelike(vocabulary_size: int, units: int, features: int, images: int, max_length: int, seed: int = 0) -> Lifelike:
@@ -60,8 +60,9 @@ def lifelike(vocabulary_size: int, units: int, features: int, images: int, max_l
 
 
 def length_shares(odds: np.ndarray, bias: float) -> np.ndarray:
-    """Returns float64 `[T]`: the share of captions of 1..T words, where the t-th word of caption n is the end with log
-    odds `odds` `[N, T]` + `bias`, if no earlier one was. The last share holds those that are cut.
+    """Returns float64 `[T]`: the share of captions of 1..T words, the last one with those that are cut.
+
+    The t-th word of caption n is the end with log odds `odds` `[N, T]` + `bias`, if no earlier one was.
     """
     end = 1 / (1 + np.exp(-(odds + bias)))
     going = np.cumprod(1 - end, axis=1)
@@ -106,7 +107,7 @@ def _set_words(captioner: Captioner, rng: np.random.Generator, scale: float) -> 
 
 def _hidden_size(captioner: Captioner, features: tf.Tensor, rng: np.random.Generator) -> float:
     """The root mean square of hidden units but the clock, after words that are all alike likely."""
-    state, total = captioner.start(features), 0.0
+    state, total = captioner.initial_state(features), 0.0
     for _ in range(CUT):
         words = rng.integers(len(SPECIAL_TOKENS), captioner.embedding.input_dim, len(features), dtype=np.int32)
         state, _ = word_step(captioner)(state, tf.constant(words))
@@ -116,10 +117,10 @@ def _hidden_size(captioner: Captioner, features: tf.Tensor, rng: np.random.Gener
 
 def _end_odds(captioner: Captioner, features: tf.Tensor, seed: int) -> np.ndarray:
     """Float64 `[N, CUT]`: the end's log odds at each word of sampled captions that never end, its bias being 0."""
-    state, words, odds = captioner.start(features), tf.fill([len(features)], START), []
+    state, words, odds = captioner.initial_state(features), tf.fill([len(features)], START), []
     for t in range(CUT):
         state, logits = word_step(captioner)(state, words)
-        others = tf.where(tf.range(logits.shape[1]) == END, NEVER, logits)
+        others = tf.where(tf.range(logits.shape[1]) == END, FORBIDDEN_LOGIT, logits)
         odds.append((logits[:, END] - tf.reduce_logsumexp(others, axis=1)).numpy())
         words = tf.random.stateless_categorical(others, 1, [seed, t], dtype=tf.int32)[:, 0]
     return np.stack(odds, axis=1).astype(np.float64)

@@ -29,11 +29,13 @@ from benchmarks.corpus import DATA, Corpus, read_corpus
 from benchmarks.spice import measure_spice, opened
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.metrics.bleu import Bleu
-from spidercap.pipeline.metrics.cider import Cider, count_document_frequencies
-from spidercap.pipeline.metrics.from_words import BLEU_TERMS, score_tokens
+from spidercap.pipeline.metrics.cider import Cider
+from spidercap.pipeline.metrics.document_frequencies import count_document_frequencies
+from spidercap.pipeline.metrics.from_words import score_tokens
 from spidercap.pipeline.metrics.java.corenlp import FOLDER, corenlp_jars, metric_cache
 from spidercap.pipeline.metrics.java.runtime import find_jvm, spice_jars
-from spidercap.pipeline.metrics.java_metrics import tokenize_with_java
+from spidercap.pipeline.metrics.java.tokenizer import tokenize_with_java
+from spidercap.pipeline.metrics.registry import GROUPS
 from spidercap.pipeline.metrics.rouge import Rouge
 from spidercap.pipeline.text.tokenizer import tokenize
 
@@ -101,7 +103,7 @@ def measure_compiled(report: Report, corpus: Corpus, sizes: Sizes) -> None:
     words = [[c.split() for c in of_image] for of_image in corpus.references], [c.split() for c in captions[:count]]
     frequencies = count_document_frequencies(references, base)
     metrics: dict[str, tuple] = {
-        "BLEU-1..4": (Bleu(references), BLEU_TERMS, lambda: ReferenceBleu(4).compute_score(truth, said, verbose=0)),
+        "BLEU-1..4": (Bleu(references), GROUPS["bleu"], lambda: ReferenceBleu(4).compute_score(truth, said, verbose=0)),
         "ROUGE-L": (Rouge(references), ("rouge",), lambda: ReferenceRouge().compute_score(truth, said)),
         "CIDEr-D": (Cider(references, frequencies), ("cider",), lambda: ReferenceCider().compute_score(truth, said)),
     }
@@ -195,10 +197,10 @@ def measure_meteor(report: Report, corpus: Corpus, sizes: Sizes) -> None:
     report.add("METEOR, pycocoevalcap, cold", cold, RATE)
     for workers in WORKERS:
         report.says(f"METEOR, {plural(workers)}")
-        with opened("meteor", workers) as java:
+        with opened("meteor", workers) as meteor:
 
-            def ours(meteor=java.meteor) -> tuple:
-                return meteor.score_corpus(captions, references)
+            def ours(meteor=meteor) -> tuple:
+                return meteor.evaluate(captions, references)[:2]
 
             seconds, (total, each) = timed(ours)
             name = f"METEOR, {plural(workers)}"

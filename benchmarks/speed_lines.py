@@ -22,8 +22,7 @@ from spidercap.models import beam, decoding
 from spidercap.models.rollouts import Rollouts
 from spidercap.models.special_tokens import PAD
 from spidercap.pipeline.data.batches import Batch, caption_batches, image_batches
-from spidercap.pipeline.metrics.from_words import BLEU_TERMS
-from spidercap.pipeline.metrics.registry import MIXES
+from spidercap.pipeline.metrics.registry import GROUPS, METRICS
 from spidercap.pipeline.training import objectives
 from spidercap.pipeline.training.objectives import Experience, Objective
 from spidercap.pipeline.training.optimizer import Adam
@@ -63,12 +62,14 @@ def lines() -> dict[str, Line]:
     for rollouts in (1, 3, 5):
         found[f"PG step, K = {rollouts}"] = Line("images/s", lambda world, k=rollouts: _policy_gradient(world, k))
     return found | {
-        "PG step, K = 3, SPIDEr-fast": Line("images/s", lambda world: _policy_gradient(world, 3, MIXES["spider_fast"])),
+        "PG step, K = 3, SPIDEr-fast": Line(
+            "images/s", lambda world: _policy_gradient(world, 3, METRICS["spider_fast"].mix)
+        ),
         "SCST step": Line("images/s", lambda world: _learned(world, self_critical(world), learns_baseline=False)),
         "leave-one-out step, M = 5": Line(
             "images/s", lambda world: _learned(world, leave_one_out(world), learns_baseline=False)
         ),
-        "BLEU-1..4": Line("captions/s", lambda world: _reward(world, BLEU_TERMS)),
+        "BLEU-1..4": Line("captions/s", lambda world: _reward(world, GROUPS["bleu"])),
         "ROUGE-L": Line("captions/s", lambda world: _reward(world, ("rouge",))),
         "CIDEr-D": Line("captions/s", lambda world: _reward(world, ("cider",))),
         "SPICE-fast": Line("captions/s", lambda world: _reward(world, ("spice_fast",))),
@@ -131,7 +132,7 @@ def words_in(captions: tf.Tensor) -> int:
 def rollout_steps(rollouts: Rollouts) -> int:
     """Returns the word-steps that rollouts need beside those of their samples."""
     read = int(tf.reduce_sum(rollouts.prefix[:, 1] + 1))
-    return words_in(rollouts.words) - read - len(rollouts.words)
+    return words_in(rollouts.tokens) - read - len(rollouts.tokens)
 
 
 def beam_steps(words: tf.Tensor) -> int:
@@ -162,7 +163,7 @@ def _sampling(world: World) -> Built:
 
 def _beam(world: World, width: int) -> Built:
     def search(step: decoding.Step, state) -> tf.Tensor:
-        return beam.beam_search(step, state, world.setting.length, width=width, jit=world.setting.jit).words
+        return beam.beam_search(step, state, world.setting.length, width=width, jit=world.setting.jit).tokens
 
     return _decoded(world, search, beam_steps)
 
@@ -172,7 +173,7 @@ def _decoded(world: World, decode: Callable, count: Callable[[tf.Tensor], int]) 
 
     @tf.function(autograph=False)
     def run(features: tf.Tensor) -> tf.Tensor:
-        return decode(word_step(captioner), captioner.start(features))
+        return decode(word_step(captioner), captioner.initial_state(features))
 
     features = world.images.features
     return Built(lambda: run(features), len(features), lambda: count(run(features)))
@@ -187,7 +188,7 @@ def _learned(world: World, objective: Objective, learns_baseline: bool, reward: 
     def word_steps() -> int:
         experience = experience_of(world, objective)
         # SCST's greedy captions follow no prefix: all of their words are decoded.
-        others = rollout_steps(experience.rollouts) if learns_baseline else words_in(experience.rollouts.words)
+        others = rollout_steps(experience.rollouts) if learns_baseline else words_in(experience.rollouts.tokens)
         return 4 * words_in(experience.tokens) + others
 
     return Built(learning_call(world, objective, learns_baseline, reward), world.setting.batch, word_steps)

@@ -105,7 +105,7 @@ def _parts(world: World, sample: Callable, step: Callable[[], Any]) -> str:
 
     @tf.function(autograph=False)
     def samples(features: tf.Tensor) -> tuple[tf.Tensor, decoding.Forks]:
-        start = captioner.start(features)
+        start = captioner.initial_state(features)
         return decoding.sample_with_forks(word_step(captioner), start, length, world.seed, ROLLOUTS, draw)
 
     sampler, scores = tf.function(sample), tf.function(world.reward.compiled_scores)

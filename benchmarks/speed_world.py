@@ -117,7 +117,7 @@ class World:
         return Pictures(self.setting.drawn, compute)
 
     def _config(self) -> Config:
-        return Config(
+        return Config.of(
             workdir=str(self._folder / "run"),
             cache_dir=str(self._folder / "cache"),
             encoder=ENCODER,

@@ -15,16 +15,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks import RATE, WORKERS, Report, largest_difference, plural, timed
 from spidercap.pipeline.metrics.java.runtime import find_jvm
-from spidercap.pipeline.metrics.java_metrics import TextMetrics, open_text_metrics
 from spidercap.pipeline.metrics.registry import SPICE_PARTS
 from spidercap.pipeline.metrics.spice import f_score
+from spidercap.pipeline.metrics.text_metrics import TextMetric, open_text_metrics
 from spidercap.pipeline.metrics.tuple_store import TupleStore
 
 if TYPE_CHECKING:  # it brings TensorFlow, and the reference's start is measured
@@ -56,9 +56,9 @@ def measure_spice(
     for workers in WORKERS:
         name = f"SPICE, {plural(workers)}"
         report.says(name)
-        with tempfile.TemporaryDirectory() as cache, opened("spice", workers, cache, corenlp) as java:
+        with tempfile.TemporaryDirectory() as cache, opened("spice", workers, cache, corenlp) as spice:
 
-            def score(captions: Sequence[str], references: Sequence, spice=java.spice) -> np.ndarray:
+            def score(captions: Sequence[str], references: Sequence, spice=spice) -> np.ndarray:
                 return f_score(spice.score(captions, references)[:, 0])
 
             # As many captions as workers, for all to start.
@@ -83,12 +83,12 @@ def measure_spice(
             report.add(f"{name}, {count:,} images, matching", count / seconds, RATE, count / seconds / work)
 
 
-def opened(
-    term: str, workers: int, cache: str = "", corenlp: str = ""
-) -> contextlib.AbstractContextManager[TextMetrics]:
-    """Returns `open_text_metrics` of one metric."""
+@contextlib.contextmanager
+def opened(term: str, workers: int, cache: str = "", corenlp: str = "") -> Iterator[TextMetric]:
+    """Yields one metric of `open_text_metrics`."""
     settings = {"metric_workers": workers, "metric_timeout": TIMEOUT, "metric_cache_dir": cache, "corenlp": corenlp}
-    return open_text_metrics([term], **settings)
+    with open_text_metrics([term], **settings) as metrics:
+        yield metrics[term]
 
 
 class _MadeUp:
@@ -120,8 +120,10 @@ def _mixed(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tu
 def _reference(
     jars: Sequence[pathlib.Path], candidates: Sequence[str], references: Sequence[Sequence[str]]
 ) -> tuple[np.ndarray, float, float]:
-    """Returns the scores of one tokenised caption an image, float64 `[I]`, NaN where SPICE has none, by a new process;
-    the seconds of all of it, and those without the start of the JVM and the reading of the models.
+    """Returns the scores of one tokenised caption per image, float64 `[I]`, computed by a new process, and its seconds.
+
+    Scores are NaN where SPICE has none. The seconds are those of all of it, and those without the start of the JVM and
+    the reading of the models.
 
     Raises:
       RuntimeError: it failed.

@@ -28,10 +28,10 @@ from spidercap.models.special_tokens import SPECIAL_TOKENS
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.score_files import Captioned, read_captioned
 from spidercap.pipeline.files import check_output, write_text
-from spidercap.pipeline.metrics.java_metrics import open_text_metrics
-from spidercap.pipeline.metrics.spice import Spice, f_score
+from spidercap.pipeline.metrics.spice import Spice
 from spidercap.pipeline.metrics.spice_fast.metric import SpiceFast, TextSpiceFast
 from spidercap.pipeline.metrics.spice_fast.parser import PACKAGED, SceneGraphParser, load_parser
+from spidercap.pipeline.metrics.text_metrics import open_text_metrics
 from spidercap.pipeline.parser_training.agreement import TupleScore
 from spidercap.pipeline.text.tokenizer import tokenize
 from spidercap.pipeline.text.vocabulary import pad
@@ -53,11 +53,12 @@ def main(arguments: Sequence[str]) -> int:
         parser = load_parser(args.parser)
         settings = {"metric_workers": args.metric_workers, "metric_timeout": 60.0}
         places = {"metric_cache_dir": args.metric_cache_dir, "corenlp": args.corenlp}
-        with open_text_metrics(["spice"], **settings, **places) as java:
+        with open_text_metrics(["spice"], **settings, **places) as metrics:
+            spice = metrics["spice"]
             systems = {name: _tokenized(captioned) for name, captioned in files.items()}
             fast = TextSpiceFast(parser)
-            results = {name: _compared(fast, java.spice, captioned) for name, captioned in systems.items()}
-            agreement, pairs = _pair_agreement(fast, java.spice, systems)
+            results = {name: _compared(fast, spice, captioned) for name, captioned in systems.items()}
+            agreement, pairs = _pair_agreement(fast, spice, systems)
         first = next(iter(systems.values()))
         rate = _rate(parser, first)
     except UserError as error:
@@ -129,8 +130,7 @@ def _scores(
     fast: TextSpiceFast, spice: Spice, captions: Sequence[str], references: Sequence[Sequence[str]]
 ) -> tuple[np.ndarray, np.ndarray]:
     """SPICE and SPICE-fast `[N]`."""
-    exact = np.nan_to_num(f_score(spice.score(captions, references)[:, 0]))
-    return exact, np.nan_to_num(f_score(fast.score(captions, references)))
+    return spice.rewards(captions, references), fast.rewards(captions, references)
 
 
 def _pair_agreement(fast: TextSpiceFast, spice: Spice, systems: Mapping[str, Captioned]) -> tuple[float, int]:

@@ -38,11 +38,11 @@ from spidercap.pipeline.data.features import split_features
 from spidercap.pipeline.data.prepare import read_captions
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import write_text
-from spidercap.pipeline.metrics.registry import JAVA_TERMS
+from spidercap.pipeline.metrics.registry import METRICS
 from spidercap.pipeline.modes import identified_data
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.flags import parse
-from spidercap.pipeline.training import objectives, workdir
+from spidercap.pipeline.training import kept, objectives, workdir
 from spidercap.pipeline.training.gradients import policy_gradients
 from spidercap.pipeline.training.rewards import ReferenceTexts, Reward, build_reward
 from spidercap.pipeline.training.steps import scored_captions, split_rewards
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
         if flags.quick:
             print("--quick is too little to measure anything: these numbers mean nothing")
         if flags.json:
-            content = {**sizes, "reward": config.reward, "rows": [dataclasses.asdict(row) for row in results]}
+            content = {**sizes, "reward": config.rewards.reward, "rows": [dataclasses.asdict(row) for row in results]}
             write_text(pathlib.Path(flags.json), json.dumps(content, indent=1, allow_nan=False) + "\n")
         if flags.picture:
             write_text(pathlib.Path(flags.picture), picture(results, sizes["captions"]))
@@ -108,31 +108,33 @@ def load_policy(config: Config) -> Policy:
     """Returns what the stage `baseline` of a run kept.
 
     Raises:
-      UserError: a run whose reward needs Java, or that did not begin with the stages mle and baseline.
+      UserError: a run whose reward is not all compiled, or that did not begin with the stages mle and baseline.
     """
     path = config.workdir_path()
-    java = [term for term in JAVA_TERMS if term in config.reward_weights()]
-    if java:
-        raise UserError(
-            f"the reward of {path} needs Java ({', '.join(java)}); name a run with bleu, rouge, cider or spice_fast"
-        )
-    finished = [row.name for row in workdir.saved_progress(config).finished]
+    own = [term for term in config.reward_weights() if term not in METRICS]
+    java = [term for term in config.reward_weights() if term in METRICS and METRICS[term].java]
+    if own or java:
+        needed = f"Java ({', '.join(java)})" if java else f"functions of its own ({', '.join(own)})"
+        raise UserError(f"the reward of {path} needs {needed}; name a run with bleu, rouge, cider or spice_fast")
+    finished = [row.name for row in kept.saved_progress(config).finished]
     if finished[:2] != ["mle", "baseline"]:
         raise UserError(
             f"{path} has finished {', '.join(finished) or 'no stage'}; a run is needed that begins with mle and "
             "baseline; train one with --stages=mle:8,baseline:3"
         )
     data = identified_data(config)
-    vocabulary = workdir.kept_vocabulary(config)
-    features = split_features(config, data, workdir.kept_encoder(config), "train")
+    vocabulary = kept.kept_vocabulary(config)
+    features = split_features(config, data, kept.kept_encoder(config), "train")
     split = tokenize_split(read_captions(data, "train"))
-    arrays = training_arrays(split, vocabulary, features[:, None], config.max_length)
-    captioner, baseline = workdir.build_models(config, vocabulary, features.shape[1])
-    workdir.load_kept(path, "baseline", captioner, baseline)
-    frequencies = workdir.kept_frequencies(config, arrays.references, vocabulary)
+    arrays = training_arrays(split, vocabulary, features[:, None], config.data.max_length)
+    captioner, baseline = kept.build_models(config, vocabulary, features.shape[1])
+    kept.load_kept(path, "baseline", captioner, baseline)
+    frequencies = kept.kept_frequencies(config, arrays.references, vocabulary)
     texts = ReferenceTexts(vocabulary, split.texts())
-    reward = build_reward(config.reward_weights(), arrays.references, frequencies, config.end_token_in_reward, texts)
-    return Policy(captioner, baseline, reward, features, config.max_length)
+    reward = build_reward(
+        config.reward_weights(), arrays.references, frequencies, config.rewards.end_token_in_reward, texts
+    )
+    return Policy(captioner, baseline, reward, features, config.data.max_length)
 
 
 def estimators(policy: Policy) -> list[Estimator]:
@@ -141,7 +143,7 @@ def estimators(policy: Policy) -> list[Estimator]:
 
     def pg(name: str, *, samples: int = 1, rollouts: int, baseline: Baseline = policy.baseline, **more) -> Estimator:
         made = objectives.policy_gradient(captioner, length, samples=samples, rollouts=rollouts, **more)
-        return Estimator(name, made, baseline, biased="greedily" in more)
+        return Estimator(name, made, baseline, biased=more.get("rollout_policy") == "greedy")
 
     nothing = Baseline(captioner.lstm.units, 1)  # untrained, it expects exactly 0
     return [
@@ -151,8 +153,8 @@ def estimators(policy: Policy) -> list[Estimator]:
         pg("PG, K = 3", rollouts=3),
         pg("PG, K = 5", rollouts=5),
         pg("PG, K = 1, M = 5", samples=5, rollouts=1),
-        pg("PG, K = 1, M = 5, shared rollouts", samples=5, rollouts=1, shared=True),
-        pg("PG, K = 1, greedy rollouts (biased)", rollouts=1, greedily=True),
+        pg("PG, K = 1, M = 5, shared rollouts", samples=5, rollouts=1, share_rollouts=True),
+        pg("PG, K = 1, greedy rollouts (biased)", rollouts=1, rollout_policy="greedy"),
         Estimator("SCST, M = 1", objectives.self_critical(captioner, length, samples=1)),
         Estimator("SCST, M = 5", objectives.self_critical(captioner, length, samples=5)),
         Estimator("leave-one-out, M = 5", objectives.leave_one_out(captioner, length, samples=5)),

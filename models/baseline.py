@@ -1,6 +1,6 @@
-"""Learned baselines: what reward to expect before the next word is chosen.
+"""Learned baselines: the return expected of a state, before the next token is chosen.
 
-Shapes: n packed words, H units of the decoder, T steps. No gradient ever reaches the decoder from here.
+Shapes: n packed tokens, H units of the decoder, T steps. No gradient reaches the decoder from here.
 """
 
 import keras
@@ -13,20 +13,20 @@ class Baseline(keras.Model):
     def __init__(self, state_units: int, units: int):
         super().__init__(name="baseline")
         self.hidden_layer = keras.layers.Dense(units, activation="relu", name="hidden")
-        # Expects 0 at first: random expectations would only add to the variance that they are to lower.
+        # Zero at first: random values would add to the variance that the baseline is there to lower.
         self.value = keras.layers.Dense(1, kernel_initializer="zeros", name="value")
         self.hidden_layer.build((None, state_units))
         self.value.build((None, units))
         self.built = True
 
     def call(self, hidden: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """Returns values `[n]` of hidden states `[n, H]`, whichever steps `[n]` they are of."""
+        """Returns values `[n]` of hidden states `[n, H]`, the same at every step `[n]`."""
         del step
         return tf.squeeze(self.value(self.hidden_layer(tf.stop_gradient(hidden))), axis=-1)
 
 
 class StepBaseline(keras.Model):
-    """MIXER's: for each step a linear function of the hidden state of its own (Ranzato et al. 2016, section 3.2.2)."""
+    """MIXER's baseline: a linear function of the hidden state for each step (Ranzato et al. 2016, section 3.2.2)."""
 
     def __init__(self, state_units: int, max_length: int):
         super().__init__(name="step_baseline")
@@ -35,5 +35,5 @@ class StepBaseline(keras.Model):
         self.built = True
 
     def call(self, hidden: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """Returns values `[n]` of hidden states `[n, H]` that choose the words number `step` `[n]`, from 0 on."""
+        """Returns values `[n]` of hidden states `[n, H]` that predict the tokens at `step` `[n]`, counted from 0."""
         return tf.gather(self.value(tf.stop_gradient(hidden)), step, batch_dims=1)

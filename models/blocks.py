@@ -1,11 +1,11 @@
-"""Many rows in blocks of a few, so that what is V words wide lives only as long as its block."""
+"""A function of many rows, computed in blocks, so that arrays `[rows, V]` exist for one block at a time."""
 
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-ROWS = 1024  # the most of a block
-FEWEST = 64  # rows of a compiled block
+ROWS = 1024  # the most per block
+FEWEST = 64  # the fewest of a block compiled by XLA
 
 
 def in_blocks(
@@ -18,14 +18,16 @@ def in_blocks(
 ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
     """Returns the results of function(*rows, *carry) -> (results, carry) for all rows, and the last carry.
 
-    Blocks are equal but for the last, which may be smaller. With `jit` they are compiled by XLA, once for each size,
-    and sizes are powers of two: what is missing is made up with rows of zeros, which must not change the carry.
+    Blocks have equal sizes, but the last may be smaller. With `jit` XLA compiles one block per size, and sizes are
+    powers of two: the last block is padded with rows of zeros, which must not change the carry.
 
     Args:
-      arrays: `[n, ...]` each, n dynamic or not.
-      results: one row's shape and type of each result.
-      carry: what goes from block to block, of fixed shapes.
-      most: rows there can be, if that is known: so few that they are one block need no loop.
+      function: what is computed of a block.
+      arrays: `[n, ...]` each, n static or not.
+      results: shape and dtype of one row of each result.
+      carry: what is passed from block to block, of fixed shapes.
+      jit: whether to compile blocks with XLA.
+      most: the largest n, if it is known; if it fits into one block, there is no loop.
     """
     rows = tf.shape(arrays[0])[0]
     blocks = tf.maximum(1, -(-rows // ROWS))

@@ -1,4 +1,4 @@
-"""The captioner: features of a picture start an LSTM, which says one word after the other."""
+"""The captioner: an LSTM that starts from the features of an image and generates one token per step."""
 
 from collections.abc import Callable
 
@@ -10,16 +10,16 @@ from spidercap.models.categorical import WIDTH
 from spidercap.models.packed_lstm import gated, packed_lstm
 from spidercap.models.packing import Packing
 from spidercap.models.precision import product
-from spidercap.models.special_tokens import NEVER, START, UNSAYABLE
+from spidercap.models.special_tokens import FORBIDDEN, FORBIDDEN_LOGIT, START
 from spidercap.models.word_loss import Projection
 
-State = tuple[tf.Tensor, tf.Tensor]
+State = tuple[tf.Tensor, tf.Tensor]  # hidden and cell state, [N, H] each
 
 
 class Captioner(keras.Model):
-    """Normalised features -> LSTM -> words (Vinyals et al. 2015; Liu et al. 2017, section 3).
+    """Normalised features -> LSTM -> tokens (Vinyals et al. 2015; Liu et al. 2017, section 3).
 
-    Shapes: B images, N captions, n packed words, T steps, F features, H units, V words.
+    Shapes: B images, N captions, n packed tokens, T steps, F features, H units, V tokens of the vocabulary.
     """
 
     def __init__(
@@ -32,10 +32,11 @@ class Captioner(keras.Model):
         precision: tf.DType = tf.float32,
         jit: bool = False,
     ):
-        """Builds all weights, which are float32; `precision` is that of the decoder's products, `jit` asks for XLA."""
+        """Builds all weights in float32. `precision` is that of the decoder's matrix products, `jit` asks for XLA."""
         super().__init__(name="captioner")
         self.dropout, self.precision, self.jit = dropout, precision, jit
         # Not keras.layers.Normalization: it computes with a copy that tf.train.Checkpoint does not restore.
+        # These attributes' names, and those of the layers, are keys of checkpoints.
         self.feature_mean = self.add_weight(
             name="feature_mean", shape=(feature_size,), initializer="zeros", trainable=False
         )
@@ -53,39 +54,39 @@ class Captioner(keras.Model):
         self.built = True
 
     def adapt(self, features: np.ndarray) -> None:
-        """Learns mean and deviation of training features `[I, F]`, so that all of them count alike."""
+        """Sets mean and std of the normalisation from training features `[I, F]`; a std of 0 counts as 1."""
         self.feature_mean.assign(features.mean(axis=0, dtype=np.float64))
-        deviation = features.std(axis=0, dtype=np.float64)
-        self.feature_deviation.assign(np.where(deviation > 0, deviation, 1.0))
+        std = features.std(axis=0, dtype=np.float64)
+        self.feature_deviation.assign(np.where(std > 0, std, 1.0))
 
-    def sharpen(self, temperature: float) -> None:
-        """Divides the logits of words by `temperature`, for good: below 1 likely words become likelier still.
+    def apply_temperature(self, temperature: float) -> None:
+        """Divides the weights of the logits by `temperature`, for good; below 1 the policy becomes sharper.
 
-        Which word is likeliest stays, and so does what greedy search says; samples come nearer to it.
+        The likeliest token stays the likeliest, so greedy captions stay the same and samples come nearer to them.
         """
         for weight in (self.words.kernel, self.words.bias):
             weight.assign(weight / temperature)
 
-    def blur(self, features: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
-        """Returns features `[B, F]` of which a share `rate` is set to the training mean, the others spread to make up.
+    def drop_features(self, features: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
+        """Returns features `[B, F]` after dropout around the training mean; `seed` is `[2]`.
 
-        Whoever samples and learns from one blurred picture stays on one policy, unlike with dropout inside the
-        decoder: the picture is another, the words' distribution given it is the same in both.
+        A share `rate` is set to the mean, and the distance of the others from it is scaled up. Sampling and update
+        read the same dropped features, so they use one policy, unlike with dropout inside the decoder.
         """
         if rate == 0:
             return features
         return self.feature_mean + tf.nn.experimental.stateless_dropout(features - self.feature_mean, rate, seed)
 
-    def start(self, features: tf.Tensor) -> State:
-        """Returns the decoder's start for features `[B, F]`: hidden and cell state, `[B, H]` each."""
+    def initial_state(self, features: tf.Tensor) -> State:
+        """Returns the decoder's initial state for features `[B, F]`: hidden and cell state, `[B, H]` each."""
         cell = self.image((features - self.feature_mean) / self.feature_deviation)
         return tf.tanh(cell), cell
 
-    def stepper(self) -> Callable[[State, tf.Tensor], tuple[State, tf.Tensor]]:
-        """Returns step(state, words `[N]`) -> (state after them, logits `[N, V']` of the next word).
+    def make_step(self) -> Callable[[State, tf.Tensor], tuple[State, tf.Tensor]]:
+        """Returns step(state, tokens `[N]`) -> (state after them, logits `[N, V']` of the next token).
 
-        V' is V or a little more; what is beyond V may not be said. To be called inside the function that is compiled
-        and outside its loops: the weights are laid out once for all steps.
+        V' is V or a little more; ids from V on are forbidden. Call this inside the function that is compiled and
+        outside its loops: it lays out the weights once for all steps.
         """
         spare = -self.words.units % WIDTH
         embeddings = tf.convert_to_tensor(self.embedding.embeddings)
@@ -96,46 +97,46 @@ class Captioner(keras.Model):
         if spare:
             wide = wide._replace(
                 kernel=tf.pad(wide.kernel, [[0, 0], [0, spare]]),
-                bias=tf.pad(wide.bias, [[0, spare]], constant_values=NEVER),
+                bias=tf.pad(wide.bias, [[0, spare]], constant_values=FORBIDDEN_LOGIT),
             )
 
-        def step(state: State, words: tf.Tensor) -> tuple[State, tf.Tensor]:
-            hidden, memory = state
-            read = tf.gather(embeddings, words)
+        def step(state: State, tokens: tf.Tensor) -> tuple[State, tf.Tensor]:
+            hidden, cell = state
+            read = tf.gather(embeddings, tokens)
             if self.precision == tf.float32:
                 sums = tf.nn.bias_add(product(tf.concat([read, hidden], axis=1), gates, self.precision), bias)
             else:  # rounded where `hidden` rounds, so that what is sampled from is what is differentiated
                 sums = tf.nn.bias_add(product(read, kernels[0], self.precision), bias)
                 sums += product(hidden, kernels[1], self.precision)
-            hidden, memory, _ = gated(sums, memory)
-            return (hidden, memory), wide.logits(hidden)
+            hidden, cell, _ = gated(sums, cell)
+            return (hidden, cell), wide.logits(hidden)
 
         return step
 
     def hidden(
-        self, features: tf.Tensor, words: tf.Tensor, packing: Packing, dropout_seed: tf.Tensor | None = None
+        self, features: tf.Tensor, tokens: tf.Tensor, packing: Packing, dropout_seed: tf.Tensor | None = None
     ) -> tf.Tensor:
-        """Returns hidden states `[n, H]`: for each packed word the one that has read the words before it.
+        """Returns the hidden states `[n, H]` that predict the packed tokens, each after the tokens before it.
 
         Args:
           features: `[N, F]`.
-          words: `[N, T]`, the true or sampled captions (teacher forcing).
+          tokens: `[N, T]`, the true or sampled captions (teacher forcing).
           packing: of these captions.
-          dropout_seed: `[2]`; None switches dropout off. Explicit, so that a resumed run draws the same masks.
+          dropout_seed: `[2]`; None: no dropout. It is explicit so that a resumed run draws the same masks.
         """
-        read = tf.concat([tf.fill([tf.shape(words)[0], 1], START), words[:, :-1]], axis=1)
+        read = tf.concat([tf.fill([tf.shape(tokens)[0], 1], START), tokens[:, :-1]], axis=1)
         read = tf.gather(self.embedding.embeddings, packing.of(read))
         read = self._drop(read, dropout_seed, 0)
         inputs = tf.nn.bias_add(product(read, self.lstm.cell.kernel, self.precision), self.lstm.cell.bias)
         recurrent = tf.convert_to_tensor(self.lstm.cell.recurrent_kernel)
-        hidden = packed_lstm(inputs, *self.start(features), recurrent, packing, self.precision)
+        hidden = packed_lstm(inputs, *self.initial_state(features), recurrent, packing, self.precision)
         return self._drop(hidden, dropout_seed, 1)
 
     def projection(self) -> Projection:
-        """Returns the way from hidden states to logits; words that may not be said are at -1e9."""
-        unsayable = tf.reduce_sum(tf.one_hot(UNSAYABLE, self.words.units), axis=0) * NEVER
+        """Returns the projection from hidden states to logits, with -1e9 added to those of forbidden tokens."""
+        forbidden = tf.reduce_sum(tf.one_hot(FORBIDDEN, self.words.units), axis=0) * FORBIDDEN_LOGIT
         return Projection(
-            tf.convert_to_tensor(self.words.kernel), self.words.bias + unsayable, self.precision, self.jit
+            tf.convert_to_tensor(self.words.kernel), self.words.bias + forbidden, self.precision, self.jit
         )
 
     def _drop(self, values: tf.Tensor, seed: tf.Tensor | None, place: int) -> tf.Tensor:

@@ -1,10 +1,14 @@
-"""Search over a step closure: greedy and sampling. Rollouts and beam search stand in files of their own.
+"""Greedy decoding and sampling over a step function. Rollouts and beam search have files of their own.
 
-`step(state, words [n]) -> (state, logits [n, V])` is all that is known of the model. A caption is int32 `[T]`: words,
-the end token if it ended, padding. Captions that have ended are dropped before the next step, so no step is computed in
-vain. Loops are explicit `tf.while_loop`s, so that they work wherever AutoGraph is off.
+A decoder knows two things of a model: an initial state with one row per caption, and
+`step(state, tokens [n]) -> (state, logits [n, V])`, which reads one token per caption. The state is any nest of tensors
+`[n, ...]` (tf.nest): a tuple, a dict, a NamedTuple or a single tensor, of any dtypes.
 
-Shapes: N captions, T steps, n captions that go on, S words chosen a row, P proper prefixes of all captions together.
+A caption is int32 `[T]`: its tokens, the end token unless it was cut at T, then padding. Captions that have ended leave
+the batch before the next step, so nothing is computed for them. Loops are explicit `tf.while_loop`s and work where
+AutoGraph is off.
+
+Shapes: N captions, T steps, n captions that go on, S tokens chosen per row, P proper prefixes of all captions together.
 """
 
 from collections.abc import Callable
@@ -13,64 +17,63 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from spidercap.models.blocks import in_blocks
-from spidercap.models.captioner import State
-from spidercap.models.categorical import best_word, draw, uniforms
+from spidercap.models.categorical import best_token, draw, uniforms
 from spidercap.models.special_tokens import END, PAD, START
 
+State = Any  # a nest of tensors [n, ...]
 Step = Callable[[State, tf.Tensor], tuple[State, tf.Tensor]]
-# (logits [n, V], uniform numbers [n, S, 2]) -> words [n, S]
+# (logits [n, V], uniform numbers [n, S, 2]) -> tokens [n, S]
 Choice = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 fold_in = tf.random.experimental.stateless_fold_in
 
 
 class Given(NamedTuple):
-    """Captions whose beginning is not for the policy to choose."""
+    """Captions whose first tokens are given, not sampled."""
 
-    words: tf.Tensor  # [N, T]
-    steps: tf.Tensor  # scalar int32, s: how many words of each are said as they stand
+    tokens: tf.Tensor  # [N, T]
+    steps: tf.Tensor  # scalar int32, s: how many tokens of each caption are given
 
 
 class Forks(NamedTuple):
-    """How each proper prefix of the captions could go on: S words instead of the caption's own."""
+    """How each proper prefix of the captions could go on: S tokens in place of the caption's own."""
 
-    prefix: tf.Tensor  # [P, 2]: (caption, index of the prefix's last word)
-    words: tf.Tensor  # [P, S]
-    hidden: tf.Tensor  # [P, H], after the prefix
-    cell: tf.Tensor  # [P, H]
+    prefix: tf.Tensor  # [P, 2]: (caption, index of the prefix's last token)
+    tokens: tf.Tensor  # [P, S]
+    state: State  # after the prefix, leaves [P, ...]
 
 
 def greedy(step: Step, state: State, max_length: int, jit: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the captions `[N, T]` that take the likeliest word each time, and their log-probabilities `[N]`."""
-    most = state[0].shape[0]
+    """Returns the captions `[N, T]` that take the likeliest token each time, and their log-probabilities `[N]`."""
+    count, most = batch_size(state)
 
     def choose(logits, uniform):
         del uniform
-        words, probability = best_word(logits)
-        return words, tf.math.log(probability)
+        tokens, probability = best_token(logits)
+        return tokens, tf.math.log(probability)
 
-    def advance(t, row, state, words, log_prob):
+    def advance(t, row, state, tokens, log_prob):
         del t
         none = tf.zeros([tf.shape(row)[0], 0, 2])
         results = (tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.float32))
-        state, chosen, score = _one_step(step, state, words, none, choose, results, jit, most)
+        state, chosen, score = _one_step(step, state, tokens, none, choose, results, jit, most)
         return state, chosen, tf.tensor_scatter_nd_add(log_prob, row[:, None], score)
 
-    return _decode(advance, state, max_length, tf.zeros(tf.shape(state[0])[:1]))
+    return _decode(advance, state, max_length, tf.zeros([count]))
 
 
 def sample(
     step: Step, state: State, max_length: int, seed: tf.Tensor, given: Given | None = None, jit: bool = False
 ) -> tf.Tensor:
-    """Returns one caption a row, `[N, T]`, each word that is not given drawn from the model; `seed` is `[2]`."""
-    rows, most = tf.shape(state[0])[0], state[0].shape[0]
+    """Returns one caption per row, `[N, T]`, each token that is not given sampled from the model; `seed` is `[2]`."""
+    count, most = batch_size(state)
 
-    def advance(t, row, state, words, nothing):
-        uniform = tf.gather(uniforms(rows, 1, fold_in(seed, t)), row)
-        state, drawn = next_words(step, state, words, uniform, draw, jit, most)
+    def advance(t, row, state, tokens, nothing):
+        uniform = tf.gather(uniforms(count, 1, fold_in(seed, t)), row)
+        state, drawn = next_tokens(step, state, tokens, uniform, draw, jit, most)
         drawn = drawn[:, 0]
         if given is not None:
-            drawn = tf.where(t < given.steps, tf.gather(given.words[:, t], row), drawn)
+            drawn = tf.where(t < given.steps, tf.gather(given.tokens[:, t], row), drawn)
         return state, drawn, nothing
 
     return _decode(advance, state, max_length, ())[0]
@@ -79,88 +82,118 @@ def sample(
 def sample_with_forks(
     step: Step, state: State, max_length: int, seed: tf.Tensor, forks: int, choose: Choice, jit: bool = False
 ) -> tuple[tf.Tensor, Forks]:
-    """Returns sampled captions `[N, T]`, and S = `forks` words that `choose` says after each of their proper prefixes.
+    """Returns sampled captions `[N, T]`, and S = `forks` tokens that `choose` takes after each proper prefix.
 
-    A prefix's forks and the caption's own next word come from one distribution, so it is computed once for all.
+    The forks of a prefix and the caption's own next token come from one distribution, which is computed once.
     """
-    rows, most, units = tf.shape(state[0])[0], state[0].shape[0], state[0].shape[1]
+    count, most = batch_size(state)
 
     def either(logits, uniform):
         return tf.concat([draw(logits, uniform[:, :1]), choose(logits, uniform[:, 1:])], axis=1)
 
-    def advance(t, row, state, words, arrays):
-        uniform = tf.gather(uniforms(rows, 1 + forks, fold_in(seed, t)), row)
-        state, drawn = next_words(step, state, words, uniform, either, jit, most)
-        seen = (tf.stack([row, tf.fill(tf.shape(row), t - 1)], axis=1), drawn[:, 1:], *state)
+    def advance(t, row, state, tokens, arrays):
+        uniform = tf.gather(uniforms(count, 1 + forks, fold_in(seed, t)), row)
+        state, drawn = next_tokens(step, state, tokens, uniform, either, jit, most)
+        seen = (tf.stack([row, tf.fill(tf.shape(row), t - 1)], axis=1), drawn[:, 1:], *tf.nest.flatten(state))
         return state, drawn[:, 0], [array.write(t, part) for array, part in zip(arrays, seen, strict=True)]
 
-    shapes = [(tf.int32, 2), (tf.int32, forks), (tf.float32, units), (tf.float32, units)]
+    specs = [tf.TensorSpec([2], tf.int32), tf.TensorSpec([forks], tf.int32), *_row_specs(state)]
     arrays = [
-        tf.TensorArray(kind, size=0, dynamic_size=True, element_shape=[None, width], infer_shape=False)
-        for kind, width in shapes
+        tf.TensorArray(s.dtype, size=0, dynamic_size=True, element_shape=[None, *s.shape], infer_shape=False)
+        for s in specs
     ]
-    words, arrays = _decode(advance, state, max_length, arrays)
-    # Before the first word there is no prefix.
-    return words, Forks(*(array.concat()[rows:] for array in arrays))
+    tokens, arrays = _decode(advance, state, max_length, arrays)
+    # Before the first token there is no prefix.
+    prefix, forked, *states = (array.concat()[count:] for array in arrays)
+    return tokens, Forks(prefix, forked, tf.nest.pack_sequence_as(state, states))
 
 
-def lengths(words: tf.Tensor) -> tf.Tensor:
-    """Returns the number of words `[N]` of captions `[N, T]`, the end token counted."""
-    return tf.reduce_sum(tf.cast(words != PAD, tf.int32), axis=1)
+def lengths(tokens: tf.Tensor) -> tf.Tensor:
+    """Returns the number of tokens `[N]` of captions `[N, T]`, the end token counted, padding not."""
+    return tf.reduce_sum(tf.cast(tokens != PAD, tf.int32), axis=1)
 
 
 def read_own_words(
-    step: Step, state: State, words: tf.Tensor, probability: tf.Tensor, seed: tf.Tensor, jit: bool = False
+    step: Step, state: State, tokens: tf.Tensor, probability: tf.Tensor, seed: tf.Tensor, jit: bool = False
 ) -> tf.Tensor:
-    """Returns `words` `[N, T]` with words of the model's own in place of some, for scheduled sampling.
+    """Returns captions `[N, T]` with sampled tokens in place of some of their own, for scheduled sampling.
 
-    Each word is, with `probability`, one that the model says after what it has read so far (Bengio et al. 2015).
+    Each token is replaced with `probability` by one sampled from the model, given the tokens read so far (Bengio et al.
+    2015).
     """
     draw_seed, coin_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-    rows, most = tf.shape(words)[0], words.shape[0]
-    ends = lengths(words)
+    count, most = tf.shape(tokens)[0], tokens.shape[0]
+    ends = lengths(tokens)
 
-    def advance(t, row, state, said, nothing):
-        uniform = tf.gather(uniforms(rows, 1, fold_in(draw_seed, t)), row)
-        state, drawn = next_words(step, state, said, uniform, draw, jit, most)
-        coins = tf.gather(tf.random.stateless_uniform([rows], fold_in(coin_seed, t)), row)
-        return state, tf.where(coins < probability, drawn[:, 0], tf.gather(words[:, t], row)), nothing
+    def advance(t, row, state, read, nothing):
+        uniform = tf.gather(uniforms(count, 1, fold_in(draw_seed, t)), row)
+        state, drawn = next_tokens(step, state, read, uniform, draw, jit, most)
+        coins = tf.gather(tf.random.stateless_uniform([count], fold_in(coin_seed, t)), row)
+        return state, tf.where(coins < probability, drawn[:, 0], tf.gather(tokens[:, t], row)), nothing
 
-    def goes_on(t, row, said):
-        del said  # an end of the model's own ends nothing: what comes after it is learned all the same
+    def goes_on(t, row, read):
+        del read  # a sampled end token ends nothing: the tokens after it are learned all the same
         return t + 1 < tf.gather(ends, row)
 
-    return _decode(advance, state, words.shape[1], (), goes_on)[0]
+    return _decode(advance, state, tokens.shape[1], (), goes_on)[0]
 
 
-def next_words(
+def next_tokens(
     step: Step,
     state: State,
-    words: tf.Tensor,
+    tokens: tf.Tensor,
     uniform: tf.Tensor,
     choose: Choice,
     jit: bool = False,
     most: int | None = None,
 ) -> tuple[State, tf.Tensor]:
-    """Returns the state after `words` `[n]`, and S words `[n, S]` that `choose` says next by `uniform` `[n, S, 2]`.
+    """Returns the state after `tokens` `[n]`, and S next tokens `[n, S]` that `choose` takes by `uniform` `[n, S, 2]`.
 
     Args:
-      most: rows there can be, if that is known.
+      most: the largest n, if it is known.
     """
     results = [tf.TensorSpec(uniform.shape[1:2], tf.int32)]
-    return _one_step(step, state, words, uniform, lambda *args: (choose(*args),), results, jit, most)
+    return _one_step(step, state, tokens, uniform, lambda *args: (choose(*args),), results, jit, most)
 
 
-def _one_step(step, state, words, uniform, choose, results, jit, most) -> tuple:
-    """The state after `words`, and what `choose` returns, of the shapes and types `results`."""
+def batch_size(state: State) -> tuple[tf.Tensor, int | None]:
+    """Returns the number of a state's rows, and the same as a Python number where it is static, else None."""
+    first = tf.nest.flatten(state)[0]
+    return tf.shape(first)[0], first.shape[0]
 
-    def block(hidden, cell, words, uniform):
-        state, logits = step((hidden, cell), words)
-        return (*state, *choose(logits, uniform)), ()
 
-    states = [tf.TensorSpec(s.shape[1:], s.dtype) for s in state]
-    (hidden, cell, *chosen), _ = in_blocks(block, (*state, words, uniform), [*states, *results], (), jit, most)
-    return (hidden, cell), *chosen
+def take_rows(state: State, rows: tf.Tensor) -> State:
+    """Returns the rows `[n]` of every leaf of a state, or of any nest of tensors."""
+    return tf.nest.map_structure(lambda leaf: tf.gather(leaf, rows), state)
+
+
+def state_after(step: Step, like: State, leaves: list[tf.Tensor], tokens: tf.Tensor) -> tuple[list, tf.Tensor]:
+    """Returns the leaves of the state after `tokens` `[n]`, and the logits `[n, V]`; `like` has the state's structure.
+
+    Raises:
+      ValueError: the step returns a state of another structure.
+    """
+    state, logits = step(tf.nest.pack_sequence_as(like, leaves), tokens)
+    tf.nest.assert_same_structure(like, state, check_types=False)
+    return tf.nest.flatten(state), logits
+
+
+def _row_specs(state: State) -> list[tf.TensorSpec]:
+    """Shape and dtype of one row of each leaf."""
+    return [tf.TensorSpec(leaf.shape[1:], leaf.dtype) for leaf in tf.nest.flatten(state)]
+
+
+def _one_step(step, state, tokens, uniform, choose, results, jit, most) -> tuple:
+    """The state after `tokens`, and what `choose` returns, with the shapes and dtypes of `results`."""
+
+    def block(*rows):
+        *leaves, tokens, uniform = rows
+        leaves, logits = state_after(step, state, leaves, tokens)
+        return (*leaves, *choose(logits, uniform)), ()
+
+    specs = _row_specs(state)
+    made, _ = in_blocks(block, (*tf.nest.flatten(state), tokens, uniform), [*specs, *results], (), jit, most)
+    return tf.nest.pack_sequence_as(state, made[: len(specs)]), *made[len(specs) :]
 
 
 def _decode(
@@ -168,26 +201,31 @@ def _decode(
 ) -> tuple[tf.Tensor, Any]:
     """Captions `[N, T]` and the last `kept`: runs until every caption has ended, or is full.
 
-    advance(t, row [n], state, words said before [n], kept) -> (state, words [n], kept), for the rows that go on;
-    goes_on(t, row, words) -> bool [n], by default whether it was not the end.
+    advance(t, row [n], state, last tokens [n], kept) -> (state, next tokens [n], kept), for the captions that go on;
+    goes_on(t, row, tokens) -> bool [n], by default whether it is not the end token.
     """
-    rows, count = state[0].shape[0], tf.shape(state[0])[0]
-    goes_on = goes_on or (lambda t, row, words: words != END)
+    count, rows = batch_size(state)
+    goes_on = goes_on or (lambda t, row, tokens: tokens != END)
 
-    def body(t, row, state, words, said, kept):
-        state, words, kept = advance(t, row, state, words, kept)
-        said = tf.tensor_scatter_nd_update(said, tf.stack([row, tf.fill(tf.shape(row), t)], axis=1), words)
-        going = tf.where(goes_on(t, row, words))[:, 0]
-        row, words, *state = (tf.gather(x, going) for x in (row, words, *state))
-        return t + 1, row, tuple(state), words, said, kept
+    def body(t, row, state, tokens, captions, kept):
+        state, tokens, kept = advance(t, row, state, tokens, kept)
+        captions = tf.tensor_scatter_nd_update(captions, tf.stack([row, tf.fill(tf.shape(row), t)], axis=1), tokens)
+        going = tf.where(goes_on(t, row, tokens))[:, 0]
+        row, tokens, state = take_rows((row, tokens, state), going)
+        return t + 1, row, state, tokens, captions, kept
 
-    some, states = tf.TensorShape([None]), tuple(tf.TensorShape([None, *s.shape[1:]]) for s in state)
+    some, states = tf.TensorShape([None]), any_rows(state)
     start = (0, tf.range(count), state, tf.fill([count], START), tf.fill([count, max_length], PAD), kept)
     fixed = tf.nest.map_structure(lambda x: tf.TensorShape(None) if isinstance(x, tf.TensorArray) else x.shape, kept)
-    *_, said, kept = tf.while_loop(
+    *_, captions, kept = tf.while_loop(
         lambda t, row, *_: (t < max_length) & (tf.size(row) > 0),
         body,
         start,
         shape_invariants=(tf.TensorShape([]), some, states, some, tf.TensorShape([rows, max_length]), fixed),
     )
-    return tf.ensure_shape(said, [rows, max_length]), kept
+    return tf.ensure_shape(captions, [rows, max_length]), kept
+
+
+def any_rows(state: State) -> Any:
+    """Returns the shapes of a state's leaves with any number of rows, as a loop's shape invariants."""
+    return tf.nest.map_structure(lambda leaf: tf.TensorShape([None, *leaf.shape[1:]]), state)

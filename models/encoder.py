@@ -1,11 +1,11 @@
-"""The picture's side: bytes -> pixels -> pooled features of any keras.applications network."""
+"""From image bytes to pixels to the pooled features of any keras.applications network."""
 
 import types
 
 import keras
 import tensorflow as tf
 
-LEAST_SEEN = 0.75  # of a picture's height and of its width, in a drawn view
+LEAST_SEEN = 0.75  # of an image's height and of its width, in a random crop
 
 
 def encoder_names() -> list[str]:
@@ -14,7 +14,7 @@ def encoder_names() -> list[str]:
 
 
 def default_image_size(name: str) -> int:
-    """Returns the side in pixels that the network was made for (299 for the Inception family, else 224)."""
+    """Returns the side in pixels that the network was trained on (299 for the Inception family, else 224)."""
     return 299 if name in ("InceptionV3", "InceptionResNetV2", "Xception") else 224
 
 
@@ -22,24 +22,24 @@ def decode_image(image_bytes: tf.Tensor) -> tf.Tensor:
     """Returns one JPEG, PNG, BMP or GIF (first frame) as uint8 `[height, width, 3]`.
 
     Raises:
-      tf.errors.InvalidArgumentError: the bytes are none of these, or are cut off.
+      tf.errors.InvalidArgumentError: the bytes are of no such image, or truncated.
     """
     return tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
 
 
 def resize_image(image: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Returns `[height, width, 3]` as float32 `[image_size, image_size, 3]` in 0..255, squashed, not cropped.
+    """Returns `[height, width, 3]` as float32 `[image_size, image_size, 3]` in 0..255, squeezed, not cropped.
 
-    Antialiasing matters: a big photograph shrunk without it gives other features than the small one.
+    Antialiasing matters: without it, a large photograph and its small copy have different features.
     """
     image = tf.image.resize(image, [image_size, image_size], antialias=True)
     return tf.ensure_shape(image, [image_size, image_size, 3])
 
 
 def draw_view(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Returns another look at uint8 `[height, width, 3]`: a part of it, mirrored or not, both drawn by `seed` `[2]`.
+    """Returns a random crop of uint8 `[height, width, 3]`, flipped left to right or not; `seed` is `[2]`.
 
-    Of either side at least LEAST_SEEN remain, so that what captions tell of is mostly still there.
+    At least LEAST_SEEN of each side remains, so that most of what captions mention is still visible.
     """
     whole = tf.shape(image)[:2]
     seeds = tf.random.experimental.stateless_split(seed, 3)
@@ -56,13 +56,13 @@ def build_encoder(name: str, weights: str, image_size: int, seed: int = 0) -> ke
 
     Args:
       name: one of `encoder_names()`.
-      weights: "imagenet" (downloaded by Keras), "random", or the path of a `.weights.h5` file made for this
-        network without its top.
+      weights: "imagenet" (downloaded by Keras), "random", or the path of a `.weights.h5` file of this network
+        without its top.
       image_size: side of the input in pixels.
-      seed: of the random weights.
+      seed: for random weights.
 
     Raises:
-      ValueError: unknown name, weights of another network, a size the network refuses.
+      ValueError: unknown name, weights of another network, a size the network does not accept.
       OSError: no such file, or the download failed.
     """
     constructors = _constructors()
@@ -88,6 +88,6 @@ def _constructors() -> dict[str, tuple]:
         if isinstance(module, types.ModuleType) and hasattr(module, "preprocess_input"):
             names = [n for n, value in vars(module).items() if n[0].isupper() and callable(value)]
             found.update({n: (getattr(module, n), module) for n in names})
-    # The only networks that do not lie in their module.
+    # The only constructors that their module does not hold.
     v3 = keras.applications.mobilenet_v3
     return found | {n: (getattr(keras.applications, n), v3) for n in ("MobileNetV3Large", "MobileNetV3Small")}

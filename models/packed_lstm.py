@@ -1,9 +1,9 @@
-"""The decoder's LSTM over captions of different lengths: no step is computed beyond a caption's end.
+"""An LSTM over captions of different lengths that computes nothing beyond a caption's end.
 
-What the words read add to the gates is one product over all packed words, made by the caller; here is only what must
-go step by step. Going back, the recurrent kernel's gradient is one product over all packed words too, not one a step.
+The caller multiplies all packed tokens with the input kernel at once; only the recurrent part runs step by step. In the
+backward pass the recurrent kernel's gradient is one product over all packed tokens too, not one per step.
 
-Shapes: N captions, T steps, n packed words (models/packing.py), H units; gates in the order of keras.layers.LSTM:
+Shapes: N captions, T steps, n packed tokens (models/packing.py), H units. Gates are in the order of keras.layers.LSTM:
 input, forget, candidate, output.
 """
 
@@ -14,27 +14,29 @@ from spidercap.models.precision import product
 
 
 def gated(gates: tf.Tensor, cell: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns hidden state `[N, H]`, cell state `[N, H]` and open gates `[N, 4H]` of the gates' sums `[N, 4H]`.
+    """Returns hidden state `[N, H]`, cell state `[N, H]` and activated gates `[N, 4H]` of pre-activations `[N, 4H]`.
 
     Source: Hochreiter, Schmidhuber, "Long short-term memory" (1997), with the forget gate of Gers et al. (2000).
     """
-    with tf.name_scope("lstm"):  # profiles tell its operations by that
-        enter, keep, candidate, leave = tf.split(gates, 4, axis=1)
-        enter, keep, candidate, leave = tf.sigmoid(enter), tf.sigmoid(keep), tf.tanh(candidate), tf.sigmoid(leave)
-        cell = keep * cell + enter * candidate
-        return leave * tf.tanh(cell), cell, tf.concat([enter, keep, candidate, leave], axis=1)
+    with tf.name_scope("lstm"):  # profiles recognise its operations by this name
+        input_gate, forget_gate, candidate, output_gate = tf.split(gates, 4, axis=1)
+        input_gate, forget_gate = tf.sigmoid(input_gate), tf.sigmoid(forget_gate)
+        candidate, output_gate = tf.tanh(candidate), tf.sigmoid(output_gate)
+        cell = forget_gate * cell + input_gate * candidate
+        return output_gate * tf.tanh(cell), cell, tf.concat([input_gate, forget_gate, candidate, output_gate], axis=1)
 
 
 def packed_lstm(
     inputs: tf.Tensor, hidden: tf.Tensor, cell: tf.Tensor, kernel: tf.Tensor, packing: Packing, precision: tf.DType
 ) -> tf.Tensor:
-    """Returns the hidden states `[n, H]` that follow the packed words.
+    """Returns the hidden states `[n, H]` after the packed tokens.
 
     Args:
-      inputs: `[n, 4H]`, what the words add to the gates, bias included.
-      hidden: `[N, H]`, before the first word; likewise `cell`.
-      kernel: `[H, 4H]`, the recurrent one.
-      precision: of the products.
+      inputs: `[n, 4H]`, tokens times the input kernel, plus the bias.
+      hidden: initial hidden state `[N, H]`.
+      cell: initial cell state `[N, H]`.
+      kernel: the recurrent kernel `[H, 4H]`.
+      precision: of the matrix products.
     """
     units = cell.shape[1]
     ends = tf.cumsum(packing.counts)
@@ -42,9 +44,11 @@ def packed_lstm(
 
     @tf.custom_gradient
     def run(inputs, hidden, cell, kernel):
+        # Or a tape that watches would build the loop's own gradient too, which nobody asks for.
+        inputs, hidden, cell, kernel = (tf.stop_gradient(x) for x in (inputs, hidden, cell, kernel))
         hidden, cell = tf.gather(hidden, packing.order), tf.gather(cell, packing.order)
         after, cells, gates = _forward(inputs, hidden, cell, kernel, packing.counts, begins, precision)
-        # State 0.. of the list are the starts, then come those after each packed word.
+        # In the list of states the N initial ones come first, then those after each packed token.
         starts = tf.shape(hidden)[0]
         steps = packing.index[:, 1]
         place = tf.range(tf.shape(after)[0]) - tf.gather(begins, steps)
@@ -59,7 +63,7 @@ def packed_lstm(
             kernel_gradient = product(hidden_before, sums, precision, transpose_a=True)
             with tf.control_dependencies([kernel_gradient]):  # before the caller's products, or both take longer
                 sums = tf.identity(sums)
-            # Captions without a word, if any, come last.
+            # Captions without a token, if any, come last.
             spare = [[0, starts - tf.shape(first_cell)[0]], [0, 0]]
             back = tf.argsort(packing.order)
             return (
@@ -75,7 +79,7 @@ def packed_lstm(
 
 
 def _forward(inputs, hidden, cell, kernel, counts, begins, precision):
-    """Hidden and cell states after each packed word, `[n, H]`, and the open gates `[n, 4H]`."""
+    """Hidden and cell states after each packed token, `[n, H]`, and the activated gates `[n, 4H]`."""
     steps, units = _steps(counts), cell.shape[1]
 
     def advance(t, hidden, cell, states, cells, gates):
@@ -99,31 +103,31 @@ def _forward(inputs, hidden, cell, kernel, counts, begins, precision):
 
 
 def _backward(upstream, gates, cells, cells_before, kernel, counts, begins, precision):
-    """Gradients of the gates' sums `[n, 4H]` and of the first hidden and cell states `[N, H]`, in packed order."""
+    """Gradients of pre-activations `[n, 4H]` and of initial hidden and cell states `[N, H]`, in packed order."""
     steps, units = _steps(counts), cells.shape[1]
 
     def retreat(t, hidden, cell, sums):
-        """`hidden` and `cell`: the gradients that come from later steps, of the captions that have them."""
+        """`hidden` and `cell`: gradients from later steps, for the captions that have later steps."""
         count = counts[t]
         new = [[0, count - tf.shape(hidden)[0]], [0, 0]]
         here = slice(begins[t], begins[t] + count)
-        enter, keep, candidate, leave = tf.split(gates[here], 4, axis=1)
+        input_gate, forget_gate, candidate, output_gate = tf.split(gates[here], 4, axis=1)
         hidden = upstream[here] + tf.pad(hidden, new)
         squashed = tf.tanh(cells[here])
-        cell = tf.pad(cell, new) + hidden * leave * (1 - squashed * squashed)
+        cell = tf.pad(cell, new) + hidden * output_gate * (1 - squashed * squashed)
         back = tf.concat(
             [
-                cell * candidate * enter * (1 - enter),
-                cell * cells_before[here] * keep * (1 - keep),
-                cell * enter * (1 - candidate * candidate),
-                hidden * squashed * leave * (1 - leave),
+                cell * candidate * input_gate * (1 - input_gate),
+                cell * cells_before[here] * forget_gate * (1 - forget_gate),
+                cell * input_gate * (1 - candidate * candidate),
+                hidden * squashed * output_gate * (1 - output_gate),
             ],
             axis=1,
         )
-        hidden = product(back, turned, precision)
-        return t - 1, hidden, cell * keep, sums.write(t, back)
+        hidden = product(back, transposed, precision)
+        return t - 1, hidden, cell * forget_gate, sums.write(t, back)
 
-    turned = tf.transpose(kernel)  # once: a product that turns it takes longer than its few rows do
+    transposed = tf.transpose(kernel)  # once: transposing it in each product would take longer than its few rows
     sums = tf.TensorArray(tf.float32, size=steps, element_shape=[None, 4 * units], infer_shape=False)
     rows = tf.TensorShape([None, units])
     none = tf.zeros([0, units])
@@ -137,5 +141,5 @@ def _backward(upstream, gates, cells, cells_before, kernel, counts, begins, prec
 
 
 def _steps(counts: tf.Tensor) -> tf.Tensor:
-    """Steps that have a word; one, without words, where there is none, as lists of nothing cannot be put together."""
+    """The number of steps that have a token, at least one: a TensorArray without elements cannot be concatenated."""
     return tf.maximum(1, tf.math.count_nonzero(counts, dtype=tf.int32))

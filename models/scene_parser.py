@@ -1,8 +1,8 @@
-"""The network that reads a caption's scene graph: which words are objects, what they are like, how they are related.
+"""A network that parses captions into scene graphs: objects, their attributes, and relations between them.
 
-Two bidirectional LSTM layers read the words; pairs of words are scored by products of what each of them would be in a
-pair (Dozat, Manning, "Deep biaffine attention for neural dependency parsing", 2017). A relation then points to the
-word that names it, and has a label.
+Two bidirectional LSTM layers read the words. A pair of words is scored by a product of two vectors, one for each word's
+role in the pair (Dozat, Manning, "Deep biaffine attention for neural dependency parsing", 2017). A relation points to
+the word that names it, and has a label.
 
 Shapes: N captions, T words of the longest, n packed words (models/packing.py), V words of a vocabulary, R relations.
 """
@@ -16,42 +16,42 @@ from spidercap.models.packed_lstm import packed_lstm
 from spidercap.models.packing import Packing, pack
 
 FORMS = ("surface", "noun", "verb")  # of a word's lemma
-FURTHEST = 16  # words apart; further ones count as so far
+FURTHEST = 16  # words apart; larger distances count as this one
 
 
 class SceneParserSizes(NamedTuple):
-    """What the weights' shapes follow from."""
+    """Sizes that determine the shapes of all weights."""
 
-    words: int  # with words of their own; 0 stands for all others
-    affixes: int  # buckets of beginnings and endings
+    words: int  # in the vocabulary; id 0 stands for all others
+    affixes: int  # hash buckets of prefixes and suffixes
     labels: int  # of relations
     embedding: int = 192
     units: int = 128  # of an LSTM, one direction
-    pair: int = 64  # of a word in a pair
+    pair: int = 64  # size of the vector of a word's role in a pair
 
 
 class Read(NamedTuple):
-    """Captions as the network has read them; pairs are (head or subject, attribute or object)."""
+    """Scores and states of captions; pairs are (head or subject, attribute or object)."""
 
     objects: tf.Tensor  # [N, T] logits
     forms: tf.Tensor  # [N, T, 3] logits of FORMS
     attributes: tf.Tensor  # [N, T, T] logits
     relations: tf.Tensor  # [N, T, T] logits
-    states: tf.Tensor  # [n + 1, 2 units] of packed words, then zeros
-    place: tf.Tensor  # int32 [N, T], where a word's state stands; n beyond a caption's end
-    there: tf.Tensor  # bool [N, T]
+    states: tf.Tensor  # [n + 1, 2 units] of packed words, then a row of zeros
+    place: tf.Tensor  # int32 [N, T], a word's row in `states`; n beyond a caption's end
+    there: tf.Tensor  # bool [N, T], whether there is a word
 
 
 class SceneParser(keras.Model):
-    """Words -> scores of objects, attributes and relations."""
+    """From words to logits of objects, attributes and relations."""
 
     def __init__(self, sizes: SceneParserSizes, dropout: float = 0.0):
-        """Builds all weights; `dropout` is of training alone."""
+        """Builds all weights; `dropout` is the rate in training."""
         super().__init__(name="scene_parser")
         self.sizes, self.dropout = sizes, dropout
         units, width, pair = sizes.units, 2 * sizes.units, sizes.pair
-        self.word_embedding = self._weight("word_embedding", sizes.words, sizes.embedding, spread=0.1)
-        self.affix_embedding = self._weight("affix_embedding", sizes.affixes, sizes.embedding, spread=0.1)
+        self.word_embedding = self._weight("word_embedding", sizes.words, sizes.embedding, std=0.1)
+        self.affix_embedding = self._weight("affix_embedding", sizes.affixes, sizes.embedding, std=0.1)
         self.first = self._weight("first", sizes.embedding, 8 * units)
         self.first_bias = self._bias("first_bias", 8 * units)
         self.second = self._weight("second", width, 8 * units)
@@ -59,22 +59,22 @@ class SceneParser(keras.Model):
         self.recurrent = [
             self.add_weight(name=f"recurrent{k}", shape=(units, 4 * units), initializer="orthogonal") for k in range(4)
         ]
-        # One product for all that a word may be: two in attributes, two in relations, then object and forms.
+        # One product for all roles of a word: two in attributes, two in relations, then object and forms.
         self.roles = self._weight("roles", width, 4 * pair + 1 + len(FORMS))
         self.roles_bias = self._bias("roles_bias", 4 * pair + 1 + len(FORMS))
-        self.distance = self._weight("distance", 2 * FURTHEST + 1, 2, spread=0.01, mean=-3.0)  # most pairs are none
+        self.distance = self._weight("distance", 2 * FURTHEST + 1, 2, std=0.01, mean=-3.0)  # most pairs are not related
         self.pair_scale = self.add_weight(name="pair_scale", shape=(2,), initializer="ones")
         self.ends = self._weight("ends", 2 * width, 2 * pair)
         self.ends_bias = self._bias("ends_bias", 2 * pair)
         self.named = self._weight("named", width, 2 * pair)
-        self.unnamed = self._weight("unnamed", 1, 2 * pair, spread=0.1)
+        self.unnamed = self._weight("unnamed", 1, 2 * pair, std=0.1)
         self.pointer = self._weight("pointer", 2 * pair, 2 * pair)
         self.labels = self._weight("labels", 2 * pair, sizes.labels)
         self.labels_bias = self._bias("labels_bias", sizes.labels)
         self.built = True
 
-    def _weight(self, name: str, rows: int, columns: int, spread: float = 0.0, mean: float = 0.0) -> keras.Variable:
-        initializer = keras.initializers.RandomNormal(mean, spread) if spread else "glorot_uniform"
+    def _weight(self, name: str, rows: int, columns: int, std: float = 0.0, mean: float = 0.0) -> keras.Variable:
+        initializer = keras.initializers.RandomNormal(mean, std) if std else "glorot_uniform"
         return self.add_weight(name=name, shape=(rows, columns), initializer=initializer)
 
     def _bias(self, name: str, size: int) -> keras.Variable:
@@ -83,14 +83,14 @@ class SceneParser(keras.Model):
     def word_gates(
         self, words: tf.Tensor, affixes: tf.Tensor, seed: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns two of `[..., 4 units]`, what words add to the first layer's gates forward and backward.
+        """Returns two of `[..., 4 units]`, the words' part of the first layer's gates, forward and backward.
 
-        Without dropout it depends on the word alone: one table for a vocabulary, computed once.
+        Without dropout it depends on the word alone, so a vocabulary needs one table, computed once.
 
         Args:
-          words: `[...]`, ids of words; 0 for those without.
-          affixes: `[..., A]`, buckets of the beginnings and endings.
-          seed: `[2]` for dropout; None for none.
+          words: `[...]`, word ids; 0 for words outside the vocabulary.
+          affixes: `[..., A]`, hash buckets of prefixes and suffixes.
+          seed: `[2]`; None: no dropout.
         """
         read = tf.gather(tf.convert_to_tensor(self.word_embedding), words)
         read += tf.reduce_sum(tf.gather(tf.convert_to_tensor(self.affix_embedding), affixes), axis=-2)
@@ -98,17 +98,17 @@ class SceneParser(keras.Model):
         return forward, backward
 
     def read(self, captions: tf.Tensor, gates: tuple[tf.Tensor, tf.Tensor], seed: tf.Tensor | None = None) -> Read:
-        """Returns all scores but those of labels.
+        """Returns all logits but those of labels.
 
         Args:
-          captions: `[N, T]`, words of a vocabulary; padding, 0, begins where a caption ends.
-          gates: two of `[V, 4 units]`, `word_gates` of that vocabulary.
-          seed: `[2]` for dropout; None for none.
+          captions: `[N, T]`, rows of `gates`; after a caption's end padding, 0.
+          gates: two of `[V, 4 units]`, `word_gates` of a vocabulary.
+          seed: `[2]`; None: no dropout.
         """
         packing = pack(captions)
         mirror, place = _places(captions, packing)
         words = packing.of(captions)
-        # What goes backward is mirrored where it is narrowest.
+        # Word ids are reversed rather than gates, as they are the narrowest.
         sums = [tf.gather(gates[0], words), tf.gather(gates[1], tf.gather(words, mirror))]
         states = self._drop(self._layer(sums, 0, packing, mirror), seed, 1)
         kernels, biases = tf.split(self.second, 2, axis=1), tf.split(self.second_bias, 2)
@@ -131,7 +131,7 @@ class SceneParser(keras.Model):
         return Read(objects[:, :, 0], forms, attributes, relations, states, place, there)
 
     def relations(self, read: Read, pairs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns what names relations and their ends: pointers' logits `[R, 1 + T]` (0: no word), and `[R, 2 pair]`.
+        """Returns logits of the word that names each relation, `[R, 1 + T]` (0: no word), and its ends, `[R, 2 pair]`.
 
         Args:
           read: the captions.
@@ -141,7 +141,7 @@ class SceneParser(keras.Model):
         subject, other = (tf.gather(read.states, tf.gather(places, pairs[:, k], batch_dims=1)) for k in (1, 2))
         ends = tf.nn.bias_add(tf.matmul(tf.concat([subject, other], axis=1), self.ends), self.ends_bias)
         asked = tf.matmul(tf.nn.relu(ends), self.pointer)
-        # Not what every word would be as a name, [R, T, 2 pair]: the question is turned towards states instead.
+        # The question is projected to the states, which avoids projecting every word as a name, [R, T, 2 pair].
         question = tf.matmul(asked, tf.convert_to_tensor(self.named), transpose_b=True)
         words = tf.gather(read.states, places)
         logits = tf.matmul(words, question[:, :, None])[:, :, 0] / self.pointer.shape[1] ** 0.5
@@ -150,14 +150,14 @@ class SceneParser(keras.Model):
         return tf.concat([none, logits], axis=1), ends
 
     def label_logits(self, read: Read, pairs: tf.Tensor, ends: tf.Tensor, pointed: tf.Tensor) -> tf.Tensor:
-        """Returns `[R, labels]`, for relations named by words `pointed` `[R]` (0: no word; else 1 + its place)."""
+        """Returns logits `[R, labels]` of relations named by words `pointed` `[R]` (0: no word; else 1 + its index)."""
         places = tf.gather(tf.gather(read.place, pairs[:, 0]), tf.maximum(pointed - 1, 0), batch_dims=1)
         name = tf.matmul(tf.gather(read.states, places), self.named)
         name = tf.where(pointed[:, None] > 0, name, tf.convert_to_tensor(self.unnamed))
         return tf.nn.bias_add(tf.matmul(tf.nn.relu(ends + name), self.labels), self.labels_bias)
 
     def _layer(self, sums: list[tf.Tensor], first: int, packing: Packing, mirror: tf.Tensor) -> tf.Tensor:
-        """Hidden states `[n, 2 units]` for the sums of gates `[n, 4 units]`, forward and, mirrored, backward."""
+        """Hidden states `[n, 2 units]` of gates' inputs `[n, 4 units]`, forward and, in reversed order, backward."""
         start = tf.zeros([tf.shape(packing.order)[0], self.sizes.units])
         forward, backward = (
             packed_lstm(gates, start, start, tf.convert_to_tensor(kernel), packing, tf.float32)
@@ -174,9 +174,9 @@ class SceneParser(keras.Model):
 
 
 def _places(captions: tf.Tensor, packing: Packing) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where a packed word's mirror image stands, `[n]`, and where a caption's words stand, `[N, T]`."""
+    """Rows of each packed word in the reversed caption, `[n]`, and of a caption's words, `[N, T]`."""
     begins = tf.cumsum(packing.counts, exclusive=True)
-    rank = tf.argsort(packing.order)  # of a caption among all, longest first
+    rank = tf.argsort(packing.order)  # of a caption among all, the longest first
     lengths = tf.reduce_sum(tf.cast(captions != 0, tf.int32), axis=1)
     row, step = packing.index[:, 0], packing.index[:, 1]
     mirror = tf.gather(begins, tf.gather(lengths, row) - 1 - step) + tf.gather(rank, row)

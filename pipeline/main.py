@@ -26,17 +26,17 @@ from spidercap.pipeline.settings.flags import help_text, parse
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line, by default this process's; returns 0 for done, 1 for the user's mistake, 130 for stopped."""
     argv = sys.argv if argv is None else argv
-    if any(word.lstrip("-") in ("help", "helpfull", "h") for word in argv[1:] if word.startswith("-")):
-        print(__doc__ + help_text())
-        return 0
     try:
+        if any(word.lstrip("-") in ("help", "helpfull", "h") for word in argv[1:] if word.startswith("-")):
+            _print_help()
+            return 0
         config = parse(argv)
         # These import TensorFlow, which takes seconds: help and a mistyped flag are told without.
         from spidercap.pipeline import modes
         from spidercap.pipeline.training import workdir
 
-        with workdir.open_workdir(config) if config.workdir else contextlib.nullcontext():
-            modes.RUN[config.mode](config)
+        with workdir.open_workdir(config) if config.run.workdir else contextlib.nullcontext():
+            modes.RUN[config.run.mode](config)
     except (UserError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
@@ -47,6 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stopped. The same command goes on from what was saved last.", file=sys.stderr)
         return 130
     return 0
+
+
+def _print_help() -> None:
+    try:
+        print(__doc__ + help_text(), flush=True)
+    except BrokenPipeError:
+        # The reader, such as `head`, has had enough; at its end Python would complain once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What each mode does, step by step in the order of the data: the table of contents of the pipeline."""
 
-import dataclasses
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import tensorflow as tf
@@ -17,12 +18,13 @@ from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.caption_files import caption_files, picture_files
 from spidercap.pipeline.evaluation.evaluate import Evaluation, build_decoder, decoder_of, evaluate
 from spidercap.pipeline.evaluation.score_files import score_files
-from spidercap.pipeline.metrics.java_metrics import TextMetrics, open_text_metrics
 from spidercap.pipeline.metrics.registry import single_terms
+from spidercap.pipeline.metrics.reward_functions import RewardFunction, load_reward_functions
+from spidercap.pipeline.metrics.text_metrics import TextMetric, open_text_metrics
 from spidercap.pipeline.report.results import write_results
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.vocabulary import Vocabulary, build_vocabulary
-from spidercap.pipeline.training import workdir
+from spidercap.pipeline.training import kept
 from spidercap.pipeline.training.checkpoints import Models
 from spidercap.pipeline.training.loop import train
 from spidercap.pipeline.training.progress import Progress
@@ -38,11 +40,11 @@ def run_prepare(config: Config) -> tuple[Data, dict[str, TokenizedSplit], Vocabu
     encoder = load_encoder(config)
     data = identified_data(config)
     splits = {name: tokenize_split(read_captions(data, name)) for name in SPLITS}
-    vocabulary = build_vocabulary((c for image in splits["train"].tokens for c in image), config.min_word_count)
-    workdir.keep_identity(config, "vocabulary.json", vocabulary.to_json())
-    workdir.check_warm_start(config, vocabulary, encoder)
-    workdir.keep_encoder(config, encoder)
-    features = all_features(config, data, encoder, {"train": config.views, "val": 1})
+    vocabulary = build_vocabulary((c for image in splits["train"].tokens for c in image), config.data.min_word_count)
+    kept.keep_identity(config, "vocabulary.json", vocabulary.to_json())
+    kept.check_warm_start(config, vocabulary, encoder)
+    kept.keep_encoder(config, encoder)
+    features = all_features(config, data, encoder, {"train": config.data.views, "val": 1})
     print(
         f"data: {len(splits['train'].tokens)} training and {len(splits['val'].tokens)} validation pictures, "
         f"{len(vocabulary.words)} words that can be said, {len(vocabulary.rare_words)} too rare"
@@ -50,35 +52,39 @@ def run_prepare(config: Config) -> tuple[Data, dict[str, TokenizedSplit], Vocabu
     return data, splits, vocabulary, features
 
 
-def run_train(config: Config) -> None:
+def run_train(config: Config, reward_functions: Mapping[str, RewardFunction] = MappingProxyType({})) -> None:
     """Trains all stages, then evaluates, reports, exports, and captions two pictures with the exported model."""
-    # Opened first, so that a missing Java is told before any work is done.
-    with open_text_metrics(single_terms(config.terms()), **config.metric_settings()) as text_metrics:
-        data = _train_stages(config, text_metrics)
+    for line in config.without_effect():
+        print(f"warning: {line}", file=sys.stderr)
+    # Loaded and opened first, so that what is missing is told before any work is done.
+    own = load_reward_functions(config.rewards.reward_functions, reward_functions)
+    with open_text_metrics(single_terms(config.terms()), **config.metrics.for_workers()) as text_metrics:
+        data = _train_stages(config, text_metrics, own)
         _evaluate(config, text_metrics)
     run_export(config)
-    run_caption(dataclasses.replace(config, mode="caption", images=_sample_pictures(config, data)))
+    run_caption(config.with_values(mode="caption", images=_sample_pictures(config, data)))
 
 
-def _train_stages(config: Config, text_metrics: TextMetrics) -> Data:
+def _train_stages(config: Config, text_metrics: Mapping[str, TextMetric], own: Mapping[str, RewardFunction]) -> Data:
     data, splits, vocabulary, features = run_prepare(config)
-    arrays = training_arrays(splits["train"], vocabulary, features["train"], config.max_length)
-    captioner, baseline = workdir.build_models(config, vocabulary, features["train"].shape[-1])
+    arrays = training_arrays(splits["train"], vocabulary, features["train"], config.data.max_length)
+    captioner, baseline = kept.build_models(config, vocabulary, features["train"].shape[-1])
     reward = build_reward(
         config.reward_weights(),
         arrays.references,
-        workdir.kept_frequencies(config, arrays.references, vocabulary),
-        config.end_token_in_reward,
-        ReferenceTexts(vocabulary, splits["train"].texts()),
+        kept.kept_frequencies(config, arrays.references, vocabulary),
+        config.rewards.end_token_in_reward,
+        ReferenceTexts(vocabulary, splits["train"].texts(), splits["train"].image_ids),
         text_metrics,
+        own,
     )
-    decode = build_decoder(captioner, config.max_length, decoder_of(config, vocabulary.words))
-    watched = features["val"][: config.val_images or None, 0]
+    decode = build_decoder(captioner, config.data.max_length, decoder_of(config, vocabulary.words))
+    watched = features["val"][: config.training.val_images or None, 0]
 
     def begin() -> None:
         captioner.adapt(features["train"][:, 0])
-        if config.warm_start:
-            workdir.load_warm_start(config, captioner, baseline)
+        if config.training.warm_start:
+            kept.load_warm_start(config, captioner, baseline)
 
     def validate() -> Evaluation:
         return evaluate(decode, vocabulary, splits["val"], watched, config.terms(), text_metrics)
@@ -90,23 +96,23 @@ def _train_stages(config: Config, text_metrics: TextMetrics) -> Data:
 
 def run_evaluate(config: Config) -> None:
     """Scores the kept weights of every finished stage on the whole validation split and writes the report."""
-    with open_text_metrics(single_terms(config.terms()), **config.metric_settings()) as text_metrics:
+    with open_text_metrics(single_terms(config.terms()), **config.metrics.for_workers()) as text_metrics:
         _evaluate(config, text_metrics)
 
 
-def _evaluate(config: Config, text_metrics: TextMetrics) -> None:
-    progress = workdir.saved_progress(config)
+def _evaluate(config: Config, text_metrics: Mapping[str, TextMetric]) -> None:
+    progress = kept.saved_progress(config)
     if not progress.finished:
-        raise UserError(f"{config.workdir} has finished no stage yet; go on training first")
+        raise UserError(f"{config.run.workdir} has finished no stage yet; go on training first")
     data = identified_data(config)
     split = tokenize_split(read_captions(data, "val"))
-    vocabulary = workdir.kept_vocabulary(config)
-    features = split_features(config, data, workdir.kept_encoder(config), "val")
-    captioner, baseline = workdir.build_models(config, vocabulary, features.shape[1])
-    decode = build_decoder(captioner, config.max_length, decoder_of(config, vocabulary.words))
+    vocabulary = kept.kept_vocabulary(config)
+    features = split_features(config, data, kept.kept_encoder(config), "val")
+    captioner, baseline = kept.build_models(config, vocabulary, features.shape[1])
+    decode = build_decoder(captioner, config.data.max_length, decoder_of(config, vocabulary.words))
     evaluations = {}
     for stage in progress.finished:
-        workdir.load_kept(config.workdir_path(), stage.name, captioner, baseline)
+        kept.load_kept(config.workdir_path(), stage.name, captioner, baseline)
         evaluations[stage.name] = evaluate(decode, vocabulary, split, features, config.terms(), text_metrics)
     page = write_results(config, data, split, progress, evaluations, _policies(progress))
     print(f"report:      {page}\nTensorBoard: tensorboard --logdir={config.workdir_path() / 'logs'}")
@@ -114,16 +120,18 @@ def _evaluate(config: Config, text_metrics: TextMetrics) -> None:
 
 def run_export(config: Config) -> None:
     """Writes the last stage's captioner as a SavedModel and checks it."""
-    encoder, vocabulary = workdir.kept_encoder(config), workdir.kept_vocabulary(config)
+    encoder, vocabulary = kept.kept_encoder(config), kept.kept_vocabulary(config)
     # A model server may come without XLA, or run on CPUs, on which bfloat16 is slow.
-    config = dataclasses.replace(config, jit=False, precision="float32")
-    captioner, baseline = workdir.build_models(config, vocabulary, encoder.output_shape[1])
-    workdir.load_kept(config.workdir_path(), workdir.last_kept(config), captioner, baseline)
-    noise = np.random.default_rng(0).integers(0, 255, (3, config.image_size, config.image_size, 3), np.uint8)
+    config = config.with_values(jit=False, precision="float32")
+    captioner, baseline = kept.build_models(config, vocabulary, encoder.output_shape[1])
+    kept.load_kept(config.workdir_path(), kept.last_kept(config), captioner, baseline)
+    noise = np.random.default_rng(0).integers(
+        0, 255, (3, config.model.image_size, config.model.image_size, 3), np.uint8
+    )
     pictures = [tf.io.encode_png(image).numpy() for image in noise]
     try:
         folder, decoder = config.export_path(), decoder_of(config, vocabulary.words)
-        path = export(encoder, captioner, vocabulary.words, config.max_length, folder, pictures, decoder)
+        path = export(encoder, captioner, vocabulary.words, config.data.max_length, folder, pictures, decoder)
     except CheckFailed as error:
         raise UserError(f"nothing was exported, as the written model is not the one in memory: {error}") from error
     print(f"model:       {path}")
@@ -131,9 +139,10 @@ def run_export(config: Config) -> None:
 
 def run_caption(config: Config) -> None:
     """Prints a line for every caption, said by the newest exported model; exports one if none decodes as asked."""
-    files = readable_files(picture_files(config.images), config.skip_bad_images)  # known before anything is exported
+    # Known before anything is exported.
+    files = readable_files(picture_files(config.data.images), config.data.skip_bad_images)
     models = versions(config.export_path())
-    if models and kept_decoder(models[-1]) != decoder_of(config, workdir.kept_vocabulary(config).words).to_json():
+    if models and kept_decoder(models[-1]) != decoder_of(config, kept.kept_vocabulary(config).words).to_json():
         print(f"{models[-1]} searches for captions otherwise than asked; a model that does is exported beside it")
         models = []
     if not models:
@@ -146,7 +155,7 @@ def run_caption(config: Config) -> None:
 
 def identified_data(config: Config) -> Data:
     """The data set, refused before it is made if the run began with another."""
-    return prepare_data(config, lambda fingerprint: workdir.keep_identity(config, "data.txt", fingerprint + "\n"))
+    return prepare_data(config, lambda fingerprint: kept.keep_identity(config, "data.txt", fingerprint + "\n"))
 
 
 def _policies(progress: Progress) -> list[str]:

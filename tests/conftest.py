@@ -17,7 +17,8 @@ import pytest
 from spidercap.models.baseline import Baseline
 from spidercap.models.captioner import Captioner
 from spidercap.pipeline.metrics.java.corenlp import FOLDER, corenlp_jars, metric_cache
-from spidercap.pipeline.metrics.java_metrics import java_found, open_text_metrics
+from spidercap.pipeline.metrics.java.runtime import java_found
+from spidercap.pipeline.metrics.text_metrics import open_text_metrics
 from spidercap.pipeline.metrics.tuple_store import TupleStore
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -87,7 +88,7 @@ def java():
 def meteor(java):
     """METEOR with one worker, which takes ten seconds to start."""
     with java(["meteor"], 1) as metrics:
-        yield metrics.meteor
+        yield metrics["meteor"]
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +108,7 @@ def spice(java, corenlp, tmp_path_factory):
     store.put(demo_tuples())
     store.close()
     with java(["spice"], 1, str(corenlp), str(cache)) as metrics:
-        yield metrics.spice
+        yield metrics["spice"]
 
 
 def demo_tuples():

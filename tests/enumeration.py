@@ -31,8 +31,8 @@ def table_reward(captions, image_index):
 
 def distribution(captioner, features):
     """P(caption) for every caption, word by word through the step closure; features `[1, F]`."""
-    start = captioner.start(tf.constant(features))
-    return {c: float(np.prod(word_probabilities(captioner.stepper(), start, c))) for c in CAPTIONS}
+    start = captioner.initial_state(tf.constant(features))
+    return {c: float(np.prod(word_probabilities(captioner.make_step(), start, c))) for c in CAPTIONS}
 
 
 def continuations(probability, prefix):

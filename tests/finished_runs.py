@@ -29,7 +29,7 @@ def make_run(
     **settings,
 ) -> pathlib.Path:
     """Returns a workdir as a run leaves it, of what is compared; its stages are mle, baseline and `stage`."""
-    config = Config(workdir=str(folder), max_length=6, encoder="MobileNetV2", **settings)
+    config = Config.of(workdir=str(folder), max_length=6, encoder="MobileNetV2", **settings)
     (folder / "results").mkdir(parents=True)
     (folder / "config.json").write_text(config.to_json())
     names = {"mle": True, "baseline": False, stage: True}

@@ -126,7 +126,8 @@ def ragged_corpus(
     seed: int, images: int, longest: int, empty: bool = False
 ) -> tuple[list[list[list[int]]], list[list[int]]]:
     """Returns 1 to 5 references an image, of words 4 to 9, and a caption an image, of words 4 to 11, so that
-    n-grams repeat and meet and some words are unknown. Captions can be empty, references only if asked for."""
+    n-grams repeat and meet and some words are unknown. Captions can be empty, references only if asked for.
+    """
     rng = np.random.default_rng(seed)
 
     def caption(least: int, words: int) -> list[int]:

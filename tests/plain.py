@@ -2,20 +2,20 @@
 
 import tensorflow as tf
 
-from spidercap.models.special_tokens import START, UNSAYABLE
+from spidercap.models.special_tokens import FORBIDDEN, START
 
 
 def hidden(captioner, features, words):
     """Hidden states `[N, T, H]`; the one at t has read the words before t."""
     words = tf.convert_to_tensor(words)
     read = tf.concat([tf.fill([words.shape[0], 1], START), words[:, :-1]], axis=1)
-    start = list(captioner.start(tf.convert_to_tensor(features)))
+    start = list(captioner.initial_state(tf.convert_to_tensor(features)))
     return captioner.lstm(captioner.embedding(read), initial_state=start)
 
 
 def logits(captioner, states):
     """Logits `[n, V]` of hidden states `[n, H]`."""
-    unsayable = tf.reduce_sum(tf.one_hot(UNSAYABLE, captioner.words.units), axis=0)
+    unsayable = tf.reduce_sum(tf.one_hot(FORBIDDEN, captioner.words.units), axis=0)
     return captioner.words(states) - 1e9 * unsayable
 
 
@@ -23,5 +23,5 @@ def log_probs(captioner, states, words, smoothing=0.0):
     """log pi(word | hidden) `[n]`."""
     log_pi = tf.nn.log_softmax(logits(captioner, states))
     chosen = tf.gather(log_pi, words, batch_dims=1)
-    sayable = [w for w in range(captioner.words.units) if w not in UNSAYABLE]
+    sayable = [w for w in range(captioner.words.units) if w not in FORBIDDEN]
     return (1 - smoothing) * chosen + smoothing * tf.reduce_mean(tf.gather(log_pi, sayable, axis=1), axis=1)

@@ -1,7 +1,6 @@
 """What a user can do wrong, by whole command lines: one line that names it, no traceback, nothing begun in vain."""
 
 import collections
-import dataclasses
 import json
 import os
 import pathlib
@@ -20,7 +19,7 @@ from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.saved import read_settings
 from spidercap.pipeline.text.vocabulary import Vocabulary
-from spidercap.pipeline.training import workdir
+from spidercap.pipeline.training import kept, workdir
 from tests.conftest import ROOT
 from tests.test_folder import JPEG, NOT_WHOLE, PNG, coco, write
 
@@ -84,14 +83,14 @@ def run(prepared, tmp_path):
 
 
 def config_of(run, **changes):
-    return Config(**{**read_settings(run / "config.json"), "workdir": str(run), **changes})
+    return Config.of(**{**read_settings(run / "config.json"), "workdir": str(run), **changes})
 
 
 def keep_weights(run):
     """Gives a workdir the weights that its first stage would hand on."""
     config = config_of(run)
-    captioner, baseline = workdir.build_models(config, workdir.kept_vocabulary(config), feature_size=1280)
-    captioner.start(tf.zeros([1, 1280]))
+    captioner, baseline = kept.build_models(config, kept.kept_vocabulary(config), feature_size=1280)
+    captioner.initial_state(tf.zeros([1, 1280]))
     checkpoint = tf.train.Checkpoint(captioner=captioner, baseline=baseline)
     tf.train.CheckpointManager(checkpoint, str(run / "kept" / "mle"), max_to_keep=1).save()
 
@@ -166,13 +165,13 @@ def test_other_data_are_refused_before_they_are_prepared(run, tmp_path):
     other = write(tmp_path / "other.json", coco({0: "0.jpg"}))
     config = config_of(run, val_captions=str(other), cache_dir=str(tmp_path / "cache"))
     with pytest.raises(UserError, match=r"made from other data \(data.txt differs\); put the data back, or name a new"):
-        prepare_data(config, lambda fingerprint: workdir.keep_identity(config, "data.txt", fingerprint + "\n"))
+        prepare_data(config, lambda fingerprint: kept.keep_identity(config, "data.txt", fingerprint + "\n"))
     assert not (tmp_path / "cache").exists()
 
 
 def test_other_weights_of_the_encoder_are_refused(run):
-    with pytest.raises(UserError, match="encoder.txt differs"):
-        workdir.keep_encoder(config_of(run), _Encoder())
+    with pytest.raises(UserError, match=r"encoder.txt differs"):
+        kept.keep_encoder(config_of(run), _Encoder())
 
 
 class _Encoder:
@@ -344,22 +343,22 @@ def test_warm_starts_that_do_not_fit_are_refused_before_the_data_are_read(refuse
 def test_a_warm_start_of_another_vocabulary_or_encoder_is_refused(run):
     keep_weights(run)
     config = config_of(run, workdir=str(run.parent / "new"), warm_start=str(run))
-    vocabulary, encoder = workdir.kept_vocabulary(config_of(run)), workdir.kept_encoder(config_of(run))
+    vocabulary, encoder = kept.kept_vocabulary(config_of(run)), kept.kept_encoder(config_of(run))
     with pytest.raises(UserError, match="has another vocabulary; train both on the same captions"):
-        workdir.check_warm_start(config, Vocabulary(vocabulary.words[:-1], ()), encoder)
+        kept.check_warm_start(config, Vocabulary(vocabulary.words[:-1], ()), encoder)
     (run / "encoder.txt").write_text("0\n")
     with pytest.raises(UserError, match="learned from another encoder; use its --encoder_weights"):
-        workdir.check_warm_start(config, vocabulary, encoder)
+        kept.check_warm_start(config, vocabulary, encoder)
 
 
 def test_a_warm_start_that_fits_gives_its_weights(run):
     keep_weights(run)
     config = config_of(run, workdir=str(run.parent / "new"), warm_start=str(run), seed=5)
-    vocabulary, encoder = workdir.kept_vocabulary(config_of(run)), workdir.kept_encoder(config_of(run))
-    workdir.check_warm_start(config, vocabulary, encoder)
-    models = workdir.build_models(config, vocabulary, feature_size=1280)
+    vocabulary, encoder = kept.kept_vocabulary(config_of(run)), kept.kept_encoder(config_of(run))
+    kept.check_warm_start(config, vocabulary, encoder)
+    models = kept.build_models(config, vocabulary, feature_size=1280)
     before = models[0].words.kernel.numpy()
-    workdir.load_warm_start(config, *models)
+    kept.load_warm_start(config, *models)
     assert (models[0].words.kernel.numpy() != before).any()
 
 
@@ -370,5 +369,5 @@ def test_a_run_that_goes_on_needs_its_warm_start_no_more(run):
     with workdir.open_workdir(config):
         pass
     shutil.rmtree(run / "checkpoints")
-    with pytest.raises(UserError, match="gone holds no run"), workdir.open_workdir(dataclasses.replace(config)):
+    with pytest.raises(UserError, match="gone holds no run"), workdir.open_workdir(config.with_values()):
         pass

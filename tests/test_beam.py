@@ -32,7 +32,7 @@ def table(rows):
 
 def captions(beams, image=0):
     """The captions of an image as lists of words, best first."""
-    return [[int(w) for w in words if w != PAD] for words in beams.words[image]]
+    return [[int(w) for w in words if w != PAD] for words in beams.tokens[image]]
 
 
 # Greedy goes to A (0.6), from which everything is unlikely; B (0.4) goes on surely.
@@ -114,7 +114,7 @@ def test_logits_that_are_no_numbers_end_an_image_and_spare_the_others(spoilt):
     state = (tf.constant([[1.0], [0.0]]), tf.zeros([2, 1]))
     beams = beam_search(sometimes, state, 4, width=2)
     assert captions(beams, 0) == [[], []] and captions(beams, 1)[0] == [B, END]
-    assert (beams.words.numpy() < V).all()
+    assert (beams.tokens.numpy() < V).all()
 
 
 # --- against a plain search ---
@@ -184,7 +184,7 @@ def test_width_one_is_greedy():
     step, state = random_model(7, 40)
     words, log_prob = decoding.greedy(step, state, 8)
     beams = beam_search(step, state, 8, width=1)
-    np.testing.assert_array_equal(beams.words[:, 0], words)
+    np.testing.assert_array_equal(beams.tokens[:, 0], words)
     np.testing.assert_allclose(beams.log_prob[:, 0], log_prob, atol=1e-5)
     assert 2 < np.mean(decoding.lengths(words)) < 8
 
@@ -194,9 +194,9 @@ def test_a_width_of_all_captions_finds_the_best(toy, penalty):
     captioner, _, features = toy
     probability = distribution(captioner, features[:1])
     ranked = sorted(CAPTIONS, key=lambda c: np.log(probability[c]) / len(c) ** penalty, reverse=True)
-    start = captioner.start(tf.constant(features[:1]))
+    start = captioner.initial_state(tf.constant(features[:1]))
     width = len(SAYABLE) ** 3
-    beams = beam_search(captioner.stepper(), start, 3, width=width, length_penalty=penalty, n_best=width)
+    beams = beam_search(captioner.make_step(), start, 3, width=width, length_penalty=penalty, n_best=width)
     assert captions(beams)[: len(ranked)] == [list(c) for c in ranked]
     found = beams.log_prob[0, : len(ranked)]
     np.testing.assert_allclose(found, [np.log(probability[c]) for c in ranked], atol=1e-4)
@@ -204,8 +204,8 @@ def test_a_width_of_all_captions_finds_the_best(toy, penalty):
 
 def test_log_prob_is_that_of_teacher_forcing(toy):
     captioner, _, features = toy
-    beams = beam_search(captioner.stepper(), captioner.start(tf.constant(features)), 5, width=4, n_best=4)
-    words = tf.reshape(beams.words, [8, 5])
+    beams = beam_search(captioner.make_step(), captioner.initial_state(tf.constant(features)), 5, width=4, n_best=4)
+    words = tf.reshape(beams.tokens, [8, 5])
     hidden = plain.hidden(captioner, tf.repeat(tf.constant(features), 4, axis=0), words)
     said = words != PAD
     log_probs = plain.log_probs(captioner, tf.boolean_mask(hidden, said), tf.boolean_mask(words, said))
@@ -217,10 +217,10 @@ def test_neighbours_and_blocks_of_rows_change_nothing(monkeypatch):
     """An image among others that end before and after it, and logits made for two rows at once."""
     step, state = random_model(3, 9)
     together = beam_search(step, state, 7, width=3)
-    assert len(set(decoding.lengths(together.words[:, 0]).numpy())) > 1
+    assert len(set(decoding.lengths(together.tokens[:, 0]).numpy())) > 1
     for i in (0, 4, 8):
         alone = beam_search(step, tf.nest.map_structure(lambda x, i=i: x[i : i + 1], state), 7, width=3)
-        np.testing.assert_array_equal(alone.words[0], together.words[i])
+        np.testing.assert_array_equal(alone.tokens[0], together.tokens[i])
         np.testing.assert_allclose(alone.log_prob[0], together.log_prob[i], atol=1e-5)
     monkeypatch.setattr("spidercap.models.blocks.ROWS", 2)
     rows = []
@@ -231,7 +231,7 @@ def test_neighbours_and_blocks_of_rows_change_nothing(monkeypatch):
 
     in_blocks = beam_search(seen, state, 7, width=3)
     assert max(rows) == 2
-    np.testing.assert_array_equal(in_blocks.words, together.words)
+    np.testing.assert_array_equal(in_blocks.tokens, together.tokens)
 
 
 def test_no_row_is_computed_in_vain():
@@ -273,17 +273,21 @@ def test_beam_compiles_once_for_every_batch_and_stays_on_the_device(toy):
     @tf.function(input_signature=[tf.TensorSpec([None, 3])], autograph=False)
     def search(features):
         traces.append(1)
-        state = captioner.start(features)
+        state = captioner.initial_state(features)
         options = {"length_penalty": 0.5, "no_repeat_ngram": 2, "bad_endings": (4,)}
-        return beam_search(captioner.stepper(), state, 5, width=3, **options)
+        return beam_search(captioner.make_step(), state, 5, width=3, **options)
 
     few, many = search(features[:1]), search(tf.repeat(features, 5, axis=0))
     for ours, theirs in zip(few, search.python_function(features[:1]), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
-    assert (few.words.shape, many.words.shape, search(features[:0]).words.shape) == ((1, 3, 5), (10, 3, 5), (0, 3, 5))
+    assert (few.tokens.shape, many.tokens.shape, search(features[:0]).tokens.shape) == (
+        (1, 3, 5),
+        (10, 3, 5),
+        (0, 3, 5),
+    )
     assert isinstance(few, Beams) and len(traces) == 2  # one of them not compiled
     function = search.get_concrete_function()
-    assert function.output_shapes.words.as_list() == [None, 3, 5]
+    assert function.output_shapes.tokens.as_list() == [None, 3, 5]
     assert "TopKV2" in operations(function)
     assert host_only(function) == set()
 
@@ -304,4 +308,4 @@ def test_padded_captions_are_what_greedy_gives():
     """After the end only padding."""
     step, state = table(LURE)
     beams = beam_search(step, state, 4, width=3, n_best=3)
-    np.testing.assert_array_equal(beams.words[0], padded([[B, END], [A, C, END], [A, D, END]], 4))
+    np.testing.assert_array_equal(beams.tokens[0], padded([[B, END], [A, C, END], [A, D, END]], 4))

@@ -6,6 +6,7 @@ import tensorflow as tf
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 
 from spidercap.pipeline.metrics.bleu import SMALL, TINY, Bleu, corpus_bleu
+from spidercap.pipeline.metrics.references import References
 from tests.oracles import bleu, padded, ragged_corpus, reference_array
 
 
@@ -20,7 +21,7 @@ def pycocoevalcap(references, said):
 
 def built(references, longest, dtype):
     counts = np.array([len(r) for r in references])
-    return Bleu(reference_array(references, longest), dtype, counts)
+    return Bleu(References(reference_array(references, longest), counts), dtype)
 
 
 @pytest.mark.parametrize("longest", [2, 9, 70])
@@ -67,4 +68,4 @@ def test_a_reference_of_no_words_counts_only_if_given():
     references = np.array([[[4, 5, 6, 7], [0, 0, 0, 0]]])
     caption, image = tf.constant([[4, 0, 0, 0]]), tf.constant([0])
     assert Bleu(references).statistics(caption, image)[0, 9] == 4
-    assert Bleu(references, counts=np.array([2])).statistics(caption, image)[0, 9] == 0
+    assert Bleu(References(references, np.array([2]))).statistics(caption, image)[0, 9] == 0

@@ -6,12 +6,13 @@ import tensorflow as tf
 from pycocoevalcap.cider.cider_scorer import CiderScorer
 
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.metrics.cider import (
-    Cider,
+from spidercap.pipeline.metrics.cider import Cider
+from spidercap.pipeline.metrics.document_frequencies import (
     count_document_frequencies,
     load_document_frequencies,
     save_document_frequencies,
 )
+from spidercap.pipeline.metrics.references import References
 from tests.oracles import cider_d, padded, ragged_corpus, reference_array
 
 IMAGES, LONGEST, BASE = 12, 9, 12
@@ -32,7 +33,7 @@ def candidates(count):
 def same_call(references, longest=LONGEST, dtype=tf.float64, counts=None):
     """With document frequencies of the very references, as pycocoevalcap's Cider class computes them."""
     array = reference_array(references, longest)
-    return Cider(array, count_document_frequencies(array, BASE), dtype, counts)
+    return Cider(References(array, counts), count_document_frequencies(array, BASE), dtype)
 
 
 @pytest.mark.parametrize("longest", [LONGEST, 70])
@@ -121,7 +122,7 @@ def test_saved_document_frequencies_score_the_same(corpus, tmp_path):
 
 def test_broken_files_of_document_frequencies_are_refused(corpus, tmp_path):
     path = tmp_path / "frequencies.npz"
-    with pytest.raises(UserError, match="frequencies.npz"):
+    with pytest.raises(UserError, match=r"frequencies.npz"):
         load_document_frequencies(path)
     save_document_frequencies(path, count_document_frequencies(reference_array(corpus, LONGEST), BASE))
     whole = path.read_bytes()

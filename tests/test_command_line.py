@@ -10,7 +10,7 @@ from spidercap.models.decoder import Decoder
 from spidercap.models.encoder import encoder_names
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.evaluate import decoder_of
-from spidercap.pipeline.settings.config import Config, fields
+from spidercap.pipeline.settings.config import Config, fields, groups
 from spidercap.pipeline.settings.flags import help_text, parse
 from tests.conftest import ROOT
 
@@ -39,7 +39,13 @@ def flagfile(tmp_path):
 
 def test_values_of_every_type_arrive():
     config = parsed("--units=7", "--dropout=0.25", "--skip_bad_images", "--noend_token_in_reward", "--reward=cider")
-    got = config.units, config.dropout, config.skip_bad_images, config.end_token_in_reward, config.workdir
+    got = (
+        config.model.units,
+        config.likelihood.dropout,
+        config.data.skip_bad_images,
+        config.rewards.end_token_in_reward,
+        config.run.workdir,
+    )
     assert got == (7, 0.25, True, False, "runs/x")
 
 
@@ -49,16 +55,16 @@ def test_empty_text_means_the_default(name):
 
 
 def test_image_size_zero_is_the_networks_own():
-    assert parsed("--encoder=Xception", "--image_size=0").image_size == 299
-    assert parsed("--encoder=MobileNetV2").image_size == 224
+    assert parsed("--encoder=Xception", "--image_size=0").model.image_size == 299
+    assert parsed("--encoder=MobileNetV2").model.image_size == 224
 
 
 def test_objectives_that_go_together_are_taken():
-    assert parsed("--rollouts=0").rollouts == 0
-    assert parsed("--rollout_policy=greedy", "--rollouts=1").rollout_policy == "greedy"
-    assert parsed("--stages=mle:1,leave_one_out:1", "--samples=2").samples == 2
-    assert parsed("--stages=mle:1", "--rollout_policy=greedy").rollouts == 3  # nobody rolls out
-    assert parsed("--share_rollouts", "--samples=2").share_rollouts
+    assert parsed("--rollouts=0").of_stage("rollouts", "pg") == 0
+    assert parsed("--rollout_policy=greedy", "--rollouts=1").rollouts.rollout_policy == "greedy"
+    assert parsed("--stages=mle:1,leave_one_out:1", "--samples=2").of_stage("samples", "leave_one_out") == 2
+    assert parsed("--stages=mle:1", "--rollout_policy=greedy").of_stage("rollouts", "pg") == 3  # nobody rolls out
+    assert parsed("--share_rollouts", "--samples=2").rollouts.share_rollouts
     for alone in (["--samples=1"], ["--samples=2", "--rollouts=0"]):
         with pytest.raises(UserError, match="--share_rollouts shares nothing"):
             parsed("--share_rollouts", *alone)
@@ -78,7 +84,7 @@ def test_decoders_that_go_together_are_taken():
 
 
 def test_all_networks_are_allowed():
-    assert {Config(workdir="w", encoder=name).encoder for name in encoder_names()} == set(encoder_names())
+    assert {Config.of(workdir="w", encoder=name).model.encoder for name in encoder_names()} == set(encoder_names())
 
 
 @pytest.mark.parametrize(
@@ -87,7 +93,7 @@ def test_all_networks_are_allowed():
         ("--encoder=MobileNetV1", "did you mean MobileNetV2?"),
         ("--encoder=inceptionv3", "did you mean InceptionV3?"),
         ("--encoder=", "allowed: ConvNeXtBase, "),
-        ("--dataset=coco", "allowed: scenes, folder"),
+        ("--dataset=coco", "allowed: scenes, coco_json"),
         ("--best_metric=cider", "did you mean CIDEr?"),
         ("--mode=trian", "did you mean train?"),
         ("--mode=", "allowed: prepare, train, evaluate, score, caption, export"),
@@ -157,7 +163,7 @@ def test_all_networks_are_allowed():
         ("--quux=3", "unknown flag --quux; --help lists all flags"),
         ("train", "unexpected 'train'; settings are given as --name=value"),
         ("--dataset=folder", "needs --images, --train_captions, --val_captions"),
-        ("--train_captions=a.json", "add --dataset=folder"),
+        ("--train_captions=a.json", "add --dataset=coco_json"),
     ],
 )
 def test_mistakes_are_named_with_what_is_allowed(flag, shown):
@@ -174,21 +180,21 @@ def test_a_workdir_is_needed():
 def test_settings_of_a_wrong_type_are_refused_whoever_gives_them():
     for wrong in ({"units": "8"}, {"units": True}, {"units": 8.0}, {"stages": 3}, {"skip_bad_images": 1}):
         with pytest.raises(UserError, match=next(iter(wrong))):
-            Config(workdir="w", **wrong)
-    assert Config(workdir="w", dropout=0).dropout == 0
+            Config.of(workdir="w", **wrong)
+    assert Config.of(workdir="w", dropout=0).likelihood.dropout == 0
 
 
 def test_flagfile_gives_way_to_the_command_line_wherever_it_stands(flagfile):
     file = flagfile("# comment\n\n// comment\r\n  --units=5  \n--seed=6\n--stages=mle:1, pg:2\n")
     for words in ([file, "--units=9"], ["--units=9", file], ["--units=9", *file.split("=")]):
         config = parsed(*words)
-        assert (config.units, config.seed, config.stages) == (9, 6, "mle:1, pg:2")
+        assert (config.model.units, config.run.seed, config.training.stages) == (9, 6, "mle:1, pg:2")
 
 
 def test_flagfile_gives_way_to_the_file_that_includes_it(flagfile):
     inner = flagfile("\ufeff--units=5\n--seed=6\n", "inner.flags")
     config = parsed(flagfile(f"--units=9\n{inner}\n"))
-    assert (config.units, config.seed) == (9, 6)
+    assert (config.model.units, config.run.seed) == (9, 6)
 
 
 @pytest.mark.parametrize(
@@ -227,12 +233,12 @@ def test_flagfiles_in_a_circle_are_refused(flagfile, tmp_path):
     flagfile(f"{first}\n", "second.flags")
     assert "first.flags leads back to itself" in refusal(first)
     same = flagfile("--seed=5\n", "same.flags")
-    assert parsed(same, same).seed == 5  # twice is no circle
+    assert parsed(same, same).run.seed == 5  # twice is no circle
 
 
 def saved_run(folder, **changes):
     learned = {"images": "learned/from", "train_captions": "train.json", "val_captions": "val.json"}
-    config = Config(workdir=str(folder), units=8, dataset="folder", **learned)
+    config = Config.of(workdir=str(folder), units=8, dataset="folder", **learned)
     folder.mkdir()
     content = {**json.loads(config.to_json()), **changes}
     (folder / "config.json").write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
@@ -242,14 +248,19 @@ def saved_run(folder, **changes):
 def test_modes_that_need_a_run_take_its_settings(tmp_path):
     run = saved_run(tmp_path / "run")
     config = parse(["main", "--mode=evaluate", f"--workdir={run}", "--log_every=3"])
-    assert (config.units, config.images, config.log_every, config.mode) == (8, "learned/from", 3, "evaluate")
+    assert (config.model.units, config.data.images, config.run.log_every, config.run.mode) == (
+        8,
+        "learned/from",
+        3,
+        "evaluate",
+    )
 
 
 def test_captioning_asks_for_pictures_even_where_the_run_had_some(tmp_path):
     run = saved_run(tmp_path / "run", skip_bad_images=True)
     assert "--mode=caption needs --images" in refusal("--mode=caption", f"--workdir={run}")
     config = parse(["main", "--mode=caption", f"--workdir={run}", "--images=a.jpg"])
-    assert (config.images, config.skip_bad_images) == ("a.jpg", False)
+    assert (config.data.images, config.data.skip_bad_images) == ("a.jpg", False)
 
 
 @pytest.mark.parametrize("mode", ["evaluate", "caption", "export"])
@@ -263,10 +274,10 @@ def test_settings_of_another_version_are_named(tmp_path):
     message = refusal("--mode=export", f"--workdir={saved_run(tmp_path / 'a', hoops=3, rollouts=None)}")
     assert "written by another version (unknown: hoops; missing: rollouts)" in message
     run = saved_run(tmp_path / "b", log_every=None)  # may change from call to call, so its default serves
-    assert parse(["main", "--mode=export", f"--workdir={run}"]).log_every == 20
+    assert parse(["main", "--mode=export", f"--workdir={run}"]).run.log_every == 20
     run = saved_run(tmp_path / "c", precision=None, decode=None)  # it is older than these
     config = parse(["main", "--mode=export", f"--workdir={run}"])
-    assert (config.precision, config.decode) == ("float32", "greedy")
+    assert (config.model.precision, config.decoding.decode) == ("float32", "greedy")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe"])
@@ -283,9 +294,10 @@ def test_saved_settings_of_a_wrong_type_are_named(tmp_path):
 def test_help_shows_every_flag_once_under_its_group():
     text = help_text()
     lines = text.splitlines()
-    for name, field in fields().items():
-        assert sum(line.startswith(f"  --{name}=") for line in lines) == 1
-        assert f"\n{field.metadata['group']}:\n" in text
+    shown = [line.removeprefix("  --").partition("=")[0] for line in lines if line.startswith("  --")]
+    assert shown == [*fields(), "flagfile"]
+    heads = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert heads[1:] == [*(f"{group}:" for group in groups()), "files:"]
     assert max(map(len, lines)) <= 100
     assert "  --units=512                 LSTM units (H).\n" in text
 
@@ -300,3 +312,13 @@ def test_help_and_refusals_do_not_wait_for_tensorflow(flags, code):
     )
     ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == code and "imported" not in ran.stderr, ran.stderr
+
+
+def test_help_that_is_not_read_to_its_end_is_no_error():
+    code = "import sys; from spidercap.pipeline.main import main; sys.exit(main(['main', '--help']))"
+    command = f'{sys.executable} -c "{code}" | head -1'
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("spidercap: ")

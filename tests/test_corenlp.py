@@ -187,7 +187,7 @@ def test_failed_download_says_what_to_do_by_hand(server, tmp_path, failure):
 
 def test_file_that_the_server_lacks_is_a_failed_download(server, tmp_path):
     del server.files[MODELS]
-    with pytest.raises(UserError, match="could not be downloaded.*not found"):
+    with pytest.raises(UserError, match=r"could not be downloaded.*not found"):
         corenlp.corenlp_jars("", str(tmp_path / "cache"))
     assert left(tmp_path / "cache") == []
 

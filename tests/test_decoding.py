@@ -71,7 +71,9 @@ def test_sampling_follows_the_script_and_keeps_states():
     words, forks = tf.function(lambda: decoding.sample_with_forks(step, state, 5, tf.constant([1, 2]), 3, draw))()
     np.testing.assert_array_equal(words, SAID)
     np.testing.assert_array_equal(words, decoding.sample(step, state, 5, tf.constant([1, 2])))
-    for (path, last), said, cell in zip(forks.prefix.numpy(), forks.words.numpy(), forks.cell.numpy(), strict=True):
+    for (path, last), said, cell in zip(
+        forks.prefix.numpy(), forks.tokens.numpy(), forks.state[1].numpy(), strict=True
+    ):
         np.testing.assert_array_equal(cell, [path, last + 2])  # it has read the start and words 0..last
         np.testing.assert_array_equal(said, [SAID[path][last + 1]] * 3)
 
@@ -89,7 +91,7 @@ def test_rollouts_run_on_from_their_own_time():
     prefixes = [[0, 0], [2, 0], [0, 1], [2, 1], [2, 2], [2, 3]]  # time by time
     np.testing.assert_array_equal(rolled.prefix, np.repeat(prefixes, 2, axis=0))
     # A scripted policy says the same words again, whichever prefix it goes on from.
-    np.testing.assert_array_equal(rolled.words, np.repeat(np.array(SAID)[[0, 2, 0, 2, 2, 2]], 2, axis=0))
+    np.testing.assert_array_equal(rolled.tokens, np.repeat(np.array(SAID)[[0, 2, 0, 2, 2, 2]], 2, axis=0))
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -101,7 +103,7 @@ def test_no_prefix_no_rollout(compiled):
         return roll_out(step, words, forks, tf.constant([3, 4]), draw)
 
     rolled = (tf.function(run) if compiled else run)()
-    assert rolled.words.shape == (0, 3)
+    assert rolled.tokens.shape == (0, 3)
     values = estimators.action_values(words, tf.constant([1.0, 2.0, 3.0]), rolled.prefix, tf.zeros([0]))
     np.testing.assert_array_equal(values, [[1, 0, 0], [2, 0, 0], [3, 0, 0]])
 
@@ -111,11 +113,11 @@ def test_unsayable_words_are_never_said(toy):
     captioner, _, features = toy
     captioner.words.bias.assign([30, 30, 0, 30, 0, 0, 0])
     many = tf.constant(np.repeat(features, 200, axis=0))
-    step, start = captioner.stepper(), captioner.start(many)
+    step, start = captioner.make_step(), captioner.initial_state(many)
     sampled, forks = decoding.sample_with_forks(step, start, 4, tf.constant([0, 1]), 2, draw)
     rolled = roll_out(step, sampled, forks, tf.constant([0, 2]), draw)
     said, _ = decoding.greedy(step, start, 4)
-    for words in (sampled, rolled.words, said):
+    for words in (sampled, rolled.tokens, said):
         inside = words.numpy()[estimators.path_mask(words).numpy()]
         assert not np.isin(inside, [PAD, START, UNKNOWN]).any()
     assert len(np.unique(sampled)) > 3
@@ -135,7 +137,11 @@ def test_teacher_forcing_is_the_step_closure_word_by_word(toy):
     hidden = captioner.hidden(tf.constant(features[which]), words, packing)
     found = log_probs(captioner.projection(), hidden, packing.of(words)).numpy()
     expected = [
-        np.log(word_probabilities(captioner.stepper(), captioner.start(tf.constant(features[i : i + 1])), caption))
+        np.log(
+            word_probabilities(
+                captioner.make_step(), captioner.initial_state(tf.constant(features[i : i + 1])), caption
+            )
+        )
         for i, caption in zip(which, captions, strict=True)
     ]
     np.testing.assert_allclose(found, [expected[row][t] for row, t in packing.index.numpy()], atol=1e-5)
@@ -143,25 +149,25 @@ def test_teacher_forcing_is_the_step_closure_word_by_word(toy):
 
 def test_greedy_takes_the_likeliest_word_and_sums_its_logs(toy):
     captioner, _, features = toy
-    words, log_prob = decoding.greedy(captioner.stepper(), captioner.start(tf.constant(features)), 4)
+    words, log_prob = decoding.greedy(captioner.make_step(), captioner.initial_state(tf.constant(features)), 4)
     for row in range(2):
         caption = [int(w) for w in words[row] if w != PAD]
-        start = captioner.start(tf.constant(features[row : row + 1]))
+        start = captioner.initial_state(tf.constant(features[row : row + 1]))
         assert float(log_prob[row]) == pytest.approx(
-            sum(np.log(word_probabilities(captioner.stepper(), start, caption))), abs=1e-5
+            sum(np.log(word_probabilities(captioner.make_step(), start, caption))), abs=1e-5
         )
         for t in range(len(caption)):
-            others = [word_probabilities(captioner.stepper(), start, [*caption[:t], w])[-1] for w in (END, 4, 5, 6)]
-            assert word_probabilities(captioner.stepper(), start, caption[: t + 1])[-1] == pytest.approx(max(others))
+            others = [word_probabilities(captioner.make_step(), start, [*caption[:t], w])[-1] for w in (END, 4, 5, 6)]
+            assert word_probabilities(captioner.make_step(), start, caption[: t + 1])[-1] == pytest.approx(max(others))
 
 
 def test_sampled_words_follow_the_softmax(toy):
     """Chi-square of the first word, 99.9% quantile of 3 degrees of freedom."""
     captioner, _, features = toy
     many = tf.constant(np.repeat(features[:1], 5000, axis=0))
-    first = decoding.sample(captioner.stepper(), captioner.start(many), 2, tf.constant([4, 2])).numpy()[:, 0]
-    start = captioner.start(tf.constant(features[:1]))
-    expected = {w: 5000 * word_probabilities(captioner.stepper(), start, [w])[0] for w in (END, 4, 5, 6)}
+    first = decoding.sample(captioner.make_step(), captioner.initial_state(many), 2, tf.constant([4, 2])).numpy()[:, 0]
+    start = captioner.initial_state(tf.constant(features[:1]))
+    expected = {w: 5000 * word_probabilities(captioner.make_step(), start, [w])[0] for w in (END, 4, 5, 6)}
     assert sum((np.sum(first == w) - e) ** 2 / e for w, e in expected.items()) < 16.27
 
 

@@ -161,7 +161,7 @@ def test_recipes_parse_and_say_how_to_run_them(recipe, tmp_path):
     if "--images=" in recipe.read_text():  # it says so in its command
         command += [f"--{name}={tmp_path}" for name in ("images", "train_captions", "val_captions")]
     config = parse(command)
-    assert config.mode == "train"
+    assert config.run.mode == "train"
     head = recipe.read_text().split("\n--")[0]
     assert all(line.startswith("#") for line in head.split("\n"))
     assert "python -m pipeline.main --flagfile=" in head

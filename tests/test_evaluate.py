@@ -10,7 +10,6 @@ from spidercap.models.special_tokens import END, SPECIAL_TOKENS
 from spidercap.pipeline.data.batches import TokenizedSplit
 from spidercap.pipeline.evaluation.evaluate import BATCH, build_decoder, evaluate, n_best_json
 from spidercap.pipeline.evaluation.table import table
-from spidercap.pipeline.metrics.java_metrics import TextMetrics
 from spidercap.pipeline.text.vocabulary import Vocabulary
 
 
@@ -19,11 +18,11 @@ def test_captions_stay_with_their_images(toy):
     captioner, _, _ = toy
     decode = build_decoder(captioner, 4)
     features = np.random.default_rng(0).normal(0, 3, (BATCH + 7, 3)).astype(np.float32)
-    words = decode(features).words[:, 0]
+    words = decode(features).tokens[:, 0]
     assert words.shape == (BATCH + 7, 4)
     assert len(np.unique(words, axis=0)) > 3
     for i in (0, BATCH - 1, BATCH, BATCH + 6):
-        np.testing.assert_array_equal(decode(features[i : i + 1]).words[0, 0], words[i])
+        np.testing.assert_array_equal(decode(features[i : i + 1]).tokens[0, 0], words[i])
 
 
 def test_beam_is_the_decoder_that_is_asked_for(toy):
@@ -32,16 +31,18 @@ def test_beam_is_the_decoder_that_is_asked_for(toy):
     features = np.random.default_rng(0).normal(0, 3, (BATCH + 2, 3)).astype(np.float32)
     settings = {"length_penalty": 0.6, "no_repeat_ngram": 2, "bad_endings": (5,), "n_best": 2}
     said = build_decoder(captioner, 4, Decoder("beam", 3, **settings))(features)
-    expected = beam_search(captioner.stepper(), captioner.start(tf.constant(features)), 4, width=3, **settings)
-    np.testing.assert_array_equal(said.words, expected.words[:, :2])
+    expected = beam_search(
+        captioner.make_step(), captioner.initial_state(tf.constant(features)), 4, width=3, **settings
+    )
+    np.testing.assert_array_equal(said.tokens, expected.tokens[:, :2])
     np.testing.assert_allclose(said.log_prob, expected.log_prob[:, :2], atol=1e-4)
     greedy = build_decoder(captioner, 4)(features)
-    assert (said.words[:, 0] != greedy.words[:, 0]).any()
+    assert (said.tokens[:, 0] != greedy.tokens[:, 0]).any()
 
 
 def test_evaluation_of_known_words():
     """A decoder that says the references scores BLEU 1; lengths and distinct captions are counted."""
-    vocabulary = Vocabulary(SPECIAL_TOKENS + ("a", "red", "dog", "cat", "runs"), ())
+    vocabulary = Vocabulary((*SPECIAL_TOKENS, "a", "red", "dog", "cat", "runs"), ())
     tokens = ((("a", "red", "dog", "runs"),), (("a", "cat", "runs", "a"),))
     split = TokenizedSplit(np.array([7, 9]), ("x", "y"), (("A red dog runs.",), ("A cat runs a.",)), tokens)
     ids = np.array([[4, 5, 6, 8, END, 0], [4, 7, 8, 4, END, 0]])
@@ -53,7 +54,7 @@ def test_evaluation_of_known_words():
         split,
         np.zeros([2, 3], np.float32),
         ("bleu4", "cider"),
-        TextMetrics(),
+        {},
     )
     assert result.captions == ("a red dog runs", "a cat runs a")
     assert result.corpus["BLEU-4"] == pytest.approx(1, abs=1e-6)
@@ -73,8 +74,8 @@ def test_table_aligns_and_shows_what_is_missing():
 def test_decoder_compiles_once(toy):
     captioner, _, features = toy
     traces = []
-    stepper = captioner.stepper
-    captioner.stepper = lambda: traces.append(1) or stepper()
+    make_step = captioner.make_step
+    captioner.make_step = lambda: traces.append(1) or make_step()
     decode = build_decoder(captioner, 4)
     for count in (1, 2, BATCH + 1):
         decode(np.repeat(features[:1], count, axis=0))

@@ -56,7 +56,7 @@ def test_reloaded_says_what_memory_says(parts, exported):
     encoder, captioner = parts
     pictures = [picture(i) for i in range(5)] + [picture(5, 96, 40, tf.io.encode_png)]
     pixels = np.stack([resize_image(decode_image(p), SIDE) for p in pictures])
-    words, log_prob = decoding.greedy(captioner.stepper(), captioner.start(encoder(pixels)), T)
+    words, log_prob = decoding.greedy(captioner.make_step(), captioner.initial_state(encoder(pixels)), T)
     expected = [" ".join(WORDS[w] for w in row if w not in (0, END)) for row in words.numpy()]
     assert len(set(expected)) > 1 and any(w in " ".join(expected) for w in ("rød", "二"))
     serve = tf.saved_model.load(str(exported)).signatures["serving_default"]

@@ -7,11 +7,11 @@ import tensorflow as tf
 
 from spidercap.models import blocks, decoding
 from spidercap.models.captioner import Captioner
-from spidercap.models.categorical import best_word, draw, likeliest, uniforms
+from spidercap.models.categorical import best_token, draw, likeliest, uniforms
 from spidercap.models.packing import pack
 from spidercap.models.precision import product
 from spidercap.models.rollouts import roll_out
-from spidercap.models.special_tokens import END, PAD, UNSAYABLE
+from spidercap.models.special_tokens import END, FORBIDDEN, PAD
 from spidercap.models.word_loss import log_probs, weighted_log_likelihood
 from tests import plain
 from tests.enumeration import flat
@@ -118,7 +118,7 @@ def test_words_without_hope_keep_their_log_probability(captioner):
     hidden = tf.zeros([1, H])
     with tf.GradientTape() as tape:
         total, _ = weighted_log_likelihood(captioner.projection(), hidden, tf.constant([9]), tf.ones([1]))
-    assert float(total) == pytest.approx(-200 - np.log(V - len(UNSAYABLE) - 1), rel=1e-5)
+    assert float(total) == pytest.approx(-200 - np.log(V - len(FORBIDDEN) - 1), rel=1e-5)
     assert float(tape.gradient(total, captioner.words.bias)[9]) == pytest.approx(1)
 
 
@@ -135,12 +135,12 @@ def test_no_gradient_flows_into_weights_and_terms(captioner):
 @pytest.mark.parametrize("rows", [5, 7, 64])
 def test_blocks_change_no_word(captioner, monkeypatch, rows):
     """Greedy, sampled and rolled-out captions are the same, word for word, in blocks of few rows and all at once."""
-    start, step = captioner.start(tf.constant(features(20))), captioner.stepper()
+    start, step = captioner.initial_state(tf.constant(features(20))), captioner.make_step()
 
     def say():
         words, forks = decoding.sample_with_forks(step, start, T, tf.constant([1, 2]), 3, draw)
         rolled = roll_out(step, words, forks, tf.constant([3, 4]), draw)
-        return decoding.greedy(step, start, T)[0], words, forks.prefix, rolled.words
+        return decoding.greedy(step, start, T)[0], words, forks.prefix, rolled.tokens
 
     at_once = say()
     assert len(at_once[3]) > 64
@@ -151,10 +151,10 @@ def test_blocks_change_no_word(captioner, monkeypatch, rows):
 
 def test_a_caption_depends_on_no_other(captioner):
     """Captions end at other times, rows move up: words stay those of their own row, seed and time."""
-    step, seen = captioner.stepper(), features(12)
-    together = decoding.sample(step, captioner.start(tf.constant(seen)), T, tf.constant([5, 6])).numpy()
+    step, seen = captioner.make_step(), features(12)
+    together = decoding.sample(step, captioner.initial_state(tf.constant(seen)), T, tf.constant([5, 6])).numpy()
     seen[1::2] = seen[::2]  # every other picture becomes another
-    mixed = decoding.sample(step, captioner.start(tf.constant(seen)), T, tf.constant([5, 6])).numpy()
+    mixed = decoding.sample(step, captioner.initial_state(tf.constant(seen)), T, tf.constant([5, 6])).numpy()
     np.testing.assert_array_equal(together[::2], mixed[::2])
     assert (together[1::2] != mixed[1::2]).any()
 
@@ -207,7 +207,7 @@ def test_logits_that_are_no_numbers_give_the_end(wrong):
 def test_the_best_word_of_what_is_no_number_is_the_end():
     """Also where padding beyond the vocabulary is a number, and the largest."""
     logits = np.array([[np.nan] * 3 + [-1e9], [0, np.nan, 2, -1e9], [0, 5, 2, -1e9]], np.float32)
-    words, probability = best_word(tf.constant(logits))
+    words, probability = best_token(tf.constant(logits))
     np.testing.assert_array_equal(words, [END, END, 1])
     assert np.isnan(probability[:2]).all()
     assert float(probability[2]) == pytest.approx(np.exp(5) / np.exp([0, 5, 2]).sum())
@@ -246,14 +246,14 @@ def test_xla_changes_no_word_and_hardly_a_number(captioner, monkeypatch):
 
         @tf.function(autograph=False)
         def run(jit=jit):
-            start, step = captioner.start(seen), captioner.stepper()
+            start, step = captioner.initial_state(seen), captioner.make_step()
             paths, forks = decoding.sample_with_forks(step, start, T, tf.constant([1, 2]), 1, draw, jit)
             rolled = roll_out(step, paths, forks, tf.constant([3, 4]), draw, jit)
             with tf.GradientTape() as tape:
                 hidden = captioner.hidden(seen, words, packing)
                 weights = tf.fill(tf.shape(packing.index)[:1], 0.1)
                 total, _ = weighted_log_likelihood(captioner.projection(), hidden, packing.of(words), weights)
-            said = [decoding.greedy(step, start, T, jit)[0], paths, rolled.words]
+            said = [decoding.greedy(step, start, T, jit)[0], paths, rolled.tokens]
             return said, tape.gradient(total, captioner.trainable_variables)
 
         assert jit == any(b"_XlaMustCompile" in str(n.attr).encode() for n in nodes(run.get_concrete_function()))

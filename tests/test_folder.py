@@ -1,6 +1,5 @@
 """Users' own pictures: what is taken, what is refused and how it is named, and what comes back from the cache."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -127,9 +126,9 @@ def test_of_many_mistakes_the_first_are_listed_and_all_are_counted(tmp_path, pic
 
 
 def test_files_that_are_not_there_are_named(tmp_path, pictures):
-    with pytest.raises(UserError, match="none.json cannot be read .*; a COCO captions file is needed"):
+    with pytest.raises(UserError, match=r"none.json cannot be read .*; a COCO captions file is needed"):
         coco_folder.read_captions(str(tmp_path / "none.json"), str(pictures))
-    with pytest.raises(UserError, match="cannot be read .Is a directory"):
+    with pytest.raises(UserError, match=r"cannot be read .Is a directory"):
         coco_folder.read_captions(str(tmp_path), str(pictures))
     path = write(tmp_path / "c.json", coco({0: "0.jpg"}))
     for no_folder in (tmp_path / "none", path):
@@ -171,7 +170,7 @@ def config(tmp_path, pictures):
     """Settings whose splits share 2.jpg, under another id."""
     train = write(tmp_path / "train.json", coco({2**63 - 1: "0.jpg", 3: "1.jpg", 4: "2.jpg"}))
     val = write(tmp_path / "val.json", coco({0: "2.jpg", 3: "deep/5.png"}))
-    return Config(
+    return Config.of(
         workdir=str(tmp_path / "run"),
         dataset="folder",
         images=str(pictures),
@@ -197,15 +196,15 @@ def test_prepared_data_are_what_was_written_though_splits_share_pictures(config)
 
 def test_a_broken_picture_stops_preparation_or_is_left_out(config, pictures):
     write(pictures / "2.jpg", JPEG[:-20])
-    with pytest.raises(UserError, match="1 of 3 files .*2.jpg"):
+    with pytest.raises(UserError, match=r"1 of 3 files .*2.jpg"):
         prepare_data(config)
     # As after a kill at that point: a folder is there, but no data in it.
-    paths = {"train": config.train_captions, "val": config.val_captions}
-    splits = {split: coco_folder.read_captions(path, config.images) for split, path in paths.items()}
-    (config.cache_path() / "data" / f"folder-{coco_folder.fingerprint(splits, config.images)}").mkdir(parents=True)
-    with pytest.raises(UserError, match="1 of 3 files .*2.jpg"):
+    paths = {"train": config.data.train_captions, "val": config.data.val_captions}
+    splits = {split: coco_folder.read_captions(path, config.data.images) for split, path in paths.items()}
+    (config.cache_path() / "data" / f"folder-{coco_folder.fingerprint(splits, config.data.images)}").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"1 of 3 files .*2.jpg"):
         prepare_data(config)
-    data = prepare_data(dataclasses.replace(config, skip_bad_images=True))
+    data = prepare_data(config.with_values(skip_bad_images=True))
     assert sorted(read_captions(data, "train").image_ids.tolist()) == [3, 2**63 - 1]
     assert read_captions(data, "val").file_names == ("deep/5.png",)
 
@@ -214,4 +213,4 @@ def test_a_split_without_any_whole_picture_is_refused(config, pictures):
     write(pictures / "2.jpg", b"")
     write(pictures / "deep" / "5.png", PNG[:40])
     with pytest.raises(UserError, match="2 of 2 files are no whole pictures"):
-        prepare_data(dataclasses.replace(config, skip_bad_images=True))
+        prepare_data(config.with_values(skip_bad_images=True))

@@ -5,8 +5,8 @@ import random
 
 import numpy as np
 
-from spidercap.pipeline.metrics.java_metrics import TextMetrics, tokenize_with_java
-from spidercap.pipeline.metrics.registry import COLUMNS
+from spidercap.pipeline.metrics.java.tokenizer import tokenize_with_java
+from spidercap.pipeline.metrics.registry import METRICS, column_names
 from spidercap.pipeline.metrics.scores import score_captions
 from spidercap.pipeline.metrics.spice import Spice, f_score
 from spidercap.pipeline.metrics.spice_fast.metric import TextSpiceFast
@@ -97,7 +97,7 @@ class TestOneLine:
 
 
 class TestJavaTokenizer:
-    def test_many_at_once_are_as_each_alone(self, java):  # noqa: F811
+    def test_many_at_once_are_as_each_alone(self, java):
         captions = hostile(2_000)
         together, *alone = tokenize_with_java(captions, *([caption] for caption in captions))
         assert len(together) == len(captions)
@@ -106,18 +106,20 @@ class TestJavaTokenizer:
 
 
 class TestMeteor:
-    def test_many_at_once_are_as_each_alone(self, meteor):  # noqa: F811
+    def test_many_at_once_are_as_each_alone(self, meteor):
         captions = hostile(600)
         references = [[captions[i], captions[i - 1], "a dog on a surfboard"] for i in range(len(captions))]
-        corpus, together = meteor.score_corpus(captions, references)
+        corpus, together, _ = meteor.evaluate(captions, references)
         assert finite(corpus) and finite(together)
-        alone = [meteor.score([caption], [of_image])[0] for caption, of_image in zip(captions, references, strict=True)]
+        alone = [
+            meteor.rewards([caption], [of_image])[0] for caption, of_image in zip(captions, references, strict=True)
+        ]
         assert list(together) == alone
         assert np.mean(together == 1) > 0.9  # each is among its own references
 
 
 class TestSpice:
-    def test_many_at_once_are_as_each_alone(self, spice, monkeypatch, tmp_path):  # noqa: F811
+    def test_many_at_once_are_as_each_alone(self, spice, monkeypatch, tmp_path):
         monkeypatch.setattr("spidercap.pipeline.metrics.spice.MOST_WORDS", 15)  # longer ones take the parser seconds
         captions = list(dict.fromkeys(hostile(250)))
         references = [[captions[i], captions[i - 1], "a dog on a surfboard"] for i in range(len(captions))]
@@ -136,15 +138,14 @@ class TestSpice:
         assert finite(f_score(counts[:, 0])) and (counts[:, :, 0] <= counts[:, :, 1:].min(axis=-1)).all()
 
 
-def test_all_scores_are_finite(meteor, spice, monkeypatch):  # noqa: F811
+def test_all_scores_are_finite(meteor, spice, monkeypatch):
     monkeypatch.setattr("spidercap.pipeline.metrics.spice.MOST_WORDS", 15)
     captions = in_lines(hostile(100))
     references = [captions[i - 3 : i] if i % 7 else [] for i in range(len(captions))]
-    scores = score_captions(
-        references, captions, tuple(COLUMNS), TextMetrics(meteor, spice, TextSpiceFast(load_parser()))
-    )
+    metrics = {"meteor": meteor, "spice": spice, "spice_fast": TextSpiceFast(load_parser())}
+    scores = score_captions(references, captions, tuple(METRICS), metrics)
     assert len(scores.images) == len(captions)
-    for column in COLUMNS.values():
+    for column in column_names():
         most = {"CIDEr": 10, "SPIDEr": 5.5, "SPIDEr-fast": 5.5, "BCMR": 23}.get(column, 1)
         assert finite([scores.corpus[column], *(image[column] for image in scores.images)], most=most), column
 
@@ -152,7 +153,7 @@ def test_all_scores_are_finite(meteor, spice, monkeypatch):  # noqa: F811
 def test_compiled_scores_are_finite():
     captions = in_lines(hostile(500))
     references = [captions[i - 3 : i] if i % 7 else [] for i in range(len(captions))]
-    scores = score_captions(references, captions, ("bleu1", "bleu4", "rouge", "cider"), TextMetrics())
+    scores = score_captions(references, captions, ("bleu1", "bleu4", "rouge", "cider"), {})
     for column in ("BLEU-1", "BLEU-4", "ROUGE-L", "CIDEr"):
         most = 10 if column == "CIDEr" else 1
         assert finite([scores.corpus[column], *(image[column] for image in scores.images)], most=most), column

@@ -30,7 +30,7 @@ def gradients_of(captioner, baseline, objective, experience):
 def every_objective(captioner):
     return [
         objectives.policy_gradient(captioner, T, samples=2, rollouts=2),
-        objectives.policy_gradient(captioner, T, samples=3, rollouts=1, shared=True),
+        objectives.policy_gradient(captioner, T, samples=3, rollouts=1, share_rollouts=True),
         objectives.policy_gradient(captioner, T, samples=2, rollouts=0),
         objectives.self_critical(captioner, T, samples=2),
         objectives.leave_one_out(captioner, T, samples=3),
@@ -50,7 +50,7 @@ def test_nothing_after_the_end_changes_a_number(toy, which):
         leaders = tf.concat([leaders, tf.repeat(leaders[:, -1:], 5, axis=1)], axis=1)
     padded_experience = experience._replace(
         tokens=tf.pad(experience.tokens, longer),
-        rollouts=experience.rollouts._replace(words=tf.pad(experience.rollouts.words, longer)),
+        rollouts=experience.rollouts._replace(tokens=tf.pad(experience.rollouts.tokens, longer)),
         leaders=leaders,
     )
     long, long_logs = gradients_of(captioner, baseline, objective, padded_experience)
@@ -89,7 +89,7 @@ def turned_rollouts(rollouts, place):
     """The same rollouts of samples that lie elsewhere, in the order of those."""
     prefix = np.stack([place[rollouts.prefix.numpy()[:, 0]], rollouts.prefix.numpy()[:, 1]], axis=1)
     order = np.lexsort(prefix.T[::-1])
-    return Rollouts(tf.gather(rollouts.words, order), tf.constant(prefix[order].reshape(-1, 2), tf.int32))
+    return Rollouts(tf.gather(rollouts.tokens, order), tf.constant(prefix[order].reshape(-1, 2), tf.int32))
 
 
 def trained_baseline(toy):
@@ -109,7 +109,7 @@ def test_padding_of_T_changes_neither_samples_nor_rollouts(toy):
         objective = objectives.policy_gradient(captioner, length, samples=4, rollouts=2)
         experience = objective.sample(batch_of(features), tf.constant([5, 9]), LEVEL)
         assert tf.reduce_all(tf.reduce_any(experience.tokens == END, axis=1))
-        assert tf.reduce_all(tf.reduce_any(experience.rollouts.words == END, axis=1))
-        found.append((experience.tokens[:, :12], experience.rollouts.words[:, :12], experience.rollouts.prefix))
+        assert tf.reduce_all(tf.reduce_any(experience.rollouts.tokens == END, axis=1))
+        found.append((experience.tokens[:, :12], experience.rollouts.tokens[:, :12], experience.rollouts.prefix))
     for short, long in zip(*found, strict=True):
         np.testing.assert_array_equal(short, long)

@@ -1,16 +1,18 @@
 """METEOR and SPICE in real worker processes: the published numbers, whatever the order and whoever is killed."""
 
+import contextlib
 import json
 import os
 import random
 import shutil
 import signal
+import types
 
 import numpy as np
 import pytest
 from pycocoevalcap.meteor.meteor import Meteor as ReferenceMeteor
 
-from spidercap.pipeline.metrics.java_metrics import tokenize_with_java
+from spidercap.pipeline.metrics.java.tokenizer import tokenize_with_java
 from spidercap.pipeline.metrics.registry import SPICE_PARTS
 from spidercap.pipeline.metrics.spice import Spice, f_score
 from spidercap.pipeline.metrics.tuple_store import TupleStore
@@ -43,7 +45,7 @@ def published(data_folder):
 class TestMeteor:
     def test_demo_has_the_published_score(self, meteor, demo):
         captions, references, _ = demo
-        corpus, each = meteor.score_corpus(captions, references)
+        corpus, each, _ = meteor.evaluate(captions, references)
         assert corpus == pytest.approx(0.195, abs=5e-4)
         assert corpus != pytest.approx(each.mean(), abs=1e-4)  # which is why it has a number of its own
 
@@ -60,28 +62,28 @@ class TestMeteor:
         ]
         truth = {i: [reference, "a thing"] for i, (_, reference) in enumerate(pairs)}
         theirs = ReferenceMeteor().compute_score(truth, {i: [said] for i, (said, _) in enumerate(pairs)})
-        corpus, each = meteor.score_corpus([said for said, _ in pairs], list(truth.values()))
+        corpus, each, _ = meteor.evaluate([said for said, _ in pairs], list(truth.values()))
         assert (corpus, list(each)) == (theirs[0], theirs[1])
         assert min(each[:5]) > 0.05
 
     def test_captions_do_not_depend_on_their_company(self, meteor, demo):
         captions, references, _ = (part[:150] for part in demo)
-        together = meteor.score(captions, references)
+        together = meteor.rewards(captions, references)
         order = random.Random(1).sample(range(150), 150)
-        assert (meteor.score([captions[i] for i in order], [references[i] for i in order]) == together[order]).all()
-        assert [meteor.score([c], [r])[0] for c, r in zip(captions[:20], references, strict=False)] == list(
+        assert (meteor.rewards([captions[i] for i in order], [references[i] for i in order]) == together[order]).all()
+        assert [meteor.rewards([c], [r])[0] for c, r in zip(captions[:20], references, strict=False)] == list(
             together[:20]
         )
 
     def test_bounds(self, meteor):
         references = [["a dog runs", "the cat"], ["a dog"], ["a dog"], [""], []]
-        scores = meteor.score(["a dog runs", "xyz", "", "a dog", "a dog"], references)
+        scores = meteor.rewards(["a dog runs", "xyz", "", "a dog", "a dog"], references)
         assert list(scores) == [1, 0, 0, 0, 0]
-        assert meteor.score_corpus([], [])[0] == 0
+        assert meteor.evaluate([], []).corpus == 0
 
     def test_worker_killed_in_the_middle_changes_nothing(self, meteor, demo):
         captions, references, _ = (part[:400] for part in demo)
-        expected = meteor.score_corpus(captions, references)
+        expected = meteor.evaluate(captions, references)
         killed = []
 
         def kill_once(count):
@@ -89,16 +91,22 @@ class TestMeteor:
                 killed.extend(meteor._pool.processes())
                 os.kill(killed[0], signal.SIGKILL)
 
-        found = meteor.score_corpus(captions, references, kill_once)
+        found = meteor.evaluate(captions, references, calling(kill_once))
         assert found[0] == expected[0] and (found[1] == expected[1]).all()
         assert len(killed) == 1 and meteor._pool.processes() != killed
 
     def test_same_caption_is_sent_once(self, meteor, monkeypatch):
         sent = spy(meteor._pool, monkeypatch)
         finished = []
-        scores = meteor.score(["a dog", "a cat", "a dog", "a dog"], [["a dog"]] * 3 + [["dog"]], finished.append)
-        assert sent == [3] and sum(finished) == 4
+        said, references = ["a dog", "a cat", "a dog", "a dog"], [["a dog"]] * 3 + [["dog"]]
+        scores = meteor.evaluate(said, references, calling(finished.append)).images
+        assert sent == [3, 1] and sum(finished) == 4  # three captions, and the corpus
         assert scores[0] == scores[2] == 1 > scores[3]
+
+
+def calling(update):
+    """Returns a bar that calls `update` with the numbers of captions done."""
+    return lambda name, captions: contextlib.nullcontext(types.SimpleNamespace(update=update))
 
 
 def spy(pool, monkeypatch):
@@ -121,12 +129,12 @@ class TestSpice:
     def test_known_captions_are_not_parsed_again(self, spice, demo, java, corenlp, monkeypatch):
         captions, references, _ = (part[:30] for part in demo)
         with java(["spice"], 1, str(corenlp), str(spice._store.path.parent)) as metrics:
-            assert metrics.spice.to_parse([*captions, *(c for of_image in references for c in of_image)]) == 0
-            assert metrics.spice.to_parse([*captions, "never said", "never said"]) == 1
+            assert metrics["spice"].to_parse([*captions, *(c for of_image in references for c in of_image)]) == 0
+            assert metrics["spice"].to_parse([*captions, "never said", "never said"]) == 1
             finished = []
-            first = metrics.spice.score(captions, references, finished.append)
-            assert (metrics.spice.score(captions, references) == first).all()
-            assert metrics.spice._parsers.processes() == [] and finished == []
+            first = metrics["spice"].score(captions, references, finished.append)
+            assert (metrics["spice"].score(captions, references) == first).all()
+            assert metrics["spice"]._parsers.processes() == [] and finished == []
 
     def test_order_and_company_change_nothing(self, spice, demo, published):
         captions, references, ids = demo

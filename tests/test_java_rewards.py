@@ -13,8 +13,7 @@ from spidercap.models.decoding import greedy
 from spidercap.models.special_tokens import SPECIAL_TOKENS
 from spidercap.pipeline.data.batches import Batch
 from spidercap.pipeline.main import main
-from spidercap.pipeline.metrics.java_metrics import TextMetrics
-from spidercap.pipeline.metrics.registry import COLUMNS, parse_metrics, parse_reward
+from spidercap.pipeline.metrics.registry import METRICS, parse_metrics, parse_reward
 from spidercap.pipeline.metrics.scores import score_captions
 from spidercap.pipeline.text.vocabulary import Vocabulary, pad
 from spidercap.pipeline.training.objectives import policy_gradient
@@ -58,12 +57,12 @@ def test_what_is_rewarded_rises(pictures, meteor, spice, reward, steps):
     learn = likelihood_step(captioner, mle, feature_dropout=0.0)
     for i in range(10):
         learn(pictured._replace(tokens=tf.constant(words[:, i % 3])), tf.constant([0, i]), LEVEL)
-    metrics = TextMetrics(meteor, spice)
+    metrics = {"meteor": meteor, "spice": spice}
 
     def measured():
-        said = greedy(captioner.stepper(), captioner.start(tf.constant(features)), T)[0].numpy()
+        said = greedy(captioner.make_step(), captioner.initial_state(tf.constant(features)), T)[0].numpy()
         captions = [VOCABULARY.decode(row) for row in said]
-        return score_captions(references, captions, (reward,), metrics).corpus[COLUMNS[reward]]
+        return score_captions(references, captions, (reward,), metrics).corpus[METRICS[reward].column]
 
     frequencies = reward_frequencies(words, VOCABULARY.reference_size, True)
     made = build_reward(weights, words, frequencies, True, ReferenceTexts(VOCABULARY, references), metrics)
@@ -97,7 +96,7 @@ def test_a_run_with_every_metric(tmp_path, corenlp):
     )
     assert done == 0
     metrics = json.loads((output / "results" / "pg.metrics.json").read_text())
-    assert {COLUMNS[term] for term in parse_metrics("all")} <= metrics.keys()
+    assert {METRICS[term].column for term in parse_metrics("all")} <= metrics.keys()
     assert metrics["SPIDEr"] == pytest.approx((metrics["SPICE"] + metrics["CIDEr"]) / 2)
     assert "SPIDEr" in (output / "report.html").read_text()
     assert (output / "document_frequencies.npz").is_file()

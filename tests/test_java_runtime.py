@@ -49,9 +49,11 @@ def make_program(path: pathlib.Path, version: str, home: pathlib.Path) -> pathli
 class TestFindJvm:
     @pytest.mark.parametrize(
         ("inner", "layout"),
-        [("", "lib/server"), ("", "lib/aarch64/server"), ("", "lib/j9vm")]
-        + [("", "jre/lib/server"), ("", "jre/lib/amd64/server")]
-        + [("Contents/Home", "lib/server"), ("libexec/openjdk.jdk/Contents/Home", "lib/server")],
+        [
+            *(("", "lib/server"), ("", "lib/aarch64/server"), ("", "lib/j9vm")),
+            *(("", "jre/lib/server"), ("", "jre/lib/amd64/server")),
+            *(("Contents/Home", "lib/server"), ("libexec/openjdk.jdk/Contents/Home", "lib/server")),
+        ],
     )
     def test_java_home_in_every_layout(self, monkeypatch, tmp_path, inner, layout):
         home = make_home(tmp_path / "jdk" / inner, "17.0.15", layout)
@@ -117,7 +119,7 @@ class TestFindJvm:
     def test_runtime_that_jpype_cannot_run_on_is_refused(self, monkeypatch, tmp_path):
         home = make_home(tmp_path / "jdk", "11.0.13", more='MODULES="java.base java.desktop"\n')
         monkeypatch.setenv("JAVA_HOME", str(home))
-        with pytest.raises(UserError, match="is a Java 11 without the module jdk.zipfs"):
+        with pytest.raises(UserError, match=r"is a Java 11 without the module jdk.zipfs"):
             runtime.find_jvm()
 
     def test_jpype_searches_without_an_unfit_java_home(self, monkeypatch, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.metrics.registry import COLUMNS, parse_metrics, parse_reward, single_terms, term_of
+from spidercap.pipeline.metrics.registry import METRICS, parse_metrics, parse_reward, single_terms, term_of
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_rewards_that_are_refused(text, words):
 
 
 def test_metrics():
-    assert parse_metrics("all") == tuple(term for term in COLUMNS if term not in ("spice_fast", "spider_fast"))
+    assert parse_metrics("all") == tuple(term for term in METRICS if term not in ("spice_fast", "spider_fast"))
     assert parse_metrics("spice,bleu,cider") == ("bleu1", "bleu2", "bleu3", "bleu4", "cider", "spice")
     assert single_terms(("spider", "meteor")) == ("meteor", "cider", "spice")
     assert term_of("ROUGE-L") == "rouge"

@@ -9,25 +9,26 @@ import tensorflow as tf
 from spidercap.models.special_tokens import END
 from spidercap.pipeline.metrics import ngrams
 from spidercap.pipeline.metrics.bleu import Bleu
-from spidercap.pipeline.metrics.cider import Cider, count_document_frequencies
+from spidercap.pipeline.metrics.cider import Cider
+from spidercap.pipeline.metrics.document_frequencies import count_document_frequencies
 from spidercap.pipeline.metrics.ngrams import (
     BITS,
     KeyTable,
-    ReferencePositions,
     counted,
     ends,
     in_chunks,
     repeats,
     without_end,
 )
+from spidercap.pipeline.metrics.references import ReferencePositions
 from spidercap.pipeline.metrics.rouge import Rouge
 from tests.oracles import padded, ragged_corpus, reference_array
 
 BASE = 12
 
 
-def cider(references, dtype=tf.float32, counts=None):
-    return Cider(references, count_document_frequencies(references, BASE), dtype, counts)
+def cider(references):
+    return Cider(references, count_document_frequencies(references, BASE))
 
 
 METRICS = {"bleu": Bleu, "rouge": Rouge, "cider": cider}

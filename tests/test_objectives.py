@@ -58,7 +58,7 @@ def test_sharing_rolls_out_each_beginning_once(toy):
     captioner, _, features = toy
     options = {"samples": 6, "rollouts": 2}
     found = {
-        shared: objectives.policy_gradient(captioner, T, shared=shared, **options).sample(
+        shared: objectives.policy_gradient(captioner, T, share_rollouts=shared, **options).sample(
             batch_of(features), tf.constant([3, 1]), LEVEL
         )
         for shared in (False, True)
@@ -91,8 +91,8 @@ def test_self_critical_compares_with_the_image_s_own_greedy_caption(toy):
     captions, image_index = scored_captions(experience)
     np.testing.assert_array_equal(image_index, [0, 0, 0, 1, 1, 1, 0, 1])
     sample_rewards, greedy_rewards = split_rewards(experience, table_reward(captions, image_index))
-    greedy, _ = decoding.greedy(captioner.stepper(), captioner.start(tf.constant(features)), T)
-    np.testing.assert_array_equal(experience.rollouts.words, greedy)
+    greedy, _ = decoding.greedy(captioner.make_step(), captioner.initial_state(tf.constant(features)), T)
+    np.testing.assert_array_equal(experience.rollouts.tokens, greedy)
     credit = objective.credit(experience, sample_rewards, greedy_rewards)
     for row, words in enumerate(experience.tokens.numpy()):
         image, length = row // 3, len(without_padding(words))
@@ -104,14 +104,14 @@ def test_self_critical_compares_with_the_image_s_own_greedy_caption(toy):
 
 def test_greedy_rollouts_are_what_greedy_decoding_says(toy):
     captioner, _, features = toy
-    objective = objectives.policy_gradient(captioner, T, samples=2, rollouts=1, greedily=True)
+    objective = objectives.policy_gradient(captioner, T, samples=2, rollouts=1, rollout_policy="greedy")
     experience = objective.sample(batch_of(features), tf.constant([1, 5]), LEVEL)
-    assert len(experience.rollouts.words) > 0
-    for words, (row, last) in zip(experience.rollouts.words.numpy(), experience.rollouts.prefix.numpy(), strict=True):
+    assert len(experience.rollouts.tokens) > 0
+    for words, (row, last) in zip(experience.rollouts.tokens.numpy(), experience.rollouts.prefix.numpy(), strict=True):
         caption = list(experience.tokens.numpy()[row, : last + 1])
-        start = captioner.start(experience.features[row : row + 1])
+        start = captioner.initial_state(experience.features[row : row + 1])
         while len(caption) < T and caption[-1] != END:
-            options = {w: word_probabilities(captioner.stepper(), start, [*caption, w])[-1] for w in (END, 4, 5, 6)}
+            options = {w: word_probabilities(captioner.make_step(), start, [*caption, w])[-1] for w in (END, 4, 5, 6)}
             caption.append(max(options, key=options.get))
         assert without_padding(words) == tuple(caption)
 
@@ -124,7 +124,7 @@ def test_samples_and_rollouts_follow_the_policy(toy):
     objective = objectives.policy_gradient(captioner, T, samples=count, rollouts=1)
     experience = objective.sample(batch_of(features[:1]), tf.constant([11, 4]), LEVEL)
     assert chi_square_is_small(experience.tokens.numpy(), probability)
-    rolled, prefix = experience.rollouts.words.numpy(), experience.rollouts.prefix.numpy()
+    rolled, prefix = experience.rollouts.tokens.numpy(), experience.rollouts.prefix.numpy()
     for beginning in ((4,), (5, 6)):
         own = experience.tokens.numpy()[prefix[:, 0], : len(beginning)]
         mine = rolled[(prefix[:, 1] == len(beginning) - 1) & (own == beginning).all(axis=1)]
@@ -164,13 +164,13 @@ def test_differentiated_probabilities_are_those_sampled_from(toy):
     step = policy_gradient_step(captioner, baseline, reward, objective, *optimizers, feature_dropout=0.4)
     logs = step(batch_of(features), seed, LEVEL)
     dropout_seed = tf.random.experimental.stateless_fold_in(seed, FEATURE_DROPOUT)
-    dropped = captioner.blur(tf.constant(features), 0.4, dropout_seed)
+    dropped = captioner.drop_features(tf.constant(features), 0.4, dropout_seed)
     assert np.abs(dropped - features).max() > 0.1
     experience = objective.sample(Batch(dropped, tf.range(2), None), seed, LEVEL)
     surprise = []
     for row, words in enumerate(experience.tokens.numpy()):
-        start = captioner.start(experience.features[row : row + 1])
-        surprise += [-np.log(p) for p in word_probabilities(captioner.stepper(), start, without_padding(words))]
+        start = captioner.initial_state(experience.features[row : row + 1])
+        surprise += [-np.log(p) for p in word_probabilities(captioner.make_step(), start, without_padding(words))]
     assert float(logs.policy.entropy) == pytest.approx(np.mean(surprise), abs=1e-5)
 
 

@@ -43,7 +43,7 @@ def decayed_adam(weight, gradients, rates, decay):
 @pytest.mark.parametrize("name", ["mle", "pg", "scst"])
 def test_weights_decay_once_an_update_times_the_rate_and_biases_do_not(tmp_path, name):
     """Over ten updates with a rate that falls by half an epoch, which has 7 steps in mle and 3 elsewhere."""
-    captioner, baseline, stage = built(
+    captioner, _baseline, stage = built(
         tmp_path, f"{name}:4", weight_decay=3.0, clip_norm=0.0, decay=f"{name}:0.5", learning_rate=f"{name}:1e-2"
     )
     rng, weights = np.random.default_rng(1), captioner.trainable_variables

@@ -8,7 +8,7 @@ import tensorflow as tf
 from spidercap.models import decoding
 from spidercap.models.baseline import StepBaseline
 from spidercap.models.categorical import likeliest
-from spidercap.models.decoding import Forks
+from spidercap.models.decoding import Forks, take_rows
 from spidercap.models.rollouts import Rollouts, roll_out
 from spidercap.models.special_tokens import PAD, START
 from spidercap.pipeline.data.batches import Batch
@@ -112,7 +112,7 @@ def test_expectation_of_shared_rollouts(policy):
     beginnings = [tuple(int(w) for w in words[n, : t + 1]) for n, t in prefix.numpy()]
     expected = tf.constant([value(probability, b) for b in beginnings], tf.float32)
     rolled = Rollouts(tf.gather(words, prefix[:, 0]), tf.cast(prefix, tf.int32))
-    objective = objectives.policy_gradient(captioner, T, samples=2, rollouts=1, shared=True)
+    objective = objectives.policy_gradient(captioner, T, samples=2, rollouts=1, share_rollouts=True)
     check_expectation(
         policy, objective, outcomes, weights, experience_of(features, outcomes, rolled, leaders), expected
     )
@@ -122,7 +122,7 @@ def test_expectation_of_shared_rollouts(policy):
 def test_expectation_of_self_critical(policy, samples):
     captioner, _, features, probability = policy
     outcomes, weights = outcomes_of(probability, samples)
-    greedy, _ = decoding.greedy(captioner.stepper(), captioner.start(tf.constant(features)), T)
+    greedy, _ = decoding.greedy(captioner.make_step(), captioner.initial_state(tf.constant(features)), T)
     objective = objectives.self_critical(captioner, T, samples=samples)
     first = samples * np.arange(len(outcomes), dtype=np.int32)
     compared = Rollouts(
@@ -144,15 +144,15 @@ def test_greedy_rollouts_are_biased(policy):
     """The price of the cheaper variant, so that nobody takes it for the paper's: the expectation is another."""
     captioner, baseline, features, probability = policy
     experience = experience_of(features, [(c,) for c in CAPTIONS])
-    start = captioner.start(tf.constant(features))
-    objective = objectives.policy_gradient(captioner, T, samples=1, rollouts=1, greedily=True)
+    start = captioner.initial_state(tf.constant(features))
+    objective = objectives.policy_gradient(captioner, T, samples=1, rollouts=1, rollout_policy="greedy")
     forks = forks_of(captioner, start, experience.tokens)
-    rolled = roll_out(captioner.stepper(), experience.tokens, forks, tf.constant([0, 0]), likeliest)
+    rolled = roll_out(captioner.make_step(), experience.tokens, forks, tf.constant([0, 0]), likeliest)
     assert sorted(rolled.prefix.numpy().tolist()) == tf.where(proper_prefixes(experience.tokens)).numpy().tolist()
     credit = objective.credit(
         experience._replace(rollouts=rolled),
         rewards_of(CAPTIONS),
-        table_reward(rolled.words, tf.zeros([len(rolled.prefix)], tf.int32)),
+        table_reward(rolled.tokens, tf.zeros([len(rolled.prefix)], tf.int32)),
     )
     weights = np.array([probability[c] for c in CAPTIONS])
     total = expected_gradient(captioner, baseline, experience, credit, weights)
@@ -162,7 +162,7 @@ def test_greedy_rollouts_are_biased(policy):
 
 def forks_of(captioner, start, words):
     """Every proper prefix of captions `[N, T]`, and the likeliest word after it, by the step closure."""
-    step, proper = captioner.stepper(), proper_prefixes(words)
+    step, proper = captioner.make_step(), proper_prefixes(words)
     state, token = tuple(tf.repeat(s, len(words), axis=0) for s in start), tf.fill([len(words)], START)
     state, _ = step(state, token)
     found = []
@@ -170,8 +170,9 @@ def forks_of(captioner, start, words):
         state, logits = step(state, words[:, t])
         rows = tf.cast(tf.where(proper[:, t])[:, 0], tf.int32)
         prefix = tf.stack([rows, tf.fill(tf.shape(rows), t)], axis=1)
-        found.append((prefix, *(tf.gather(x, rows) for x in (likeliest(logits, tf.zeros([len(words), 1, 2])), *state))))
-    return Forks(*(tf.concat(parts, axis=0) for parts in zip(*found, strict=True)))
+        tokens = likeliest(logits, tf.zeros([len(words), 1, 2]))
+        found.append(Forks(prefix, *take_rows((tokens, state), rows)))
+    return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *found)
 
 
 def test_a_baseline_keeps_the_expectation_and_lowers_the_variance(policy):
@@ -217,7 +218,7 @@ def fit(captioner, baseline, features, objective):
         ("policy_gradient", {"samples": 1, "rollouts": 0}),
         ("policy_gradient", {"samples": 1, "rollouts": 3}),
         ("policy_gradient", {"samples": 2, "rollouts": 2}),
-        ("policy_gradient", {"samples": 3, "rollouts": 1, "shared": True}),
+        ("policy_gradient", {"samples": 3, "rollouts": 1, "share_rollouts": True}),
         ("self_critical", {"samples": 2}),
         ("leave_one_out", {"samples": 5}),
     ],
@@ -278,7 +279,7 @@ def test_values_are_those_of_each_image(toy):
         for t in range(len(caption) - 1):
             mine = (experience.rollouts.prefix.numpy() == [row, t]).all(axis=1)
             assert mine.sum() == 2
-            rolled = [tuple(int(w) for w in r if w != PAD) for r in experience.rollouts.words.numpy()[mine]]
+            rolled = [tuple(int(w) for w in r if w != PAD) for r in experience.rollouts.tokens.numpy()[mine]]
             assert float(values[row, t]) == pytest.approx(np.mean([REWARDS[c] for c in rolled]) * (image + 1))
         assert float(values[row, len(caption) - 1]) == pytest.approx(REWARDS[caption] * (image + 1))
         assert not values[row, len(caption) :].numpy().any()

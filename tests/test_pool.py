@@ -166,7 +166,7 @@ class TestFaults:
         items[17] |= FAULTS[fault]
         with Pool(service(), 2, 0.5) as pool:
             with pytest.raises(
-                UserError, match="^fake: 'caption 17' failed 3 times alone, .*--metric_timeout"
+                UserError, match=r"^fake: 'caption 17' failed 3 times alone, .*--metric_timeout"
             ) as refused:
                 ask(pool, items)
             message = str(refused.value)
@@ -202,7 +202,7 @@ class TestStarts:
 
     def test_program_that_is_not_there(self, tmp_path):
         absent = dataclasses.replace(service(), command=(str(tmp_path / "absent"),))
-        with Pool(absent, 1, 30) as pool, pytest.raises(UserError, match="does not start: .*No such file .*absent"):
+        with Pool(absent, 1, 30) as pool, pytest.raises(UserError, match=r"does not start: .*No such file .*absent"):
             ask(pool, says(4))
 
     def test_never_ready(self, monkeypatch):

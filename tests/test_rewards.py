@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from spidercap.models.special_tokens import END, SPECIAL_TOKENS
 from spidercap.pipeline.data.batches import Batch
-from spidercap.pipeline.metrics.java_metrics import TextMetrics
+from spidercap.pipeline.metrics import spice
 from spidercap.pipeline.metrics.registry import SPICE_PARTS, parse_reward
 from spidercap.pipeline.text.vocabulary import Vocabulary
 from spidercap.pipeline.training.objectives import policy_gradient
@@ -15,7 +15,7 @@ from spidercap.pipeline.training.rewards import ReferenceTexts, Reward, build_re
 from spidercap.pipeline.training.steps import policy_gradient_step
 from tests import oracles
 
-VOCABULARY = Vocabulary(SPECIAL_TOKENS + ("a", "red", "dog"), ("zebra",))
+VOCABULARY = Vocabulary((*SPECIAL_TOKENS, "a", "red", "dog"), ("zebra",))
 A, RED, DOG, ZEBRA = 4, 5, 6, 7
 REFERENCES = np.array([[[A, RED, DOG, END], [A, DOG, END, 0]], [[A, ZEBRA, END, 0], [DOG, END, 0, 0]]], np.int32)
 CAPTIONS = np.array(
@@ -27,13 +27,16 @@ IMAGES = np.array([0, 0, 0, 1, 0], np.int32)
 class Meteor:
     """Pays a caption's number of words, and keeps what it was given."""
 
-    def score(self, candidates, references):
+    def rewards(self, candidates, references):
         self.asked = list(zip(candidates, references, strict=True))
         return np.array([float(len(c.split())) for c in candidates])
 
 
-class Spice:
+class Spice(spice.Spice):
     """Half of the tuples match in captions with a dog; others hold none, like their references."""
+
+    def __init__(self):
+        pass
 
     def score(self, candidates, references):
         counts = np.zeros([len(candidates), 1 + len(SPICE_PARTS), 3], np.int64)
@@ -45,7 +48,7 @@ def reward_of(text, end_token_in_reward=True):
     meteor = Meteor()
     texts = ReferenceTexts(VOCABULARY, [["a red dog", "a dog"], ["a zebra", "dog"]])
     frequencies = reward_frequencies(REFERENCES, VOCABULARY.reference_size, end_token_in_reward)
-    java = TextMetrics(meteor, Spice())
+    java = {"meteor": meteor, "spice": Spice()}
     reward = build_reward(parse_reward(text), REFERENCES, frequencies, end_token_in_reward, texts, java)
     return reward, meteor
 

@@ -5,13 +5,14 @@ import pytest
 import tensorflow as tf
 from pycocoevalcap.rouge.rouge import Rouge as Coco
 
+from spidercap.pipeline.metrics.references import References
 from spidercap.pipeline.metrics.rouge import Rouge
 from tests.oracles import padded, ragged_corpus, reference_array, rouge_l
 
 
 def built(references, longest, dtype=tf.float64):
     counts = np.array([len(r) for r in references])
-    return Rouge(reference_array(references, longest), dtype, counts)
+    return Rouge(References(reference_array(references, longest), counts), dtype)
 
 
 @pytest.mark.parametrize("longest", [1, 9, 61, 62, 63, 130])

@@ -16,7 +16,7 @@ def random_captions(seed, length):
     for _ in range(20):
         words = [int(w) for w in rng.integers(4, 6, length)]
         end = rng.integers(0, length + length // 2)
-        captions.append(words[:end] + [END] if end < length else words)
+        captions.append([*words[:end], END] if end < length else words)
     return [captions[i] for i in rng.integers(0, 20, 40)]
 
 

@@ -260,7 +260,7 @@ def test_colours_are_in_the_picture_where_they_are_said_to_be(scenes):
             column_at = int((thing.x + offset * np.cos(thing.turn)) * 64)
             row_at = int((thing.y + offset * np.sin(thing.turn)) * 64)
             seen = scene.image[row_at, column_at].astype(int)
-            nearest = min(HUES, key=lambda name: np.abs(np.array(HUES[name]) - seen).sum())  # noqa: B023
+            nearest = min(HUES, key=lambda name: np.abs(np.array(HUES[name]) - seen).sum())
             assert nearest == thing.colour, (thing, seen)
 
 

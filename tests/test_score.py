@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.evaluation import score_files
+from spidercap.pipeline.evaluation import score_files, scoring
 from spidercap.pipeline.evaluation.score_files import read_captioned
 from spidercap.pipeline.main import main
 from spidercap.pipeline.metrics.tuple_store import TupleStore
@@ -69,7 +69,7 @@ def test_scores_are_written_by_image(files, tmp_path, capsys):
 
 
 def test_without_java_the_own_tokenizer_is_named(files, monkeypatch, capsys):
-    monkeypatch.setattr(score_files, "java_found", lambda: False)
+    monkeypatch.setattr(scoring, "java_found", lambda: False)
     assert run(*files(), "--metrics=cider") == 0
     told = capsys.readouterr()
     assert "spidercap's own tokenizer" in told.err and "CIDEr" in told.out
@@ -79,7 +79,7 @@ def test_without_java_its_metrics_are_refused_at_the_door(files, monkeypatch, ca
     def absent():
         raise UserError("METEOR and SPICE need Java")
 
-    monkeypatch.setattr("spidercap.pipeline.metrics.java_metrics.find_jvm", absent)
+    monkeypatch.setattr("spidercap.pipeline.metrics.text_metrics.find_jvm", absent)
     assert run(*files()) == 1
     assert "need Java" in capsys.readouterr().err
 

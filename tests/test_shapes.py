@@ -82,9 +82,14 @@ BATCH = {"features": reals(2, 3), "image_index": integers(2), "tokens": integers
 FACTORIES = {  # name -> (right settings, wrong ones beside right others)
     "policy_gradient": (
         {"samples": M, "rollouts": 1},
-        [{"samples": 0}, {"rollouts": -1}, {"greedily": True, "rollouts": 0}, {"greedily": True, "rollouts": 2}],
+        [
+            {"samples": 0},
+            {"rollouts": -1},
+            {"rollout_policy": "greedy", "rollouts": 0},
+            {"rollout_policy": "greedy", "rollouts": 2},
+        ],
     ),
-    "mixer": ({"likelihood_weight": 0.5}, [{"likelihood_weight": -0.1}, {"likelihood_weight": 1.1}]),
+    "mixer": ({"mixer_likelihood_weight": 0.5}, [{"mixer_likelihood_weight": -0.1}, {"mixer_likelihood_weight": 1.1}]),
     "self_critical": ({"samples": M}, [{"samples": 0}]),
     "leave_one_out": ({"samples": M}, [{"samples": 1}, {"samples": 0}]),
 }
@@ -187,7 +192,7 @@ def test_a_batch_of_other_shapes_is_not_sampled_from(toy, name, wrong):
 
 @pytest.mark.parametrize("tokens", [None, integers(2), integers(3, T), integers(2, T + 1)])
 def test_mixer_needs_a_reference_of_the_full_length_for_each_image(toy, tokens):
-    with pytest.raises(ValueError, match="^mixer: .* must be .*, got "):
+    with pytest.raises(ValueError, match=r"^mixer: .* must be .*, got "):
         made(toy, "mixer").sample(Batch(**BATCH | {"tokens": tokens}), tf.constant([1, 2]), tf.constant(1.0))
 
 
@@ -208,7 +213,7 @@ def experience_of(name):
 @pytest.mark.parametrize("wrong", [lambda n: reals(n, 1), lambda n: reals(n + 1), lambda n: reals()])
 def test_rewards_of_other_shapes_give_no_credit(toy, name, which, wrong):
     experience, objective = experience_of(name), made(toy, name)
-    samples, others = len(experience.tokens), len(experience.rollouts.words)
+    samples, others = len(experience.tokens), len(experience.rollouts.tokens)
     assert objective.credit(experience, reals(samples), reals(others)).values.shape == [samples, T]
     rewards = (wrong(samples), reals(others)) if which == "samples" else (reals(samples), wrong(others))
     with pytest.raises(ValueError, match=f"^{name}: .*rewards must be .*, got "):

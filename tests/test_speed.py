@@ -42,7 +42,7 @@ class TestLifelike:
         def lengths(longest):
             @tf.function(autograph=False)
             def say():
-                step, state = word_step(made.captioner), made.captioner.start(features)
+                step, state = word_step(made.captioner), made.captioner.initial_state(features)
                 return decoding.sample(step, state, longest, tf.constant([5, 6]))
 
             return decoding.lengths(say()).numpy()
@@ -62,7 +62,7 @@ class TestLifelike:
 class TestWork:
     def test_what_rollouts_need_is_counted_one_by_one(self, world):
         experience = experience_of(world, rolled_out(world, 2))
-        words, prefix = experience.rollouts.words.numpy(), experience.rollouts.prefix.numpy()
+        words, prefix = experience.rollouts.tokens.numpy(), experience.rollouts.prefix.numpy()
         needed = sum(1 for row, (_, last) in zip(words, prefix, strict=True) for word in row[last + 2 :] if word != 0)
         assert rollout_steps(experience.rollouts) == needed > 0
         assert words_in(experience.tokens) == sum(word != 0 for row in experience.tokens.numpy() for word in row)
@@ -75,7 +75,7 @@ class TestWork:
     def test_share_is_of_the_products_of_the_words_needed(self, world):
         found = measure("greedy", lines()["greedy"], world, Yardstick(TINY), calls=1, seconds=0)
         told = found.settings
-        words, _ = decoding.greedy(word_step(world.captioner), world.captioner.start(world.images.features), 20)
+        words, _ = decoding.greedy(word_step(world.captioner), world.captioner.initial_state(world.images.features), 20)
         assert told["word_steps"] == words_in(words)
         flops = told["word_steps"] * 2 * (16 * 200 + 32 * 64)  # [H] x [H, V] and [2H] x [2H, 4H]
         assert found.matmul_share == pytest.approx(flops / told["seconds"] / told["matmul_gflops"] / 1e9)

@@ -12,7 +12,6 @@ import tensorflow as tf
 from benchmarks import spice_fast as benchmark
 from benchmarks import spice_gap
 from spidercap.pipeline.evaluation.score_files import Captioned
-from spidercap.pipeline.metrics.java_metrics import TextMetrics
 from spidercap.pipeline.metrics.spice_fast.metric import SpiceFast, TextSpiceFast
 from spidercap.pipeline.metrics.spice_fast.parser import load_parser, parsed
 from spidercap.pipeline.parser_training.agreement import TupleScore
@@ -48,8 +47,8 @@ class TestBenchmark:
 
     def test_one_image_is_no_correlation_and_json_says_so(self, parser, tmp_path, monkeypatch):
         fast = TextSpiceFast(parser)
-        exact = types.SimpleNamespace(score=lambda *some: fast.score(*some)[:, None], tuples=fast.tuples)
-        opened = contextlib.nullcontext(TextMetrics(spice=exact))
+        exact = types.SimpleNamespace(rewards=fast.rewards, tuples=fast.tuples)
+        opened = contextlib.nullcontext({"spice": exact})
         monkeypatch.setattr(benchmark, "open_text_metrics", lambda terms, **settings: opened)
         (tmp_path / "said.json").write_text(json.dumps([{"image_id": 1, "caption": "a dog"}]))
         annotations = {"annotations": [{"image_id": 1, "caption": "a dog on a bench"}]}
@@ -84,7 +83,7 @@ class TestBenchmark:
 
         @contextlib.contextmanager
         def opened(terms, **settings):
-            yield TextMetrics(spice=spice)
+            yield {"spice": spice}
 
         monkeypatch.setattr(benchmark, "open_text_metrics", opened)
         arguments = [f"--references={tmp_path / 'references.json'}", f"--results={tmp_path / 'said.json'}"]

@@ -18,7 +18,7 @@ def arrays():
 
 def log_probabilities(captioner, features):
     words = tf.fill([len(features)], START)
-    _, logits = captioner.stepper()(captioner.start(tf.constant(features)), words)
+    _, logits = captioner.make_step()(captioner.initial_state(tf.constant(features)), words)
     return tf.nn.log_softmax(logits[:, : len(VOCABULARY.words)]).numpy()
 
 
@@ -29,14 +29,14 @@ def test_logits_are_divided_and_greedy_captions_stay(tmp_path, arrays):
     load_kept(tmp_path, "mle", captioner, baseline)
     captioner.words.bias.assign_add(np.linspace(-1, 1, len(VOCABULARY.words)))
     features, decode = arrays.features[:, 0], build_decoder(captioner, LENGTH)
-    said, before = decode(features).words, log_probabilities(captioner, features)
-    captioner.sharpen(0.5)
+    said, before = decode(features).tokens, log_probabilities(captioner, features)
+    captioner.apply_temperature(0.5)
     after = log_probabilities(captioner, features)
     sayable = before[0] > -1e6
     expected = 2 * before[:, sayable] - np.log(np.exp(2 * before[:, sayable]).sum(axis=1, keepdims=True))
     np.testing.assert_allclose(after[:, sayable], expected, atol=1e-5)
     assert (after[:, ~sayable] < -1e6).all() and not sayable.all()
-    np.testing.assert_array_equal(build_decoder(captioner, LENGTH)(features).words, said)
+    np.testing.assert_array_equal(build_decoder(captioner, LENGTH)(features).tokens, said)
 
 
 def test_it_is_done_once_and_before_the_baseline_learns(tmp_path, arrays):

@@ -11,9 +11,12 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
 from spidercap.pipeline.metrics import from_words
-from spidercap.pipeline.metrics.from_words import TERMS, score_tokens
+from spidercap.pipeline.metrics.from_words import score_tokens
+from spidercap.pipeline.metrics.registry import parse_metrics
 from spidercap.pipeline.text.tokenizer import tokenize
 from tests.oracles import ragged_corpus
+
+TERMS = parse_metrics("bleu,rouge,cider")
 
 
 def pycocoevalcap(references, candidates):
@@ -28,7 +31,7 @@ def pycocoevalcap(references, candidates):
 
 
 def assert_same(references, candidates, tolerance=1e-9):
-    corpus, images = score_tokens(references, candidates)
+    corpus, images = score_tokens(references, candidates, TERMS)
     expected, each = pycocoevalcap(references, candidates)
     assert list(corpus) == list(images) == list(TERMS)
     for term in TERMS:
@@ -67,7 +70,7 @@ def test_demo_of_the_coco_evaluation(data_folder):
     """As published with the evaluation code, on its own tokens."""
     demo = json.loads((data_folder / "coco" / "demo_tokenized.json").read_text(encoding="utf-8"))
     references = [[r.split() for r in e["refs"]] for e in demo]
-    corpus, images = score_tokens(references, [e["test"].split() for e in demo])
+    corpus, images = score_tokens(references, [e["test"].split() for e in demo], TERMS)
     assert [round(corpus[t], 3) for t in TERMS] == [0.579, 0.404, 0.279, 0.191, 0.396, 0.600]
     assert all(each.shape == (1000,) for each in images.values())
 
@@ -106,13 +109,13 @@ def test_only_what_is_asked_for():
     references, said = ragged_corpus(13, 20, 9)
     references, said = [words(image) for image in references], words(said)
     corpus, images = score_tokens(references, said, ("cider", "bleu2"))
-    every, _ = score_tokens(references, said)
+    every, _ = score_tokens(references, said, TERMS)
     assert corpus == {"cider": every["cider"], "bleu2": every["bleu2"]}
     assert list(images) == ["cider", "bleu2"]
     with pytest.raises(ValueError, match="meteor"):
         score_tokens(references, said, ("meteor",))
     with pytest.raises(ValueError, match="19 candidates for 20 images"):
-        score_tokens(references, said[1:])
+        score_tokens(references, said[1:], TERMS)
 
 
 def test_an_image_without_references_scores_nothing():

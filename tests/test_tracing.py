@@ -59,7 +59,7 @@ def test_a_step_on_a_reward_is_traced_once_a_size(toy, name, on_host):
         if name != "mixer":
             batch = batch._replace(tokens=None)
         step(batch, tf.constant([i, 1]), LEVEL)
-        rollouts.add(len(sampler(batch, tf.constant([i, 1]), LEVEL).rollouts.words))
+        rollouts.add(len(sampler(batch, tf.constant([i, 1]), LEVEL).rollouts.tokens))
     assert sorted(traces) == ["credit", "reward", "sample"]
     assert len(rollouts) > 1 or name not in ("pg", "greedy rollouts")  # so that rows do vary
 

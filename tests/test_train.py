@@ -88,7 +88,7 @@ def test_best_weights_are_handed_on(tmp_path, arrays):
     load_kept(tmp_path, "mle", captioner, baseline)
     for a, b in zip(weights, captioner.weights + baseline.weights, strict=True):
         np.testing.assert_array_equal(a, b.numpy())
-    words = build_decoder(captioner, LENGTH)(arrays.features[:, 0]).words[:, 0]
+    words = build_decoder(captioner, LENGTH)(arrays.features[:, 0]).tokens[:, 0]
     score = np.mean(cider_of(arrays).scores(tf.constant(words), tf.range(IMAGES))["cider"])
     assert float(score) == pytest.approx(max(scores), abs=1e-5)
 
@@ -189,7 +189,7 @@ def by_rows(table):
 
 
 def test_stage_labels_are_unique():
-    config = Config(workdir="x", stages="mle:1,pg:1,mle:2,pg:1,pg:1")
+    config = Config.of(workdir="x", stages="mle:1,pg:1,mle:2,pg:1,pg:1")
     assert stage_labels(config) == ["mle", "pg", "mle-2", "pg-2", "pg-3"]
 
 

@@ -167,7 +167,7 @@ def healthy_captions():
     ("kind", "spoil"),
     [
         (None, lambda captions, rewards: (captions, rewards)),
-        ("length", lambda captions, rewards: ([c[:3] + [END] for c in captions], rewards)),
+        ("length", lambda captions, rewards: ([[*c[:3], END] for c in captions], rewards)),
         ("repeated", lambda captions, rewards: ([c[:2] * 4 + [END] for c in captions], rewards)),
         ("distinct", lambda captions, rewards: ([captions[i % 6] for i in range(SAMPLES)], rewards)),
         ("endless", lambda captions, rewards: ([c[:6] * 2 if i % 3 else c for i, c in enumerate(captions)], rewards)),

@@ -59,7 +59,7 @@ def config_of(workdir, **changes):
         "log_every": 3,
         "evaluate_every": 0.5,
     }
-    return Config(**settings | changes)
+    return Config.of(**settings | changes)
 
 
 def cider_of(arrays):
@@ -77,7 +77,7 @@ def run(config, arrays, stop_at=None, reward=None):
 
     def begin():
         captioner.adapt(arrays.features[:, 0])
-        if config.warm_start:
+        if config.training.warm_start:
             load_warm_start(config, captioner, baseline)
 
     def all_weights():
@@ -88,7 +88,7 @@ def run(config, arrays, stop_at=None, reward=None):
         calls.append(1)
         if len(calls) == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
-        words = decode(arrays.features[:, 0]).words[:, 0]
+        words = decode(arrays.features[:, 0]).tokens[:, 0]
         score = float(np.mean(cider.scores(tf.constant(words), tf.range(IMAGES))["cider"]))
         corpus = {"CIDEr": score, "mean length": 0.0, "distinct captions": 0.0, "all weights": all_weights()}
         return Evaluation(tuple(map(str, words.tolist())), corpus, ())

@@ -8,10 +8,10 @@ from spidercap.pipeline.training.optimizer import Adam
 
 # name -> (captioner, T) -> Objective
 OBJECTIVES = {
-    "pg": functools.partial(objectives.policy_gradient, samples=2, rollouts=2, shared=True),
-    "greedy rollouts": functools.partial(objectives.policy_gradient, samples=1, rollouts=1, greedily=True),
+    "pg": functools.partial(objectives.policy_gradient, samples=2, rollouts=2, share_rollouts=True),
+    "greedy rollouts": functools.partial(objectives.policy_gradient, samples=1, rollouts=1, rollout_policy="greedy"),
     "reinforce": functools.partial(objectives.policy_gradient, samples=1, rollouts=0),
-    "mixer": functools.partial(objectives.mixer, likelihood_weight=0.5),
+    "mixer": functools.partial(objectives.mixer, mixer_likelihood_weight=0.5),
     "scst": functools.partial(objectives.self_critical, samples=2),
     "leave_one_out": functools.partial(objectives.leave_one_out, samples=2),
 }

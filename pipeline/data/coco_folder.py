@@ -16,8 +16,9 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from spidercap.models.encoder import decode_image
-from spidercap.pipeline.data.records import feature_spec
+from spidercap.pipeline.data.records import Source, feature_spec
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.settings.groups import DataSettings
 from spidercap.pipeline.text.coco_json import ID, TEXT, first, read_json, refuse, rows
 
 NEEDED = '{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}'
@@ -133,3 +134,28 @@ class Folder(tfds.core.GeneratorBasedBuilder):
                     "captions": list(entry.captions),
                 },
             )
+
+
+def folder_source(settings: DataSettings) -> Source:
+    """Returns the images and captions that the settings name.
+
+    Raises:
+      UserError: captions that cannot be used; from `build`, images that cannot be decoded.
+    """
+    paths = {"train": settings.train_captions, "val": settings.val_captions}
+    splits = {split: read_captions(path, settings.images) for split, path in paths.items()}
+
+    def build(root: pathlib.Path) -> Folder:
+        builder = Folder(splits=splits, images=settings.images, data_dir=root)
+        if builder.is_prepared():
+            return builder
+        readable = {split: _readable(entries, settings) for split, entries in splits.items()}
+        return Folder(splits=readable, images=settings.images, data_dir=root)
+
+    return Source(f"folder-{fingerprint(splits, settings.images)}" + "-skip" * settings.skip_bad_images, build)
+
+
+def _readable(entries: list[Entry], settings: DataSettings) -> list[Entry]:
+    files = [pathlib.Path(settings.images, e.file_name) for e in entries]
+    good = set(readable_files(files, settings.skip_bad_images))
+    return [entry for entry, file in zip(entries, files, strict=True) if file in good]

@@ -31,18 +31,19 @@ def load_encoder(config: Config) -> keras.Model:
     Raises:
       UserError: weights that are not there, or of another encoder.
     """
-    weights = config.encoder_weights
+    weights = config.model.encoder_weights
     if weights not in ("imagenet", "random") and not pathlib.Path(weights).is_file():
         raise UserError(f"--encoder_weights={weights} is no file; allowed: imagenet, random, or a .weights.h5 file")
     try:
         with warnings.catch_warnings():  # Keras warns of each layer before it refuses weights of another network
             warnings.simplefilter("ignore")
-            return build_encoder(config.encoder, weights, config.image_size, ENCODER_SEED)
+            return build_encoder(config.model.encoder, weights, config.model.image_size, ENCODER_SEED)
     except Exception as error:  # Keras raises anything from ValueError to a bare Exception here
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"cannot build {config.encoder} with --encoder_weights={weights} and --image_size={config.image_size}: "
-            f"{first_line}; give weights made for this encoder without its top, 'random', or another size"
+            f"cannot build {config.model.encoder} with --encoder_weights={weights} and "
+            f"--image_size={config.model.image_size}: {first_line}; give weights made for this encoder "
+            "without its top, 'random', or another size"
         ) from error
 
 
@@ -61,14 +62,14 @@ def all_features(config: Config, data: Data, encoder: keras.Model, views: Mappin
     """
     folder = config.cache_path() / "features" / _key(config, data, encoder)
     # One function for all: tracing a deep network takes seconds. Nothing is traced where all is in the cache.
-    shape = [None, config.image_size, config.image_size, 3]
+    shape = [None, config.model.image_size, config.model.image_size, 3]
     encode = tf.function(lambda images: encoder(images, training=False), input_signature=[tf.TensorSpec(shape)])
     paths = {split: [folder / _file(split, view) for view in range(number)] for split, number in views.items()}
     for split, of_views in paths.items():
         for view, path in enumerate(of_views):
             if not path.exists():
                 name = f"{split}, view {view + 1} of {len(of_views)}" if len(of_views) > 1 else split
-                features = _compute(encode, image_records(data, split), config.image_size, view, name)
+                features = _compute(encode, image_records(data, split), config.model.image_size, view, name)
                 with written_aside(path) as aside:
                     np.save(aside, features)
     return {
@@ -132,8 +133,10 @@ def _compute(encode: Callable, records: tf.data.Dataset, image_size: int, view: 
 def _key(config: Config, data: Data, encoder: keras.Model) -> str:
     """Encoder, size and data by name, the weights by their contents."""
     # ImageNet's weights come with further layers in some networks, so equal weights are not all.
-    imagenet = config.encoder_weights == "imagenet"
-    digest = hashlib.sha256(json.dumps([config.encoder, imagenet, config.image_size, data.fingerprint]).encode())
+    imagenet = config.model.encoder_weights == "imagenet"
+    digest = hashlib.sha256(
+        json.dumps([config.model.encoder, imagenet, config.model.image_size, data.fingerprint]).encode()
+    )
     for weight in encoder.get_weights():
         digest.update(weight.tobytes())
-    return f"{config.encoder}-{config.image_size}-{digest.hexdigest()[:12]}"
+    return f"{config.model.encoder}-{config.model.image_size}-{digest.hexdigest()[:12]}"

@@ -3,6 +3,7 @@
 import dataclasses
 import fcntl
 import pathlib
+import pkgutil
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -11,12 +12,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from spidercap.pipeline.data import coco_folder
-from spidercap.pipeline.data.scenes.dataset import Scenes
+from spidercap.pipeline.data.records import Source
 from spidercap.pipeline.settings.config import Config
-
-SCENES_SIZE = 64  # pixels; what the quickstart's encoder sees
-SCENES_SEED = 0  # runs with different --seed share their pictures, so that they can be compared
+from spidercap.pipeline.settings.datasets import DATASETS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,30 +44,9 @@ def prepare_data(config: Config, accept: Callable[[str], None] = lambda fingerpr
     Raises:
       UserError: captions or pictures that cannot be used.
     """
-    if config.dataset == "scenes":
-        name = f"scenes-{Scenes.VERSION}-{config.scenes_train}-{config.scenes_val}"
-        accept(name)
-        root = config.cache_path() / "data" / name
-        builder = Scenes(
-            train_images=config.scenes_train,
-            val_images=config.scenes_val,
-            size=SCENES_SIZE,
-            seed=SCENES_SEED,
-            data_dir=root,
-        )
-        return _made(builder, name)
-    splits = {
-        "train": coco_folder.read_captions(config.train_captions, config.images),
-        "val": coco_folder.read_captions(config.val_captions, config.images),
-    }
-    name = f"folder-{coco_folder.fingerprint(splits, config.images)}" + "-skip" * config.skip_bad_images
-    accept(name)
-    root = config.cache_path() / "data" / name
-    builder = coco_folder.Folder(splits=splits, images=config.images, data_dir=root)
-    if not builder.is_prepared():
-        splits = {split: _readable(entries, config) for split, entries in splits.items()}
-        builder = coco_folder.Folder(splits=splits, images=config.images, data_dir=root)
-    return _made(builder, name)
+    source: Source = pkgutil.resolve_name(DATASETS[config.data.dataset].source)(config.data)
+    accept(source.fingerprint)
+    return _made(source.build(config.cache_path() / "data" / source.fingerprint), source.fingerprint)
 
 
 def read_captions(data: Data, split: str) -> Captions:
@@ -114,9 +91,3 @@ def _made(builder: tfds.core.DatasetBuilder, fingerprint: str) -> Data:
                 tfds.disable_progress_bar()
             builder.download_and_prepare()
     return Data(tfds.builder_from_directory(builder.data_dir), fingerprint)
-
-
-def _readable(entries: list[coco_folder.Entry], config: Config) -> list[coco_folder.Entry]:
-    files = [pathlib.Path(config.images, e.file_name) for e in entries]
-    good = set(coco_folder.readable_files(files, config.skip_bad_images))
-    return [entry for entry, file in zip(entries, files, strict=True) if file in good]

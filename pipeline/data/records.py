@@ -1,9 +1,20 @@
 """What every data set stores for an image, whatever it was made from."""
 
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 import tensorflow_datasets as tfds
 
 SPLITS = ("train", "val")
+
+
+class Source(NamedTuple):
+    """Where a data set comes from."""
+
+    fingerprint: str  # changes with the contents; names its folder in the cache
+    build: Callable[[pathlib.Path], tfds.core.DatasetBuilder]  # of the data set in this folder
 
 
 def feature_spec() -> tfds.features.FeaturesDict:

@@ -1,7 +1,7 @@
 """Captions of a split, and their scores."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -9,8 +9,8 @@ import tensorflow as tf
 from spidercap.models.captioner import Captioner
 from spidercap.models.decoder import GREEDY, Captions, Decoder
 from spidercap.pipeline.data.batches import TokenizedSplit
-from spidercap.pipeline.metrics.java_metrics import TextMetrics
 from spidercap.pipeline.metrics.scores import score_captions
+from spidercap.pipeline.metrics.text_metrics import TextMetric
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.vocabulary import Vocabulary
 
@@ -37,15 +37,17 @@ class Evaluation:
 
 def decoder_of(config: Config, words: Sequence[str]) -> Decoder:
     """Returns the decoder of the settings; `words` is the vocabulary, in which bad endings are looked up."""
-    if config.decode == GREEDY:
+    if config.decoding.decode == GREEDY:
         return Decoder()
     return Decoder(
-        decode=config.decode,
-        beam_width=config.beam_width,
-        length_penalty=float(config.length_penalty),
-        no_repeat_ngram=config.no_repeat_ngram,
-        bad_endings=tuple(i for i, word in enumerate(words) if word in BAD_ENDINGS) if config.no_bad_endings else (),
-        n_best=config.n_best,
+        decode=config.decoding.decode,
+        beam_width=config.decoding.beam_width,
+        length_penalty=float(config.decoding.length_penalty),
+        no_repeat_ngram=config.decoding.no_repeat_ngram,
+        bad_endings=tuple(i for i, word in enumerate(words) if word in BAD_ENDINGS)
+        if config.decoding.no_bad_endings
+        else (),
+        n_best=config.decoding.n_best,
     )
 
 
@@ -74,14 +76,14 @@ def evaluate(
     split: TokenizedSplit,
     features: np.ndarray,
     terms: Collection[str],
-    text_metrics: TextMetrics,
+    text_metrics: Mapping[str, TextMetric],
 ) -> Evaluation:
     """Returns captions and scores of the split's first `len(features)` images; features `[I, F]`.
 
-    `terms` are the metrics, of metric_names.COLUMNS; `text_metrics` computes those on text.
+    `terms` are the metrics, of registry.METRICS; `text_metrics` are those on text.
     """
     said = decode(features)
-    captions = tuple(vocabulary.decode(ids) for ids in said.words[:, 0])
+    captions = tuple(vocabulary.decode(ids) for ids in said.tokens[:, 0])
     references = split.texts()[: len(captions)]
     scores = score_captions(references, captions, terms, text_metrics)
     counts = {
@@ -90,7 +92,7 @@ def evaluate(
     }
     n_best = tuple(
         tuple((vocabulary.decode(ids), float(p)) for ids, p in zip(*of_image, strict=True) if p > -np.inf)
-        for of_image in zip(said.words, said.log_prob, strict=True)
+        for of_image in zip(said.tokens, said.log_prob, strict=True)
     )
     return Evaluation(captions, scores.corpus | counts, scores.images, n_best)
 

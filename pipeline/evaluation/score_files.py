@@ -1,33 +1,20 @@
 """Scoring a results file against its references, both in COCO's format, as the COCO caption evaluation does."""
 
-import dataclasses
 import json
 import pathlib
-import sys
 from collections.abc import Mapping
 
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.evaluation.scoring import LONGEST, Captioned, score_captioned
 from spidercap.pipeline.evaluation.table import table
 from spidercap.pipeline.files import check_output, unwritable, write_text
-from spidercap.pipeline.metrics.java_metrics import java_found, open_text_metrics, tokenize_with_java
-from spidercap.pipeline.metrics.registry import remarks, single_terms
-from spidercap.pipeline.metrics.scores import Scores, score_captions
+from spidercap.pipeline.metrics.registry import remarks
+from spidercap.pipeline.metrics.scores import Scores
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, read_json, refuse, rows
-from spidercap.pipeline.text.tokenizer import tokenize
 
 REFERENCES = '{"annotations": [{"image_id", "caption"}]}'
 RESULTS = '[{"image_id", "caption"}]'
-LONGEST = 10_000  # characters of a caption; longer is no caption, but a file gone wrong
-
-
-@dataclasses.dataclass(frozen=True)
-class Captioned:
-    """Images with one caption to be scored and their references, in the order of the references file."""
-
-    image_ids: tuple[int, ...]
-    captions: tuple[str, ...]
-    references: tuple[tuple[str, ...], ...]
 
 
 def score_files(config: Config) -> Scores:
@@ -36,24 +23,20 @@ def score_files(config: Config) -> Scores:
     Raises:
       UserError: a file is not in its format, results and references do not fit, Java or CoreNLP is missing.
     """
-    if config.output:
-        check_output("output", config.output, read=(config.references, config.results))
-    captioned = read_captioned(config.references, config.results)
-    terms = config.terms()
-    # Opened first, so that what is missing is told before any work is done.
-    with open_text_metrics(single_terms(terms), **config.metric_settings()) as metrics:
-        captioned = _tokenized(captioned)
-        scores = score_captions(captioned.references, captioned.captions, terms, metrics, progress=True)
+    if config.metrics.output:
+        check_output("output", config.metrics.output, read=(config.metrics.references, config.metrics.results))
+    captioned = read_captioned(config.metrics.references, config.metrics.results)
+    captioned, scores = score_captioned(captioned, config.terms(), config.metrics.for_workers(), progress=True)
     for line in _lines(scores.corpus, len(captioned.captions)):
         print(line)
-    if config.output:
+    if config.metrics.output:
         by_id = {str(i): image for i, image in zip(captioned.image_ids, scores.images, strict=True)}
         content = {"corpus": scores.corpus, "images": by_id}
         try:
-            write_text(pathlib.Path(config.output), json.dumps(content, indent=1) + "\n")
+            write_text(pathlib.Path(config.metrics.output), json.dumps(content, indent=1) + "\n")
         except OSError as error:
-            raise unwritable("output", config.output, error) from error
-        print(f"scores: {config.output}")
+            raise unwritable("output", config.metrics.output, error) from error
+        print(f"scores: {config.metrics.output}")
     return scores
 
 
@@ -93,24 +76,6 @@ def read_captioned(references: str, results: str) -> Captioned:
         print(f"{len(captions):,} of {len(of_image):,} pictures with references have a caption; those are scored")
     image_ids = tuple(i for i in dict.fromkeys([*order, *of_image]) if i in captions)
     return Captioned(image_ids, tuple(captions[i] for i in image_ids), tuple(tuple(of_image[i]) for i in image_ids))
-
-
-def _tokenized(captioned: Captioned) -> Captioned:
-    """The same with tokenised captions, ordered by image id, the order in which the evaluation takes its means."""
-    flat = [caption for of_image in captioned.references for caption in of_image]
-    if java_found():
-        captions, tokenized = tokenize_with_java(captioned.captions, flat)
-    else:
-        print(
-            "no Java: captions are split by spidercap's own tokenizer, which differs from the evaluation's in about "
-            "1 of 200,000; pip install 'spidercap[java]' brings Java",
-            file=sys.stderr,
-        )
-        captions, tokenized = ([" ".join(tokenize(c)) for c in some] for some in (captioned.captions, flat))
-    rest = iter(tokenized)
-    references = [tuple(next(rest) for _ in of_image) for of_image in captioned.references]
-    ordered = sorted(zip(captioned.image_ids, captions, references, strict=True))
-    return Captioned(*map(tuple, zip(*ordered, strict=True)))
 
 
 def _lines(corpus: Mapping[str, float | None], images: int) -> list[str]:

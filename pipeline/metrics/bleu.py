@@ -10,16 +10,16 @@ import numpy as np
 import tensorflow as tf
 
 from spidercap.models.special_tokens import PAD
+from spidercap.pipeline.metrics.compiled import Family
 from spidercap.pipeline.metrics.ngrams import (
     ORDERS,
-    ReferencePositions,
     counted,
     ends,
     in_chunks,
     limbs_of,
-    present_references,
     repeats,
 )
+from spidercap.pipeline.metrics.references import References, prepared
 
 TINY, SMALL = 1e-15, 1e-9
 
@@ -27,18 +27,14 @@ TINY, SMALL = 1e-15, 1e-9
 class Bleu:
     """BLEU-1 to BLEU-4 of captions against prepared references."""
 
-    def __init__(self, references: np.ndarray, dtype: tf.DType = tf.float32, counts: np.ndarray | None = None):
-        """Prepares references int `[I, R, L]`; an image may have fewer than R, the rest being all padding.
-
-        Args:
-          counts: int `[I]`, how many references an image has, where some of them are empty; by default a
-            reference without a word is none.
-        """
+    def __init__(self, references: References | np.ndarray, dtype: tf.DType = tf.float32):
+        """Takes references, or their ids int `[I, R, L]`."""
+        references = prepared(references)
         self._dtype = dtype
-        self._longest = references.shape[2]
-        self._positions = ReferencePositions(references)
-        self._lengths = tf.constant((references != PAD).sum(-1), tf.int64)  # [I, R]
-        self._present = tf.constant(present_references(references, counts))
+        self._longest = references.longest
+        self._positions = references.positions
+        self._lengths = tf.constant(references.lengths, tf.int64)  # [I, R]
+        self._present = tf.constant(references.present)
 
     def __call__(self, candidates: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
         """Returns dtype `[N, 4]`, orders 1 to 4, for captions int `[N, T]`, padded, of images `[N]`."""
@@ -92,3 +88,12 @@ def sentence_bleu(statistics: tf.Tensor) -> tf.Tensor:
     ratio = (length + TINY) / (closest + SMALL)
     penalty = tf.where(ratio < 1, tf.exp(1 - 1 / ratio), tf.ones_like(ratio))
     return tf.concat(scores, -1) * penalty
+
+
+BLEU = Family(
+    ("bleu1", "bleu2", "bleu3", "bleu4"),
+    10,
+    lambda inputs: Bleu(inputs.references, inputs.dtype).statistics,
+    sentence_bleu,
+    corpus_bleu,
+)

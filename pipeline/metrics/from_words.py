@@ -1,25 +1,25 @@
-"""BLEU, ROUGE-L and CIDEr-D of tokenised captions, for tables: the compiled metrics on ids made up on the spot."""
+"""The compiled metrics of tokenised captions, for tables: on ids made up on the spot, in float64."""
 
+import functools
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from spidercap.models.special_tokens import PAD
-from spidercap.pipeline.metrics.bleu import Bleu, corpus_bleu, sentence_bleu
-from spidercap.pipeline.metrics.cider import Cider, DocumentFrequencies, count_in_text
+from spidercap.pipeline.metrics.compiled import Family, Inputs, families
+from spidercap.pipeline.metrics.document_frequencies import DocumentFrequencies, count_in_text
 from spidercap.pipeline.metrics.ngrams import BITS
-from spidercap.pipeline.metrics.rouge import Rouge
+from spidercap.pipeline.metrics.references import References
+from spidercap.pipeline.metrics.registry import METRICS
 
-BLEU_TERMS = ("bleu1", "bleu2", "bleu3", "bleu4")
-TERMS = (*BLEU_TERMS, "rouge", "cider")
 SHORT = 32  # words; candidates up to here are scored together
 
 Caption = list[int]
 
 
 def score_tokens(
-    references: Sequence[Sequence[Sequence[str]]], candidates: Sequence[Sequence[str]], terms: Iterable[str] = TERMS
+    references: Sequence[Sequence[Sequence[str]]], candidates: Sequence[Sequence[str]], terms: Iterable[str]
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Returns the scores of the corpus and of each image, float64 `[I]`, by term.
 
@@ -29,56 +29,41 @@ def score_tokens(
     Args:
       references: the words of each image's references.
       candidates: the words of one caption an image, in the order of `references`.
-      terms: some of TERMS.
+      terms: compiled metrics; not those that are evaluated on text.
 
     Raises:
       ValueError: another term, or not one candidate an image.
     """
     terms = tuple(terms)
-    if not set(terms) <= set(TERMS):
-        raise ValueError(f"terms {terms}; allowed: {', '.join(TERMS)}")
+    allowed = [term for term, metric in METRICS.items() if metric.compiled and not metric.text]
+    if not set(terms) <= set(allowed):
+        raise ValueError(f"terms {terms}; allowed: {', '.join(allowed)}")
     if len(references) != len(candidates):
         raise ValueError(f"{len(candidates)} candidates for {len(references)} images; it takes one each")
     ids: dict[str, int] = {}  # from 1 on, as 0 is PAD
     truth = [[_encode(caption, ids) for caption in of_image] for of_image in references]
     said = [_encode(caption, ids) for caption in candidates]
-    metrics = _builders(terms, truth, len(ids) + 1)
-    results = {name: np.zeros([len(said), width]) for name, (width, _) in metrics.items()}
+    frequencies = functools.cache(lambda: _frequencies(truth, len(ids) + 1))
+    asked = families(terms)
+    results = [np.zeros([len(said), family.width]) for family in asked]
     for images in _alike(range(len(truth)), lambda i: _reference_sizes(truth[i])):
-        array, counts = _reference_array([truth[i] for i in images])
-        for name, (_, build) in metrics.items():
-            score = build(array, counts)
+        inputs = Inputs(References(*_reference_array([truth[i] for i in images])), frequencies, tf.float64)
+        for family, result in zip(asked, results, strict=True):
+            statistics = family.build(inputs)
             for rows in _alike(range(len(images)), lambda k, images=images: _doublings(len(said[images[k]]), SHORT)):
                 captions = _caption_array([said[images[k]] for k in rows])
-                scores = score(tf.constant(captions), tf.constant(rows)).numpy()
-                results[name][[images[k] for k in rows]] = scores.reshape(len(rows), -1)
-    return _by_term(terms, results)
+                result[[images[k] for k in rows]] = statistics(tf.constant(captions), tf.constant(rows))
+    return _by_term(terms, asked, results)
 
 
-def _builders(terms: Sequence[str], truth: list[list[Caption]], base: int) -> dict[str, tuple[int, Callable]]:
-    """Of each metric needed: how many numbers a caption gets, and (references, counts) -> metric."""
-    builders: dict[str, tuple[int, Callable]] = {}
-    if set(terms) & set(BLEU_TERMS):
-        builders["bleu"] = (10, lambda array, counts: Bleu(array, tf.float64, counts).statistics)
-    if "rouge" in terms:
-        builders["rouge"] = (1, lambda array, counts: Rouge(array, tf.float64, counts))
-    if "cider" in terms:
-        frequencies = _frequencies(truth, base)
-        builders["cider"] = (1, lambda array, counts: Cider(array, frequencies, tf.float64, counts))
-    return builders
-
-
-def _by_term(terms: Sequence[str], results: dict[str, np.ndarray]) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+def _by_term(
+    terms: Sequence[str], asked: Sequence[Family], results: Sequence[np.ndarray]
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     corpus, images = {}, {}
-    for term in terms:
-        if term in BLEU_TERMS:
-            order = BLEU_TERMS.index(term)
-            images[term] = sentence_bleu(results["bleu"])[:, order].numpy()
-            corpus[term] = float(corpus_bleu(results["bleu"])[order])
-        else:
-            images[term] = results[term][:, 0]
-            corpus[term] = float(images[term].mean()) if len(images[term]) else 0.0
-    return corpus, images
+    for family, result in zip(asked, results, strict=True):
+        corpus |= zip(family.terms, map(float, family.corpus(result)), strict=True)
+        images |= zip(family.terms, np.asarray(family.images(result)).T, strict=True)
+    return {term: corpus[term] for term in terms}, {term: images[term] for term in terms}
 
 
 def _encode(tokens: Sequence[str], ids: dict[str, int]) -> Caption:

@@ -4,6 +4,7 @@ Denkowski, Lavie, "Meteor Universal: Language Specific Translation Evaluation fo
 English, as the COCO caption evaluation calls it.
 """
 
+import contextlib
 import itertools
 import re
 from collections.abc import Callable, Sequence
@@ -11,6 +12,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from spidercap.pipeline.metrics.java.pool import Pool
+from spidercap.pipeline.metrics.java.runtime import meteor_jar
+from spidercap.pipeline.metrics.text_metrics import Bar, Evaluated, TextSettings, no_bar
 from spidercap.pipeline.text.one_line import one_line
 
 CHUNK = 64  # captions a request, about 0.2 s
@@ -26,25 +29,16 @@ class Meteor:
     def __init__(self, pool: Pool):
         self._pool = pool
 
-    def score(
-        self,
-        candidates: Sequence[str],
-        references: Sequence[Sequence[str]],
-        done: Callable[[int], object] = lambda count: None,
-    ) -> np.ndarray:
-        """Returns float64 `[N]` for N captions, each with its references; `done` is called as captions are scored."""
-        return np.array([answer["score"] for answer in self._answers(candidates, references, done)], np.float64)
+    def rewards(self, captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
+        """Returns float64 `[N]` for N captions, each with its references."""
+        return _scores(self._answers(captions, references, lambda count: None))
 
-    def score_corpus(
-        self,
-        candidates: Sequence[str],
-        references: Sequence[Sequence[str]],
-        done: Callable[[int], object] = lambda count: None,
-    ) -> tuple[float, np.ndarray]:
-        """Returns METEOR of the corpus, which is not the mean of its captions', and that of each caption `[N]`."""
-        answers = self._answers(candidates, references, done)
-        total = self._pool.map([{"stats": [a["stats"] for a in answers]}], names=["the corpus"], chunk=1)[0]
-        return total, np.array([answer["score"] for answer in answers], np.float64)
+    def evaluate(self, captions: Sequence[str], references: Sequence[Sequence[str]], bar: Bar = no_bar) -> Evaluated:
+        """Returns METEOR of the corpus, which is not the mean of its captions', and that of each caption."""
+        with bar("METEOR", len(captions)) as shown:
+            answers = self._answers(captions, references, shown.update)
+            total = self._pool.map([{"stats": [a["stats"] for a in answers]}], names=["the corpus"], chunk=1)[0]
+        return Evaluated(total, _scores(answers))
 
     def _answers(
         self, candidates: Sequence[str], references: Sequence[Sequence[str]], done: Callable[[int], object]
@@ -56,6 +50,15 @@ class Meteor:
         answers = self._pool.map(items, names=[candidate for candidate, _ in distinct], chunk=CHUNK, done=done)
         by_pair = dict(zip(distinct, answers, strict=True))
         return [by_pair[pair] for pair in pairs]
+
+
+def open_meteor(stack: contextlib.ExitStack, settings: TextSettings) -> Meteor:
+    """Returns METEOR, whose workers end with `stack`."""
+    return Meteor(stack.enter_context(settings.pool("meteor", meteor_jar())))
+
+
+def _scores(answers: Sequence[dict]) -> np.ndarray:
+    return np.array([answer["score"] for answer in answers], np.float64)
 
 
 def _plain(caption: str) -> str:

@@ -66,30 +66,6 @@ class KeyTable:
         return shift(keys * factor, np.int64(64 - self._bits)) + np.int64(half)
 
 
-class ReferencePositions:
-    """Where the words of each image's references stand."""
-
-    def __init__(self, references: np.ndarray):
-        """Takes int references `[I, R, L]`, padded."""
-        self._base = int(references.max(initial=0)) + 1
-        image, reference, position = np.nonzero(references != PAD)
-        keys, row = np.unique(image * self._base + references[image, reference, position], return_inverse=True)
-        self.limbs = limbs_of(references.shape[2])
-        bits = np.zeros([self.limbs, len(keys) + 1, references.shape[1]], np.int64)  # the last row: of no word
-        np.add.at(bits, (position // BITS, row, reference), np.left_shift(np.int64(1), position % BITS))
-        self._table = KeyTable(keys)
-        rows = np.full(self._table.size + 1, len(keys), np.int64)
-        rows[self._table.places] = np.arange(len(keys))
-        self._rows = tf.constant(rows)
-        self._bits = [tf.constant(limb) for limb in bits]
-
-    def __call__(self, words: tf.Tensor, image_index: tf.Tensor) -> list[tf.Tensor]:
-        """Returns limbs `[T, N, R]` with the positions of words int64 `[T, N]` in the references of images `[N]`."""
-        known = tf.where(words < self._base, words, PAD)  # no reference holds PAD
-        row = tf.gather(self._rows, self._table.find(image_index * self._base + known))
-        return [tf.gather(limb, row) for limb in self._bits]
-
-
 def ends(limbs: Sequence[tf.Tensor]) -> Iterator[list[tf.Tensor]]:
     """Yields, for each order n, limbs `[T - n + 1, ...]` of the places where the n-grams of each step end.
 
@@ -182,13 +158,6 @@ def in_chunks(function: Callable, width: int, candidates: tf.Tensor, image_index
 def limbs_of(positions: int) -> int:
     """Returns the number of limbs that hold so many positions."""
     return max(1, -(-positions // BITS))
-
-
-def present_references(references: np.ndarray, counts: np.ndarray | None) -> np.ndarray:
-    """Returns bool `[I, R]`: the first `counts` `[I]` of an image, or, by default, those that have a word."""
-    if counts is None:
-        return (references != PAD).any(-1)
-    return np.arange(references.shape[1]) < np.asarray(counts)[:, None]
 
 
 def caption_codes(captions: tf.Tensor) -> tf.Tensor:

@@ -1,99 +1,181 @@
-"""The metrics: their names in flags and in tables, and what the mixes are made of."""
+"""The table of metrics: one row each, which flags, tables, rewards and evaluation read.
 
+To add a metric, add a row. Nothing else names it.
+"""
+
+import dataclasses
 import math
-from collections.abc import Collection
+import pkgutil
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from spidercap.pipeline.errors import UserError, check_choice
 
-# Term, as flags and logs name it -> column, as tables name it, in the order of every table.
-COLUMNS = {
-    "bleu1": "BLEU-1",
-    "bleu2": "BLEU-2",
-    "bleu3": "BLEU-3",
-    "bleu4": "BLEU-4",
-    "meteor": "METEOR",
-    "rouge": "ROUGE-L",
-    "cider": "CIDEr",
-    "spice": "SPICE",
-    "bcmr": "BCMR",
-    "spider": "SPIDEr",
-    "spice_fast": "SPICE-fast",
-    "spider_fast": "SPIDEr-fast",
-}
-METRICS = tuple(COLUMNS.values())
 
-# Liu et al. (2017): BCMR's weights; SPIDEr as it is reported, the mean of SPICE and CIDEr-D.
-MIXES = {
-    "bcmr": {"bleu1": 0.5, "bleu2": 0.5, "bleu3": 1.0, "bleu4": 1.0, "cider": 1.0, "meteor": 5.0, "rouge": 2.0},
-    "spider": {"spice": 0.5, "cider": 0.5},
-    "spider_fast": {"spice_fast": 0.5, "cider": 0.5},
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A metric, or a weighted sum of others.
+
+    What computes it is named 'module:name' and imported at first use, so that --help needs no TensorFlow. A metric has
+    `compiled`, `text` or both. With both, rewards are `compiled`, and evaluation is by `text`.
+    """
+
+    column: str  # its name in tables
+    mix: Mapping[str, float] = dataclasses.field(default_factory=dict)  # the weights of other terms; empty: no mix
+    compiled: str = ""  # a compiled.Family: on token ids
+    text: str = ""  # an opener (stack, settings) -> text_metrics.TextMetric: on captions as text
+    java: bool = False  # whether `text` needs Java
+    exact: bool = True  # False: an approximation, reported only where it is asked for by name
+    remark: str = ""  # printed below tables that show it
+
+
+_HERE = "spidercap.pipeline.metrics"
+_BLEU = f"{_HERE}.bleu:BLEU"
+
+# Term, as flags and logs name it -> its row, in the order of every table.
+METRICS: dict[str, Metric] = {
+    "bleu1": Metric("BLEU-1", compiled=_BLEU),
+    "bleu2": Metric("BLEU-2", compiled=_BLEU),
+    "bleu3": Metric("BLEU-3", compiled=_BLEU),
+    "bleu4": Metric("BLEU-4", compiled=_BLEU),
+    "meteor": Metric("METEOR", text=f"{_HERE}.meteor:open_meteor", java=True),
+    "rouge": Metric("ROUGE-L", compiled=f"{_HERE}.rouge:ROUGE"),
+    "cider": Metric("CIDEr", compiled=f"{_HERE}.cider:CIDER"),
+    "spice": Metric("SPICE", text=f"{_HERE}.spice:open_spice", java=True),
+    # Liu et al. (2017): BCMR's weights; SPIDEr as it is reported, the mean of SPICE and CIDEr-D.
+    "bcmr": Metric(
+        "BCMR",
+        mix={"bleu1": 0.5, "bleu2": 0.5, "bleu3": 1.0, "bleu4": 1.0, "cider": 1.0, "meteor": 5.0, "rouge": 2.0},
+    ),
+    "spider": Metric("SPIDEr", mix={"spice": 0.5, "cider": 0.5}),
+    "spice_fast": Metric(
+        "SPICE-fast",
+        compiled=f"{_HERE}.spice_fast.metric:SPICE_FAST",
+        text=f"{_HERE}.spice_fast.metric:open_spice_fast",
+        exact=False,
+        remark="SPICE-fast is SPICE by a learned parser: an approximation. SPICE itself: --metrics=spice.",
+    ),
+    "spider_fast": Metric("SPIDEr-fast", mix={"spice_fast": 0.5, "cider": 0.5}, exact=False),
 }
-GROUPS = {"bleu": ("bleu1", "bleu2", "bleu3", "bleu4")}
-JAVA_TERMS = ("meteor", "spice")
-# Approximations, rewards rather than judges: reported only where they are asked for by name.
-FAST_TERMS = ("spice_fast", "spider_fast")
+GROUPS = {"bleu": ("bleu1", "bleu2", "bleu3", "bleu4")}  # further names in --metrics
 SPICE_PARTS = ("Object", "Attribute", "Relation", "Cardinality", "Color", "Size")
 
 
-def parse_reward(text: str) -> dict[str, float]:
+def resolved(name: str) -> Any:
+    """Returns what 'module:name' names."""
+    return pkgutil.resolve_name(name)
+
+
+def column_names() -> tuple[str, ...]:
+    """Returns the columns of the tables in their order."""
+    return tuple(metric.column for metric in METRICS.values())
+
+
+def term_of(column: str) -> str:
+    """Returns the term of a table's column."""
+    return next(term for term, metric in METRICS.items() if metric.column == column)
+
+
+def ordered(terms: Collection[str]) -> tuple[str, ...]:
+    """Returns those of `terms` that are metrics, each once, in the order of the tables."""
+    return tuple(term for term in METRICS if term in terms)
+
+
+def single_terms(terms: Iterable[str]) -> tuple[str, ...]:
+    """Returns the metrics that must be computed for `terms`: mixes taken apart, in the order of the tables."""
+    return ordered({single for term in terms for single in _parts_of(term)})
+
+
+def with_mixes(terms: Iterable[str]) -> tuple[str, ...]:
+    """Returns `terms`, what they are made of, and every mix that can be made of these, in the order of the tables."""
+    known = {*terms}
+    known |= {*single_terms(known)}
+    return ordered(known | {term for term, metric in METRICS.items() if metric.mix and known.issuperset(metric.mix)})
+
+
+def exact_terms() -> tuple[str, ...]:
+    """Returns all metrics that are not approximations."""
+    return tuple(term for term, metric in METRICS.items() if metric.exact)
+
+
+def terms_without_java() -> tuple[str, ...]:
+    """Returns the exact single metrics that can be computed on any machine."""
+    return tuple(term for term in exact_terms() if not METRICS[term].mix and not METRICS[term].java)
+
+
+def remarks(shown: Collection[str]) -> list[str]:
+    """Returns what is to be said below a table with these columns."""
+    singles = single_terms(term for term, metric in METRICS.items() if metric.column in shown)
+    return list(dict.fromkeys(METRICS[term].remark for term in singles if METRICS[term].remark))
+
+
+def column_of(term: str) -> str:
+    """Returns the name of a term in logs and tables; a reward function of the user's has its own."""
+    return METRICS[term].column if term in METRICS else term
+
+
+def parse_reward(text: str, own: Collection[str] = ()) -> dict[str, float]:
     """Returns the weight of each metric in a reward such as 'cider', 'spider' or 'cider:1,spice:2,bleu4:0.5'.
 
     A mix within a mix is taken apart: 'spider:2' is {'spice': 1, 'cider': 1}.
 
+    Args:
+      own: names of reward functions of the user's, which may come beside metrics, and must.
+
     Raises:
-      UserError: an unknown metric, one that comes twice, or a weight that is no positive number.
+      UserError: an unknown metric, one that comes twice, a weight that is no positive number, or a reward function
+        that is not used.
     """
     weights: dict[str, float] = {}
     named: set[str] = set()
-    for part in _parts(text):
+    for part in _split(text):
         name, colon, number = part.partition(":")
         name = name.strip()
-        check_choice("reward", name, COLUMNS)
+        _check_reward_name(name, own)
         weight = _weight(number, part) if colon else 1.0
         if name in named:
             raise UserError(f"--reward: {name} comes twice ({text}); give it once")
         named.add(name)
-        for term, share in MIXES.get(name, {name: 1.0}).items():
+        for term, share in _parts_of(name).items():
             weights[term] = weights.get(term, 0.0) + weight * share
+    unused = [name for name in own if name not in weights]
+    if unused:
+        raise UserError(
+            f"--reward={text} does not use {unused[0]} of --reward_functions; add {unused[0]}:1 to --reward"
+        )
     if not weights:
         raise UserError("--reward is empty; for example --reward=cider, --reward=spider or --reward=cider:1,spice:2")
     return weights
 
 
 def parse_metrics(text: str) -> tuple[str, ...]:
-    """Returns the terms named by 'all' (but FAST_TERMS) or a list such as 'cider,spice', in the order of the tables.
+    """Returns the terms named by 'all' (`exact_terms`) or a list such as 'cider,spice', in the order of the tables.
 
     Raises:
       UserError: an unknown metric, or none.
     """
-    names = [name.strip() for name in _parts(text)]
+    names = _split(text)
     for name in names:
-        check_choice("metrics", name, ["all", *GROUPS, *COLUMNS])
+        check_choice("metrics", name, ["all", *GROUPS, *METRICS])
     if not names:
         raise UserError("--metrics is empty; for example --metrics=all or --metrics=cider,spice")
-    exact = [term for term in COLUMNS if term not in FAST_TERMS]
-    chosen = {term for name in names for term in (exact if name == "all" else GROUPS.get(name, (name,)))}
-    return tuple(term for term in COLUMNS if term in chosen)
+    groups = {"all": exact_terms(), **GROUPS}
+    return ordered({term for name in names for term in groups.get(name, (name,))})
 
 
-def single_terms(terms: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the metrics that must be computed for `terms`: mixes taken apart, in the order of the tables."""
-    needed = {single for term in terms for single in MIXES.get(term, {term: 1.0})}
-    return tuple(term for term in COLUMNS if term in needed)
+def _check_reward_name(name: str, own: Collection[str]) -> None:
+    try:
+        check_choice("reward", name, [*METRICS, *own])
+    except UserError as error:
+        hint = f"; a function of yours is given by --reward_functions={name}=file.py:function"
+        raise UserError(f"{error}{hint if name.isidentifier() else ''}") from None
 
 
-def remarks(columns: Collection[str]) -> list[str]:
-    """Returns what is to be said below a table with these columns."""
-    fast = any(COLUMNS[term] in columns for term in FAST_TERMS)
-    return ["SPICE-fast is SPICE by a learned parser: an approximation. SPICE itself: --metrics=spice."] if fast else []
+def _parts_of(term: str) -> Mapping[str, float]:
+    return (METRICS[term].mix if term in METRICS else {}) or {term: 1.0}
 
 
-def term_of(column: str) -> str:
-    """Returns the term of a table's column."""
-    return next(term for term, name in COLUMNS.items() if name == column)
-
-
-def _parts(text: str) -> list[str]:
+def _split(text: str) -> list[str]:
     return [part for part in (p.strip() for p in text.split(",")) if part]
 
 

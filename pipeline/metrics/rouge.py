@@ -10,15 +10,15 @@ import numpy as np
 import tensorflow as tf
 
 from spidercap.models.special_tokens import PAD
+from spidercap.pipeline.metrics.compiled import family_of_one
 from spidercap.pipeline.metrics.ngrams import (
     BITS,
     FULL,
-    ReferencePositions,
     counted,
     in_chunks,
-    present_references,
     repeat,
 )
+from spidercap.pipeline.metrics.references import References, prepared
 
 BETA = 1.2
 
@@ -26,19 +26,14 @@ BETA = 1.2
 class Rouge:
     """ROUGE-L of captions against prepared references."""
 
-    def __init__(self, references: np.ndarray, dtype: tf.DType = tf.float32, counts: np.ndarray | None = None):
-        """Prepares references int `[I, R, L]`; an image may have fewer than R, the rest being all padding.
-
-        Args:
-          counts: int `[I]`, how many references an image has, where some of them are empty; by default a
-            reference without a word is none.
-        """
+    def __init__(self, references: References | np.ndarray, dtype: tf.DType = tf.float32):
+        """Takes references, or their ids int `[I, R, L]`."""
+        references = prepared(references)
         self._dtype = dtype
-        self._longest = references.shape[2]
-        self._positions = ReferencePositions(references)
-        lengths = (references != PAD).sum(-1)  # [I, R]
-        self._empty = tf.constant(present_references(references, counts) & (lengths == 0))
-        self._lengths = tf.constant(np.maximum(lengths, 1), dtype)
+        self._longest = references.longest
+        self._positions = references.positions
+        self._empty = tf.constant(references.present & (references.lengths == 0))
+        self._lengths = tf.constant(np.maximum(references.lengths, 1), dtype)
 
     def __call__(self, candidates: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
         """Returns dtype `[N]` for captions int `[N, T]`, padded, of images `[N]` (rows of the references).
@@ -77,3 +72,6 @@ def _common_subsequence(limbs: list[tf.Tensor], longest: int) -> tf.Tensor:
     ones = tf.fill(tf.shape(limbs[0])[1:], full)
     rows = repeat(limbs[0].shape[0], read, [ones] * len(limbs))
     return counted([bitwise.bitwise_and(bitwise.invert(row), full) for row in rows], longest)
+
+
+ROUGE = family_of_one("rouge", lambda inputs: Rouge(inputs.references, inputs.dtype))

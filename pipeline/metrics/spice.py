@@ -3,12 +3,16 @@
 Anderson, Fernando, Johnson, Gould, "SPICE: Semantic Propositional Image Caption Evaluation" (ECCV 2016).
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from spidercap.pipeline.metrics.java.corenlp import corenlp_jars, metric_cache
 from spidercap.pipeline.metrics.java.pool import Pool
+from spidercap.pipeline.metrics.java.runtime import spice_jars
 from spidercap.pipeline.metrics.registry import SPICE_PARTS
+from spidercap.pipeline.metrics.text_metrics import Bar, Evaluated, TextSettings, no_bar
 from spidercap.pipeline.metrics.tuple_store import Tuples, TupleStore
 from spidercap.pipeline.text.one_line import one_line
 
@@ -52,6 +56,20 @@ class Spice:
         counts = [of_group[of_image][groups[of_image][c]] for of_image, c in keys]
         return np.array(counts, np.int64).reshape(len(keys), 1 + len(SPICE_PARTS), 3)
 
+    def rewards(self, captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
+        """Returns float64 `[N]`; 0 where neither caption nor references hold a tuple."""
+        return np.nan_to_num(f_score(self.score(captions, references)[:, 0]))
+
+    def evaluate(self, captions: Sequence[str], references: Sequence[Sequence[str]], bar: Bar = no_bar) -> Evaluated:
+        """Returns the mean over captions, SPICE of each, 0 where there are no tuples, and its parts."""
+        unseen = self.to_parse([*captions, *(r for of_image in references for r in of_image)])
+        with bar("SPICE, parsing", unseen) as shown:
+            f = f_score(self.score(captions, references, shown.update))
+        each = np.nan_to_num(f[:, 0])
+        # One after the other, to the last bit the published mean; NumPy adds in pairs.
+        corpus = sum(each.tolist()) / len(captions) if captions else 0.0
+        return Evaluated(corpus, each, {f"SPICE {part}": f[:, i] for i, part in enumerate(SPICE_PARTS, 1)})
+
     def to_parse(self, captions: Sequence[str]) -> int:
         """Returns how many of the captions have not been parsed yet."""
         wanted = {_parsed_words(caption) for caption in captions}
@@ -77,6 +95,19 @@ class Spice:
 
         self._parsers.map(missing, names=missing, chunk=PARSED_CHUNK, done=done, keep=keep)
         return {caption: known[words] for caption, words in parsed_words.items()}
+
+
+def open_spice(stack: contextlib.ExitStack, settings: TextSettings) -> Spice:
+    """Returns SPICE, whose workers and store are closed with `stack`.
+
+    Raises:
+      UserError: CoreNLP cannot be had.
+    """
+    cache = settings.metric_cache_dir
+    jars = [*spice_jars(), *corenlp_jars(settings.corenlp, cache)]
+    store = stack.enter_context(contextlib.closing(TupleStore(metric_cache(cache))))
+    parsers, matchers = (stack.enter_context(settings.pool(s, *jars)) for s in ("spice_parser", "spice_matcher"))
+    return Spice(parsers, matchers, store)
 
 
 def f_score(counts: np.ndarray) -> np.ndarray:

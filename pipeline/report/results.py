@@ -1,5 +1,6 @@
 """What is left of a run for people and programs: results, metrics, table and report page."""
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -33,8 +34,7 @@ def write_results(
     evaluations: Mapping[str, Evaluation],
     policies: Sequence[str],
 ) -> pathlib.Path:
-    """Writes summary.json, results/<stage>.json, its metrics and n-best captions, and report.html; returns the
-    page's path.
+    """Writes summary.json, captions, metrics and n-best captions of each stage, and report.html; returns its path.
 
     Args:
       evaluations: by stage label, of the whole validation split.
@@ -46,22 +46,27 @@ def write_results(
         _write_json(workdir / "results" / f"{label}.metrics.json", evaluation.corpus)
         n_best = workdir / "results" / f"{label}.n_best.json"
         n_best.unlink(missing_ok=True)  # an earlier evaluation's are not of these captions
-        if config.n_best > 1:
+        if config.decoding.n_best > 1:
             _write_json(n_best, n_best_json(split, evaluation))
     stages = [{**stage.to_dict(), "metrics": evaluations[stage.name].corpus} for stage in progress.finished]
-    summary = {"split": "val", "images": len(split.image_ids), "decoding": config.decoding(), "stages": stages}
+    summary = {
+        "split": "val",
+        "images": len(split.image_ids),
+        "decoding": dataclasses.asdict(config.decoding),
+        "stages": stages,
+    }
     _write_json(workdir / "summary.json", summary)
     shown = {label: evaluations[label] for label in policies}
     told = remarks({name for evaluation in shown.values() for name in evaluation.corpus})
     print("\n".join([table({label: _whole_metrics(e.corpus) for label, e in shown.items()}), *told]))
-    best, worst = _gallery(data, split, shown, config.best_metric)
-    curves = {config.best_metric: config.best_metric, **CURVES}
+    best, worst = _gallery(data, split, shown, config.training.best_metric)
+    curves = {config.training.best_metric: config.training.best_metric, **CURVES}
     page = workdir / "report.html"
     write_report(
         page,
         title=f"{workdir.name}: {len(split.image_ids)} validation pictures",
         settings=config.fixed(),
-        metric=config.best_metric,
+        metric=config.training.best_metric,
         stages=[
             StageResult(stage.name, _whole_metrics(evaluations[stage.name].corpus), stage.images_seen, stage.seconds)
             for stage in progress.finished

@@ -1,5 +1,6 @@
 """The command line: flags and flagfiles -> Config. Only here does anything know of flags."""
 
+import dataclasses
 import difflib
 import pathlib
 import re
@@ -10,7 +11,7 @@ from typing import Any
 from absl import flags
 
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.settings.config import Config, fields
+from spidercap.pipeline.settings.config import Config, fields, groups
 from spidercap.pipeline.settings.fields import allowed
 from spidercap.pipeline.settings.saved import read_settings
 
@@ -39,22 +40,25 @@ def parse(argv: Sequence[str]) -> Config:
         raise UserError("no --workdir given; name the folder of the run, for example --workdir=runs/first")
     if given.get("mode") in ("evaluate", "caption", "export"):
         given = _saved(pathlib.Path(given["workdir"]), given["mode"]) | given
-    return Config(**given)
+    return Config.of(**given)
 
 
 def help_text() -> str:
     """Returns all flags by group, each with its default, what it does and what it may be."""
-    groups: dict[str, list[str]] = {}
-    for name, field in fields().items():
-        meta = field.metadata
-        choices = f" One of: {', '.join(meta['choices'])}." if meta["choices"] else ""
-        default = str(field.default).lower() if isinstance(field.default, bool) else field.default
-        groups.setdefault(meta["group"], []).append(_help_entry(f"--{name}={default}", meta["help"] + choices))
+    entries = {group: [_setting_entry(field) for field in dataclasses.fields(kind)] for group, kind in groups().items()}
     flagfile = _help_entry(
         "--flagfile=", "Text file of flags, one a line; lines that begin with # are comments. The command line wins."
     )
-    texts = ["\n".join([f"{group}:", *entries]) for group, entries in {**groups, "files": [flagfile]}.items()]
+    texts = ["\n".join([f"{group}:", *of_group]) for group, of_group in {**entries, "files": [flagfile]}.items()]
     return "\nSettings with their defaults:\n\n" + "\n\n".join(texts)
+
+
+def _setting_entry(field: dataclasses.Field) -> str:
+    meta, default = field.metadata, field.default
+    choices = f" One of: {', '.join(meta['choices']())}." if meta["choices"]() else ""
+    by_stage = " May differ by stage: name:value,..." if meta["by_stage"] else ""
+    default = str(default).lower() if isinstance(default, bool) else default
+    return _help_entry(f"--{field.name}={default}", meta["help"] + by_stage + choices)
 
 
 def _help_entry(flag: str, text: str) -> str:

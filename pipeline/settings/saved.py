@@ -1,5 +1,6 @@
 """The settings that a run has kept, read back and compared."""
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
@@ -7,6 +8,7 @@ from typing import Any
 
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.config import fields
+from spidercap.pipeline.settings.fields import canonical
 
 
 def read_settings(path: pathlib.Path) -> dict[str, Any]:
@@ -35,5 +37,10 @@ def read_settings(path: pathlib.Path) -> dict[str, Any]:
 
 def differences(saved: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Returns 'name: saved -> new' for every setting that differs."""
-    names = [n for n in {**saved, **new} if saved.get(n) != new.get(n)]
+    known = fields()
+    names = [n for n in {**saved, **new} if n not in saved or n not in new or _differ(known[n], saved[n], new[n])]
     return [f"{n}: {saved.get(n)!r} -> {new.get(n)!r}" for n in names]
+
+
+def _differ(field: dataclasses.Field, one: Any, other: Any) -> bool:
+    return canonical(field, one) != canonical(field, other)

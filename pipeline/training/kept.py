@@ -12,9 +12,14 @@ from spidercap.models.captioner import Captioner
 from spidercap.models.precision import PRECISIONS
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import write_text, written_aside
-from spidercap.pipeline.metrics.cider import DocumentFrequencies, load_document_frequencies, save_document_frequencies
+from spidercap.pipeline.metrics.document_frequencies import (
+    DocumentFrequencies,
+    load_document_frequencies,
+    save_document_frequencies,
+)
 from spidercap.pipeline.settings.config import Config, stage_labels
 from spidercap.pipeline.settings.saved import differences, read_settings
+from spidercap.pipeline.settings.stages import STAGES
 from spidercap.pipeline.text.vocabulary import Vocabulary, load_vocabulary
 from spidercap.pipeline.training.progress import Progress, read_progress
 from spidercap.pipeline.training.rewards import reward_frequencies
@@ -26,7 +31,8 @@ def keep_identity(config: Config, name: str, text: str) -> None:
     same = path.exists() and path.read_text(encoding="utf-8") == text
     if path.exists() and not same and begun(config):
         raise UserError(
-            f"{config.workdir} was made from other data ({name} differs); put the data back, or name a new --workdir"
+            f"{config.run.workdir} was made from other data ({name} differs); put the data back, or name a new "
+            "--workdir"
         )
     if not same:
         write_text(path, text)
@@ -46,7 +52,7 @@ def keep_encoder(config: Config, encoder: keras.Model) -> None:
 def kept_encoder(config: Config) -> keras.Model:
     """Returns the encoder that `keep_encoder` stored."""
     if not begun(config):
-        raise UserError(f"{config.workdir} has trained nothing yet; go on with --mode=train first")
+        raise UserError(f"{config.run.workdir} has trained nothing yet; go on with --mode=train first")
     return keras.models.load_model(_encoder_path(config), compile=False)
 
 
@@ -60,34 +66,46 @@ def kept_frequencies(config: Config, references: np.ndarray, vocabulary: Vocabul
     path = config.workdir_path() / "document_frequencies.npz"
     if path.exists() and begun(config):
         return load_document_frequencies(path)
-    frequencies = reward_frequencies(references, vocabulary.reference_size, config.end_token_in_reward)
+    frequencies = reward_frequencies(references, vocabulary.reference_size, config.rewards.end_token_in_reward)
     save_document_frequencies(path, frequencies)
     return frequencies
 
 
 def build_models(config: Config, vocabulary: Vocabulary, feature_size: int) -> tuple[Captioner, Baseline]:
     """Returns untrained models; their weights depend on the seed alone."""
-    keras.utils.set_random_seed(config.seed)
+    keras.utils.set_random_seed(config.run.seed)
     captioner = Captioner(
         len(vocabulary.words),
         feature_size,
-        config.units,
-        config.embedding_size,
-        config.dropout,
-        PRECISIONS[config.precision],
-        config.jit,
+        config.model.units,
+        config.model.embedding_size,
+        config.likelihood.dropout,
+        PRECISIONS[config.model.precision],
+        config.model.jit,
     )
-    return captioner, Baseline(config.units, config.baseline_units)
+    return captioner, Baseline(config.model.units, config.model.baseline_units)
 
 
 def takes_over(config: Config, index: int) -> bool:
     """Returns whether stage number `index` is the first after likelihood, of this run or of the one it begins with."""
-    names = [stage.name for stage in config.parsed_stages()]
-    if index == 0 and config.warm_start:
+    names = [stage.name for stage in config.training.parsed_stages()]
+    if index == 0 and config.training.warm_start:
         before = last_kept(warm_start_of(config)).partition("-")[0]
     else:
         before = names[index - 1] if index else ""
-    return before == "mle" and names[index] != "mle"
+    return bool(before) and not STAGES[before].learns_from_rewards and STAGES[names[index]].learns_from_rewards
+
+
+def temperature_at(config: Config, index: int) -> float:
+    """Returns what logits are divided by at the start of stage number `index`: 1 where it does not take over.
+
+    Where the baseline's warm-up takes over, it is the temperature of the stage that it warms up for.
+    """
+    if not takes_over(config, index):
+        return 1.0
+    names = [stage.name for stage in config.training.parsed_stages()][index:]
+    learning = next((name for name in names if STAGES[name].moves_policy), names[0])
+    return config.of_stage("temperature", learning)
 
 
 def kept_weights(workdir: pathlib.Path, label: str) -> str | None:
@@ -104,7 +122,7 @@ def last_kept(config: Config) -> str:
     """Returns the label of the last finished stage; before there is one, that of the stage at work, if it kept any."""
     labels = [label for label in stage_labels(config) if kept_weights(config.workdir_path(), label)]
     if not labels:
-        raise UserError(f"{config.workdir} has kept no weights yet; go on with --mode=train first")
+        raise UserError(f"{config.run.workdir} has kept no weights yet; go on with --mode=train first")
     # What a stage at work has kept may be worse than what it began with.
     finished = [row.name for row in saved_progress(config).finished]
     return finished[-1] if finished else labels[0]
@@ -124,12 +142,12 @@ def load_kept(workdir: pathlib.Path, label: str, captioner: Captioner, baseline:
 
 def check_warm_start(config: Config, vocabulary: Vocabulary, encoder: keras.Model) -> None:
     """Refuses to begin with weights that do not fit; cheap, so that it can come before the features."""
-    if config.warm_start and not newest_checkpoint(config.workdir_path()):
+    if config.training.warm_start and not newest_checkpoint(config.workdir_path()):
         saved = warm_start_of(config)
         if kept_vocabulary(saved) != vocabulary:
-            raise UserError(f"--warm_start={saved.workdir} has another vocabulary; train both on the same captions")
+            raise UserError(f"--warm_start={saved.run.workdir} has another vocabulary; train both on the same captions")
         if (saved.workdir_path() / "encoder.txt").read_text(encoding="utf-8") != _encoder_text(encoder):
-            raise UserError(f"--warm_start={saved.workdir} learned from another encoder; use its --encoder_weights")
+            raise UserError(f"--warm_start={saved.run.workdir} learned from another encoder; use its --encoder_weights")
 
 
 def load_warm_start(config: Config, captioner: Captioner, baseline: Baseline) -> None:
@@ -140,14 +158,14 @@ def load_warm_start(config: Config, captioner: Captioner, baseline: Baseline) ->
 
 def warm_start_of(config: Config) -> Config:
     """The settings of the run to begin with, refused where its weights cannot serve this one."""
-    other = pathlib.Path(config.warm_start)
+    other = pathlib.Path(config.training.warm_start)
     if not (other / "config.json").is_file():
         raise UserError(f"--warm_start={other} holds no run (no config.json); name the workdir of a trained one")
     if other.resolve() == config.workdir_path().resolve():
         raise UserError(f"--warm_start={other} is the --workdir itself; name another run, or leave it out")
-    saved = Config(**read_settings(other / "config.json") | {"workdir": str(other)})
+    saved = Config.of(**read_settings(other / "config.json") | {"workdir": str(other)})
     sizes = ("encoder", "image_size", "units", "embedding_size", "baseline_units")
-    wrong = differences({n: getattr(saved, n) for n in sizes}, {n: getattr(config, n) for n in sizes})
+    wrong = differences({n: saved.flat()[n] for n in sizes}, {n: config.flat()[n] for n in sizes})
     if wrong:
         raise UserError(f"--warm_start={other} holds another model ({'; '.join(wrong)}); use the same model flags")
     last_kept(saved)
@@ -168,4 +186,5 @@ def begun(config: Config) -> bool:
 
 
 def newest_checkpoint(workdir: pathlib.Path) -> str | None:
+    """Returns the checkpoint from which a stopped run goes on; None for a run that has none."""
     return tf.train.latest_checkpoint(str(workdir / "checkpoints"))

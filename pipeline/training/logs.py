@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from spidercap.pipeline.metrics.registry import COLUMNS
+from spidercap.pipeline.metrics.registry import column_of
 
 Scalar = tf.Tensor | float
 
@@ -78,7 +78,7 @@ def named_scalars(logs: StepLogs) -> dict[str, Scalar]:
             "reward": samples.reward,
             "best reward": samples.best_reward,
             "spread of rewards": samples.reward_std,
-            **{f"reward {COLUMNS[term]}": value for term, value in samples.metrics.items()},
+            **{f"reward {column_of(term)}": value for term, value in samples.metrics.items()},
             "caption length": samples.length,
             "never ended": samples.unfinished,
             "repeated n-grams": samples.repeated_trigrams,

@@ -20,8 +20,9 @@ from spidercap.pipeline.data.batches import TrainingArrays
 from spidercap.pipeline.errors import Interrupted
 from spidercap.pipeline.evaluation.evaluate import Evaluation
 from spidercap.pipeline.settings.config import Config, stage_labels
+from spidercap.pipeline.settings.stages import STAGES
 from spidercap.pipeline.training.checkpoints import Models, Saver
-from spidercap.pipeline.training.kept import takes_over
+from spidercap.pipeline.training.kept import temperature_at
 from spidercap.pipeline.training.logs import StepLogs, as_floats, named_scalars
 from spidercap.pipeline.training.progress import Progress, Validation, read_progress
 from spidercap.pipeline.training.stages import BuiltStage, build_stage
@@ -56,17 +57,14 @@ def train(
         weights = tf.train.Checkpoint(captioner=models.captioner, baseline=models.baseline)
         weights.restore(newest).assert_existing_objects_matched().expect_partial()
     labels = stage_labels(config)
-    if newest is None and config.temperature != 1 and not any(takes_over(config, k) for k in range(len(labels))):
-        print(
-            f"warning: --temperature={config.temperature:g} changes nothing, as no stage that learns from rewards, or "
-            "warms up the baseline, follows one of likelihood",
-            file=sys.stderr,
-        )
+    if newest is None and all(temperature_at(config, k) == 1 for k in range(len(labels))):
+        _tell_of_temperature(config)
     with _stop_asked() as stopping:
         while progress.stage < len(labels):
             # At a stage's first step weights are as they were handed on; later ones lie sharpened in the checkpoint.
-            if progress.step == 0 and takes_over(config, progress.stage):
-                models.captioner.sharpen(config.temperature)
+            temperature = temperature_at(config, progress.stage)
+            if progress.step == 0 and temperature != 1:
+                models.captioner.apply_temperature(temperature)
             stage = build_stage(config, progress.stage, models.captioner, models.baseline, arrays, reward)
             saver = Saver(workdir, models, stage, progress)
             if progress.step > 0:
@@ -90,12 +88,12 @@ def _run_stage(
     """Trains until the stage's steps are done, or its validations stop rising."""
     begun = saved = time.monotonic()
     clock, first = begun - progress.seconds, progress.step
-    seed = tf.constant([config.seed, progress.stage], tf.int32)
-    watch = Watch(progress, stage, config.max_skipped)
+    seed = tf.constant([config.run.seed, progress.stage], tf.int32)
+    watch = Watch(progress, stage, config.training.max_skipped)
     _tell(stage, watch.new({"schedule": stage.note} if stage.note else {}))
     with tqdm(
-        total=stage.steps * config.batch_size,
-        initial=progress.step * config.batch_size,
+        total=stage.steps * config.training.batch_size,
+        initial=progress.step * config.training.batch_size,
         desc=stage.name,
         unit=stage.unit,
         disable=None,
@@ -105,10 +103,10 @@ def _run_stage(
             step_seed = tf.random.experimental.stateless_fold_in(seed, progress.step)
             logs = stage.step(batch, step_seed, tf.constant(stage.level(progress.step), tf.float32))
             progress.step += 1
-            bar.update(config.batch_size)
+            bar.update(config.training.batch_size)
             watch.see(logs)
-            if progress.step % config.log_every == 0 or progress.step == stage.steps:
-                rate = (progress.step - first) * config.batch_size / (time.monotonic() - begun)
+            if progress.step % config.run.log_every == 0 or progress.step == stage.steps:
+                rate = (progress.step - first) * config.training.batch_size / (time.monotonic() - begun)
                 _tell(stage, watch.warnings(_log(stage, progress, logs, rate, board, bar)))
                 watch.check(saver.checkpoints())
             over = False
@@ -119,7 +117,7 @@ def _run_stage(
             progress.seconds = time.monotonic() - clock
             # Asked once: a signal that comes after this look is seen after the next step, which is then saved.
             asked = stopping()
-            due = asked or validated or time.monotonic() - saved > config.checkpoint_every * 60
+            due = asked or validated or time.monotonic() - saved > config.run.checkpoint_every * 60
             if due and watch.is_sound() and not over:
                 saver.save()
                 saved = time.monotonic()
@@ -145,7 +143,7 @@ def _validate(
         return False
     with stage.as_kept():
         evaluation = validate()
-        value = evaluation.corpus[config.best_metric]
+        value = evaluation.corpus[config.training.best_metric]
         better = progress.best is None or value > progress.best
         if better:
             saver.keep()
@@ -166,11 +164,21 @@ def _validate(
     else:
         progress.since_best += 1
     tqdm.write(
-        f"{stage.label} epoch {progress.step / stage.steps_per_epoch:.2f}: validation {config.best_metric} {value:.4f}"
-        f"{' (best)' if better else ''}, {evaluation.corpus['distinct captions']:.0f} distinct of "
+        f"{stage.label} epoch {progress.step / stage.steps_per_epoch:.2f}: validation {config.training.best_metric} "
+        f"{value:.4f}{' (best)' if better else ''}, {evaluation.corpus['distinct captions']:.0f} distinct of "
         f"{len(evaluation.captions)}, mean length {evaluation.corpus['mean length']:.1f}"
     )
-    return 0 < config.patience <= progress.since_best
+    return 0 < config.training.patience <= progress.since_best
+
+
+def _tell_of_temperature(config: Config) -> None:
+    names = {stage.name for stage in config.training.parsed_stages()}
+    if any(STAGES[name].learns_from_rewards and config.of_stage("temperature", name) != 1 for name in names):
+        print(
+            f"warning: --temperature={config.rewards.temperature} changes nothing, as no stage that learns from "
+            "rewards, or warms up the baseline, follows one of likelihood",
+            file=sys.stderr,
+        )
 
 
 def _tell(stage: BuiltStage, warnings: Iterable[str]) -> None:

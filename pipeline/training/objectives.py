@@ -19,6 +19,8 @@ from spidercap.pipeline.data.batches import Batch
 from spidercap.pipeline.training import estimators
 from spidercap.pipeline.training.shapes import check_shapes
 
+CHOICES = {"sample": categorical.draw, "greedy": categorical.likeliest}  # of a rollout's tokens
+
 
 class Likelihood(NamedTuple):
     """What mixer learns by likelihood in the same step."""
@@ -64,32 +66,40 @@ class Objective(NamedTuple):
 
 
 def policy_gradient(
-    captioner: Captioner, max_length: int, *, samples: int, rollouts: int, greedily: bool = False, shared: bool = False
+    captioner: Captioner,
+    max_length: int,
+    *,
+    samples: int,
+    rollouts: int,
+    rollout_policy: str = "sample",
+    share_rollouts: bool = False,
 ) -> Objective:
     """Returns PG (Liu et al. 2017, algorithm 1): Q by K rollouts from every prefix, learned baseline.
 
-    With K = 0, Q is the sample's own reward: REINFORCE with a baseline. `greedily` rolls out by the likeliest tokens,
-    which is biased, and the same each time: it takes K = 1. `shared`: samples of one image share the rollouts of a
-    common prefix.
+    With K = 0, Q is the sample's own reward: REINFORCE with a baseline. The rollout policy is "sample", or "greedy":
+    the likeliest tokens, which is biased, and the same each time, so that it takes K = 1. `share_rollouts`: samples of
+    one image share the rollouts of a common prefix.
     """
     _check_least("policy_gradient", max_length=(max_length, 1), samples=(samples, 1), rollouts=(rollouts, 0))
-    if greedily and rollouts != 1:
-        raise ValueError(f"policy_gradient: greedily takes rollouts = 1, got {rollouts}")
-    choose = categorical.likeliest if greedily else categorical.draw
+    if rollout_policy not in CHOICES:
+        raise ValueError(f"policy_gradient: rollout_policy is {rollout_policy!r}; allowed: {', '.join(CHOICES)}")
+    if rollout_policy == "greedy" and rollouts != 1:
+        raise ValueError(f"policy_gradient: rollout_policy='greedy' takes rollouts = 1, got {rollouts}")
+    choose, shared = CHOICES[rollout_policy], share_rollouts and samples > 1
 
     def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
         del level
         sample_seed, rollout_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
         if rollouts == 0:
             return _samples("policy_gradient", captioner, batch, samples, max_length, sample_seed)
-        many, step = _repeated("policy_gradient", batch, samples), captioner.stepper()
+        many, step = _repeated("policy_gradient", batch, samples), captioner.make_step()
         tokens, forks = decoding.sample_with_forks(
-            step, captioner.start(many.features), max_length, sample_seed, rollouts, choose, captioner.jit
+            step, captioner.initial_state(many.features), max_length, sample_seed, rollouts, choose, captioner.jit
         )
         leaders = estimators.prefix_leaders(tokens, samples) if shared else None
         if shared:
             leads = tf.gather_nd(leaders, forks.prefix) == forks.prefix[:, 0]
-            forks = decoding.Forks(*(tf.boolean_mask(x, leads) for x in forks))
+            forks = tf.nest.map_structure(lambda x: tf.boolean_mask(x, leads), forks)
         rolled = roll_out(step, tokens, forks, rollout_seed, choose, captioner.jit)
         return Experience(many.features, many.image_index, tokens, rolled, leaders)
 
@@ -104,14 +114,14 @@ def policy_gradient(
     return Objective(sample, credit)
 
 
-def mixer(captioner: Captioner, max_length: int, *, likelihood_weight: float) -> Objective:
+def mixer(captioner: Captioner, max_length: int, *, mixer_likelihood_weight: float) -> Objective:
     """Returns MIXER (Ranzato et al. 2016): likelihood on a reference's first s tokens, REINFORCE on sampled others.
 
     The level is s. One reward, of the whole caption, is the return of every sampled token.
     """
     _check_least("mixer", max_length=(max_length, 1))
-    if not 0 <= likelihood_weight <= 1:
-        raise ValueError(f"mixer: likelihood_weight must be in 0..1, got {likelihood_weight}")
+    if not 0 <= mixer_likelihood_weight <= 1:
+        raise ValueError(f"mixer: mixer_likelihood_weight must be in 0..1, got {mixer_likelihood_weight}")
 
     def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
         _check_batch("mixer", batch)
@@ -119,10 +129,10 @@ def mixer(captioner: Captioner, max_length: int, *, likelihood_weight: float) ->
         steps = tf.cast(level, tf.int32)
         given = decoding.Given(batch.tokens, steps)
         tokens = decoding.sample(
-            captioner.stepper(), captioner.start(batch.features), max_length, seed, given, captioner.jit
+            captioner.make_step(), captioner.initial_state(batch.features), max_length, seed, given, captioner.jit
         )
         likelihood = Likelihood(
-            estimators.given_mask(tokens, steps), estimators.mixer_weight(steps, max_length, likelihood_weight)
+            estimators.given_mask(tokens, steps), estimators.mixer_weight(steps, max_length, mixer_likelihood_weight)
         )
         return Experience(batch.features, batch.image_index, tokens, no_rollouts(max_length), likelihood=likelihood)
 
@@ -140,7 +150,9 @@ def self_critical(captioner: Captioner, max_length: int, *, samples: int) -> Obj
     def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
         del level
         experience = _samples("self_critical", captioner, batch, samples, max_length, seed)
-        tokens, _ = decoding.greedy(captioner.stepper(), captioner.start(batch.features), max_length, captioner.jit)
+        tokens, _ = decoding.greedy(
+            captioner.make_step(), captioner.initial_state(batch.features), max_length, captioner.jit
+        )
         first = tf.range(tf.shape(tokens)[0]) * samples  # of the image's samples
         return experience._replace(rollouts=Rollouts(tokens, tf.stack([first, -tf.ones_like(first)], axis=1)))
 
@@ -174,8 +186,8 @@ def _samples(
 ) -> Experience:
     """M sampled captions an image, and nothing else to be scored."""
     many = _repeated(objective, batch, samples)
-    start = captioner.start(many.features)
-    tokens = decoding.sample(captioner.stepper(), start, max_length, seed, jit=captioner.jit)
+    start = captioner.initial_state(many.features)
+    tokens = decoding.sample(captioner.make_step(), start, max_length, seed, jit=captioner.jit)
     return Experience(many.features, many.image_index, tokens, no_rollouts(max_length))
 
 
@@ -207,7 +219,7 @@ def _check_rewards(
     check_shapes(
         objective,
         tokens=(experience.tokens, "N T"),
-        rollouts=(experience.rollouts.words, "Q T"),
+        rollouts=(experience.rollouts.tokens, "Q T"),
         sample_rewards=(sample_rewards, "N"),
         rollout_rewards=(rollout_rewards, "Q"),
     )

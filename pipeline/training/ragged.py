@@ -16,7 +16,9 @@ def ragged(function: Callable) -> Callable:
 
     def call(*args: Any) -> Any:
         if not compiled:
-            compiled.append(tf.function(function).get_concrete_function(*tf.nest.map_structure(_any_rows, args)))
+            compiled.append(
+                tf.function(function, autograph=False).get_concrete_function(*tf.nest.map_structure(_any_rows, args))
+            )
         return compiled[0](*args)
 
     return call

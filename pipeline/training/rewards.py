@@ -1,74 +1,73 @@
-"""What a sampled caption is worth: a weighted sum of metrics, each of which is reported by itself.
+"""The reward of a sampled caption: a weighted sum of metrics, each of which is logged by itself.
 
-Metrics on token ids are compiled, so that they can be part of a compiled step. METEOR and SPICE are computed by
-resident Java workers, from the captions' text.
+Metrics on token ids are compiled, so that they can be part of a compiled step. Those on text are computed on the host,
+METEOR and SPICE by resident Java workers; so are functions of the user's.
 """
 
 import concurrent.futures
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
 
-from spidercap.pipeline.metrics.bleu import Bleu
-from spidercap.pipeline.metrics.cider import Cider, DocumentFrequencies, count_document_frequencies
-from spidercap.pipeline.metrics.from_words import BLEU_TERMS
-from spidercap.pipeline.metrics.java_metrics import TextMetrics
+from spidercap.pipeline.metrics.compiled import CompiledScores, Inputs, ReferenceTexts, compiled_scores
+from spidercap.pipeline.metrics.document_frequencies import DocumentFrequencies, count_document_frequencies
 from spidercap.pipeline.metrics.ngrams import without_end
-from spidercap.pipeline.metrics.rouge import Rouge
-from spidercap.pipeline.metrics.spice import f_score
-from spidercap.pipeline.metrics.spice_fast.metric import SpiceFast
-from spidercap.pipeline.metrics.spice_fast.parser import load_parser
-from spidercap.pipeline.text.vocabulary import Vocabulary
+from spidercap.pipeline.metrics.references import References
+from spidercap.pipeline.metrics.registry import METRICS, ordered
+from spidercap.pipeline.metrics.reward_functions import RewardFunction, call_reward_function
+from spidercap.pipeline.metrics.text_metrics import TextMetric
 from spidercap.pipeline.training.ragged import ragged
 
-# (captions [N, T], image_index [N]) -> float32 [N] of each metric
-Compiled = Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
-
-
-@dataclasses.dataclass(frozen=True)
-class ReferenceTexts:
-    """What METEOR, SPICE and SPICE-fast compare with: text, without end tokens."""
-
-    vocabulary: Vocabulary
-    references: Sequence[Sequence[str]]  # [I][R], words split by one space
+# (captions [N, T], image_index [N]) as arrays without duplicates -> [N]
+OnHost = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Reward:
     """The metrics that a policy is trained on, with their weights."""
 
-    def __init__(self, weights: Mapping[str, float], compiled: Compiled, on_host: Mapping[str, Callable]):
-        """`compiled` and `on_host` give the metrics of `weights` between them.
+    def __init__(
+        self,
+        weights: Mapping[str, float],
+        compiled: CompiledScores,
+        on_host: Mapping[str, OnHost],
+        own: Mapping[str, OnHost] | None = None,
+    ):
+        """`compiled`, `on_host` and `own` give the terms of `weights` between them.
 
-        A metric on the host takes (captions, image_index) as arrays without duplicates and returns an array.
+        Args:
+          on_host: metrics that work in threads, side by side.
+          own: functions of the user's, called in the main thread, one after the other: what they use may be tied to it.
         """
         self.weights = dict(weights)
         self._compiled = compiled
-        self._on_host = dict(on_host)
+        self._on_host, self._own = dict(on_host), dict(own or {})
         self._compiled_scores = ragged(self.compiled_scores)
 
     @property
     def is_compiled(self) -> bool:
         """Whether `compiled_scores` is all of it."""
-        return not self._on_host
+        return not self._on_host and not self._own
 
     def compiled_scores(self, captions: tf.Tensor, image_index: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns float32 `[N]` of each compiled metric for captions `[N, T]` of images `[N]`; to be traced."""
         return self._compiled(captions, image_index)
 
     def scores(self, captions: tf.Tensor, image_index: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns float32 `[N]` of every metric; not to be traced. The Java metrics work side by side."""
+        """Returns float32 `[N]` of every term; not to be traced.
+
+        Each caption of an image is scored on the host once.
+        """
         rows = np.column_stack([image_index.numpy(), captions.numpy()])
         distinct, place = np.unique(rows, axis=0, return_inverse=True)
         threads = concurrent.futures.ThreadPoolExecutor(len(self._on_host) or 1)
         try:
-            waiting = {
-                term: threads.submit(metric, distinct[:, 1:], distinct[:, 0]) for term, metric in self._on_host.items()
-            }
+            asked = distinct[:, 1:], distinct[:, 0]
+            waiting = {term: threads.submit(metric, *asked) for term, metric in self._on_host.items()}
             scores = dict(self._compiled_scores(captions, image_index))
-            for term, future in waiting.items():
-                scores[term] = tf.constant(future.result()[place.ravel()], tf.float32)
+            own = {name: function(*asked) for name, function in self._own.items()}
+            found = {term: future.result() for term, future in waiting.items()} | own
+            scores |= {term: tf.constant(each[place.ravel()], tf.float32) for term, each in found.items()}
         finally:
             # When this is interrupted the workers are ended next, and with them what the threads wait for.
             threads.shutdown(wait=False, cancel_futures=True)
@@ -90,52 +89,53 @@ def build_reward(
     frequencies: DocumentFrequencies,
     end_token_in_reward: bool,
     texts: ReferenceTexts | None = None,
-    text_metrics: TextMetrics | None = None,
+    text_metrics: Mapping[str, TextMetric] | None = None,
+    own: Mapping[str, RewardFunction] | None = None,
 ) -> Reward:
     """Returns the reward of metrics with `weights` against references `[I, R, L]`, one row an image.
 
     With the end token as a word, a caption that stops where its references stop earns more than one cut short. That
-    is for metrics of n-grams; METEOR and SPICE, which need `texts` and `text_metrics`, and SPICE-fast, which needs
-    `texts`, never see it.
+    is for metrics of n-grams; SPICE-fast and metrics on text never see it.
+
+    Args:
+      texts: needed by SPICE-fast, metrics on text and `own`.
+      text_metrics: the metrics on text among `weights`.
+      own: the names among `weights` that are no metrics, each with its function.
     """
-    words = _words(references, end_token_in_reward)
-    cider = Cider(words, frequencies) if "cider" in weights else None
-    rouge = Rouge(words) if "rouge" in weights else None
-    bleu = Bleu(words) if set(BLEU_TERMS) & set(weights) else None
-    spice = SpiceFast(load_parser(), texts.vocabulary.words, texts.references) if "spice_fast" in weights else None
+    words = References(_words(references, end_token_in_reward))
+    inputs = Inputs(words, lambda: frequencies, tf.float32, texts)
+    metrics = compiled_scores([term for term in weights if term in METRICS and METRICS[term].compiled], inputs)
 
     def compiled(captions: tf.Tensor, image_index: tf.Tensor) -> dict[str, tf.Tensor]:
-        scores = {}
-        if spice is not None:
-            scores["spice_fast"] = spice(captions, image_index)
-        captions = _words(captions, end_token_in_reward)
-        if bleu is not None:  # one matching of n-grams for all four orders
-            scores |= zip(BLEU_TERMS, tf.unstack(bleu(captions, image_index), axis=1), strict=True)
-        if rouge is not None:
-            scores["rouge"] = rouge(captions, image_index)
-        if cider is not None:
-            scores["cider"] = cider(captions, image_index)
-        return {term: scores[term] for term in weights if term in scores}
+        return metrics(_words(captions, end_token_in_reward), image_index)
 
-    on_host = {}
-    if "meteor" in weights:
-        on_host["meteor"] = _of_text(text_metrics.meteor.score, texts)
-    if "spice" in weights:
-        on_host["spice"] = _of_text(_spice(text_metrics.spice.score), texts)
-    return Reward(weights, compiled, on_host)
+    on_text = [term for term in ordered(weights) if not METRICS[term].compiled]
+    return Reward(
+        weights,
+        compiled,
+        {term: _of_text(text_metrics[term].rewards, texts) for term in on_text},
+        {name: _of_user(name, own[name], texts) for name in weights if name not in METRICS},
+    )
 
 
-def _spice(counts: Callable) -> Callable:
-    # Where neither caption nor references say anything, nothing is earned.
-    return lambda candidates, references: np.nan_to_num(f_score(counts(candidates, references)[:, 0]))
-
-
-def _of_text(metric: Callable, texts: ReferenceTexts) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def _of_text(metric: Callable, texts: ReferenceTexts) -> OnHost:
     """A metric on text as one on token ids."""
 
     def score(captions: np.ndarray, image_index: np.ndarray) -> np.ndarray:
         candidates = [texts.vocabulary.decode(ids) for ids in captions]
         return metric(candidates, [texts.references[i] for i in image_index])
+
+    return score
+
+
+def _of_user(name: str, function: RewardFunction, texts: ReferenceTexts) -> OnHost:
+    """A function of the user's on token ids; its lists are its own."""
+
+    def score(captions: np.ndarray, image_index: np.ndarray) -> np.ndarray:
+        said = [texts.vocabulary.decode(ids) for ids in captions]
+        references = [list(texts.references[i]) for i in image_index]
+        image_ids = [int(i if texts.image_ids is None else texts.image_ids[i]) for i in image_index]
+        return call_reward_function(name, function, said, references, image_ids)
 
     return score
 

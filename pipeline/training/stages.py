@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-import math
+import pkgutil
 from collections.abc import Callable
 from typing import Any
 
@@ -11,26 +11,27 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spidercap.models.baseline import Baseline, StepBaseline
+from spidercap.models.baseline import Baseline
 from spidercap.models.captioner import Captioner
 from spidercap.models.special_tokens import PAD
 from spidercap.pipeline.data.batches import TrainingArrays, caption_batches, image_batches
 from spidercap.pipeline.settings.config import Config, stage_labels
-from spidercap.pipeline.training import objectives, schedules
+from spidercap.pipeline.settings.stages import RUN_BASELINE, STAGES, StageKind
+from spidercap.pipeline.training import objectives
 from spidercap.pipeline.training.optimizer import Adam, averaged
 from spidercap.pipeline.training.progress import Progress
 from spidercap.pipeline.training.rewards import Reward
+from spidercap.pipeline.training.schedules import CONSTANT, Schedule
 from spidercap.pipeline.training.steps import TrainStep, likelihood_step, policy_gradient_step
 
-LEARNS_FROM_CAPTIONS = ("mle", "mixer")  # an epoch goes through captions; elsewhere through pictures
-MAY_READ_CAPTIONS = ("pg", "scst", "leave_one_out")  # beside the rewards of pictures, with --likelihood_weight
+OWN_BASELINE = "step_baseline"  # of a stage with a learned baseline of its own: its name in checkpoints
 
 
 @dataclasses.dataclass(frozen=True)
 class BuiltStage:
     """What the loop needs to know of a stage."""
 
-    name: str  # of config.STAGES
+    name: str  # of STAGES
     label: str  # unique in the run
     unit: str  # what a batch holds: caption or image
     step: TrainStep
@@ -62,75 +63,72 @@ def build_stage(
     config: Config, index: int, captioner: Captioner, baseline: Baseline, arrays: TrainingArrays, reward: Reward
 ) -> BuiltStage:
     """Returns stage number `index` of the run with fresh optimizers."""
-    name = config.parsed_stages()[index].name
-    size = _size(name, arrays)
+    name = config.training.parsed_stages()[index].name
+    kind = STAGES[name]
+    size, batch_size = _size(kind, arrays), config.training.batch_size
     steps = [_steps(config, arrays, i) for i in range(index + 1)]
-    learns_from_captions = name in LEARNS_FROM_CAPTIONS
-    per_epoch = size / config.batch_size
+    per_epoch = size / batch_size
     step, state = _step(config, name, size, captioner, baseline, reward)
-    batches = caption_batches if learns_from_captions else image_batches
-    if _likelihood_weight(config, name):
-        batches = functools.partial(image_batches, with_captions=True)
-    averages = config.weight_average > 0 and name != "baseline"
+    schedule: Schedule = pkgutil.resolve_name(kind.schedule) if kind.schedule else CONSTANT
+    samples = (config.of_stage("samples", name) if "samples" in kind.settings else 1) if kind.learns_from_rewards else 0
+    averages = kind.moves_policy and config.of_stage("weight_average", name) > 0
     return BuiltStage(
         name=name,
         label=stage_labels(config)[index],
-        unit="caption" if learns_from_captions else "image",
+        unit=kind.unit,
         step=step,
-        batches=functools.partial(batches, arrays, config.batch_size, steps=steps[index], seed=(config.seed, index)),
+        batches=functools.partial(
+            _batches(config, name), arrays, batch_size, steps=steps[index], seed=(config.run.seed, index)
+        ),
         state=state,
-        level=functools.partial(_level, config, name, per_epoch),
-        samples_per_step={"mle": 0, "mixer": 1}.get(name, config.samples) * config.batch_size,
+        level=lambda step: schedule.level(config, step / per_epoch),
+        samples_per_step=samples * batch_size,
         reference_length=float(np.mean(np.sum(arrays.tokens != PAD, axis=1))),
         steps=steps[index],
         steps_per_epoch=per_epoch,
-        validate_every=max(1, round(config.evaluate_every * per_epoch)),
-        images_per_step=config.batch_size,
-        moves_policy=name != "baseline",
+        validate_every=max(1, round(config.training.evaluate_every * per_epoch)),
+        images_per_step=batch_size,
+        moves_policy=kind.moves_policy,
         as_kept=functools.partial(averaged, captioner, state["optimizer"]) if averages else contextlib.nullcontext,
         steps_before=sum(steps[:index]),
-        note=_note(config, name, steps[index], per_epoch),
+        note=schedule.note(config, schedule.level(config, (steps[index] - 1) / per_epoch)),
     )
 
 
 def build_objective(config: Config, name: str, captioner: Captioner) -> objectives.Objective:
     """Returns what the stage `name`, one that learns from rewards, samples and how it gives credit."""
-    samples = config.samples
-    if name == "mixer":
-        return objectives.mixer(captioner, config.max_length, likelihood_weight=config.mixer_likelihood_weight)
-    if name == "scst":
-        return objectives.self_critical(captioner, config.max_length, samples=samples)
-    if name == "leave_one_out":
-        return objectives.leave_one_out(captioner, config.max_length, samples=samples)
-    return objectives.policy_gradient(
-        captioner,
-        config.max_length,
-        samples=samples,
-        rollouts=config.rollouts,
-        greedily=config.rollout_policy == "greedy",
-        shared=config.share_rollouts and samples > 1,
-    )
+    kind = STAGES[name]
+    settings = {setting: config.of_stage(setting, name) for setting in kind.settings}
+    return pkgutil.resolve_name(kind.objective)(captioner, config.data.max_length, **settings)
+
+
+def _batches(config: Config, name: str) -> Callable[..., tf.data.Dataset]:
+    if STAGES[name].unit == "caption":
+        return caption_batches
+    return functools.partial(image_batches, with_captions=_likelihood_weight(config, name) > 0)
 
 
 def _step(
     config: Config, name: str, size: int, captioner: Captioner, baseline: Baseline, reward: Reward
 ) -> tuple[TrainStep, dict[str, Any]]:
     """The stage's step, and what of it is saved beside the models."""
+    kind = STAGES[name]
     state: dict[str, Any] = {}
-    if name != "baseline":
+    if kind.moves_policy:
         state["optimizer"] = _optimizer(config, name, size, captioner)
-    if name == "mle":
+    if not kind.learns_from_rewards:
         step = likelihood_step(
             captioner,
             state["optimizer"],
-            feature_dropout=config.feature_dropout,
-            label_smoothing=config.label_smoothing,
-            scheduled_sampling=config.scheduled_sampling > 0,
+            feature_dropout=config.model.feature_dropout,
+            label_smoothing=config.likelihood.label_smoothing,
+            scheduled_sampling=config.likelihood.scheduled_sampling > 0,
         )
         return step, state
-    learned = {"baseline": baseline, "pg": baseline}.get(name)
-    if name == "mixer":
-        learned = state["step_baseline"] = StepBaseline(config.units, config.max_length)
+    learned = baseline if kind.baseline == RUN_BASELINE else None
+    if kind.baseline and learned is None:
+        build = pkgutil.resolve_name(kind.baseline)
+        learned = state[OWN_BASELINE] = build(config.model.units, config.data.max_length)
     if learned is not None:
         state["baseline_optimizer"] = _optimizer(config, "baseline", size, learned)
     step = policy_gradient_step(
@@ -140,66 +138,40 @@ def _step(
         build_objective(config, name, captioner),
         state.get("optimizer"),
         state.get("baseline_optimizer"),
-        feature_dropout=config.feature_dropout,
+        feature_dropout=config.model.feature_dropout,
         likelihood_weight=_likelihood_weight(config, name),
     )
     return step, state
 
 
 def _likelihood_weight(config: Config, name: str) -> float:
-    return config.likelihood_weight if name in MAY_READ_CAPTIONS else 0.0
-
-
-def _level(config: Config, name: str, steps_per_epoch: float, step: int) -> float:
-    """What the stage anneals, at `step`; 0 where it anneals nothing."""
-    epoch = step / steps_per_epoch
-    if name == "mixer":
-        return schedules.mixer_steps(epoch, config.max_length, config.mixer_step, config.mixer_epochs)
-    if name == "mle":
-        return schedules.sampling_probability(
-            epoch, config.scheduled_sampling, config.scheduled_sampling_step, config.scheduled_sampling_epochs
-        )
-    return 0.0
-
-
-def _note(config: Config, name: str, steps: int, steps_per_epoch: float) -> str:
-    last = _level(config, name, steps_per_epoch, steps - 1)
-    if name == "mle" and config.scheduled_sampling > 0 and last == 0:
-        return (
-            f"no word of the model's own will be read, as the first rise takes {config.scheduled_sampling_epochs:g} "
-            "epochs; lower --scheduled_sampling_epochs, or give the stage more"
-        )
-    if name == "mixer" and last > 0:
-        falls = f"falls to {last} only" if last < config.max_length else f"stays at {last}, which is likelihood alone"
-        needed = math.ceil(config.max_length / config.mixer_step) * config.mixer_epochs
-        return f"s {falls}; it takes {needed:g} epochs to 0: lower --mixer_epochs, or give the stage more"
-    return ""
+    return config.rewards.likelihood_weight if "likelihood_weight" in STAGES[name].reads else 0.0
 
 
 def _steps(config: Config, arrays: TrainingArrays, index: int) -> int:
-    stage = config.parsed_stages()[index]
-    return max(1, round(stage.epochs * _size(stage.name, arrays) / config.batch_size))
+    stage = config.training.parsed_stages()[index]
+    return max(1, round(stage.epochs * _size(STAGES[stage.name], arrays) / config.training.batch_size))
 
 
-def _size(name: str, arrays: TrainingArrays) -> int:
+def _size(kind: StageKind, arrays: TrainingArrays) -> int:
     """What an epoch of the stage goes through."""
-    return len(arrays.tokens if name in LEARNS_FROM_CAPTIONS else arrays.features)
+    return len(arrays.tokens if kind.unit == "caption" else arrays.features)
 
 
 def _optimizer(config: Config, name: str, size: int, model: keras.Model) -> keras.Optimizer:
     """Adam with the stage's rate, falling by its factor each epoch, its variables made so that they can be restored."""
     schedule = keras.optimizers.schedules.ExponentialDecay(
         config.of_stage("learning_rate", name),
-        decay_steps=max(1, round(size / config.batch_size)),
+        decay_steps=max(1, round(size / config.training.batch_size)),
         decay_rate=config.of_stage("decay", name),
         staircase=True,
     )
     more: dict[str, Any] = {}
-    if name != "baseline" and config.weight_decay:
-        more["weight_decay"] = config.weight_decay
-    if name != "baseline" and config.weight_average:
-        more |= {"use_ema": True, "ema_momentum": config.weight_average}
-    optimizer = Adam(schedule, global_clipnorm=config.clip_norm or None, **more)
+    if STAGES[name].moves_policy:
+        average = config.of_stage("weight_average", name)
+        more = {"weight_decay": config.training.weight_decay or None}
+        more |= {"use_ema": True, "ema_momentum": average} if average else {}
+    optimizer = Adam(schedule, global_clipnorm=config.training.clip_norm or None, **more)
     if optimizer.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias"])
     optimizer.build(model.trainable_variables)

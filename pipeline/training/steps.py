@@ -54,14 +54,14 @@ def likelihood_step(
     the level as probability, sampled without dropout.
     """
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> StepLogs:
         features = _with_dropout(captioner, batch, feature_dropout, seed).features
         tokens = read = batch.tokens
         if scheduled_sampling:
             read_seed = tf.random.experimental.stateless_fold_in(seed, READING)
             read = decoding.read_own_words(
-                captioner.stepper(), captioner.start(features), tokens, level, read_seed, captioner.jit
+                captioner.make_step(), captioner.initial_state(features), tokens, level, read_seed, captioner.jit
             )
         packing = pack(tokens)
         weights = estimators.likelihood_weights(packing.of(estimators.likelihood_mask(tokens)))
@@ -114,7 +114,7 @@ def policy_gradient_step(
         return experience._replace(references=references)
 
     def learn(experience: Experience, scores: dict[str, tf.Tensor]) -> StepLogs:
-        scored = tf.shape(experience.tokens)[0] + tf.shape(experience.rollouts.words)[0]
+        scored = tf.shape(experience.tokens)[0] + tf.shape(experience.rollouts.tokens)[0]
         sample_rewards, other_rewards = split_rewards(experience, reward.total(scores))
         credit = objective.credit(experience, sample_rewards, other_rewards)
         found = policy_gradients(captioner, baseline, experience, credit, moves_policy=optimizer is not None)
@@ -135,13 +135,13 @@ def policy_gradient_step(
 
     if reward.is_compiled:
 
-        @tf.function
+        @tf.function(autograph=False)
         def step(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> StepLogs:
             experience = sample(batch, seed, level)
             return learn(experience, reward.compiled_scores(*scored_captions(experience)))
 
     else:
-        first_half, second_half = tf.function(sample), ragged(learn)
+        first_half, second_half = tf.function(sample, autograph=False), ragged(learn)
 
         def step(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> StepLogs:
             experience = first_half(batch, seed, level)
@@ -153,13 +153,13 @@ def policy_gradient_step(
 def scored_captions(experience: Experience) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns all captions to be scored, `[N + Q, T]`, samples first, then the other ones, and their images."""
     image_index = tf.gather(experience.image_index, experience.rollouts.prefix[:, 0])
-    tokens = tf.concat([experience.tokens, experience.rollouts.words], axis=0)
+    tokens = tf.concat([experience.tokens, experience.rollouts.tokens], axis=0)
     return tokens, tf.concat([experience.image_index, image_index], axis=0)
 
 
 def split_rewards(experience: Experience, rewards: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the rewards of the samples `[N]` and of the other captions `[Q]`, of those of `scored_captions`."""
-    return tf.split(rewards, [tf.shape(experience.tokens)[0], tf.shape(experience.rollouts.words)[0]])
+    return tf.split(rewards, [tf.shape(experience.tokens)[0], tf.shape(experience.rollouts.tokens)[0]])
 
 
 def update(updates: Sequence[tuple[keras.Optimizer, Gradients]], losses: Sequence[tf.Tensor]) -> Update:
@@ -179,4 +179,4 @@ def update(updates: Sequence[tuple[keras.Optimizer, Gradients]], losses: Sequenc
 
 def _with_dropout(captioner: Captioner, batch: Batch, rate: float, seed: tf.Tensor) -> Batch:
     dropout_seed = tf.random.experimental.stateless_fold_in(seed, FEATURE_DROPOUT)
-    return batch._replace(features=captioner.blur(batch.features, rate, dropout_seed))
+    return batch._replace(features=captioner.drop_features(batch.features, rate, dropout_seed))

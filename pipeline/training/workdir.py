@@ -26,7 +26,7 @@ def open_workdir(config: Config) -> Iterator[None]:
         nothing trained where the mode needs it, a warm start that does not fit.
     """
     workdir = config.workdir_path()
-    least_free = LEAST_FREE if config.mode in ("prepare", "train", "export") else 0
+    least_free = LEAST_FREE if config.run.mode in ("prepare", "train", "export") else 0
     for flag, folder in (
         ("workdir", workdir),
         ("cache_dir", config.cache_path()),
@@ -39,9 +39,9 @@ def open_workdir(config: Config) -> Iterator[None]:
         except BlockingIOError as error:
             raise UserError(f"another process works in {workdir}; wait for it, or name another --workdir") from error
         _check_settings(config)
-        if config.mode in ("evaluate", "export"):
+        if config.run.mode in ("evaluate", "export"):
             last_kept(config)
-        if config.warm_start and config.mode == "train" and not newest_checkpoint(workdir):
+        if config.training.warm_start and config.run.mode == "train" and not newest_checkpoint(workdir):
             warm_start_of(config)
         yield
 
@@ -78,8 +78,8 @@ def _check_settings(config: Config) -> None:
         wrong = differences({name: saved[name] for name in config.fixed()}, config.fixed())
         if wrong:
             raise UserError(
-                f"{config.workdir} was made with other settings ({'; '.join(wrong)}); "
+                f"{config.run.workdir} was made with other settings ({'; '.join(wrong)}); "
                 "use those, or name a new --workdir"
             )
-    elif config.mode in ("prepare", "train"):
+    elif config.run.mode in ("prepare", "train"):
         write_text(path, config.to_json())

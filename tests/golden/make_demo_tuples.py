@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from spidercap.pipeline.metrics.java_metrics import open_text_metrics
+from spidercap.pipeline.metrics.text_metrics import open_text_metrics
 
 TUPLES = Path(__file__).with_name("demo_tuples.json.gz")
 
@@ -22,8 +22,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         settings = {"metric_workers": 2, "metric_timeout": 60, "metric_cache_dir": folder}
         with open_text_metrics(["spice"], corenlp=_corenlp(), **settings) as java:
-            java.spice.score(captions, [[]] * len(captions))
-            tuples = java.spice._store.get(captions)
+            java["spice"].score(captions, [[]] * len(captions))
+            tuples = java["spice"]._store.get(captions)
     content = json.dumps({caption: tuples[caption] for caption in captions}, separators=(",", ":"))
     TUPLES.write_bytes(gzip.compress(content.encode(), 9, mtime=0))
 

@@ -3,6 +3,7 @@
 A scene depends on (seed, index) alone, so the same two numbers give the same picture on every machine.
 """
 
+import pathlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,12 +11,15 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from spidercap.pipeline.data.records import feature_spec
+from spidercap.pipeline.data.records import Source, feature_spec
 from spidercap.pipeline.data.scenes.captions import write_captions
 from spidercap.pipeline.data.scenes.draw import Thing, render
 from spidercap.pipeline.data.scenes.layout import plan_layout
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.settings.groups import DataSettings
 
+SIZE = 64  # pixels; what the quickstart's encoder sees
+SEED = 0
 _SMALLEST_SIDE = 32
 _COMPRESSION = 3  # of 9; half the time of the default, 14% more bytes
 
@@ -86,3 +90,13 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
                     "captions": list(scene.captions),
                 },
             )
+
+
+def scenes_source(settings: DataSettings) -> Source:
+    """Returns the scenes that the settings ask for; runs with different --seed share them, to be compared."""
+    train, val = settings.scenes_train, settings.scenes_val
+
+    def build(root: pathlib.Path) -> Scenes:
+        return Scenes(train_images=train, val_images=val, size=SIZE, seed=SEED, data_dir=root)
+
+    return Source(f"scenes-{Scenes.VERSION}-{train}-{val}", build)

@@ -32,10 +32,12 @@ class Jar:
 
     @property
     def file_name(self) -> str:
+        """The jar's name in its folder."""
         return f"{ARTIFACT}-{VERSION}{self.classifier and '-'}{self.classifier}.jar"
 
     @property
     def coordinates(self) -> str:
+        """The artifact's name in Maven's words."""
         return f"{GROUP}:{ARTIFACT}:{VERSION}{self.classifier and ':'}{self.classifier}"
 
 

@@ -7,13 +7,16 @@ by item, so that an item that fails ATTEMPTS times alone is known by name and re
 import concurrent.futures
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.metrics.java.process import ATTEMPTS, Service, WorkerFailed, WorkerProcess
+from spidercap.pipeline.metrics.java.runtime import Jvm
 
 LOOKS_UP = 1.0  # seconds
+# Heap of a JVM, measured on the longest captions that are sent; METEOR's is filled by its tables.
+HEAPS = {"tokenizer": "1g", "meteor": "1500m", "spice_parser": "2500m", "spice_matcher": "1500m"}
 
 
 class Pool:
@@ -118,3 +121,8 @@ class Pool:
             return worker.ask(items, self._timeout)
         finally:
             self._idle.put(worker)
+
+
+def pool_of(service: str, jvm: Jvm, jars: Iterable[object], workers: int, timeout: float) -> Pool:
+    """Returns `workers` processes of a service of worker.SERVICES, with these jars on their class path."""
+    return Pool(Service(service, jvm.library, jvm.version, tuple(map(str, jars)), HEAPS[service]), workers, timeout)

@@ -66,6 +66,15 @@ def find_jvm() -> Jvm:
     )
 
 
+def java_found() -> bool:
+    """Returns whether there is a Java that can be used."""
+    try:
+        find_jvm()
+    except UserError:
+        return False
+    return True
+
+
 def meteor_jar() -> pathlib.Path:
     """Returns METEOR 1.5 as pycocoevalcap carries it; raises UserError where it is missing."""
     return _tool("meteor/meteor-1.5.jar")

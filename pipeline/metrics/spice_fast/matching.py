@@ -121,8 +121,10 @@ class Matcher:
 
 
 def _distinct(mentions: tf.Tensor, slots: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns int64 `[slots, N]`, the different terms in the order of their first mentions, then zeros; and the slot
-    of each mention `[M, N]`."""
+    """Returns int64 `[slots, N]`, the different terms, and the slot of each mention `[M, N]`.
+
+    Terms are in the order of their first mentions, then come zeros.
+    """
     count = mentions.shape[0]
     narrow = tf.cast(mentions, tf.int32)
     place = tf.range(count)[:, None]

@@ -4,16 +4,20 @@ Anderson, Fernando, Johnson, Gould, "SPICE: Semantic Propositional Image Caption
 parser, which is SceneGraphParser instead of CoreNLP with its rules.
 """
 
+import contextlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from spidercap.pipeline.metrics.compiled import family_of_one
 from spidercap.pipeline.metrics.ngrams import caption_codes, without_end
+from spidercap.pipeline.metrics.spice import f_score
 from spidercap.pipeline.metrics.spice_fast import scene_graph
 from spidercap.pipeline.metrics.spice_fast.matching import Matcher
-from spidercap.pipeline.metrics.spice_fast.parser import SceneGraphParser, parsed
+from spidercap.pipeline.metrics.spice_fast.parser import SceneGraphParser, load_parser, parsed
 from spidercap.pipeline.metrics.spice_fast.synonyms import wordnet_synonyms
+from spidercap.pipeline.metrics.text_metrics import Bar, Evaluated, TextSettings, no_bar
 
 MOST_WORDS = 60  # of a caption that are parsed, as of the exact metric's
 
@@ -70,6 +74,15 @@ class TextSpiceFast:
         ]
         return np.array(counts, np.int64).reshape(-1, 3)
 
+    def rewards(self, captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
+        """Returns float64 `[N]`; 0 where neither caption nor references hold a tuple."""
+        return np.nan_to_num(f_score(self.score(captions, references)))
+
+    def evaluate(self, captions: Sequence[str], references: Sequence[Sequence[str]], bar: Bar = no_bar) -> Evaluated:
+        """Returns the mean over captions, and the score of each."""
+        each = self.rewards(captions, references)
+        return Evaluated(float(each.mean()) if len(each) else 0.0, each)
+
     def tuples(self, captions: Sequence[str]) -> list[list[tuple[str, ...]]]:
         """Returns the tuples of captions, words split by one space, in the parser's order."""
         self._parse(captions)
@@ -81,6 +94,16 @@ class TextSpiceFast:
             return
         said = parsed(self._parser, [caption.split()[:MOST_WORDS] for caption in new])
         self._known |= zip(new, said, strict=True)
+
+
+SPICE_FAST = family_of_one(
+    "spice_fast", lambda inputs: SpiceFast(load_parser(), inputs.texts.vocabulary.words, inputs.texts.references)
+)
+
+
+def open_spice_fast(stack: contextlib.ExitStack, settings: TextSettings) -> TextSpiceFast:
+    """Returns SPICE-fast on text by the parser that comes with the package."""
+    return TextSpiceFast(load_parser())
 
 
 def _encoded(captions: Iterable[str], words: Sequence[str]) -> tuple[list[list[int]], list[str]]:

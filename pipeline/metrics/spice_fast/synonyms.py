@@ -48,8 +48,10 @@ class Synonyms:
         self._exceptions = exceptions
 
     def __call__(self, term: str) -> frozenset[int]:
-        """Returns the numbers of the term's synsets; none where WordNet does not know it. Two terms match if they are
-        equal or have one in common."""
+        """Returns the numbers of the term's synsets; none where WordNet does not know it.
+
+        Two terms match if they are equal or have one in common.
+        """
         word = term.lower().replace(" ", "_")
         entries = [word, *self._base_forms(word)]
         return frozenset(number for entry in entries for number in self._synsets.get(entry, ()))

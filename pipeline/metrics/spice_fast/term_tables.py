@@ -119,8 +119,10 @@ class References:
         self._row_of_place = tf.constant(by_place)
 
     def fits(self, images: tf.Tensor, terms: tf.Tensor, places: Sequence[int]) -> tf.Tensor:
-        """Returns limbs `[places, L, W, N]`: which tuples of images `[N]` the terms int64 `[W, N]` fit at places
-        (some of FIRST, SECOND and LAST)."""
+        """Returns limbs `[places, L, W, N]`: which tuples of images `[N]` the terms int64 `[W, N]` fit.
+
+        `places`, some of FIRST, SECOND and LAST, are those in a tuple at which they are to fit.
+        """
         known = tf.where(terms < self._base, terms, 0)
         row = tf.gather(self._row_of_place, self._table.find(images * self._base + known))
         return tf.stack([tf.gather(self._rows[place], row, axis=1) for place in places])

@@ -1,0 +1,83 @@
+"""Metrics on token ids: what a compiled metric gives, and how rewards and evaluation build it."""
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from spidercap.pipeline.metrics.document_frequencies import DocumentFrequencies
+from spidercap.pipeline.metrics.references import References
+from spidercap.pipeline.metrics.registry import METRICS, ordered, resolved
+from spidercap.pipeline.text.vocabulary import Vocabulary
+
+# (captions int [N, T], padded, image_index [N]) -> [N, width]
+Statistics = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# (captions int [N, T], image_index [N]) -> [N] of each term
+CompiledScores = Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReferenceTexts:
+    """The references as text, without end tokens."""
+
+    vocabulary: Vocabulary
+    references: Sequence[Sequence[str]]  # [I][R], words split by one space
+    image_ids: Sequence[int] | None = None  # [I], of the data set; by default the numbers of the rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What a compiled metric may be built from."""
+
+    references: References
+    frequencies: Callable[[], DocumentFrequencies]  # a function, as counting them takes time
+    dtype: tf.DType  # of the scores
+    texts: ReferenceTexts | None = None  # in rewards, where words have the ids of a vocabulary
+
+
+def means(statistics: np.ndarray) -> Sequence[float]:
+    """Returns the means over captions `[width]` of `[N, width]`; 0 of no captions."""
+    return [column.mean() if len(column) else 0.0 for column in statistics.T]
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """The metrics that one computation gives, as one matching of n-grams gives BLEU-1 to BLEU-4."""
+
+    terms: tuple[str, ...]
+    width: int  # numbers that a caption gets
+    build: Callable[[Inputs], Statistics]
+    images: Callable = lambda statistics: statistics  # [N, width] -> each caption's scores [N, terms]
+    corpus: Callable[[np.ndarray], Sequence[float]] = means  # [N, width] -> the corpus's scores [terms]
+
+
+def family_of_one(term: str, build: Callable[[Inputs], Callable[[tf.Tensor, tf.Tensor], tf.Tensor]]) -> Family:
+    """Returns the family of one metric, (captions, image_index) -> `[N]`, whose corpus score is the mean."""
+
+    def statistics(inputs: Inputs) -> Statistics:
+        metric = build(inputs)
+        return lambda captions, image_index: tf.expand_dims(metric(captions, image_index), 1)
+
+    return Family((term,), 1, statistics)
+
+
+def families(terms: Collection[str]) -> list[Family]:
+    """Returns the families that give the compiled metrics among `terms`, each once."""
+    names = dict.fromkeys(METRICS[term].compiled for term in ordered(terms))
+    return [resolved(name) for name in names if name]
+
+
+def compiled_scores(terms: Iterable[str], inputs: Inputs) -> CompiledScores:
+    """Returns a function that gives the compiled metrics `terms` of captions; to be traced."""
+    terms = tuple(terms)
+    built = [(family, family.build(inputs)) for family in families(terms)]
+
+    def scores(captions: tf.Tensor, image_index: tf.Tensor) -> dict[str, tf.Tensor]:
+        found: dict[str, tf.Tensor] = {}
+        for family, statistics in built:
+            each = family.images(statistics(captions, image_index))
+            found |= zip(family.terms, tf.unstack(each, len(family.terms), axis=1), strict=True)
+        return {term: found[term] for term in terms}
+
+    return scores

@@ -1,0 +1,87 @@
+"""Document frequencies of n-grams: counted in references, kept in a file."""
+
+import dataclasses
+import pathlib
+import zipfile
+
+import numpy as np
+
+from spidercap.models.special_tokens import PAD
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.files import written_aside
+from spidercap.pipeline.metrics.ngrams import ORDERS
+
+
+@dataclasses.dataclass(frozen=True)
+class DocumentFrequencies:
+    """How many images' references hold an n-gram; one sorted table for each order.
+
+    The key of an n-gram is rank * base + word: `rank` of its first n - 1 words in the table of the order before
+    (0 for a single word), `word` its last.
+    """
+
+    base: int
+    images: int
+    keys: tuple[np.ndarray, ...]  # int64 [G] for each order, ascending
+    counts: tuple[np.ndarray, ...]  # int64 [G] for each order
+
+
+def count_document_frequencies(references: np.ndarray, base: int) -> DocumentFrequencies:
+    """Returns the frequencies in references int `[I, R, L]`, ids below `base`, padded with PAD."""
+    words = np.pad(references, [[0, 0], [0, 0], [0, 1]], constant_values=PAD)
+    image = np.repeat(np.arange(len(words)), words[:1].size)
+    words = words.ravel()
+    needed = (words != PAD) | (np.roll(words, 1) != PAD)  # one PAD after each caption is enough
+    return count_in_text(words[needed], image[needed], len(references), base)
+
+
+def count_in_text(words: np.ndarray, image: np.ndarray, images: int, base: int) -> DocumentFrequencies:
+    """Returns the frequencies in captions one after the other, a PAD after each: ids `[S]`, their images `[S]`.
+
+    Raises:
+      ValueError: an id is not below `base`, so that n-grams could be mistaken.
+    """
+    if words.max(initial=0) >= base:
+        raise ValueError(f"word {words.max()} in the references; ids go up to {base - 1}")
+    begin = np.flatnonzero(words != PAD)
+    rank = np.zeros(len(begin), np.int64)
+    tables = []
+    for order in ORDERS:
+        goes_on = words[begin + order - 1] != PAD
+        begin, rank = begin[goes_on], rank[goes_on]
+        keys, rank = np.unique(rank * base + words[begin + order - 1], return_inverse=True)
+        pairs = np.sort(image[begin] * np.int64(len(keys)) + rank)
+        once = pairs[np.diff(pairs, prepend=-1) > 0]
+        tables.append((keys, np.bincount(once % max(len(keys), 1), minlength=len(keys))))
+    keys, counts = zip(*tables, strict=True)
+    return DocumentFrequencies(base, images, keys, counts)
+
+
+def save_document_frequencies(path: pathlib.Path, frequencies: DocumentFrequencies) -> None:
+    """Writes what `load_document_frequencies` reads, one .npz file, whole or not at all."""
+    arrays = {"base": frequencies.base, "images": frequencies.images}
+    for order, keys, counts in zip(ORDERS, frequencies.keys, frequencies.counts, strict=True):
+        arrays |= {f"keys{order}": keys, f"counts{order}": counts}
+    with written_aside(path) as aside:
+        np.savez(aside, **arrays)
+
+
+def load_document_frequencies(path: pathlib.Path) -> DocumentFrequencies:
+    """Returns the saved frequencies.
+
+    Raises:
+      UserError: there is no such file, or it holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            base, images = int(saved["base"]), int(saved["images"])
+            keys = tuple(saved[f"keys{order}"] for order in ORDERS)
+            counts = tuple(saved[f"counts{order}"] for order in ORDERS)
+        if any(k.shape != c.shape or k.ndim != 1 or k.dtype != np.int64 for k, c in zip(keys, counts, strict=True)):
+            raise ValueError("its tables do not belong together")
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} cannot be read as document frequencies ({error}); "
+            "it takes a whole .npz file that this program wrote; delete it, so that they are counted anew"
+        ) from error
+    return DocumentFrequencies(base, images, keys, counts)

@@ -1,0 +1,200 @@
+"""Rewards of the user's own: Python functions on captions as text, from files that --reward_functions names.
+
+A function takes (captions: list[str], references: list[list[str]], image_ids: list[int]) and returns a number for each
+caption, as a list or an array. Captions and references are tokenised, words split by one space.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.util
+import inspect
+import pathlib
+import re
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.metrics.registry import GROUPS, METRICS
+
+RewardFunction = Callable[[list[str], list[list[str]], list[int]], Sequence[float]]
+
+FORM = "name=file.py:function"
+FROM_PYTHON = "python"  # in the place of a file: the function is handed over by the caller
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a reward function is found."""
+
+    path: str
+    function: str
+
+
+def parse_reward_functions(text: str) -> dict[str, Place]:
+    """Returns the functions that 'brevity=my_rewards.py:brevity' names, by comma; nothing is read yet.
+
+    Raises:
+      UserError: another form, a name that is a metric's, or one that comes twice.
+    """
+    places: dict[str, Place] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        match = re.fullmatch(rf"([^=]*)=(.+\.py|{FROM_PYTHON}):([^:]*)", part)
+        if not match:
+            raise UserError(f"--reward_functions: {part!r} is not {FORM}; for example brevity=my_rewards.py:brevity")
+        name, path, function = (piece.strip() for piece in match.groups())
+        if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
+            raise UserError(f"--reward_functions: {name!r} cannot be a name; allowed: letters, digits and _")
+        if name.lower() in {known.lower() for known in (*METRICS, *GROUPS, *(m.column for m in METRICS.values()))}:
+            raise UserError(f"--reward_functions: {name} is a metric; give the function another name")
+        if name in places:
+            raise UserError(f"--reward_functions: {name} comes twice ({text}); give it once")
+        places[name] = Place(path, function)
+    return places
+
+
+def load_reward_functions(text: str, given: Mapping[str, RewardFunction]) -> dict[str, RewardFunction]:
+    """Returns the functions that --reward_functions names; those of FROM_PYTHON are taken from `given`.
+
+    A file is executed once in a process.
+
+    Raises:
+      UserError: a file is not there or fails, or has no such function; a function of FROM_PYTHON is not given.
+    """
+    return {name: _function(name, place, given) for name, place in parse_reward_functions(text).items()}
+
+
+def named_from_python(given: Mapping[str, RewardFunction]) -> str:
+    """Returns what --reward_functions says of functions that are handed over from Python.
+
+    Raises:
+      UserError: something is no function of three arguments.
+    """
+    for name, function in given.items():
+        if not callable(function):
+            raise UserError(f"reward_functions: {name} is a {type(function).__name__}; needed: a function")
+        _check_arguments(name, function)
+    called = {name: getattr(function, "__name__", type(function).__name__) for name, function in given.items()}
+    return ",".join(f"{name}={FROM_PYTHON}:{function}" for name, function in called.items())
+
+
+def call_reward_function(
+    name: str, function: RewardFunction, captions: list[str], references: list[list[str]], image_ids: list[int]
+) -> np.ndarray:
+    """Returns float32 `[N]`, what the function gives for N captions.
+
+    Raises:
+      UserError: it raised, or returned anything but N finite numbers; the message names it, its file, and the line or
+        the caption.
+    """
+    count, asked = len(captions), list(zip(captions, image_ids, strict=True))  # it may change its lists
+    path = _path(function)
+    who = f"the reward function {name} ({path}:{getattr(function, '__name__', type(function).__name__)})"
+    try:
+        result = function(captions, references, image_ids)
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{who} raised {_described(error, path)}; mend it, and the same command goes on") from error
+    needed = f"needed: a list or an array of {count} numbers, one a caption"
+    try:
+        numbers = np.asarray(result)
+    except Exception as error:  # lists of several lengths, or a tensor that does not let itself be read
+        raise UserError(f"{who} returned what is no array ({type(error).__name__}: {error}); {needed}") from error
+    if numbers.ndim == 1 and len(numbers) != count:
+        raise UserError(f"{who} returned {len(numbers)} numbers for {count} captions; {needed}")
+    if numbers.ndim != 1 or numbers.dtype.kind not in "biuf":
+        raise UserError(f"{who} returned {_short(result)}; {needed}")
+    with np.errstate(over="ignore"):
+        numbers = numbers.astype(np.float32)
+    for (caption, image_id), number in zip(asked, numbers, strict=True):
+        if not np.isfinite(number):
+            raise UserError(
+                f"{who} gave {number} for the caption {caption!r} of image {image_id}; needed: finite numbers"
+            )
+    return numbers
+
+
+def _function(name: str, place: Place, given: Mapping[str, RewardFunction]) -> RewardFunction:
+    if place.path == FROM_PYTHON:
+        if name not in given:
+            raise UserError(f"--reward_functions: {name} was given from Python; run it from there, or give {FORM}")
+        return given[name]
+    path = pathlib.Path(place.path).expanduser()
+    if not path.is_file():
+        raise UserError(f"--reward_functions: {place.path} is no file, where {name} should be; needed: {FORM}")
+    module = _module(path.resolve())
+    function = getattr(module, place.function, None)
+    if not callable(function):
+        missing = "is no function" if hasattr(module, place.function) else "is not there"
+        here = [n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__]
+        raise UserError(
+            f"--reward_functions: {place.function!r} {missing} in {place.path}; "
+            f"functions there: {', '.join(here) or 'none'}"
+        )
+    _check_arguments(f"{place.function} of {place.path}", function)
+    return function
+
+
+def _check_arguments(name: str, function: RewardFunction) -> None:
+    try:
+        inspect.signature(function).bind([], [], [])
+    except TypeError as error:
+        raise UserError(
+            f"--reward_functions: {name} cannot be called ({error}); "
+            "it takes three arguments: captions, references, image_ids"
+        ) from error
+    except ValueError:
+        pass  # what is built in may not tell its arguments
+
+
+def _module(path: pathlib.Path) -> ModuleType:
+    """The file as a module of a name of its own, so that it hides no other."""
+    name = f"spidercap_rewards_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    folder = str(path.parent)
+    sys.modules[name] = module  # before it is executed: dataclasses and pickle look there
+    sys.path.insert(0, folder)  # for what it imports from beside it
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if not isinstance(error, (Exception, SystemExit)):
+            raise
+        raise UserError(f"--reward_functions: {path} cannot be imported: {_described(error, str(path))}") from error
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+    return module
+
+
+def _path(function: RewardFunction) -> str:
+    """The file that a function, or the class of a callable object, was written in."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    try:
+        return inspect.getfile(inspect.unwrap(function))
+    except TypeError:
+        module = sys.modules.get(type(function).__module__)
+        return getattr(module, "__file__", None) or type(function).__module__
+
+
+def _described(error: BaseException, path: str) -> str:
+    """Type, message and line in the file at `path`; where it does not show up, the file and line that raised."""
+    if isinstance(error, SyntaxError) and error.filename == path:
+        return f"{type(error).__name__}: {error.msg}, line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [frame for frame in frames if frame.filename == path]
+    where = f"line {inside[-1].lineno}" if inside else f"{frames[-1].filename}, line {frames[-1].lineno}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}, {where}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,91 @@
+"""Metrics on captions as text: what such a metric does, and how those that are asked for are opened and closed."""
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from spidercap.pipeline.metrics.java.pool import Pool, pool_of
+from spidercap.pipeline.metrics.java.runtime import Jvm, find_jvm
+from spidercap.pipeline.metrics.registry import METRICS, ordered, resolved
+
+# (name, captions) -> a context with `update(captions done)`, as tqdm is
+Bar = Callable[[str, int], Any]
+
+
+class Evaluated(NamedTuple):
+    """Scores of N captions."""
+
+    corpus: float
+    images: np.ndarray  # float64 [N]
+    parts: Mapping[str, np.ndarray] = {}  # column -> float64 [N] of a part of the metric, NaN where undefined
+
+
+class TextMetric(Protocol):
+    """Scores tokenised captions, words split by one space, each with its references."""
+
+    def rewards(self, captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
+        """Returns float64 `[N]`, all finite."""
+
+    def evaluate(self, captions: Sequence[str], references: Sequence[Sequence[str]], bar: Bar) -> Evaluated:
+        """Returns the scores of a corpus and of each of its captions."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TextSettings:
+    """What openers of text metrics go by; the fields named as flags are these."""
+
+    metric_workers: int
+    metric_timeout: float
+    metric_cache_dir: str
+    corenlp: str
+    jvm: Jvm | None  # None where no metric that is asked for needs Java
+
+    def pool(self, service: str, *jars: object) -> Pool:
+        """Returns Java workers of `service`, to be closed by the caller."""
+        return pool_of(service, self.jvm, jars, self.metric_workers, self.metric_timeout)
+
+
+@contextlib.contextmanager
+def open_text_metrics(
+    terms: Collection[str],
+    *,
+    metric_workers: int,
+    metric_timeout: float,
+    metric_cache_dir: str,
+    corenlp: str,
+) -> Iterator[dict[str, TextMetric]]:
+    """Yields the metrics on text among `terms`, by term; what they hold open ends with the block.
+
+    Args:
+      metric_workers: processes for each of METEOR, SPICE's parser and SPICE's comparison.
+      metric_timeout: seconds that a worker may take for one caption before it is replaced.
+      metric_cache_dir: folder for CoreNLP and parsed captions; '' for the default one.
+      corenlp: folder with CoreNLP's two jars; '' to have them downloaded.
+
+    Raises:
+      UserError: no Java, or CoreNLP cannot be had.
+    """
+    rows = {term: METRICS[term] for term in ordered(terms) if METRICS[term].text}
+    jvm = None
+    if any(row.java for row in rows.values()):
+        jvm = find_jvm()  # before a download
+        if jvm.passed_over:
+            print(f"Java {jvm.version} of {jvm.origin} is used; {', '.join(jvm.passed_over)}", file=sys.stderr)
+    settings = TextSettings(metric_workers, metric_timeout, metric_cache_dir, corenlp, jvm)
+    with contextlib.ExitStack() as stack:
+        yield {term: resolved(row.text)(stack, settings) for term, row in rows.items()}
+
+
+def shown_bar(name: str, captions: int) -> tqdm:
+    """Returns a progress bar, shown on a terminal where there are captions to wait for."""
+    return tqdm(total=captions, desc=name, unit="caption", dynamic_ncols=True, disable=None if captions else True)
+
+
+def no_bar(name: str, captions: int) -> tqdm:
+    """Returns a progress bar that nobody sees."""
+    return tqdm(total=captions, desc=name, disable=True)

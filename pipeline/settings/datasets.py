@@ -1,0 +1,30 @@
+"""The data sets: one row each."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetKind:
+    """What tells one data set from another."""
+
+    help: str
+    source: str  # 'module:function', (settings of the data) -> data.prepare.Source
+    needs: tuple[str, ...] = ()  # flags that must be given
+    reads: tuple[str, ...] = ()  # further flags that it may take; no other data set's
+
+
+DATASETS: dict[str, DatasetKind] = {
+    "scenes": DatasetKind(
+        help="drawn images, nothing to download",
+        source="spidercap.pipeline.data.scenes.dataset:scenes_source",
+        reads=("scenes_train", "scenes_val"),
+    ),
+    "coco_json": DatasetKind(
+        help="your own images with captions in COCO's format",
+        source="spidercap.pipeline.data.coco_folder:folder_source",
+        needs=("images", "train_captions", "val_captions"),
+        reads=("skip_bad_images",),
+    ),
+}
+
+ALIASES = {"folder": "coco_json"}  # earlier name -> name

@@ -1,0 +1,176 @@
+"""Settings of data, model, decoding, metrics and the call itself.
+
+Field, flag and function argument share one name.
+"""
+
+import dataclasses
+from typing import Any
+
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.metrics.registry import parse_metrics
+from spidercap.pipeline.settings.datasets import ALIASES, DATASETS
+from spidercap.pipeline.settings.fields import Group, setting
+
+MODES = ("prepare", "train", "evaluate", "score", "caption", "export")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings(Group):
+    """What to do, and where."""
+
+    mode: str = setting("train", "What to do.", fixed=False, choices=MODES)
+    workdir: str = setting("", "Folder of the run: settings, checkpoints, logs, results.", fixed=False)
+    seed: int = setting(0, "Seed of all that is random in training: weights, order, dropout, samples.", least=0)
+    log_every: int = setting(20, "Steps between two log lines.", fixed=False)
+    checkpoint_every: float = setting(5.0, "Minutes between two checkpoints.", fixed=False, least=0)
+    export_dir: str = setting("", "Folder of exported models; default: <workdir>/export.", fixed=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings(Group):
+    """The data set and what of it is used."""
+
+    dataset: str = setting(
+        "scenes",
+        "scenes: drawn images, nothing to download; coco_json: your own images with captions in COCO's format.",
+        choices=DATASETS,
+        aliases=ALIASES,
+    )
+    images: str = setting(
+        "", "coco_json: folder of the images; mode=caption: files or folders, separated by commas.", fixed=False
+    )
+    train_captions: str = setting("", "coco_json: COCO-format JSON to train on.", fixed=False)
+    val_captions: str = setting("", "coco_json: COCO-format JSON to validate on.", fixed=False)
+    skip_bad_images: bool = setting(False, "coco_json: leave out images that cannot be decoded.", fixed=False)
+    scenes_train: int = setting(3000, "scenes: number of training images.")
+    scenes_val: int = setting(500, "scenes: number of validation images.")
+    min_word_count: int = setting(5, "Words seen less often in training are not generated.")
+    views: int = setting(
+        1,
+        "Augmented views of each training image; every step draws one of them. The first is the whole image, the "
+        "others are crops, half of them mirrored.",
+        added=True,
+        most=100,
+    )
+    max_length: int = setting(20, "Maximum caption length in tokens, end token included (T).", least=2, most=1000)
+    cache_dir: str = setting(
+        "", "Folder of prepared images and features; default: 'cache' beside the workdir.", fixed=False
+    )
+
+    def check_flags(self) -> None:
+        """Raises UserError for a data set that lacks flags, or does not read those that are given."""
+        kind = DATASETS[self.dataset]
+        theirs = [flag for other in DATASETS.values() for flag in other.needs]
+        given = [flag for flag in theirs if getattr(self, flag) and flag not in kind.needs]
+        if given:
+            owner = next(name for name, other in DATASETS.items() if given[0] in other.needs)
+            raise UserError(
+                f"--dataset={self.dataset} does not read --{given[0]}; add --dataset={owner}, or leave it out"
+            )
+        needed = [flag for flag in kind.needs if not getattr(self, flag)]
+        if needed:
+            flags = ", ".join("--" + flag for flag in needed)
+            raise UserError(f"--dataset={self.dataset} needs {flags}; --help says what they are")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings(Group):
+    """Encoder, decoder and learned baseline."""
+
+    encoder: str = setting("InceptionV3", "Network of keras.applications, such as EfficientNetB0.")
+    encoder_weights: str = setting("imagenet", "imagenet (downloaded), random, or a .weights.h5 file.")
+    image_size: int = setting(0, "Side of the encoder's input in pixels; 0: the network's own.", least=0, most=4096)
+    units: int = setting(512, "LSTM units (H).", most=2**16)
+    embedding_size: int = setting(512, "Size of the word embeddings.", most=2**16)
+    baseline_units: int = setting(512, "Hidden units of the baseline MLP.", most=2**16)
+    feature_dropout: float = setting(
+        0.0, "Dropout rate of the image features in training, in all stages.", least=0, most=0.99
+    )
+    precision: str = setting(
+        "float32",
+        "Precision of the decoder's matrix products in training and validation; softmax, losses and rewards stay "
+        "float32.",
+        added=True,
+        choices=("float32", "bfloat16"),
+    )
+    jit: bool = setting(False, "Compile the steps over the vocabulary with XLA; see BUILD.md.", fixed=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodingSettings(Group):
+    """How captions are searched for."""
+
+    decode: str = setting("greedy", "Search for captions: greedy or beam.", fixed=False, added=True)
+    beam_width: int = setting(5, "beam: number of hypotheses (W).", fixed=False, added=True, most=100)
+    length_penalty: float = setting(
+        0.0,
+        "beam: hypotheses are ranked by log-probability / length ** this.",
+        fixed=False,
+        added=True,
+        least=0,
+        most=10,
+    )
+    no_repeat_ngram: int = setting(
+        0, "beam: block repeated n-grams of this length; 0: off.", fixed=False, added=True, least=0, most=1000
+    )
+    no_bad_endings: bool = setting(
+        False, "beam: block captions that end in words such as 'a' or 'with'.", fixed=False, added=True
+    )
+    n_best: int = setting(1, "beam: captions returned per image, best first.", fixed=False, added=True, most=100)
+
+    def check(self) -> None:
+        """Raises UserError for ways of searching that cannot be as they are set."""
+        beam_only = [n for n in ("length_penalty", "no_repeat_ngram", "no_bad_endings") if getattr(self, n)]
+        if self.decode == "greedy" and self.n_best > 1:
+            raise UserError(f"--n_best={self.n_best} is for --decode=beam; greedy finds one caption: add --n_best=1")
+        if self.decode == "greedy" and beam_only:
+            name, value = beam_only[0], getattr(self, beam_only[0])
+            raise UserError(
+                f"--{name}={value} is for --decode=beam, and --decode=greedy knows none; add --decode=beam "
+                f"(with --beam_width=1 it searches greedily), or --{name}={str(type(value)()).lower()}"
+            )
+        if self.n_best > self.beam_width:
+            raise UserError(
+                f"--n_best={self.n_best} is more than --beam_width={self.beam_width} captions are followed; "
+                "allowed: at most as many"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class MetricSettings(Group):
+    """What is reported, and what the metrics need."""
+
+    metrics: str = setting(
+        "",
+        "Metrics to report: all, or names separated by commas (bleu, meteor, rouge, cider, spice, bcmr, spider; "
+        "the approximations spice_fast and spider_fast only by name). Default: all in mode=score; elsewhere those "
+        "without Java, and those of reward and best_metric.",
+        fixed=False,
+    )
+    references: str = setting("", "mode=score: COCO captions file with the references.", fixed=False)
+    results: str = setting("", "mode=score: COCO results file with the captions to score.", fixed=False)
+    output: str = setting("", "mode=score: JSON file for corpus and per-image scores.", fixed=False)
+    metric_workers: int = setting(
+        2,
+        "Java processes for METEOR and for SPICE; 1.1 GB each for METEOR, 1.5 to 3 GB for SPICE.",
+        fixed=False,
+        most=256,
+    )
+    metric_timeout: float = setting(60.0, "Seconds that a Java process may take for one caption.", fixed=False)
+    metric_cache_dir: str = setting(
+        "",
+        "Folder for CoreNLP (385 MB) and SPICE's parsed captions; default: $SPIDERCAP_METRIC_CACHE, else "
+        "spidercap in the user's cache folder.",
+        fixed=False,
+    )
+    corenlp: str = setting("", "Folder with the two jars of CoreNLP 3.6.0; default: they are downloaded.", fixed=False)
+
+    def check(self) -> None:
+        """Raises UserError for metrics that are none."""
+        if self.metrics:
+            parse_metrics(self.metrics)
+
+    def for_workers(self) -> dict[str, Any]:
+        """Returns what the Java metrics want to know."""
+        names = ("metric_workers", "metric_timeout", "metric_cache_dir", "corenlp")
+        return {name: getattr(self, name) for name in names}

@@ -1,0 +1,119 @@
+"""The stages of training: one row each.
+
+A row names what it is made of as 'module:function', loaded when a run needs it: settings are read without TensorFlow.
+"""
+
+import dataclasses
+
+_OBJECTIVES = "spidercap.pipeline.training.objectives"
+_SCHEDULES = "spidercap.pipeline.training.schedules"
+_STEP_BASELINE = "spidercap.models.baseline:StepBaseline"
+RUN_BASELINE = "the run's"  # the MLP that pg and its warm-up share
+
+
+@dataclasses.dataclass(frozen=True)
+class StageKind:
+    """What tells one stage from another."""
+
+    help: str
+    unit: str  # what a batch and an epoch are made of: caption or image
+    learning_rate: float  # the default
+    decay: float = 1.0  # the default of the rate's factor an epoch
+    objective: str = ""  # builds what is sampled and how it is credited; empty: maximum likelihood
+    settings: tuple[str, ...] = ()  # keyword arguments of the objective, each a setting of that name
+    baseline: str = ""  # builds the learned baseline of the stage alone, from (units, max_length), or RUN_BASELINE
+    schedule: str = ""  # what it anneals, a Schedule
+    also_reads: tuple[str, ...] = ()  # further settings that only some stages read
+    moves_policy: bool = True  # False: only the baseline learns
+    least_samples: int = 1  # captions an image that it takes
+    scored_besides: int = 0  # captions an image that are scored beside samples and rollouts
+
+    @property
+    def learns_from_rewards(self) -> bool:
+        """Whether it samples captions and scores them."""
+        return bool(self.objective)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The settings that it reads and some other stages do not."""
+        return frozenset((*self.settings, *self.also_reads))
+
+
+_ROLLOUTS = ("samples", "rollouts", "rollout_policy", "share_rollouts")
+_REWARD = ("temperature", "end_token_in_reward")
+_UPDATE = ("weight_average", "weight_decay")
+
+STAGES: dict[str, StageKind] = {
+    "mle": StageKind(
+        help="maximum likelihood of the reference captions",
+        unit="caption",
+        learning_rate=1e-3,
+        decay=0.85,
+        schedule=f"{_SCHEDULES}:SCHEDULED_SAMPLING",
+        also_reads=(
+            "dropout",
+            "label_smoothing",
+            "scheduled_sampling",
+            "scheduled_sampling_step",
+            "scheduled_sampling_epochs",
+            *_UPDATE,
+        ),
+    ),
+    "baseline": StageKind(
+        help="warms up pg's learned baseline; the policy stays as it is",
+        unit="image",
+        learning_rate=1e-3,
+        objective=f"{_OBJECTIVES}:policy_gradient",
+        settings=_ROLLOUTS,
+        baseline=RUN_BASELINE,
+        also_reads=("baseline_units", *_REWARD),
+        moves_policy=False,
+    ),
+    "pg": StageKind(
+        help="policy gradient with Monte-Carlo rollouts and a learned baseline",
+        unit="image",
+        learning_rate=5e-5,
+        objective=f"{_OBJECTIVES}:policy_gradient",
+        settings=_ROLLOUTS,
+        baseline=RUN_BASELINE,
+        also_reads=("baseline_units", "likelihood_weight", *_REWARD, *_UPDATE),
+    ),
+    "mixer": StageKind(
+        help="MIXER: likelihood of a reference's first tokens, REINFORCE on the sampled rest",
+        unit="caption",
+        learning_rate=5e-5,
+        objective=f"{_OBJECTIVES}:mixer",
+        settings=("mixer_likelihood_weight",),
+        baseline=_STEP_BASELINE,
+        schedule=f"{_SCHEDULES}:MIXER",
+        also_reads=("mixer_step", "mixer_epochs", *_REWARD, *_UPDATE),
+    ),
+    "scst": StageKind(
+        help="self-critical: the greedy caption's reward is the baseline",
+        unit="image",
+        learning_rate=5e-5,
+        objective=f"{_OBJECTIVES}:self_critical",
+        settings=("samples",),
+        also_reads=("likelihood_weight", *_REWARD, *_UPDATE),
+        scored_besides=1,
+    ),
+    "leave_one_out": StageKind(
+        help="REINFORCE; the mean reward of the image's other samples is the baseline",
+        unit="image",
+        learning_rate=5e-5,
+        objective=f"{_OBJECTIVES}:leave_one_out",
+        settings=("samples",),
+        also_reads=("likelihood_weight", *_REWARD, *_UPDATE),
+        least_samples=2,
+    ),
+}
+
+
+def default_pairs(field: str) -> str:
+    """Returns the rows' defaults of `field` as a flag's text: 'mle:1e-3,baseline:1e-3,...'."""
+    return ",".join(f"{name}:{_short(getattr(kind, field))}" for name, kind in STAGES.items())
+
+
+def _short(value: float) -> str:
+    digits, _, exponent = f"{value:e}".partition("e")
+    return f"{value:g}" if value >= 0.01 else f"{float(digits):g}e{int(exponent)}"

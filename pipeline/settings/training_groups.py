@@ -1,0 +1,191 @@
+"""Settings of training: what all stages share, and each family of stages.
+
+Field, flag and function argument share one name.
+"""
+
+import dataclasses
+
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.metrics.registry import column_names, parse_reward
+from spidercap.pipeline.metrics.reward_functions import parse_reward_functions
+from spidercap.pipeline.settings.fields import Group, parse_pairs, setting
+from spidercap.pipeline.settings.stages import STAGES, default_pairs
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One part of a run: `name` of STAGES for `epochs` passes over the training data."""
+
+    name: str
+    epochs: float
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings(Group):
+    """What all stages share."""
+
+    stages: str = setting(
+        "mle:20,baseline:1,pg:10", "Stages in their order, name:epochs; fractions of an epoch are allowed.", pairs=True
+    )
+    learning_rate: str = setting(
+        default_pairs("learning_rate"),
+        "Adam learning rate per stage; the learned baseline uses `baseline`'s.",
+        pairs=True,
+    )
+    decay: str = setting(default_pairs("decay"), "Factor of the learning rate per epoch, per stage.", pairs=True)
+    batch_size: int = setting(64, "Captions per step in mle and mixer, images per step elsewhere (B).", most=2**20)
+    clip_norm: float = setting(5.0, "Global norm to which gradients are clipped; 0: off.", least=0)
+    weight_decay: float = setting(
+        0.0,
+        "Decoupled weight decay of the captioner's weights, biases excluded; 0: off.",
+        added=True,
+        least=0,
+        most=100,
+    )
+    weight_average: str = setting(
+        "0",
+        "Momentum of a moving average of the weights, such as 0.999. The average is what is validated, kept and "
+        "handed on; 0: off.",
+        added=True,
+        least=0,
+        most=0.99999,
+        by_stage=float,
+    )
+    patience: int = setting(0, "End a stage after this many validations without a new best; 0: off.", least=0)
+    max_skipped: int = setting(
+        10, "Stop the run after this many updates of a stage with a non-finite loss or gradient.", fixed=False
+    )
+    warm_start: str = setting("", "Workdir of a trained run; this run starts from its last kept weights.")
+    evaluate_every: float = setting(1.0, "Epochs between two validations.", least=1e-3)
+    val_images: int = setting(0, "Validation images used while training; 0: all.", least=0)
+    best_metric: str = setting("CIDEr", "Metric that selects the best checkpoint.", choices=column_names)
+
+    def check(self) -> None:
+        """Raises UserError for stages, rates and decays that are none."""
+        for field in dataclasses.fields(self):
+            if field.metadata["pairs"]:
+                self.pairs(field.name)
+        if not self.parsed_stages():
+            raise UserError("--stages is empty; for example --stages=mle:20,baseline:1,pg:10")
+
+    def parsed_stages(self) -> tuple[Stage, ...]:
+        """Returns the stages in their order."""
+        return tuple(Stage(name, epochs) for name, epochs in self.pairs("stages"))
+
+    def pairs(self, name: str) -> list[tuple[str, float]]:
+        """Returns the (stage, number) of the setting `name`: stages, learning_rate or decay."""
+        stages = name == "stages"
+        example = next(f.default for f in dataclasses.fields(self) if f.name == name)
+        most = 1e6 if stages else 1.0
+
+        def number(text: str, part: str) -> float:
+            try:
+                value = float(text)
+            except ValueError:
+                raise UserError(f"--{name}: {part!r} is not name:number; for example {example}") from None
+            if not 0 < value <= most:
+                raise UserError(f"--{name}: {part!r} is out of range; allowed: above 0, at most {most:g}")
+            return value
+
+        return parse_pairs(name, getattr(self, name), STAGES, number, repeated=stages)
+
+
+@dataclasses.dataclass(frozen=True)
+class LikelihoodSettings(Group):
+    """Maximum likelihood."""
+
+    dropout: float = setting(0.3, "mle: dropout rate of word embeddings and hidden states.", least=0, most=0.99)
+    label_smoothing: float = setting(0.0, "mle: label smoothing.", least=0, most=0.99)
+    scheduled_sampling: float = setting(
+        0.0,
+        "mle: final probability of feeding the model's own tokens instead of the reference's; 0: teacher forcing.",
+        least=0,
+        most=1,
+    )
+    scheduled_sampling_step: float = setting(
+        0.05, "mle: increment of that probability, which starts at 0.", least=1e-3, most=1
+    )
+    scheduled_sampling_epochs: float = setting(
+        5.0, "mle: epochs between two increments, and before the first.", least=1e-3
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardSettings(Group):
+    """Stages that learn from rewards."""
+
+    reward: str = setting(
+        "cider",
+        "Metric to maximise: one metric, spider, spider_fast (SPICE by a learned parser: compiled, no Java), "
+        "bcmr, or a weighted mix such as cider:1,spice_fast:2,bleu4:0.5.",
+    )
+    reward_functions: str = setting(
+        "",
+        "Python functions that --reward can weight like a metric: name=file.py:function, separated by commas. A "
+        "function gets lists of captions, of their references and of image ids, and returns one number per caption. "
+        "When a run goes on, only this text is compared with before, not the file.",
+        added=True,
+    )
+    temperature: str = setting(
+        "1",
+        "The logits are divided by this, once, where a reward stage follows likelihood. 0.5 brings samples closer "
+        "to greedy captions.",
+        added=True,
+        least=0.05,
+        most=10,
+        by_stage=float,
+    )
+    end_token_in_reward: bool = setting(
+        True, "Count the end token as a word in n-gram rewards; without it captions learn to end in 'with a'."
+    )
+    samples: str = setting(
+        "1", "Captions sampled per image (M); leave_one_out needs 2 or more.", most=1000, by_stage=int
+    )
+    likelihood_weight: float = setting(
+        0.0,
+        "pg, scst, leave_one_out: weight of the likelihood of a reference caption in the loss; the reward has the "
+        "rest.",
+        added=True,
+        least=0,
+        most=1,
+    )
+
+    def check(self) -> None:
+        """Raises UserError for a reward, or reward functions, that cannot be."""
+        self.weights()
+
+    def weights(self) -> dict[str, float]:
+        """Returns the weight of each single metric, and of each of the user's functions, in the reward."""
+        return parse_reward(self.reward, parse_reward_functions(self.reward_functions))
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutSettings(Group):
+    """Monte-Carlo rollouts."""
+
+    rollouts: str = setting(
+        "3",
+        "pg: rollouts from every prefix (K); 0: every token's value is the reward of its caption.",
+        least=0,
+        most=1000,
+        by_stage=int,
+    )
+    rollout_policy: str = setting(
+        "sample",
+        "pg: how rollouts continue. greedy needs --rollouts=1, is cheaper, and biased.",
+        choices=("sample", "greedy"),
+    )
+    share_rollouts: bool = setting(
+        False, "pg: samples of an image that share a prefix share its rollouts; needs --samples above 1."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MixerSettings(Group):
+    """MIXER's schedule."""
+
+    mixer_step: int = setting(3, "mixer: decrement of s, the number of tokens learned by likelihood.", most=1000)
+    mixer_epochs: float = setting(5.0, "mixer: epochs between two decrements, from T to 0.", least=1e-3)
+    mixer_likelihood_weight: float = setting(
+        0.5, "mixer: weight of the likelihood while 0 < s < T; the reward has the rest.", least=0, most=1
+    )
