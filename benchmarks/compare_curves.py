@@ -113,7 +113,7 @@ def common_pictures(runs: Sequence[Run], metric: str) -> int:
       UserError: what makes their validations of `metric` no comparison.
     """
     for run in runs:
-        if not any(metric in row for row in run.validations):
+        if not any(metric in v.metrics for v in run.validations):
             raise UserError(
                 f"{run.workdir} has no validations of stage {run.stage} with {metric}; train with --metrics that name "
                 "it, or name another --metric"
