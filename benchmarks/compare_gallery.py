@@ -52,7 +52,7 @@ def against_first(captions: Mapping[str, str]) -> dict[str, str]:
 def check_images(pictures: Mapping[int, Picture], images: str, image_ids: Sequence[int]) -> None:
     """Raises UserError if files of these pictures are not in the folder `images`."""
     if not pathlib.Path(images).is_dir():
-        raise UserError(f"--images={images} is no folder; give the folder that holds the pictures")
+        raise UserError(f"--images={images} is not a folder; give the folder that holds the pictures")
     for image_id in image_ids:
         name = pictures[image_id].file_name
         if not pathlib.Path(images, name).is_file():

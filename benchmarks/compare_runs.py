@@ -101,7 +101,7 @@ def _read_run(place: str) -> Run:
     workdir, stage = _parted(place)
     path = workdir / "summary.json"
     if not workdir.is_dir():
-        raise UserError(f"--runs: {workdir} is no folder; name workdirs of finished runs")
+        raise UserError(f"--runs: {workdir} is not a folder; name workdirs of finished runs")
     if not path.exists():
         raise UserError(f"{workdir} has no summary.json; let its training finish, or score it with --mode=evaluate")
     summary = read_json(str(path), "a run's summary")

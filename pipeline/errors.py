@@ -1,4 +1,4 @@
-"""What ends a command before it is done."""
+"""Exceptions that end a command early."""
 
 import difflib
 from collections.abc import Collection
@@ -6,7 +6,10 @@ from typing import Any
 
 
 class UserError(Exception):
-    """The user can mend this: what came, what is allowed, and what to do, in one line; main prints it, exit code 1."""
+    """A mistake that the user can fix; main prints the message and exits with code 1.
+
+    The message is one line: what came, what is allowed, what to do.
+    """
 
 
 class Interrupted(Exception):
@@ -14,7 +17,7 @@ class Interrupted(Exception):
 
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
-    """Raises UserError, with the likeliest correction, if `value` of the flag `name` is none of `choices`."""
+    """Raises UserError, with the closest match, if `value` of the flag `name` is not one of `choices`."""
     if value not in choices:
         folded = {choice.lower(): choice for choice in choices}
         close = difflib.get_close_matches(str(value).lower(), folded, n=1)

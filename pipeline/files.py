@@ -1,4 +1,4 @@
-"""Writing without ever leaving half a file: aside in the same folder, then renamed."""
+"""Atomic writes: to a temporary file in the same folder, which is then renamed."""
 
 import contextlib
 import os
@@ -11,9 +11,9 @@ from spidercap.pipeline.errors import UserError
 
 @contextlib.contextmanager
 def written_aside(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a path beside `path`, of the same ending, to write a file to.
+    """Yields a temporary path beside `path`, with the same suffix, to write a file to.
 
-    It becomes `path` when the block ends well and vanishes when not; until then an older file stays as it was.
+    It is renamed to `path` if the block succeeds and deleted if it fails. An older file at `path` stays until then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{os.getpid()}-{path.name}")
@@ -31,7 +31,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 
 def check_output(flag: str, path: str | os.PathLike, read: Collection[str | os.PathLike] = ()) -> None:
-    """Makes the folder of a file that will be written; `read` are files that may not be replaced.
+    """Creates the parent folder of a file to be written; `read` are files that must not be replaced.
 
     Raises:
       UserError: the path is a folder or one of `read`, or cannot be written.
@@ -41,7 +41,7 @@ def check_output(flag: str, path: str | os.PathLike, read: Collection[str | os.P
         if path.is_dir():
             raise UserError(f"--{flag}={path} is a folder; name a file in it")
         if path.resolve() in {pathlib.Path(name).resolve() for name in read}:
-            raise UserError(f"--{flag}={path} is one of the files that are read; name another file")
+            raise UserError(f"--{flag}={path} is an input file; name another file")
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
@@ -49,5 +49,5 @@ def check_output(flag: str, path: str | os.PathLike, read: Collection[str | os.P
 
 
 def unwritable(flag: str, path: str | os.PathLike, error: OSError) -> UserError:
-    """Returns what to tell the user whose file could not be written."""
+    """Returns the error for a file that cannot be written."""
     return UserError(f"--{flag}={path} cannot be written ({error.strerror}); name a file in another folder")

@@ -7,7 +7,7 @@
 
 Modes: prepare (data set and features), train (prepare, train, evaluate, export), evaluate, caption, export,
 score (any results file, without a run).
-The same command again goes on where it was stopped.
+An interrupted training run resumes with the same command.
 """
 
 import contextlib
@@ -24,14 +24,14 @@ from spidercap.pipeline.settings.flags import help_text, parse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line, by default this process's; returns 0 for done, 1 for the user's mistake, 130 for stopped."""
+    """Runs a command line, by default sys.argv; returns the exit code: 0 success, 1 user error, 130 interrupted."""
     argv = sys.argv if argv is None else argv
     try:
         if any(word.lstrip("-") in ("help", "helpfull", "h") for word in argv[1:] if word.startswith("-")):
             _print_help()
             return 0
         config = parse(argv)
-        # These import TensorFlow, which takes seconds: help and a mistyped flag are told without.
+        # These import TensorFlow, which takes seconds. Help and mistyped flags do not need it.
         from spidercap.pipeline import modes
         from spidercap.pipeline.training import workdir
 
@@ -41,10 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except Interrupted as stopped:
-        print(f"stopped; saved {stopped}. The same command goes on from there.")
+        print(f"stopped; saved {stopped}. The same command resumes from there.")
         return 130
     except KeyboardInterrupt:
-        print("stopped. The same command goes on from what was saved last.", file=sys.stderr)
+        print("stopped. The same command resumes from what was last saved.", file=sys.stderr)
         return 130
     return 0
 

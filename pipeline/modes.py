@@ -1,4 +1,4 @@
-"""What each mode does, step by step in the order of the data: the table of contents of the pipeline."""
+"""One function per mode, which calls the parts of the pipeline in order."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from spidercap.pipeline.data.features import all_features, load_encoder, split_f
 from spidercap.pipeline.data.prepare import Data, image_records, prepare_data, read_captions
 from spidercap.pipeline.data.records import SPLITS
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.evaluation.caption_files import caption_files, picture_files
+from spidercap.pipeline.evaluation.caption_files import caption_files, image_files
 from spidercap.pipeline.evaluation.evaluate import Evaluation, build_decoder, decoder_of, evaluate
 from spidercap.pipeline.evaluation.score_files import score_files
 from spidercap.pipeline.metrics.registry import single_terms
@@ -31,12 +31,12 @@ from spidercap.pipeline.training.progress import Progress
 from spidercap.pipeline.training.rewards import ReferenceTexts, build_reward
 from spidercap.pipeline.training.tensorboard import Board
 
-SHOWN = 4  # validation pictures on TensorBoard
-SAMPLES = 2  # validation pictures captioned at the end of training
+SHOWN = 4  # validation images on TensorBoard
+SAMPLES = 2  # validation images captioned at the end of training
 
 
 def run_prepare(config: Config) -> tuple[Data, dict[str, TokenizedSplit], Vocabulary, dict[str, np.ndarray]]:
-    """Makes or finds data set, vocabulary and features."""
+    """Prepares the data set, the vocabulary and the features, or reads them from the cache."""
     encoder = load_encoder(config)
     data = identified_data(config)
     splits = {name: tokenize_split(read_captions(data, name)) for name in SPLITS}
@@ -46,23 +46,23 @@ def run_prepare(config: Config) -> tuple[Data, dict[str, TokenizedSplit], Vocabu
     kept.keep_encoder(config, encoder)
     features = all_features(config, data, encoder, {"train": config.data.views, "val": 1})
     print(
-        f"data: {len(splits['train'].tokens)} training and {len(splits['val'].tokens)} validation pictures, "
-        f"{len(vocabulary.words)} words that can be said, {len(vocabulary.rare_words)} too rare"
+        f"data: {len(splits['train'].tokens)} training and {len(splits['val'].tokens)} validation images, "
+        f"{len(vocabulary.words)} words in the vocabulary, {len(vocabulary.rare_words)} too rare"
     )
     return data, splits, vocabulary, features
 
 
 def run_train(config: Config, reward_functions: Mapping[str, RewardFunction] = MappingProxyType({})) -> None:
-    """Trains all stages, then evaluates, reports, exports, and captions two pictures with the exported model."""
+    """Trains all stages, then evaluates, reports, exports, and captions two images with the exported model."""
     for line in config.without_effect():
         print(f"warning: {line}", file=sys.stderr)
-    # Loaded and opened first, so that what is missing is told before any work is done.
+    # Loaded and opened first, so that missing files are reported before any work is done.
     own = load_reward_functions(config.rewards.reward_functions, reward_functions)
     with open_text_metrics(single_terms(config.terms()), **config.metrics.for_workers()) as text_metrics:
         data = _train_stages(config, text_metrics, own)
         _evaluate(config, text_metrics)
     run_export(config)
-    run_caption(config.with_values(mode="caption", images=_sample_pictures(config, data)))
+    run_caption(config.with_values(mode="caption", images=_sample_images(config, data)))
 
 
 def _train_stages(config: Config, text_metrics: Mapping[str, TextMetric], own: Mapping[str, RewardFunction]) -> Data:
@@ -89,7 +89,7 @@ def _train_stages(config: Config, text_metrics: Mapping[str, TextMetric], own: M
     def validate() -> Evaluation:
         return evaluate(decode, vocabulary, splits["val"], watched, config.terms(), text_metrics)
 
-    board = Board(config.workdir_path() / "logs", *_shown_pictures(data, splits["val"]))
+    board = Board(config.workdir_path() / "logs", *_shown_images(data, splits["val"]))
     train(config, Models(captioner, baseline), arrays, reward, validate, begin, board)
     return data
 
@@ -103,7 +103,7 @@ def run_evaluate(config: Config) -> None:
 def _evaluate(config: Config, text_metrics: Mapping[str, TextMetric]) -> None:
     progress = kept.saved_progress(config)
     if not progress.finished:
-        raise UserError(f"{config.run.workdir} has finished no stage yet; go on training first")
+        raise UserError(f"{config.run.workdir} has finished no stage yet; run --mode=train first")
     data = identified_data(config)
     split = tokenize_split(read_captions(data, "val"))
     vocabulary = kept.kept_vocabulary(config)
@@ -121,29 +121,29 @@ def _evaluate(config: Config, text_metrics: Mapping[str, TextMetric]) -> None:
 def run_export(config: Config) -> None:
     """Writes the last stage's captioner as a SavedModel and checks it."""
     encoder, vocabulary = kept.kept_encoder(config), kept.kept_vocabulary(config)
-    # A model server may come without XLA, or run on CPUs, on which bfloat16 is slow.
+    # A model server may lack XLA or run on CPUs, where bfloat16 is slow.
     config = config.with_values(jit=False, precision="float32")
     captioner, baseline = kept.build_models(config, vocabulary, encoder.output_shape[1])
     kept.load_kept(config.workdir_path(), kept.last_kept(config), captioner, baseline)
     noise = np.random.default_rng(0).integers(
         0, 255, (3, config.model.image_size, config.model.image_size, 3), np.uint8
     )
-    pictures = [tf.io.encode_png(image).numpy() for image in noise]
+    images = [tf.io.encode_png(image).numpy() for image in noise]
     try:
         folder, decoder = config.export_path(), decoder_of(config, vocabulary.words)
-        path = export(encoder, captioner, vocabulary.words, config.data.max_length, folder, pictures, decoder)
+        path = export(encoder, captioner, vocabulary.words, config.data.max_length, folder, images, decoder)
     except CheckFailed as error:
-        raise UserError(f"nothing was exported, as the written model is not the one in memory: {error}") from error
+        raise UserError(f"nothing was exported, because the written model differs: {error}") from error
     print(f"model:       {path}")
 
 
 def run_caption(config: Config) -> None:
-    """Prints a line for every caption, said by the newest exported model; exports one if none decodes as asked."""
-    # Known before anything is exported.
-    files = readable_files(picture_files(config.data.images), config.data.skip_bad_images)
+    """Prints one line per caption of the newest exported model; exports one if none has the decoding settings."""
+    # Mistakes in --images are reported before anything is exported.
+    files = readable_files(image_files(config.data.images), config.data.skip_bad_images)
     models = versions(config.export_path())
     if models and kept_decoder(models[-1]) != decoder_of(config, kept.kept_vocabulary(config).words).to_json():
-        print(f"{models[-1]} searches for captions otherwise than asked; a model that does is exported beside it")
+        print(f"{models[-1]} has other decoding settings; exporting a model with these beside it")
         models = []
     if not models:
         run_export(config)
@@ -154,30 +154,30 @@ def run_caption(config: Config) -> None:
 
 
 def identified_data(config: Config) -> Data:
-    """The data set, refused before it is made if the run began with another."""
+    """The data set; raises UserError before it is prepared if the run started with another."""
     return prepare_data(config, lambda fingerprint: kept.keep_identity(config, "data.txt", fingerprint + "\n"))
 
 
 def _policies(progress: Progress) -> list[str]:
-    """The stages that moved the policy; all, if none did."""
+    """The finished stages that trained the policy; all finished ones if none did."""
     finished = progress.finished
     return [stage.name for stage in finished if stage.moves_policy] or [stage.name for stage in finished]
 
 
-def _shown_pictures(data: Data, split: TokenizedSplit) -> tuple[np.ndarray, list[list[str]]]:
+def _shown_images(data: Data, split: TokenizedSplit) -> tuple[np.ndarray, list[list[str]]]:
     records = image_records(data, "val").take(SHOWN)
-    pictures = np.stack([resize_image(decode_image(r), 224).numpy() for r in records]) / 255
-    return pictures, [list(c) for c in split.captions[:SHOWN]]
+    images = np.stack([resize_image(decode_image(r), 224).numpy() for r in records]) / 255
+    return images, [list(c) for c in split.captions[:SHOWN]]
 
 
-def _sample_pictures(config: Config, data: Data) -> str:
-    """Writes the first validation pictures to <workdir>/samples as they are stored; returns their folder."""
+def _sample_images(config: Config, data: Data) -> str:
+    """Writes the first validation images to <workdir>/samples as they are stored; returns their folder."""
     folder = config.workdir_path() / "samples"
     folder.mkdir(exist_ok=True)
     for i, record in enumerate(image_records(data, "val").take(SAMPLES)):
-        picture = record.numpy()
-        suffix = "png" if picture.startswith(b"\x89PNG") else "jpg"
-        (folder / f"val_{i}.{suffix}").write_bytes(picture)
+        image = record.numpy()
+        suffix = "png" if image.startswith(b"\x89PNG") else "jpg"
+        (folder / f"val_{i}.{suffix}").write_bytes(image)
     return str(folder)
 
 

@@ -56,9 +56,9 @@ class TestScore:
         [
             ({1: ["a"]}, {}, "rouge", "at least one caption"),
             ({}, {7: "a"}, "rouge", "1 candidates without references (7)"),
-            ({1: "a dog"}, {1: "a"}, "rouge", "no list of texts"),
-            ({1: []}, {1: "a"}, "rouge", "no list of texts"),
-            ({1: ["a"]}, {1: ["a"]}, "rouge", "candidates that are no text"),
+            ({1: "a dog"}, {1: "a"}, "rouge", "not a list of texts"),
+            ({1: []}, {1: "a"}, "rouge", "not a list of texts"),
+            ({1: ["a"]}, {1: ["a"]}, "rouge", "candidates that are not text"),
             ({1: ["a"]}, {1: "a"}, "cidre", "did you mean cider"),
             ({1: ["a " * 6000]}, {1: "a"}, "rouge", "over 10,000 characters"),
         ],
@@ -108,8 +108,8 @@ class TestLoad:
         (tmp_path / "text.jpg").write_text("no image")
         for image, words in (
             (tmp_path / "none.jpg", "none.jpg cannot be read"),
-            (tmp_path / "text.jpg", "text.jpg is no whole image"),
-            (picture(0)[:80], "image 1 is no whole image"),
+            (tmp_path / "text.jpg", "text.jpg cannot be decoded"),
+            (picture(0)[:80], "image 1 cannot be decoded"),
             (np.zeros([4, 4], np.uint8), r"image 1 is uint8 \[4, 4\]"),
             (np.zeros([4, 4, 3], np.float32), "must be uint8"),
             (7, "image 1 is a int"),

@@ -112,7 +112,7 @@ def test_folders_that_are_files_are_refused_before_anything_is_made(refused, dat
     for folder in (file, file / "below" / "it"):
         flags = {"workdir": tmp_path / "new", flag: folder}
         error = refused(*data, *(f"--{name}={value}" for name, value in flags.items()))
-        assert f"--{flag}={folder}: {file} is no folder; name another" in error
+        assert f"--{flag}={folder}: {file} is not a folder; name another" in error
     assert file.read_bytes() == b"precious"
     assert not (tmp_path / "new").exists()
 
@@ -124,14 +124,14 @@ def test_folders_that_may_not_be_written_are_refused(refused, data, tmp_path, mo
     monkeypatch.setattr(os, "access", lambda path, mode: "shut" not in str(path) and may(path, mode))
     flags = {"workdir": tmp_path / "new", flag: tmp_path / "shut" / "deep"}
     error = refused(*data, *(f"--{name}={value}" for name, value in flags.items()))
-    assert f"--{flag}={tmp_path / 'shut' / 'deep'}: {tmp_path / 'shut'} may not be written to" in error
+    assert f"--{flag}={tmp_path / 'shut' / 'deep'}: {tmp_path / 'shut'} is not writable" in error
     assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_refused(refused, data, tmp_path):
     assert "File name too long" in refused(*data, f"--workdir={tmp_path / ('x' * 300)}")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    assert f"{tmp_path / 'link'} is no folder" in refused(*data, f"--workdir={tmp_path / 'link'}")
+    assert f"{tmp_path / 'link'} is not a folder" in refused(*data, f"--workdir={tmp_path / 'link'}")
 
 
 def test_a_full_disk_is_refused(refused, data, tmp_path, monkeypatch):
@@ -144,7 +144,7 @@ def test_a_full_disk_is_refused(refused, data, tmp_path, monkeypatch):
 
 def test_a_workdir_at_work_is_refused(refused, data, run):
     with workdir.open_workdir(config_of(run)):
-        assert f"another process works in {run}; wait for it" in refused(*data, f"--workdir={run}")
+        assert f"another process uses {run}; wait for it" in refused(*data, f"--workdir={run}")
     assert main.main(["main", "--mode=prepare", f"--workdir={run}", *data]) == 0
 
 
@@ -153,10 +153,10 @@ def test_a_workdir_at_work_is_refused(refused, data, run):
 
 def test_other_settings_are_refused_and_shown(refused, data, run):
     error = refused(*data, f"--workdir={run}", "--units=9", "--seed=4")
-    assert "made with other settings (seed: 0 -> 4; units: 8 -> 9); use those, or name a new --workdir" in error
+    assert "has other settings (seed: 0 -> 4; units: 8 -> 9); use those, or name a new --workdir" in error
     # Validations by another search are not compared with those that there are.
     error = refused(*data, f"--workdir={run}", "--mode=train", "--decode=beam")
-    assert "made with other settings (decode: 'greedy' -> 'beam')" in error
+    assert "has other settings (decode: 'greedy' -> 'beam')" in error
     error = refused("--mode=evaluate", f"--workdir={run}", "--stages=mle:2")
     assert "(stages: 'mle:1' -> 'mle:2')" in error
 
@@ -164,7 +164,7 @@ def test_other_settings_are_refused_and_shown(refused, data, run):
 def test_other_data_are_refused_before_they_are_prepared(run, tmp_path):
     other = write(tmp_path / "other.json", coco({0: "0.jpg"}))
     config = config_of(run, val_captions=str(other), cache_dir=str(tmp_path / "cache"))
-    with pytest.raises(UserError, match=r"made from other data \(data.txt differs\); put the data back, or name a new"):
+    with pytest.raises(UserError, match=r"has other data \(data.txt differs\); restore the data, or name a new"):
         prepare_data(config, lambda fingerprint: kept.keep_identity(config, "data.txt", fingerprint + "\n"))
     assert not (tmp_path / "cache").exists()
 
@@ -210,7 +210,7 @@ def stored_weights(prepared, folder):
     [
         ("--image_size=10", "Input size must be at least 32x32"),
         ("--encoder_weights=", "allowed: imagenet, random, or a .weights.h5 file"),
-        ("--encoder_weights=none.weights.h5", "none.weights.h5 is no file"),
+        ("--encoder_weights=none.weights.h5", "none.weights.h5 is not a file"),
         ("--encoder_weights=text.weights.h5", "give weights made for this encoder"),
         ("--encoder_weights=empty.weights.h5", "give weights made for this encoder"),
         ("--encoder_weights=text.txt", "give weights made for this encoder"),
@@ -243,12 +243,12 @@ def test_broken_captions_and_pictures_are_told_through_the_program(refused, data
     spoiled = write(tmp_path / "spoiled.json", b"{")
     assert f"{spoiled} is not JSON" in refused(*flags, f"--train_captions={spoiled}")
     assert "none.json cannot be read" in refused(*flags, f"--val_captions={tmp_path / 'none.json'}")
-    assert "is no folder" in refused(*flags, f"--images={tmp_path / 'none'}")
+    assert "is not a folder" in refused(*flags, f"--images={tmp_path / 'none'}")
     pictures = tmp_path / "pictures"
     for i in range(6):
         write(pictures / f"{i}.jpg", JPEG if i != 3 else JPEG[:99])
     error = refused(*flags, f"--images={pictures}")
-    assert "1 of 4 files are no whole pictures" in error and "3.jpg" in error and "--skip_bad_images" in error
+    assert "1 of 4 images cannot be decoded" in error and "3.jpg" in error and "--skip_bad_images" in error
 
 
 # Modes that need a run
@@ -265,7 +265,7 @@ def test_a_workdir_without_a_run_is_named(refused, tmp_path, mode):
 def test_a_run_that_has_kept_no_weights_is_named(refused, run, tmp_path, mode):
     picture = write(tmp_path / "a.jpg", JPEG)
     error = refused(f"--mode={mode}", f"--workdir={run}", f"--images={picture}")
-    assert "has kept no weights yet; go on with --mode=train first" in error
+    assert "has kept no weights yet; run --mode=train first" in error
 
 
 def test_a_start_that_failed_is_no_run(refused, data, tmp_path):
@@ -297,12 +297,12 @@ def test_pictures_to_caption_that_are_not_there_are_named(refused, exported, tmp
     (tmp_path / "empty").mkdir()
     write(tmp_path / "texts" / "a.txt", b"text")
     flags = ("--mode=caption", f"--workdir={exported}")
-    assert "--mode=caption needs --images: picture files or folders" in refused(*flags)
+    assert "--mode=caption needs --images: image files or folders" in refused(*flags)
     assert "--mode=caption needs --images" in refused(*flags, "--images=")
-    assert "names nothing; give picture files or folders" in refused(*flags, "--images= , ")
-    assert f"{tmp_path / 'none'} is not there" in refused(*flags, f"--images={tmp_path / 'none'}")
+    assert "names no files; name image files or folders" in refused(*flags, "--images= , ")
+    assert f"{tmp_path / 'none'} does not exist" in refused(*flags, f"--images={tmp_path / 'none'}")
     for folder in ("empty", "texts"):
-        assert f"{tmp_path / folder} holds no picture" in refused(*flags, f"--images={tmp_path / folder}")
+        assert f"{tmp_path / folder} holds no images" in refused(*flags, f"--images={tmp_path / folder}")
 
 
 @pytest.mark.parametrize("name", NOT_WHOLE)
@@ -313,14 +313,14 @@ def test_pictures_to_caption_that_are_not_whole_are_named_or_left_out(refused, e
     bad = write(pictures / name, NOT_WHOLE[name])
     flags = ("--mode=caption", f"--workdir={exported}", f"--images={pictures}")
     error = refused(*flags)
-    assert f"1 of 3 files are no whole pictures ({bad})" in error and "--skip_bad_images" in error
+    assert f"1 of 3 images cannot be decoded ({bad})" in error and "--skip_bad_images" in error
     assert main.main(["main", *flags, "--skip_bad_images"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert [line.split(" ")[:2] for line in out] == [
         [f"{pictures / path}:", str(len(PNG))] for path in ("a.jpg", "sub/Z.PNG")
     ]
     error = refused("--mode=caption", f"--workdir={exported}", f"--images={bad}", "--skip_bad_images")
-    assert "1 of 1 files are no whole pictures" in error
+    assert "1 of 1 images cannot be decoded" in error
 
 
 # Warm starts
@@ -347,7 +347,7 @@ def test_a_warm_start_of_another_vocabulary_or_encoder_is_refused(run):
     with pytest.raises(UserError, match="has another vocabulary; train both on the same captions"):
         kept.check_warm_start(config, Vocabulary(vocabulary.words[:-1], ()), encoder)
     (run / "encoder.txt").write_text("0\n")
-    with pytest.raises(UserError, match="learned from another encoder; use its --encoder_weights"):
+    with pytest.raises(UserError, match="has another encoder; use its --encoder_weights"):
         kept.check_warm_start(config, vocabulary, encoder)
 
 

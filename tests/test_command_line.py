@@ -68,7 +68,7 @@ def test_objectives_that_go_together_are_taken():
     for alone in (["--samples=1"], ["--samples=2", "--rollouts=0"]):
         with pytest.raises(UserError, match="--share_rollouts shares nothing"):
             parsed("--share_rollouts", *alone)
-    with pytest.raises(UserError, match="--rollouts=0 is not possible"):
+    with pytest.raises(UserError, match="--rollouts=0 is not allowed"):
         parsed("--rollout_policy=greedy", "--rollouts=0")
 
 
@@ -79,7 +79,7 @@ def test_decoders_that_go_together_are_taken():
     assert decoder_of(config, words) == expected
     assert decoder_of(parsed("--decode=beam"), words) == Decoder("beam", 5)
     assert decoder_of(parsed("--beam_width=7"), words) == decoder_of(parsed(), words) == Decoder()
-    with pytest.raises(UserError, match="--n_best=4 is more than --beam_width=3 captions"):
+    with pytest.raises(UserError, match="--n_best=4 is more than --beam_width=3; allowed"):
         parsed("--decode=beam", "--beam_width=3", "--n_best=4")
 
 
@@ -124,7 +124,7 @@ def test_all_networks_are_allowed():
         ("--decay=mle:1.5", "above 0, at most 1"),
         ("--units=0", "a whole number from 1 to 65536"),
         ("--units=1.5", "a whole number from 1 to 65536"),
-        ("--units=abc", "--units=abc is not possible; allowed: a whole number from 1"),
+        ("--units=abc", "--units=abc is invalid; allowed: a whole number from 1"),
         ("--units=", "a whole number from 1"),
         ("--units=99999999999999999999", "a whole number from 1"),
         ("--units", "Missing value for flag --units"),
@@ -137,7 +137,7 @@ def test_all_networks_are_allowed():
         ("--evaluate_every=0", "a number from 0.001"),
         ("--checkpoint_every=inf", "a number from 0 to"),
         ("--stages=leave_one_out:1", "--samples=1 leaves no other sample to compare with"),
-        ("--rollout_policy=greedy", "--rollouts=3 is not possible; add --rollouts=1"),
+        ("--rollout_policy=greedy", "--rollouts=3 is not allowed; add --rollouts=1"),
         ("--rollout_policy=beam", "allowed: sample, greedy"),
         ("--rollouts=-1", "a whole number from 0 to 1000"),
         ("--samples=0", "a whole number from 1 to 1000"),
@@ -150,10 +150,10 @@ def test_all_networks_are_allowed():
         ("--decode=bean", "did you mean beam?"),
         ("--beam_width=101", "a whole number from 1 to 100"),
         ("--length_penalty=-1", "a number from 0 to 10"),
-        ("--n_best=2", "is for --decode=beam; greedy finds one caption: add --n_best=1"),
+        ("--n_best=2", "is for --decode=beam, and greedy returns one caption; add --n_best=1"),
         (
             "--length_penalty=0.7",
-            "add --decode=beam (with --beam_width=1 it searches greedily), or --length_penalty=0.0",
+            "add --decode=beam (with --beam_width=1 it is greedy), or --length_penalty=0.0",
         ),
         ("--no_repeat_ngram=3", "add --decode=beam"),
         ("--no_bad_endings", "or --no_bad_endings=false"),
@@ -202,12 +202,12 @@ def test_flagfile_gives_way_to_the_file_that_includes_it(flagfile):
     [
         ("", "holds no flags"),
         ("# only\n\n// comments\n", "holds no flags"),
-        (bytes(range(256)), "is no UTF-8 text"),
+        (bytes(range(256)), "is not UTF-8 text"),
         (b"--workdir=a\0b\n", "line 1"),
-        ("--seed=1\nhello\n", "line 2: 'hello' is no flag; one --name=value a line"),
-        ("seed=3\n", "line 1: 'seed=3' is no flag"),
-        ("--seed 3\n", "line 1: '--seed 3' is no flag"),
-        ("--workdir=runs/x  # mine\n", "comments on lines of their own"),
+        ("--seed=1\nhello\n", "line 2: 'hello' is not a flag; needed: one --name=value per line"),
+        ("seed=3\n", "line 1: 'seed=3' is not a flag"),
+        ("--seed 3\n", "line 1: '--seed 3' is not a flag"),
+        ("--workdir=runs/x  # mine\n", "comments on separate lines"),
         ("--unit=3\n", "did you mean --units?"),
         ("--flagfile=\n", "names no file"),
         ("--flagfile=not/there.flags\n", "not/there.flags cannot be read (No such file or directory)"),
@@ -226,12 +226,10 @@ def test_flagfiles_that_are_no_files_are_named(tmp_path):
 
 def test_flagfiles_in_a_circle_are_refused(flagfile, tmp_path):
     own = tmp_path / "own.flags"
-    assert "leads back to itself" in refusal(
-        flagfile(f"--flagfile={tmp_path}/../{tmp_path.name}/own.flags\n", own.name)
-    )
+    assert "includes itself" in refusal(flagfile(f"--flagfile={tmp_path}/../{tmp_path.name}/own.flags\n", own.name))
     first = flagfile(f"--flagfile={tmp_path}/second.flags\n", "first.flags")
     flagfile(f"{first}\n", "second.flags")
-    assert "first.flags leads back to itself" in refusal(first)
+    assert "first.flags includes itself" in refusal(first)
     same = flagfile("--seed=5\n", "same.flags")
     assert parsed(same, same).run.seed == 5  # twice is no circle
 
@@ -288,7 +286,7 @@ def test_spoiled_settings_are_named(tmp_path, content):
 
 def test_saved_settings_of_a_wrong_type_are_named(tmp_path):
     message = refusal("--mode=export", f"--workdir={saved_run(tmp_path / 'a', units='8')}")
-    assert "--units=8 is not possible" in message
+    assert "--units=8 is invalid" in message
 
 
 def test_help_shows_every_flag_once_under_its_group():

@@ -135,7 +135,7 @@ class TestMistakes:
             ("a=", "'a=' is not label=workdir"),
             ("a={run};a={run}", "a comes twice"),
             ("a={run},{run}:mle", "twice; each of its workdirs is a run of another seed"),
-            ("a={run}/none", "none is no folder"),
+            ("a={run}/none", "none is not a folder"),
             ("a={run}/results", "has no summary.json; let its training finish"),
             ("a={run}:scst", "has not finished stage scst that moves the policy; finished are: mle, pg"),
             ("a={run}:baseline", "has not finished stage baseline"),
@@ -184,4 +184,4 @@ class TestMistakes:
         assert spice_fast.main(["--references=none", "--results=none", f"--json={bad}"]) == 1
         assert capsys.readouterr().err.startswith(f"error: --json={bad} cannot be written")
         assert spice_fast.main(["--references=none", "--results=none", "--json=none"]) == 1
-        assert "--json=none is one of the files that are read" in capsys.readouterr().err
+        assert "--json=none is an input file" in capsys.readouterr().err

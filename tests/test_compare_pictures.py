@@ -215,7 +215,7 @@ class TestPictures:
         assert "--pictures=40, but the runs have 12" in failed(capsys, *runs, gallery)
         assert "--side_by_side=13, but the runs have 12" in failed(capsys, *runs, "--side_by_side=13")
         command = [*runs, gallery, "--pictures=12"]
-        assert "none is no folder" in failed(capsys, *command, f"--images={tmp_path / 'none'}")
+        assert "none is not a folder" in failed(capsys, *command, f"--images={tmp_path / 'none'}")
         (tmp_path / "images" / "13.jpg").write_bytes(b"no picture")
         assert "13.jpg cannot be read as a picture" in failed(capsys, *command)
         (tmp_path / "images" / "13.jpg").unlink()
@@ -224,4 +224,4 @@ class TestPictures:
         assert "1 of the runs' pictures have no references (21)" in failed(capsys, *command)
         assert not (tmp_path / "g.html").exists()
         reference = tmp_path / "val.json"
-        assert "is one of the files that are read" in failed(capsys, *runs, f"--gallery={reference}")
+        assert "is an input file" in failed(capsys, *runs, f"--gallery={reference}")

@@ -122,7 +122,7 @@ def test_beam_search_by_one_flag(finished, capsys):
     for _ in range(2):
         assert main(["main", "--mode=caption", pictures, *flags]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("searches for captions otherwise than asked") == 1
+    assert printed.count("has other decoding settings") == 1
     assert len(list((beam / "export").iterdir())) == exported + 1
     lines = [line.split(": ")[1].split(" (log")[0] for line in printed.split("\n") if "val_0.png: " in line]
     assert len(lines) == 4 and lines[:2] == lines[2:]

@@ -74,7 +74,7 @@ def test_a_file_of_the_cache_that_went_wrong_is_named(config, content):
         np.save(path, whole[:, 1:])
     else:
         path.write_bytes(path.read_bytes()[:-5] if content == "cut" else b"")
-    with pytest.raises(UserError, match=r"train-view1.npy does not hold the features of 5 pictures; delete it"):
+    with pytest.raises(UserError, match=r"train-view1.npy does not hold the features of 5 images; delete it"):
         all_features(config, data, encoder, {"train": 2})
     path.unlink()
     np.testing.assert_array_equal(all_features(config, data, encoder, {"train": 2})["train"][:, 1], whole)

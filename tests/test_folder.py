@@ -75,8 +75,8 @@ def test_real_captions_are_taken(data_folder):
         (b'{"images": [', "is not JSON"),
         ("{}".encode("utf-16"), "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
-        ([], "is no JSON object, so it is no COCO captions file; needed: {"),
-        (7, "is no JSON object"),
+        ([], "is not a COCO captions file, because it is not a JSON object; needed: {"),
+        (7, "is not a JSON object"),
         ({"annotations": []}, "has no list 'images'"),
         ({"images": {}, "annotations": []}, "has no list 'images'"),
         ({"images": [{"id": 0, "file_name": "0.jpg"}]}, "has no list 'annotations'"),
@@ -98,12 +98,12 @@ def test_real_captions_are_taken(data_folder):
         (with_annotation(caption=" .\n"), "1 images have a caption without words (1)"),
         (with_annotation(image_id=9), "1 annotated image ids are not in 'images' (9)"),
         (with_image(id=0), "1 image ids come twice (0)"),
-        (with_image(file_name="nowhere.jpg"), "1 pictures are not in --images="),
-        (with_image(file_name="deep"), "1 pictures are not in --images="),
-        (with_image(file_name=""), "1 pictures are not in --images="),
-        (with_image(file_name="a\0.jpg"), "1 pictures are not in --images="),
-        (with_image(file_name="deep/../1.jpg"), "1 file names lead out of --images="),
-        (with_image(file_name="/etc/hostname"), "1 file names lead out of --images="),
+        (with_image(file_name="nowhere.jpg"), "1 images are not in --images="),
+        (with_image(file_name="deep"), "1 images are not in --images="),
+        (with_image(file_name=""), "1 images are not in --images="),
+        (with_image(file_name="a\0.jpg"), "1 images are not in --images="),
+        (with_image(file_name="deep/../1.jpg"), "1 file names are outside of --images="),
+        (with_image(file_name="/etc/hostname"), "1 file names are outside of --images="),
     ],
 )
 def test_captions_that_cannot_be_used_are_named(tmp_path, pictures, content, shown):
@@ -117,7 +117,7 @@ def test_captions_that_cannot_be_used_are_named(tmp_path, pictures, content, sho
 
 def test_of_many_mistakes_the_first_are_listed_and_all_are_counted(tmp_path, pictures):
     path = write(tmp_path / "c.json", coco({i: f"{i}.jpg" for i in range(12)}))
-    with pytest.raises(UserError, match=r"7 pictures are not in .*\(5.jpg, 6.jpg, 7.jpg, \.\.\.\); "):
+    with pytest.raises(UserError, match=r"7 images are not in .*\(5.jpg, 6.jpg, 7.jpg, \.\.\.\); "):
         coco_folder.read_captions(str(path), str(pictures))
     content = coco({i: f"{i}.jpg" for i in range(5)})
     content["annotations"] = content["annotations"][:2]
@@ -132,7 +132,7 @@ def test_files_that_are_not_there_are_named(tmp_path, pictures):
         coco_folder.read_captions(str(tmp_path), str(pictures))
     path = write(tmp_path / "c.json", coco({0: "0.jpg"}))
     for no_folder in (tmp_path / "none", path):
-        with pytest.raises(UserError, match="is no folder; give the folder that holds the pictures"):
+        with pytest.raises(UserError, match="is not a folder; give the folder of the images"):
             coco_folder.read_captions(str(path), str(no_folder))
 
 
@@ -141,15 +141,15 @@ def test_pictures_that_are_not_whole_are_named_or_left_out(pictures, capsys, nam
     bad = write(pictures / name, NOT_WHOLE[name])
     good = [pictures / "0.jpg", pictures / "deep" / "5.png"]
     files = [good[0], bad, good[1]]
-    with pytest.raises(UserError, match=f"1 of 3 files are no whole pictures .*{name}.*--skip_bad_images"):
+    with pytest.raises(UserError, match=f"1 of 3 images cannot be decoded .*{name}.*--skip_bad_images"):
         coco_folder.readable_files(files, skip_bad_images=False)
     assert coco_folder.readable_files(files, skip_bad_images=True) == good
-    assert f"leaving out 1 of 3 pictures, which are not whole: {bad}" in capsys.readouterr().err
+    assert f"skipping 1 of 3 images that cannot be decoded: {bad}" in capsys.readouterr().err
 
 
 def test_leaving_out_all_pictures_is_refused(pictures):
     files = [write(pictures / name, content) for name, content in NOT_WHOLE.items()]
-    with pytest.raises(UserError, match=r"4 of 4 files are no whole pictures \(.*, \.\.\.\).*; replace them$"):
+    with pytest.raises(UserError, match=r"4 of 4 images cannot be decoded \(.*, \.\.\.\).*; replace them$"):
         coco_folder.readable_files(files, skip_bad_images=True)
 
 
@@ -196,13 +196,13 @@ def test_prepared_data_are_what_was_written_though_splits_share_pictures(config)
 
 def test_a_broken_picture_stops_preparation_or_is_left_out(config, pictures):
     write(pictures / "2.jpg", JPEG[:-20])
-    with pytest.raises(UserError, match=r"1 of 3 files .*2.jpg"):
+    with pytest.raises(UserError, match=r"1 of 3 images .*2.jpg"):
         prepare_data(config)
     # As after a kill at that point: a folder is there, but no data in it.
     paths = {"train": config.data.train_captions, "val": config.data.val_captions}
     splits = {split: coco_folder.read_captions(path, config.data.images) for split, path in paths.items()}
     (config.cache_path() / "data" / f"folder-{coco_folder.fingerprint(splits, config.data.images)}").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"1 of 3 files .*2.jpg"):
+    with pytest.raises(UserError, match=r"1 of 3 images .*2.jpg"):
         prepare_data(config)
     data = prepare_data(config.with_values(skip_bad_images=True))
     assert sorted(read_captions(data, "train").image_ids.tolist()) == [3, 2**63 - 1]
@@ -212,5 +212,5 @@ def test_a_broken_picture_stops_preparation_or_is_left_out(config, pictures):
 def test_a_split_without_any_whole_picture_is_refused(config, pictures):
     write(pictures / "2.jpg", b"")
     write(pictures / "deep" / "5.png", PNG[:40])
-    with pytest.raises(UserError, match="2 of 2 files are no whole pictures"):
+    with pytest.raises(UserError, match="2 of 2 images cannot be decoded"):
         prepare_data(config.with_values(skip_bad_images=True))

@@ -46,7 +46,7 @@ def test_captions_meet_their_references_in_the_order_of_the_file(files, capsys):
     assert captioned.image_ids == (7, 3)
     assert captioned.captions == ("two birds on a wire", "a dog is running")
     assert captioned.references == (("Two red birds sit on a wire.",), ("A dog runs.", "A brown dog is running!"))
-    assert "2 of 3 pictures" in capsys.readouterr().out
+    assert "2 of 3 images" in capsys.readouterr().out
 
 
 def test_references_without_a_list_of_images(files):
@@ -88,11 +88,11 @@ def test_without_java_its_metrics_are_refused_at_the_door(files, monkeypatch, ca
     ("changed", "words"),
     [
         ({"references": "{"}, "references.json is not JSON"),
-        ({"references": []}, "references.json is no JSON object"),
+        ({"references": []}, "references.json is not a COCO captions file"),
         ({"references": {"images": []}}, "has no list 'annotations'"),
         ({"references": {"annotations": [{"image_id": 3}]}}, "'caption' of annotations[0] is missing"),
         ({"references": {**REFERENCES, "images": [{"id": "7"}]}}, "'id' of images[0] is '7'"),
-        ({"results": {"annotations": []}}, "results.json is no JSON list"),
+        ({"results": {"annotations": []}}, "results.json is not a COCO results file"),
         ({"results": []}, "holds no captions"),
         ({"results": [{"image_id": 3, "caption": None}]}, "'caption' of results[0] is None; needed: text"),
         ({"results": [{"image_id": 3.0, "caption": "a"}]}, "'image_id' of results[0] is 3.0"),
@@ -153,7 +153,11 @@ def test_an_output_that_cannot_be_is_refused_before_any_work(files, tmp_path, ca
     monkeypatch.setattr(score_files, "read_captioned", lambda *paths: pytest.fail("work was begun"))
     references, results = files()
     (tmp_path / "file").touch()
-    for output, words in ((tmp_path, "is a folder"), (results, "are read"), (tmp_path / "file" / "x", "be written")):
+    for output, words in (
+        (tmp_path, "is a folder"),
+        (results, "is an input file"),
+        (tmp_path / "file" / "x", "be written"),
+    ):
         assert run(references, results, "--metrics=cider", f"--output={output}") == 1
         told = capsys.readouterr().err
         assert words in told and told.count("\n") == 1

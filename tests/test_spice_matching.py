@@ -73,7 +73,7 @@ def test_file_of_synonyms_is_made_of_wordnets_own(tmp_path, capsys):
     assert make_synonyms.main(arguments) == 0
     assert gzip.decompress((tmp_path / DATA).read_bytes()) == b"bird\nmouse\nmouse sneak\n\nmice mouse\n"
     assert make_synonyms.main([arguments[0], f"--output={tmp_path / 'none'}"]) == 1
-    assert "none is no folder" in capsys.readouterr().err
+    assert "none is not a folder" in capsys.readouterr().err
     (tmp_path / "verb.exc").unlink()
     assert make_synonyms.main(arguments) == 1
     assert capsys.readouterr().err.startswith(f"error: {tmp_path} lacks verb.exc;")

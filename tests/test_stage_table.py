@@ -37,15 +37,15 @@ class TestByStage:
     @pytest.mark.parametrize(
         ("flag", "words"),
         [
-            ("--samples=pg:0", "--samples=pg:0 is not possible; allowed: a whole number from 1 to 1000"),
+            ("--samples=pg:0", "--samples=pg:0 is invalid; allowed: a whole number from 1 to 1000"),
             ("--samples=pg:1.5", "a whole number from 1 to 1000"),
             ("--samples=pgg:2", "did you mean pg?"),
             ("--samples=pg:2,pg:3", "pg comes twice"),
-            ("--samples=", "is not possible"),
-            ("--samples=pg:", "is not possible"),
+            ("--samples=", "is invalid"),
+            ("--samples=pg:", "is invalid"),
             ("--rollouts=-1", "a whole number from 0 to 1000"),
             ("--temperature=mle:0.5,pg:0", "a number from 0.05 to 10"),
-            ("--temperature=nan", "is not possible"),
+            ("--temperature=nan", "is invalid"),
             ("--weight_average=1", "a number from 0 to 0.99999"),
         ],
     )

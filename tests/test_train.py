@@ -196,10 +196,10 @@ def test_stage_labels_are_unique():
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"stages": "mixer:1", "mixer_step": 3, "mixer_epochs": 0.5}, "s falls to 3 only; it takes 1 epochs to 0"),
+        ({"stages": "mixer:1", "mixer_step": 3, "mixer_epochs": 0.5}, "s falls only to 3; it reaches 0 in 1 epochs"),
         ({"stages": "mixer:1.4", "mixer_step": 3, "mixer_epochs": 0.5}, None),  # 0 from step 7 on
         ({"stages": "mixer:1", "mixer_epochs": 5}, "s stays at 6, which is likelihood alone"),
-        ({"stages": "mle:1", "scheduled_sampling": 0.3}, "no word of the model's own will be read"),
+        ({"stages": "mle:1", "scheduled_sampling": 0.3}, "no sampled token will be fed"),
         ({"stages": "mle:1", "scheduled_sampling": 0.3, "scheduled_sampling_epochs": 0.5}, None),
     ],
 )

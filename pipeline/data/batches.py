@@ -1,4 +1,4 @@
-"""The training data as arrays in memory, and the endless, resumable stream of batches over them."""
+"""The training data as arrays in memory, and resumable streams of batches over them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from spidercap.pipeline.data.prepare import Captions
 from spidercap.pipeline.text.tokenizer import tokenize
 from spidercap.pipeline.text.vocabulary import Vocabulary, pad
 
-CAPTION = 2**20 + 2  # sets the seed of reference captions apart from those of a train step's own draws
+CAPTION = 2**20 + 2  # separates the seed of reference captions from those of a train step's samples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,19 +35,19 @@ class TrainingArrays:
     features: np.ndarray  # float32 [I, N, F]
     tokens: np.ndarray  # int32 [C, T], for likelihood: unknown words as UNKNOWN
     image_index: np.ndarray  # int32 [C], row of `features`, ascending
-    references: np.ndarray  # int32 [I, R, L], for rewards: unknown words with identities of their own
+    references: np.ndarray  # int32 [I, R, L], for rewards: unknown words with ids of their own
 
 
 class Batch(NamedTuple):
-    """B pictures, or B captions with their pictures."""
+    """B images, or B captions with their images."""
 
     features: tf.Tensor  # float32 [B, F]
     image_index: tf.Tensor  # int32 [B], row of the references
-    tokens: tf.Tensor | None  # int32 [B, T], a reference caption; None in batches of pictures, unless asked for
+    tokens: tf.Tensor | None  # int32 [B, T], a reference caption; None in batches of images without captions
 
 
 def tokenize_split(captions: Captions) -> TokenizedSplit:
-    """Returns the split with every caption tokenised by the one tokenizer of the project."""
+    """Returns the split with every caption tokenised."""
     tokens = tuple(tuple(tuple(tokenize(c)) for c in of_image) for of_image in captions.captions)
     return TokenizedSplit(captions.image_ids, captions.file_names, captions.captions, tokens)
 
@@ -55,7 +55,7 @@ def tokenize_split(captions: Captions) -> TokenizedSplit:
 def training_arrays(
     split: TokenizedSplit, vocabulary: Vocabulary, features: np.ndarray, max_length: int
 ) -> TrainingArrays:
-    """Returns what the train steps read, of features `[I, N, F]`."""
+    """Returns the arrays that the train steps read, with features `[I, N, F]`."""
     encoder = vocabulary.encoder()
     encoded = [encoder.encode(c) for of_image in split.tokens for c in of_image]
     image_index = np.repeat(np.arange(len(split.tokens)), [len(of_image) for of_image in split.tokens])
@@ -87,9 +87,9 @@ def image_batches(
     seed: tuple[int, int],
     with_captions: bool = False,
 ) -> tf.data.Dataset:
-    """Yields a Batch of pictures for each of the steps first_step..steps - 1, pictures in random order.
+    """Yields a Batch of images for each of the steps first_step..steps - 1, images in random order.
 
-    With `with_captions` each has one of its reference captions, drawn by the step's number.
+    With `with_captions` each image has one of its reference captions, drawn by the step's number.
     """
 
     def batch(step, index):
@@ -102,7 +102,7 @@ def image_batches(
 
 
 def _drawn_captions(arrays: TrainingArrays, seed: tuple[int, int]) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Returns (step, images `[B]`) -> a reference caption of each `[B, T]`, all of an image's equally likely."""
+    """Returns (step, images `[B]`) -> one reference caption per image `[B, T]`, drawn uniformly."""
     images = np.arange(len(arrays.features))
     tokens, first = _held(arrays.tokens), _held(np.searchsorted(arrays.image_index, images))
     counts = _held(np.bincount(arrays.image_index, minlength=len(images)))
@@ -116,9 +116,9 @@ def _drawn_captions(arrays: TrainingArrays, seed: tuple[int, int]) -> Callable[[
 
 
 def _held(array: np.ndarray) -> tf.Tensor:
-    """The array where tf.data reads it, in the host's memory, also beside a GPU that trains.
+    """The array as a tensor in the host's memory, where tf.data reads it.
 
-    Tensors are captured by reference; arrays used inside of a dataset's functions would be copied into the graph.
+    Tensors are captured by reference. Arrays used in a dataset's functions would be copied into the graph.
     """
     with tf.device("CPU:0"):
         return tf.constant(array)
@@ -128,21 +128,21 @@ def _seen(features: tf.Tensor, image: tf.Tensor, step: tf.Tensor, seed: tuple[in
     """Features `[B, F]` of the images `[B]`, of one view each, drawn by the step."""
     of_step = tf.random.experimental.stateless_fold_in(tf.constant(seed, tf.int64), step)
     view = tf.random.stateless_uniform(tf.shape(image), of_step, 0, features.shape[1], image.dtype)
-    # int64: by int32 no more than 2**31 numbers can be reached, which views soon are.
+    # int64, because int32 reaches only 2**31 numbers, and views can hold more.
     return tf.gather_nd(features, tf.cast(tf.stack([image, view], axis=1), tf.int64))
 
 
 def _batches(size: int, batch_size: int, first_step: int, steps: int, seed: tuple[int, int]) -> tf.data.Dataset:
-    """Yields (step, int64 `[B]`): a new order each epoch, batches running on across its end, so that all are full.
+    """Yields (step, int64 `[B]`): a new order each epoch. Batches cross the ends of epochs, so that all are full.
 
-    A step's batch depends on its number alone, so a resumed run sees what it would have seen.
+    A batch depends on the number of its step alone, so a resumed run sees the same batches.
     """
 
     def indices(step):
         position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
         epoch = position // size
         seeds = tf.stack([tf.fill([batch_size], tf.constant(s, tf.int64)) for s in seed] + [epoch], axis=1)
-        # The raw operation takes a seed for each index; its wrapper in tf.random does not (2.21).
+        # The raw operation takes a seed per index; its wrapper in tf.random does not (2.21).
         last = tf.constant(size - 1, tf.int64)
         return step, tf.raw_ops.RandomIndexShuffle(index=position % size, seed=seeds, max_index=last, rounds=4)
 

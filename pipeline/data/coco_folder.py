@@ -1,4 +1,4 @@
-"""Your own pictures: COCO-format JSON and a folder of images, checked, then stored as a TFDS data set."""
+"""Your own images: COCO-format JSON and a folder of images, checked, then stored as a TFDS data set."""
 
 import collections
 import concurrent.futures
@@ -19,14 +19,14 @@ from spidercap.models.encoder import decode_image
 from spidercap.pipeline.data.records import Source, feature_spec
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.groups import DataSettings
-from spidercap.pipeline.text.coco_json import ID, TEXT, first, read_json, refuse, rows
+from spidercap.pipeline.text.coco_json import ID, TEXT, first, read_json, reject, rows
 
 NEEDED = '{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}'
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One picture with its captions."""
+    """One image with its captions."""
 
     image_id: int
     file_name: str
@@ -34,34 +34,34 @@ class Entry:
 
 
 def read_captions(path: str, images: str) -> list[Entry]:
-    """Returns the pictures of a COCO-format JSON file, ordered by id; their files lie in the folder `images`.
+    """Returns the images of a COCO-format JSON file, ordered by id; their files are in the folder `images`.
 
     Raises:
-      UserError: no JSON, wrong keys or types, ids that come twice, files that are not there, captions without words,
-        pictures without captions.
+      UserError: the file is not JSON, keys or types are wrong, ids come twice, files are missing, captions have no
+        words, or images have no captions.
     """
     if not os.path.isdir(images):
-        raise UserError(f"--images={images} is no folder; give the folder that holds the pictures")
+        raise UserError(f"--images={images} is not a folder; give the folder of the images")
     content = read_json(path, "a COCO captions file")
     if not isinstance(content, dict):
-        raise UserError(f"{path} is no JSON object, so it is no COCO captions file; needed: {NEEDED}")
+        raise UserError(f"{path} is not a COCO captions file, because it is not a JSON object; needed: {NEEDED}")
     listed = rows(path, content.get("images"), "images", {"id": ID, "file_name": TEXT}, NEEDED)
     if not listed:
         raise UserError(f"{path} lists no images; at least one is needed")
     names = dict(listed)
     counts = collections.Counter(i for i, _ in listed)
-    refuse(path, "image ids come twice", [i for i, n in counts.items() if n > 1], "give each image its own id")
+    reject(path, "image ids come twice", [i for i, n in counts.items() if n > 1], "give each image its own id")
     captions: dict[int, list[str]] = {}
     for i, caption in rows(path, content.get("annotations"), "annotations", {"image_id": ID, "caption": TEXT}, NEEDED):
         captions.setdefault(i, []).append(caption)
     empty = [i for i, texts in captions.items() if not all(any(c.isalnum() for c in t) for t in texts)]
-    refuse(path, "images have a caption without words", empty, "mend or remove those annotations")
-    refuse(path, "images have no caption", sorted(names.keys() - captions.keys()), "remove those images")
-    refuse(path, "annotated image ids are not in 'images'", sorted(captions.keys() - names.keys()), "add those images")
+    reject(path, "images have a caption without words", empty, "fix or remove those annotations")
+    reject(path, "images have no caption", sorted(names.keys() - captions.keys()), "remove those images")
+    reject(path, "annotated image ids are not in 'images'", sorted(captions.keys() - names.keys()), "add those images")
     outside = [n for n in names.values() if os.path.isabs(n) or ".." in pathlib.PurePath(n).parts]
-    refuse(path, f"file names lead out of --images={images}", outside, "give paths below that folder")
+    reject(path, f"file names are outside of --images={images}", outside, "give paths below that folder")
     missing = [n for n in names.values() if not os.path.isfile(os.path.join(images, n))]
-    refuse(path, f"pictures are not in --images={images}", missing, "put them there, or name another folder")
+    reject(path, f"images are not in --images={images}", missing, "put them there, or name another folder")
     return [Entry(i, names[i], tuple(captions[i])) for i in sorted(names)]
 
 
@@ -76,10 +76,10 @@ def fingerprint(splits: dict[str, list[Entry]], images: str) -> str:
 
 
 def readable_files(files: Sequence[pathlib.Path], skip_bad_images: bool) -> list[pathlib.Path]:
-    """Returns the files that TensorFlow can decode; each is decoded once, with a bar if they are many.
+    """Returns the files that TensorFlow can decode; each is decoded once, with a progress bar if there are many.
 
     Raises:
-      UserError: some cannot be decoded, unless `skip_bad_images`; none can.
+      UserError: none can be decoded, or some cannot and `skip_bad_images` is False.
     """
 
     def decodes(file: pathlib.Path) -> bool:
@@ -99,16 +99,16 @@ def readable_files(files: Sequence[pathlib.Path], skip_bad_images: bool) -> list
     if bad and not (skip_bad_images and good):
         remedy = "replace them" if skip_bad_images else "replace them, or leave them out with --skip_bad_images"
         raise UserError(
-            f"{len(bad)} of {len(files)} files are no whole pictures ({first(bad)}); "
-            f"JPEG, PNG, BMP and GIF can be read; {remedy}"
+            f"{len(bad)} of {len(files)} images cannot be decoded ({first(bad)}); "
+            f"allowed: whole JPEG, PNG, BMP and GIF files; {remedy}"
         )
     if bad:
-        print(f"leaving out {len(bad)} of {len(files)} pictures, which are not whole: {first(bad)}", file=sys.stderr)
+        print(f"skipping {len(bad)} of {len(files)} images that cannot be decoded: {first(bad)}", file=sys.stderr)
     return good
 
 
 class Folder(tfds.core.GeneratorBasedBuilder):
-    """Pictures and captions of a folder as a TFDS data set with the splits that `splits` names."""
+    """Images and captions as a TFDS data set with the splits of `splits`."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -117,7 +117,7 @@ class Folder(tfds.core.GeneratorBasedBuilder):
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(builder=self, description="Pictures of a folder.", features=feature_spec())
+        return tfds.core.DatasetInfo(builder=self, description="Images of a folder.", features=feature_spec())
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         del dl_manager
@@ -140,7 +140,7 @@ def folder_source(settings: DataSettings) -> Source:
     """Returns the images and captions that the settings name.
 
     Raises:
-      UserError: captions that cannot be used; from `build`, images that cannot be decoded.
+      UserError: captions cannot be used; from `build`, images cannot be decoded.
     """
     paths = {"train": settings.train_captions, "val": settings.val_captions}
     splits = {split: read_captions(path, settings.images) for split, path in paths.items()}

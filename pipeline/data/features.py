@@ -1,7 +1,7 @@
-"""What the frozen encoder sees in every picture, computed once and kept in the cache folder.
+"""Features of the frozen encoder, computed once and stored in the cache folder.
 
-Of training pictures it may see several views: the first is the whole picture, as all others are asked about, the
-further ones are parts of it, some of them mirrored, so that fewer pictures are soon known by heart.
+Training images may have several views, to reduce overfitting. The first is the whole image, like validation images.
+The others are crops, some of them mirrored.
 """
 
 import hashlib
@@ -21,21 +21,21 @@ from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import written_aside
 from spidercap.pipeline.settings.config import Config
 
-ENCODER_SEED = 0  # of random weights, so that runs with different --seed share their features
-BATCH = 64  # pictures; more is no faster, and takes the memory of small GPUs
+ENCODER_SEED = 0  # of random weights, so that runs with different --seed share features
+BATCH = 64  # images; more is not faster, and may not fit into the memory of small GPUs
 
 
 def load_encoder(config: Config) -> keras.Model:
     """Returns the frozen encoder that the settings name.
 
     Raises:
-      UserError: weights that are not there, or of another encoder.
+      UserError: the weights do not exist, or are those of another encoder.
     """
     weights = config.model.encoder_weights
     if weights not in ("imagenet", "random") and not pathlib.Path(weights).is_file():
-        raise UserError(f"--encoder_weights={weights} is no file; allowed: imagenet, random, or a .weights.h5 file")
+        raise UserError(f"--encoder_weights={weights} is not a file; allowed: imagenet, random, or a .weights.h5 file")
     try:
-        with warnings.catch_warnings():  # Keras warns of each layer before it refuses weights of another network
+        with warnings.catch_warnings():  # Keras warns about each layer before it rejects weights of another network
             warnings.simplefilter("ignore")
             return build_encoder(config.model.encoder, weights, config.model.image_size, ENCODER_SEED)
     except Exception as error:  # Keras raises anything from ValueError to a bare Exception here
@@ -48,20 +48,20 @@ def load_encoder(config: Config) -> keras.Model:
 
 
 def split_features(config: Config, data: Data, encoder: keras.Model, split: str) -> np.ndarray:
-    """Returns float32 `[I, F]` of the whole pictures, in the order of the split's records."""
+    """Returns features float32 `[I, F]` of the whole images, in the order of the split's records."""
     return all_features(config, data, encoder, {split: 1})[split][:, 0]
 
 
 def all_features(config: Config, data: Data, encoder: keras.Model, views: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Returns float32 `[I, N, F]` for each split by name, in the order of its records, seen in N = `views` ways.
+    """Returns features float32 `[I, N, F]` by split, in the order of its records, with N = `views` of each image.
 
-    From the cache where they are there, view by view.
+    Views in the cache are read, others are computed and stored.
 
     Raises:
-      UserError: features that are no numbers; a file of the cache that does not hold those of as many pictures.
+      UserError: features are NaN or infinite, or a file of the cache has another number of images.
     """
     folder = config.cache_path() / "features" / _key(config, data, encoder)
-    # One function for all: tracing a deep network takes seconds. Nothing is traced where all is in the cache.
+    # One function for all, because tracing a deep network takes seconds. It is traced only if something is computed.
     shape = [None, config.model.image_size, config.model.image_size, 3]
     encode = tf.function(lambda images: encoder(images, training=False), input_signature=[tf.TensorSpec(shape)])
     paths = {split: [folder / _file(split, view) for view in range(number)] for split, number in views.items()}
@@ -78,9 +78,9 @@ def all_features(config: Config, data: Data, encoder: keras.Model, views: Mappin
 
 
 def pixels(records: tf.data.Dataset, image_size: int, view: int = 0) -> tf.data.Dataset:
-    """Returns batches float32 `[<=BATCH, image_size, image_size, 3]` of encoded pictures, decoded in parallel.
+    """Returns batches float32 `[<=BATCH, image_size, image_size, 3]` of encoded images, decoded in parallel.
 
-    `view` 0 is all of each picture; others are drawn by their number and the picture's.
+    View 0 is the whole image; other views are drawn by their number and the image's.
     """
 
     def seen(number: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
@@ -99,16 +99,16 @@ def _file(split: str, view: int) -> str:
 
 def _stacked(paths: Sequence[pathlib.Path], images: int) -> np.ndarray:
     """Float32 `[I, N, F]` of the files of N views."""
-    # Mapped, or all views would lie in memory twice.
+    # Memory-mapped, or all views would be in memory twice.
     views = [_read(path) for path in paths]
     for path, view in zip(paths, views, strict=True):
         if view is None or view.dtype != np.float32 or view.shape != (images, views[0].shape[-1]):
-            raise UserError(f"{path} does not hold the features of {images} pictures; delete it, to compute them again")
+            raise UserError(f"{path} does not hold the features of {images} images; delete it, to compute them again")
     return np.stack(views, axis=1, out=np.empty((images, len(views), views[0].shape[1]), np.float32))
 
 
 def _read(path: pathlib.Path) -> np.ndarray | None:
-    """The mapped file; None for one that is cut off or holds something else."""
+    """The memory-mapped file; None if it is truncated or not an array."""
     try:
         return np.load(path, mmap_mode="r")
     except (ValueError, EOFError):
@@ -120,19 +120,19 @@ def _compute(encode: Callable, records: tf.data.Dataset, image_size: int, view: 
     parts = []
     with tqdm(total=count, desc=f"features of {name}", unit="image", disable=None) as bar:
         if bar.disable:
-            print(f"computing the features of {count} pictures ({name}), once for all runs with this cache", flush=True)
+            print(f"computing the features of {count} images ({name}), once for all runs with this cache", flush=True)
         for images in pixels(records, image_size, view):
             parts.append(encode(images).numpy())
             bar.update(len(parts[-1]))
     features = np.concatenate(parts)
     if not np.isfinite(features).all():
-        raise UserError(f"the encoder gives features that are no numbers for {name}; check --encoder_weights")
+        raise UserError(f"features of {name} are NaN or infinite; check --encoder_weights")
     return features
 
 
 def _key(config: Config, data: Data, encoder: keras.Model) -> str:
-    """Encoder, size and data by name, the weights by their contents."""
-    # ImageNet's weights come with further layers in some networks, so equal weights are not all.
+    """Changes with the encoder, its size, its weights and the data."""
+    # Some networks have preprocessing layers with ImageNet weights only, so equal weights are not enough.
     imagenet = config.model.encoder_weights == "imagenet"
     digest = hashlib.sha256(
         json.dumps([config.model.encoder, imagenet, config.model.image_size, data.fingerprint]).encode()

@@ -1,4 +1,4 @@
-"""From settings to a prepared data set: made once, then read back from the cache folder."""
+"""Prepares a data set once; later runs read it from the cache folder."""
 
 import dataclasses
 import fcntl
@@ -27,22 +27,22 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Captions:
-    """The text side of a split, in the order of its records."""
+    """Ids, file names and captions of a split, in the order of its records."""
 
     image_ids: np.ndarray  # int64 [I]
     file_names: tuple[str, ...]
-    captions: tuple[tuple[str, ...], ...]  # as written, one or more an image
+    captions: tuple[tuple[str, ...], ...]  # as written, one or more per image
 
 
 def prepare_data(config: Config, accept: Callable[[str], None] = lambda fingerprint: None) -> Data:
-    """Returns the data set, made if the cache has none of this content.
+    """Returns the data set; prepares it if the cache does not hold it.
 
     Args:
       config: the settings.
-      accept: called with the fingerprint before anything is made; may raise what it has against it.
+      accept: called with the fingerprint before anything is prepared; raises to reject it.
 
     Raises:
-      UserError: captions or pictures that cannot be used.
+      UserError: captions or images cannot be used.
     """
     source: Source = pkgutil.resolve_name(DATASETS[config.data.dataset].source)(config.data)
     accept(source.fingerprint)
@@ -50,8 +50,8 @@ def prepare_data(config: Config, accept: Callable[[str], None] = lambda fingerpr
 
 
 def read_captions(data: Data, split: str) -> Captions:
-    """Returns ids, names and captions of a split; no picture is decoded."""
-    # Without the pictures, or a whole split of them would lie in memory.
+    """Returns ids, file names and captions of a split; decodes no image."""
+    # Without the images, or a whole split of them would be in memory.
     texts = _records(data, split).map(lambda e: {name: value for name, value in e.items() if name != "image"})
     examples = list(tfds.as_numpy(texts))
     return Captions(
@@ -62,19 +62,19 @@ def read_captions(data: Data, split: str) -> Captions:
 
 
 def image_records(data: Data, split: str) -> tf.data.Dataset:
-    """Returns the encoded pictures (scalar strings) of a split, in the order of `read_captions`."""
+    """Returns the encoded images (scalar strings) of a split, in the order of `read_captions`."""
     return _records(data, split).map(lambda e: e["image"])
 
 
 def read_images(data: Data, split: str, image_ids: set[int]) -> Iterator[tuple[int, bytes]]:
-    """Yields (image id, encoded picture) of those pictures of a split."""
+    """Yields (image id, encoded image) for those images of a split."""
     for example in tfds.as_numpy(_records(data, split)):
         if int(example["image_id"]) in image_ids:
             yield int(example["image_id"]), example["image"]
 
 
 def _records(data: Data, split: str) -> tf.data.Dataset:
-    # One file at a time: the order of the records is the same at every reading.
+    # One file at a time, so that the order of the records is always the same.
     read = tfds.ReadConfig(interleave_cycle_length=1)
     decoders = {"image": tfds.decode.SkipDecoding()}
     return data.builder.as_dataset(split=split, decoders=decoders, read_config=read)

@@ -1,4 +1,4 @@
-"""What every data set stores for an image, whatever it was made from."""
+"""The record of an image, the same in every data set."""
 
 import pathlib
 from collections.abc import Callable
@@ -14,11 +14,11 @@ class Source(NamedTuple):
     """Where a data set comes from."""
 
     fingerprint: str  # changes with the contents; names its folder in the cache
-    build: Callable[[pathlib.Path], tfds.core.DatasetBuilder]  # of the data set in this folder
+    build: Callable[[pathlib.Path], tfds.core.DatasetBuilder]  # folder -> the data set in it
 
 
 def feature_spec() -> tfds.features.FeaturesDict:
-    """Returns the features of one example: an encoded picture, its id, its name, its captions as written."""
+    """Returns the features of one example: an encoded image, its id, its file name, its captions as written."""
     return tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=(None, None, 3)),

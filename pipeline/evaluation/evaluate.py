@@ -15,7 +15,7 @@ from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.vocabulary import Vocabulary
 
 BATCH = 128
-# Words that a caption is cut off after rather than closed by: articles, prepositions, forms of to be, conjunctions.
+# Words that do not end a complete caption: articles, prepositions, forms of "to be", conjunctions.
 BAD_ENDINGS = (
     *("a", "an", "the", "this", "that", "its", "his", "her", "their", "some"),
     *("in", "on", "at", "of", "for", "with", "by", "to", "from", "into", "onto", "upon", "near", "next", "over"),
@@ -32,7 +32,7 @@ class Evaluation:
     captions: tuple[str, ...]
     corpus: dict[str, float | None]  # by column of the tables, then "mean length", "distinct captions"
     images: tuple[dict[str, float | None], ...]  # by column of the tables
-    n_best: tuple[tuple[tuple[str, float], ...], ...] = ()  # each image's (caption, log-probability), best first
+    n_best: tuple[tuple[tuple[str, float], ...], ...] = ()  # (caption, log-probability) of each image, best first
 
 
 def decoder_of(config: Config, words: Sequence[str]) -> Decoder:
@@ -54,7 +54,7 @@ def decoder_of(config: Config, words: Sequence[str]) -> Decoder:
 def build_decoder(
     captioner: Captioner, max_length: int, decoder: Decoder | None = None
 ) -> Callable[[np.ndarray], Captions]:
-    """Returns a function from features `[N, F]` to captions, compiled once; of greedy search if no other is named."""
+    """Returns a function from features `[N, F]` to captions, compiled once; the default decoder is greedy."""
     decoder = decoder or Decoder()
 
     @tf.function(autograph=False)
@@ -64,8 +64,8 @@ def build_decoder(
     def decode_all(features: np.ndarray) -> Captions:
         spare = -len(features) % BATCH  # every batch has one shape
         padded = np.concatenate([features, np.zeros([spare, features.shape[1]], np.float32)])
-        said = [decode(tf.constant(part)) for part in np.split(padded, len(padded) // BATCH)]
-        return Captions(*(np.concatenate(parts)[: len(features)] for parts in zip(*said, strict=True)))
+        batches = [decode(tf.constant(part)) for part in np.split(padded, len(padded) // BATCH)]
+        return Captions(*(np.concatenate(parts)[: len(features)] for parts in zip(*batches, strict=True)))
 
     return decode_all
 
@@ -82,8 +82,8 @@ def evaluate(
 
     `terms` are the metrics, of registry.METRICS; `text_metrics` are those on text.
     """
-    said = decode(features)
-    captions = tuple(vocabulary.decode(ids) for ids in said.tokens[:, 0])
+    decoded = decode(features)
+    captions = tuple(vocabulary.decode(ids) for ids in decoded.tokens[:, 0])
     references = split.texts()[: len(captions)]
     scores = score_captions(references, captions, terms, text_metrics)
     counts = {
@@ -92,7 +92,7 @@ def evaluate(
     }
     n_best = tuple(
         tuple((vocabulary.decode(ids), float(p)) for ids, p in zip(*of_image, strict=True) if p > -np.inf)
-        for of_image in zip(said.tokens, said.log_prob, strict=True)
+        for of_image in zip(decoded.tokens, decoded.log_prob, strict=True)
     )
     return Evaluation(captions, scores.corpus | counts, scores.images, n_best)
 
@@ -104,7 +104,7 @@ def results_json(split: TokenizedSplit, evaluation: Evaluation) -> list[dict]:
 
 
 def n_best_json(split: TokenizedSplit, evaluation: Evaluation) -> list[dict]:
-    """Returns for each image all captions that were given for it, best first, with their log-probabilities."""
+    """Returns for each image all its captions, best first, with their log-probabilities."""
     pairs = zip(split.image_ids, evaluation.n_best, strict=True)
     return [
         {"image_id": int(i), "captions": [{"caption": c, "log_prob": p} for c, p in of_image]} for i, of_image in pairs

@@ -1,4 +1,4 @@
-"""Scoring a results file against its references, both in COCO's format, as the COCO caption evaluation does."""
+"""Scores a results file against its references, both in COCO's format, like the COCO caption evaluation."""
 
 import json
 import pathlib
@@ -11,17 +11,17 @@ from spidercap.pipeline.files import check_output, unwritable, write_text
 from spidercap.pipeline.metrics.registry import remarks
 from spidercap.pipeline.metrics.scores import Scores
 from spidercap.pipeline.settings.config import Config
-from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, read_json, refuse, rows
+from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, read_json, reject, rows
 
 REFERENCES = '{"annotations": [{"image_id", "caption"}]}'
 RESULTS = '[{"image_id", "caption"}]'
 
 
 def score_files(config: Config) -> Scores:
-    """Returns, prints and writes to --output the scores of --results against --references.
+    """Returns the scores of --results against --references; prints them and writes them to --output.
 
     Raises:
-      UserError: a file is not in its format, results and references do not fit, Java or CoreNLP is missing.
+      UserError: a file has another format, results and references do not match, or Java or CoreNLP is missing.
     """
     if config.metrics.output:
         check_output("output", config.metrics.output, read=(config.metrics.references, config.metrics.results))
@@ -44,11 +44,13 @@ def read_captioned(references: str, results: str) -> Captioned:
     """Returns the captions of the results file with the references of their images.
 
     Raises:
-      UserError: a file is not in its format; a result of an unknown image, or two of one.
+      UserError: a file has another format, a result is of an unknown image, or an image has two results.
     """
     content = read_json(references, "a COCO captions file")
     if not isinstance(content, dict):
-        raise UserError(f"{references} is no JSON object, so it is no COCO captions file; needed: {REFERENCES}")
+        raise UserError(
+            f"{references} is not a COCO captions file, because it is not a JSON object; needed: {REFERENCES}"
+        )
     columns = {"image_id": ID, "caption": ANY_TEXT}
     of_image: dict[int, list[str]] = {}
     for image_id, caption in rows(references, content.get("annotations"), "annotations", columns, REFERENCES):
@@ -57,29 +59,29 @@ def read_captioned(references: str, results: str) -> Captioned:
     order = [i for (i,) in rows(references, listed, "images", {"id": ID}, REFERENCES)] if listed is not None else []
     listed = read_json(results, "a COCO results file")
     if not isinstance(listed, list):
-        raise UserError(f"{results} is no JSON list, so it is no COCO results file; needed: {RESULTS}")
-    said = rows(results, listed, "results", columns, RESULTS)
-    if not said:
+        raise UserError(f"{results} is not a COCO results file, because it is not a JSON list; needed: {RESULTS}")
+    entries = rows(results, listed, "results", columns, RESULTS)
+    if not entries:
         raise UserError(f"{results} holds no captions; at least one is needed")
-    captions = dict(said)
+    captions = dict(entries)
     seen: set[int] = set()
-    twice = [i for i, _ in said if i in seen or seen.add(i)]
-    refuse(results, "images have more than one caption", twice, "leave one for each image")
+    twice = [i for i, _ in entries if i in seen or seen.add(i)]
+    reject(results, "images have more than one caption", twice, "leave one for each image")
     unknown = [i for i in captions if i not in of_image]
-    refuse(
+    reject(
         results, "images have no references", unknown, f"score against the references of these images ({references})"
     )
-    for path, texts in ((references, of_image), (results, {i: [c] for i, c in said})):
+    for path, texts in ((references, of_image), (results, {i: [c] for i, c in entries})):
         long = [i for i, of in texts.items() if any(len(c) > LONGEST for c in of)]
-        refuse(path, f"images have a caption of over {LONGEST:,} characters", long, "shorten or remove those captions")
+        reject(path, f"images have a caption of over {LONGEST:,} characters", long, "shorten or remove those captions")
     if len(captions) < len(of_image):
-        print(f"{len(captions):,} of {len(of_image):,} pictures with references have a caption; those are scored")
+        print(f"{len(captions):,} of {len(of_image):,} images with references have a caption; only those are scored")
     image_ids = tuple(i for i in dict.fromkeys([*order, *of_image]) if i in captions)
     return Captioned(image_ids, tuple(captions[i] for i in image_ids), tuple(tuple(of_image[i]) for i in image_ids))
 
 
 def _lines(corpus: Mapping[str, float | None], images: int) -> list[str]:
-    """The table, and below it SPICE's parts and remarks."""
+    """The table, then SPICE's parts and remarks."""
     parts = {name: score for name, score in corpus.items() if name.startswith("SPICE ")}
     lines = [table({f"{images:,} images": {name: s for name, s in corpus.items() if name not in parts}})]
     if parts:

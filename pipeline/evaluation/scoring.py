@@ -1,4 +1,4 @@
-"""Scores of captions as they were written, as the COCO caption evaluation has them: of files, and from Python."""
+"""Scores of raw captions as in the COCO caption evaluation, for files and for Python."""
 
 import dataclasses
 import sys
@@ -14,12 +14,12 @@ from spidercap.pipeline.metrics.text_metrics import open_text_metrics
 from spidercap.pipeline.settings.groups import MetricSettings
 from spidercap.pipeline.text.tokenizer import tokenize
 
-LONGEST = 10_000  # characters of a caption; longer is no caption, but a file gone wrong
+LONGEST = 10_000  # characters of a caption; a longer one comes from a broken file
 
 
 @dataclasses.dataclass(frozen=True)
 class Captioned:
-    """Images with one caption to be scored and their references."""
+    """Images with one caption each and their references."""
 
     image_ids: tuple[Hashable, ...]
     captions: tuple[str, ...]
@@ -28,7 +28,7 @@ class Captioned:
 
 @dataclasses.dataclass(frozen=True)
 class CaptionScores:
-    """Scores by the metric's name in tables, such as 'CIDEr'; None for a part of SPICE that is undefined."""
+    """Scores by name of the metric in tables, such as 'CIDEr'; None for an undefined part of SPICE."""
 
     corpus: Mapping[str, float | None]
     images: Mapping[Any, Mapping[str, float | None]]  # by image id
@@ -40,28 +40,28 @@ def score(
     metrics: str = "bleu,rouge,cider",
     **settings: Any,
 ) -> CaptionScores:
-    """Returns the scores of captions against references, the numbers of the COCO caption evaluation.
+    """Returns the scores of captions against references, equal to those of the COCO caption evaluation.
 
-    They are those of `--mode=score`: captions are tokenised by its tokenizer where there is a Java, else by one that
-    agrees with it but for one caption in 200,000. CIDEr's document frequencies are those of these references.
+    They are the scores of `--mode=score`. With Java, captions are tokenised by the evaluation's tokenizer, else by one
+    that differs in about one of 200,000 captions. CIDEr's document frequencies are those of these references.
 
     Args:
-      references: by image id, one or more captions as they were written. Images without a candidate do not count.
+      references: by image id, one or more captions as written. Images without a candidate are ignored.
       candidates: by image id, the caption to score.
       metrics: as the flag: 'all', or names separated by commas; METEOR and SPICE need Java.
       **settings: metric_workers, metric_timeout, metric_cache_dir and corenlp, as the flags.
 
     Raises:
-      UserError: an unknown metric, no candidates, a candidate without references, something that is no text; no Java
-        where it is needed.
+      UserError: a metric is unknown, there are no candidates, a candidate has no references, a caption is not text,
+        or a metric needs Java and there is none.
     """
     images = tuple(_sorted_ids(candidates))
     wrong = [i for i in images if not isinstance(candidates[i], str)]
-    _reject("candidates that are no text", wrong, "give one caption an image, as text")
-    _reject("candidates without references", [i for i in images if i not in references], "give references of them")
+    _reject("candidates that are not text", wrong, "give one caption per image, as text")
+    _reject("candidates without references", [i for i in images if i not in references], "give their references")
     texts = {i: references[i] for i in images}
     wrong = [i for i, of in texts.items() if isinstance(of, str) or not of or not all(isinstance(r, str) for r in of)]
-    _reject("images whose references are no list of texts", wrong, "give a list of one or more captions for each")
+    _reject("images whose references are not a list of texts", wrong, "give a list of one or more captions for each")
     long = [i for i in images if max(map(len, (candidates[i], *texts[i]))) > LONGEST]
     _reject(f"images with a caption of over {LONGEST:,} characters", long, "shorten or remove those captions")
     if not images:
@@ -76,21 +76,21 @@ def score_captioned(
     captioned: Captioned, terms: Collection[str], workers: Mapping[str, Any], progress: bool = False
 ) -> tuple[Captioned, Scores]:
     """Returns captions and references tokenised and ordered by image id, and their scores in that order."""
-    # Opened first, so that what is missing is told before any work is done.
+    # Opened first, so that missing files are reported before any work is done.
     with open_text_metrics(single_terms(terms), **workers) as metrics:
         captioned = tokenized(captioned)
         return captioned, score_captions(captioned.references, captioned.captions, terms, metrics, progress)
 
 
 def tokenized(captioned: Captioned) -> Captioned:
-    """Returns them tokenised, ordered by image id, the order in which the evaluation takes its means."""
+    """Returns captions and references tokenised, ordered by image id, the order in which the evaluation averages."""
     flat = [caption for of_image in captioned.references for caption in of_image]
     if java_found():
         captions, tokenized = tokenize_with_java(captioned.captions, flat)
     else:
         print(
             "no Java: captions are split by spidercap's own tokenizer, which differs from the evaluation's in about "
-            "1 of 200,000; pip install 'spidercap[java]' brings Java",
+            "1 of 200,000 captions; pip install 'spidercap[java]' installs Java",
             file=sys.stderr,
         )
         captions, tokenized = ([" ".join(tokenize(c)) for c in some] for some in (captioned.captions, flat))
@@ -102,7 +102,7 @@ def tokenized(captioned: Captioned) -> Captioned:
 
 
 def _sorted_ids(ids: Collection[Any]) -> list[Any]:
-    """In the order in which the evaluation takes its means; ids of several types by their text."""
+    """The ids in the order in which the evaluation averages; ids of several types by their text."""
     try:
         return sorted(ids)
     except TypeError:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 
 def table(rows: Mapping[str, Mapping[str, float]]) -> str:
-    """Returns a plain-text table, one row a name, one column a metric."""
+    """Returns a plain-text table, one row per name, one column per metric."""
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     width = max([len(name) for name in rows] + [5])
     lines = [" " * width + "".join(f"{c:>{max(len(c), 6) + 2}}" for c in columns)]

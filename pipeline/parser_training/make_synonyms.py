@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
         if missing:
             raise UserError(f"{args.wordnet} lacks {', '.join(missing)}; give the folder of WordNet 3.0's database")
         if not args.output.is_dir():
-            raise UserError(f"--output={args.output} is no folder; give one that is there")
+            raise UserError(f"--output={args.output} is not a folder; give one that is there")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""All settings of a call, in groups."""
+"""All settings of a command, in groups."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ from spidercap.pipeline.settings.training_groups import (
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The groups; `of` takes settings by their names alone."""
+    """The groups of settings; `of` takes settings by name, without their group."""
 
     run: RunSettings = dataclasses.field(default_factory=RunSettings)
     data: DataSettings = dataclasses.field(default_factory=DataSettings)
@@ -46,12 +46,12 @@ class Config:
         """Returns the settings with these values; the others have their defaults.
 
         Raises:
-          UserError: a value, or a combination of them, that is not possible.
-          TypeError: a name that is no setting's.
+          UserError: a value or a combination of values is not allowed.
+          TypeError: a name is not a setting.
         """
         unknown = values.keys() - fields().keys()
         if unknown:
-            raise TypeError(f"no setting is called {', '.join(sorted(unknown))}")
+            raise TypeError(f"unknown settings: {', '.join(sorted(unknown))}")
         return cls(
             **{
                 group: kind(**{f.name: values[f.name] for f in dataclasses.fields(kind) if f.name in values})
@@ -70,7 +70,7 @@ class Config:
             )
         if self.run.mode == "caption" and not self.data.images:
             raise UserError("--mode=caption needs --images: image files or folders, separated by commas")
-        # These import TensorFlow, which takes seconds: a mistake in another flag is told without.
+        # These import TensorFlow, which takes seconds. Mistakes in other flags are reported before.
         from spidercap.models.decoder import DECODERS
         from spidercap.models.encoder import default_image_size, encoder_names
 
@@ -81,7 +81,7 @@ class Config:
             object.__setattr__(self, "model", dataclasses.replace(self.model, image_size=size))
 
     def with_values(self, **values: Any) -> "Config":
-        """Returns the settings with these values in the place of theirs."""
+        """Returns a copy of the settings with these values replaced."""
         return Config.of(**self.flat() | values)
 
     def flat(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class Config:
         return {name: value for group in groups() for name, value in vars(getattr(self, group)).items()}
 
     def of_stage(self, name: str, stage: str) -> Any:
-        """Returns what the setting `name` is in a stage of STAGES: of a setting for all stages, its value."""
+        """Returns the value of the setting `name` in a stage of STAGES; a setting without stages has one value."""
         field, value = fields()[name], self.flat()[name]
         if field.metadata["pairs"]:
             return dict(self.training.pairs(name)).get(stage, getattr(STAGES[stage], name))
@@ -103,7 +103,7 @@ class Config:
         return self.rewards.weights()
 
     def terms(self) -> tuple[str, ...]:
-        """Returns the metrics to report, of the table of metrics and in its order."""
+        """Returns the metrics to report, in the order of the table of metrics."""
         if self.run.mode == "score":
             return parse_metrics(self.metrics.metrics or "all")
         asked = parse_metrics(self.metrics.metrics) if self.metrics.metrics else ()
@@ -114,17 +114,17 @@ class Config:
         return pathlib.Path(self.run.workdir)
 
     def cache_path(self) -> pathlib.Path:
-        """Returns the folder of prepared data, shared by the runs of a folder."""
+        """Returns the folder of prepared data; by default the runs of one parent folder share it."""
         return pathlib.Path(self.data.cache_dir) if self.data.cache_dir else self.workdir_path().parent / "cache"
 
     def export_path(self) -> pathlib.Path:
-        """Returns the folder that holds a numbered folder for each exported model."""
+        """Returns the folder of exported models, one numbered subfolder per model."""
         return pathlib.Path(self.run.export_dir) if self.run.export_dir else self.workdir_path() / "export"
 
     def fixed(self) -> dict[str, Any]:
-        """Returns the settings that make a workdir what it is.
+        """Returns the settings that may not change in a workdir.
 
-        In training these are also how captions are searched for: validations are compared with each other.
+        In training these include the decoding settings, because validations are compared with each other.
         """
         values = self.flat()
         fixed = {name: values[name] for name, field in fields().items() if field.metadata["fixed"]}
@@ -135,8 +135,8 @@ class Config:
         return json.dumps({name: value for name, value in self.flat().items() if name != "mode"}, indent=2) + "\n"
 
     def without_effect(self) -> list[str]:
-        """Returns a line for each setting that was changed, but that no stage, or no search, reads."""
-        return [*_unread_by_stages(self), *_unread_by_search(self)]
+        """Returns a line for each changed setting that neither a stage nor the decoder reads."""
+        return [*_unread_by_stages(self), *_unread_by_decoder(self)]
 
 
 def groups() -> dict[str, type]:
@@ -145,19 +145,19 @@ def groups() -> dict[str, type]:
 
 
 def fields() -> dict[str, dataclasses.Field]:
-    """Returns the settings by name; the metadata hold what `setting` takes."""
+    """Returns the settings by name; their metadata are the arguments of `setting`."""
     return {field.name: field for group in groups().values() for field in dataclasses.fields(group)}
 
 
 def stage_labels(config: Config) -> list[str]:
-    """Returns a name for each stage: 'mle', 'pg', and where a stage comes twice 'pg-2'."""
+    """Returns a name for each stage: 'mle', 'pg', and 'pg-2' for the second 'pg'."""
     names = [stage.name for stage in config.training.parsed_stages()]
     earlier = [names[:i].count(name) for i, name in enumerate(names)]
     return [name if not count else f"{name}-{count + 1}" for name, count in zip(names, earlier, strict=True)]
 
 
 def _check_stages(config: Config) -> None:
-    """Raises UserError for stages that cannot work as they are set."""
+    """Raises UserError for stages that cannot work with these settings."""
     for name in dict.fromkeys(stage.name for stage in config.training.parsed_stages()):
         kind = STAGES[name]
         samples = config.of_stage("samples", name)
@@ -171,13 +171,13 @@ def _check_stages(config: Config) -> None:
         rollouts = config.of_stage("rollouts", name)
         if config.rollouts.rollout_policy == "greedy" and rollouts != 1:
             raise UserError(
-                f"--rollout_policy=greedy gives the same rollout each time, so --rollouts={rollouts} is not possible; "
+                f"--rollout_policy=greedy gives the same rollout each time, so --rollouts={rollouts} is not allowed; "
                 "add --rollouts=1, or leave out --rollout_policy"
             )
         if config.rollouts.share_rollouts and (samples == 1 or rollouts == 0):
             raise UserError(
-                f"--share_rollouts shares nothing with --samples={samples} --rollouts={rollouts}; it is for several "
-                "samples with rollouts"
+                f"--share_rollouts shares nothing with --samples={samples} --rollouts={rollouts}; it needs 2 or more "
+                "samples and 1 or more rollouts"
             )
 
 
@@ -198,7 +198,7 @@ def _unread_by_stages(config: Config) -> Iterator[str]:
             )
 
 
-def _unread_by_search(config: Config) -> Iterator[str]:
+def _unread_by_decoder(config: Config) -> Iterator[str]:
     if config.decoding.decode == "greedy":
         for field in dataclasses.fields(DecodingSettings):
             value = getattr(config.decoding, field.name)

@@ -5,17 +5,17 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class DatasetKind:
-    """What tells one data set from another."""
+    """What defines a data set."""
 
     help: str
     source: str  # 'module:function', (settings of the data) -> data.prepare.Source
     needs: tuple[str, ...] = ()  # flags that must be given
-    reads: tuple[str, ...] = ()  # further flags that it may take; no other data set's
+    reads: tuple[str, ...] = ()  # optional flags that no other data set reads
 
 
 DATASETS: dict[str, DatasetKind] = {
     "scenes": DatasetKind(
-        help="drawn images, nothing to download",
+        help="synthetic images of shapes, nothing to download",
         source="spidercap.pipeline.data.scenes.dataset:scenes_source",
         reads=("scenes_train", "scenes_val"),
     ),

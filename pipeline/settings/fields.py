@@ -1,4 +1,4 @@
-"""One setting: what it may be, and how a wrong one is rejected."""
+"""One setting: its allowed values, and how others are rejected."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
@@ -24,19 +24,19 @@ def setting(
     pairs: bool = False,
     aliases: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
-    """Returns a field of a group of settings, which is a flag too; `least` and `most` bound a number.
+    """Returns a dataclass field of a group of settings, which is also a flag.
 
     Args:
-      default: the value without the flag; its type is the flag's.
-      text: help.
-      fixed: part of what a workdir is; False: may change from call to call.
-      added: runs made before there was this setting are as by its default.
-      choices: what a text may be; a table is looked at when it is asked, so that a row is a choice.
-      least: of a number.
-      most: of a number.
+      default: the value without the flag; its type is the flag's type.
+      text: the help text.
+      fixed: may not change in a workdir; False: may change from command to command.
+      added: a config.json without this setting has its default.
+      choices: allowed values of a text; a function or table is read on each check, so that added rows count.
+      least: minimum of a number.
+      most: maximum of a number.
       by_stage: the type of a number that may differ by stage: the text is a number, or 'name:number,...'.
       pairs: the text is 'name:number,...'.
-      aliases: earlier names of choices, and the names they stand for.
+      aliases: other names of choices -> the names they stand for.
     """
     metadata = {"help": text, "fixed": fixed, "added": added, "by_stage": by_stage, "pairs": pairs, "aliases": aliases}
     metadata |= {"choices": choices if callable(choices) else lambda: tuple(choices), "least": least, "most": most}
@@ -44,7 +44,7 @@ def setting(
 
 
 class Group:
-    """Settings that belong together: a frozen dataclass of `setting`s, checked when it is made."""
+    """Base of frozen dataclasses of `setting`s, which are checked on construction."""
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -58,11 +58,11 @@ class Group:
         self.check()
 
     def check(self) -> None:
-        """Raises UserError for settings that are possible one by one, but not together."""
+        """Raises UserError for settings that are allowed one by one, but not together."""
 
 
 def allowed(field: dataclasses.Field) -> str:
-    """Returns in words what a setting may be."""
+    """Returns the allowed values of a setting as text."""
     default, metadata = field.default, field.metadata
     if isinstance(default, bool):
         return "true or false"
@@ -75,7 +75,7 @@ def allowed(field: dataclasses.Field) -> str:
 
 
 def canonical(field: dataclasses.Field, value: Any) -> Any:
-    """Returns the value in one spelling, to be compared: '1e-3' is '0.001', an alias is what it stands for."""
+    """Returns the value in canonical form for comparison: '1e-3' equals '0.001', an alias equals its name."""
     if field.metadata["by_stage"] or field.metadata["pairs"]:
         parts = [p.strip().partition(":") for p in str(value).split(",") if p.strip()]
         return [(name, float(number)) if colon else float(name) for name, colon, number in parts]
@@ -83,26 +83,26 @@ def canonical(field: dataclasses.Field, value: Any) -> Any:
 
 
 def check_value(field: dataclasses.Field, value: Any) -> None:
-    """Raises UserError for a value that the setting cannot have."""
+    """Raises UserError for a value that is not allowed."""
     metadata = field.metadata
     kinds = (int, float) if isinstance(field.default, float) else (type(field.default),)
     if type(value) not in kinds:
-        raise UserError(f"--{field.name}={value} is not possible; allowed: {allowed(field)}")
+        raise UserError(f"--{field.name}={value} is invalid; allowed: {allowed(field)}")
     if metadata["by_stage"]:
         stage_values(field, value)
     elif isinstance(field.default, str) and metadata["choices"]():
         check_choice(field.name, value, metadata["choices"]())
     elif not isinstance(value, bool | str) and not metadata["least"] <= value <= metadata["most"]:
-        raise UserError(f"--{field.name}={value} is not possible; allowed: {allowed(field)}")
+        raise UserError(f"--{field.name}={value} is invalid; allowed: {allowed(field)}")
 
 
 def stage_values(field: dataclasses.Field, text: str) -> dict[str, float]:
-    """Returns the numbers of a by-stage setting by stage; the one of '' is for all stages that are not named.
+    """Returns the numbers of a by-stage setting by stage; the key '' stands for all stages that are not named.
 
     '5' is {'': 5}, 'pg:1,leave_one_out:5' is {'pg': 1, 'leave_one_out': 5}.
 
     Raises:
-      UserError: no such number, or a stage that is none or comes twice.
+      UserError: a number is not allowed, or a stage is unknown or comes twice.
     """
 
     def number(text: str, part: str) -> float:
@@ -111,7 +111,7 @@ def stage_values(field: dataclasses.Field, text: str) -> dict[str, float]:
         except ValueError:
             value = None
         if value is None or not field.metadata["least"] <= value <= field.metadata["most"]:
-            raise UserError(f"--{field.name}={part} is not possible; allowed: {allowed(field)}")
+            raise UserError(f"--{field.name}={part} is invalid; allowed: {allowed(field)}")
         return value
 
     if ":" not in text:
@@ -120,7 +120,7 @@ def stage_values(field: dataclasses.Field, text: str) -> dict[str, float]:
 
 
 def stages_text(values: Mapping[str, float]) -> str:
-    """Returns what `stage_values` reads."""
+    """Returns the text that `stage_values` reads."""
     return ",".join(f"{name}:{value:.12g}" if name else f"{value:.12g}" for name, value in values.items())
 
 
@@ -130,14 +130,14 @@ def parse_pairs(
     """Returns the pairs of a flag such as 'mle:20,pg:1.5': [('mle', 20.0), ('pg', 1.5)].
 
     Args:
-      name: the flag's.
+      name: the flag.
       text: its value.
-      names: those that may come before a colon.
-      number: (what comes behind it, the whole part) -> its number; raises UserError for what is none.
+      names: allowed names before a colon.
+      number: (text after the colon, the whole pair) -> number; raises UserError for other text.
       repeated: whether a name may come twice.
 
     Raises:
-      UserError: anything else.
+      UserError: the text has another form.
     """
     pairs: list[tuple[str, float]] = []
     for part in filter(None, (p.strip() for p in text.split(","))):

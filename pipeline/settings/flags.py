@@ -1,4 +1,4 @@
-"""The command line: flags and flagfiles -> Config. Only here does anything know of flags."""
+"""The command line: flags and flagfiles -> Config."""
 
 import dataclasses
 import difflib
@@ -15,18 +15,17 @@ from spidercap.pipeline.settings.config import Config, fields, groups
 from spidercap.pipeline.settings.fields import allowed
 from spidercap.pipeline.settings.saved import read_settings
 
-WIDTH = 100  # characters of a line of --help
+WIDTH = 100  # characters per line of --help
 INDENT = 30
 
 
 def parse(argv: Sequence[str]) -> Config:
     """Returns the settings of a command line (its first word is the program).
 
-    A flagfile's flags count as if they came first, so that the command line wins over it.
-    Modes that need a trained run take the settings that are not given from its workdir.
+    Flags override those of flagfiles. Modes that need a trained run read the other settings from its workdir.
 
     Raises:
-      UserError: anything a user can mend.
+      UserError: a flag is unknown, missing or not allowed.
     """
     values = _flag_values()
     try:
@@ -44,10 +43,11 @@ def parse(argv: Sequence[str]) -> Config:
 
 
 def help_text() -> str:
-    """Returns all flags by group, each with its default, what it does and what it may be."""
+    """Returns all flags by group, each with its default, its help and its choices."""
     entries = {group: [_setting_entry(field) for field in dataclasses.fields(kind)] for group, kind in groups().items()}
     flagfile = _help_entry(
-        "--flagfile=", "Text file of flags, one a line; lines that begin with # are comments. The command line wins."
+        "--flagfile=",
+        "Text file of flags, one per line; lines that start with # are comments. The command line overrides it.",
     )
     texts = ["\n".join([f"{group}:", *of_group]) for group, of_group in {**entries, "files": [flagfile]}.items()]
     return "\nSettings with their defaults:\n\n" + "\n\n".join(texts)
@@ -69,7 +69,7 @@ def _help_entry(flag: str, text: str) -> str:
 
 
 def _flag_values() -> flags.FlagValues:
-    """Flags of our own, so that those of imported libraries neither clash nor show up in --help."""
+    """A separate FlagValues, so that flags of imported libraries neither clash nor appear in --help."""
     values = flags.FlagValues()
     define = {
         bool: flags.DEFINE_bool,
@@ -89,12 +89,12 @@ def _flag_error(error: flags.Error) -> str:
         return f"unknown flag --{error.flagname}; {hint}"
     wrong = re.match(r"flag --(\w+)=(.*?): ", str(error), re.DOTALL)
     if wrong:
-        return f"--{wrong[1]}={wrong[2]} is not possible; allowed: {allowed(fields()[wrong[1]])}"
+        return f"--{wrong[1]}={wrong[2]} is invalid; allowed: {allowed(fields()[wrong[1]])}"
     return f"{error}; settings are given as --name=value (--help lists them)"
 
 
 def _with_flagfiles(words: Iterable[str], opened: tuple[pathlib.Path, ...] = ()) -> list[str]:
-    """The flags of all flagfiles, then the other words; `opened` are the files that led here."""
+    """The flags of all flagfiles, then the other words; `opened` are the enclosing flagfiles."""
     from_files, others = [], []
     words = iter(words)
     for word in words:
@@ -111,23 +111,23 @@ def _read_flagfile(name: str, opened: tuple[pathlib.Path, ...]) -> list[str]:
         raise UserError("--flagfile names no file; for example --flagfile=recipes/quickstart.flags")
     path = pathlib.Path(name).expanduser()
     if path.resolve() in opened:
-        raise UserError(f"flagfile {name} leads back to itself; remove its --flagfile line")
+        raise UserError(f"flagfile {name} includes itself; remove its --flagfile line")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"flagfile {name} cannot be read ({error.strerror}); name a text file of flags") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"flagfile {name} is no UTF-8 text; one --name=value a line is needed") from error
+        raise UserError(f"flagfile {name} is not UTF-8 text; needed: one --name=value per line") from error
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
     flag_lines = [(number, line) for number, line in lines if line and not line.startswith(("#", "//"))]
     for number, line in flag_lines:
         if not re.fullmatch(r"--?\w+(=[^\0]*)?", line) or " #" in line:
             raise UserError(
-                f"flagfile {name}, line {number}: {line[:60]!r} is no flag; "
-                "one --name=value a line, comments on lines of their own"
+                f"flagfile {name}, line {number}: {line[:60]!r} is not a flag; "
+                "needed: one --name=value per line, comments on separate lines"
             )
     if not flag_lines:
-        raise UserError(f"flagfile {name} holds no flags; one --name=value a line is needed")
+        raise UserError(f"flagfile {name} holds no flags; needed: one --name=value per line")
     return _with_flagfiles((line for _, line in flag_lines), (*opened, path.resolve()))
 
 
@@ -137,6 +137,6 @@ def _saved(workdir: pathlib.Path, mode: str) -> dict[str, Any]:
         raise UserError(f"{workdir} holds no run (no config.json); name the --workdir of one, or train it first")
     saved = read_settings(path)
     if mode == "caption":
-        # Those were of the pictures it learned from.
+        # The saved ones are those of the training images.
         return {name: value for name, value in saved.items() if name not in ("images", "skip_bad_images")}
     return saved

@@ -1,4 +1,4 @@
-"""Settings of data, model, decoding, metrics and the call itself.
+"""Settings of the command itself, data, model, decoding and metrics.
 
 Field, flag and function argument share one name.
 """
@@ -28,11 +28,12 @@ class RunSettings(Group):
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings(Group):
-    """The data set and what of it is used."""
+    """The data set and its preparation."""
 
     dataset: str = setting(
         "scenes",
-        "scenes: drawn images, nothing to download; coco_json: your own images with captions in COCO's format.",
+        "scenes: synthetic images of shapes, nothing to download; coco_json: your own images with captions in COCO's "
+        "format.",
         choices=DATASETS,
         aliases=ALIASES,
     )
@@ -47,7 +48,7 @@ class DataSettings(Group):
     min_word_count: int = setting(5, "Words seen less often in training are not generated.")
     views: int = setting(
         1,
-        "Augmented views of each training image; every step draws one of them. The first is the whole image, the "
+        "Augmented views per training image; every step draws one of them. The first view is the whole image. The "
         "others are crops, half of them mirrored.",
         added=True,
         most=100,
@@ -58,7 +59,7 @@ class DataSettings(Group):
     )
 
     def check_flags(self) -> None:
-        """Raises UserError for a data set that lacks flags, or does not read those that are given."""
+        """Raises UserError if the data set lacks flags or does not read a given one."""
         kind = DATASETS[self.dataset]
         theirs = [flag for other in DATASETS.values() for flag in other.needs]
         given = [flag for flag in theirs if getattr(self, flag) and flag not in kind.needs]
@@ -70,7 +71,7 @@ class DataSettings(Group):
         needed = [flag for flag in kind.needs if not getattr(self, flag)]
         if needed:
             flags = ", ".join("--" + flag for flag in needed)
-            raise UserError(f"--dataset={self.dataset} needs {flags}; --help says what they are")
+            raise UserError(f"--dataset={self.dataset} needs {flags}; see --help")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +99,9 @@ class ModelSettings(Group):
 
 @dataclasses.dataclass(frozen=True)
 class DecodingSettings(Group):
-    """How captions are searched for."""
+    """How captions are decoded."""
 
-    decode: str = setting("greedy", "Search for captions: greedy or beam.", fixed=False, added=True)
+    decode: str = setting("greedy", "Decoder: greedy or beam search.", fixed=False, added=True)
     beam_width: int = setting(5, "beam: number of hypotheses (W).", fixed=False, added=True, most=100)
     length_penalty: float = setting(
         0.0,
@@ -119,32 +120,34 @@ class DecodingSettings(Group):
     n_best: int = setting(1, "beam: captions returned per image, best first.", fixed=False, added=True, most=100)
 
     def check(self) -> None:
-        """Raises UserError for ways of searching that cannot be as they are set."""
+        """Raises UserError for settings that do not fit the decoder."""
         beam_only = [n for n in ("length_penalty", "no_repeat_ngram", "no_bad_endings") if getattr(self, n)]
         if self.decode == "greedy" and self.n_best > 1:
-            raise UserError(f"--n_best={self.n_best} is for --decode=beam; greedy finds one caption: add --n_best=1")
+            raise UserError(
+                f"--n_best={self.n_best} is for --decode=beam, and greedy returns one caption; add --n_best=1"
+            )
         if self.decode == "greedy" and beam_only:
             name, value = beam_only[0], getattr(self, beam_only[0])
             raise UserError(
-                f"--{name}={value} is for --decode=beam, and --decode=greedy knows none; add --decode=beam "
-                f"(with --beam_width=1 it searches greedily), or --{name}={str(type(value)()).lower()}"
+                f"--{name}={value} is for --decode=beam, not for --decode=greedy; add --decode=beam "
+                f"(with --beam_width=1 it is greedy), or --{name}={str(type(value)()).lower()}"
             )
         if self.n_best > self.beam_width:
             raise UserError(
-                f"--n_best={self.n_best} is more than --beam_width={self.beam_width} captions are followed; "
-                "allowed: at most as many"
+                f"--n_best={self.n_best} is more than --beam_width={self.beam_width}; allowed: at most as many; lower "
+                "--n_best, or raise --beam_width"
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class MetricSettings(Group):
-    """What is reported, and what the metrics need."""
+    """Metrics to report, and their resources."""
 
     metrics: str = setting(
         "",
         "Metrics to report: all, or names separated by commas (bleu, meteor, rouge, cider, spice, bcmr, spider; "
-        "the approximations spice_fast and spider_fast only by name). Default: all in mode=score; elsewhere those "
-        "without Java, and those of reward and best_metric.",
+        "the approximations spice_fast and spider_fast only by name). Default: all in mode=score; in other modes "
+        "those without Java, and those of reward and best_metric.",
         fixed=False,
     )
     references: str = setting("", "mode=score: COCO captions file with the references.", fixed=False)
@@ -166,11 +169,11 @@ class MetricSettings(Group):
     corenlp: str = setting("", "Folder with the two jars of CoreNLP 3.6.0; default: they are downloaded.", fixed=False)
 
     def check(self) -> None:
-        """Raises UserError for metrics that are none."""
+        """Raises UserError for unknown metrics."""
         if self.metrics:
             parse_metrics(self.metrics)
 
     def for_workers(self) -> dict[str, Any]:
-        """Returns what the Java metrics want to know."""
+        """Returns the settings of the Java metrics."""
         names = ("metric_workers", "metric_timeout", "metric_cache_dir", "corenlp")
         return {name: getattr(self, name) for name in names}

@@ -1,4 +1,4 @@
-"""The settings that a run has kept, read back and compared."""
+"""Reads the settings saved in a workdir, and compares settings."""
 
 import dataclasses
 import json
@@ -15,14 +15,14 @@ def read_settings(path: pathlib.Path) -> dict[str, Any]:
     """Returns the settings that `Config.to_json` wrote to a file.
 
     Raises:
-      UserError: the file is no such JSON, or its settings are not those of this version.
+      UserError: the file is not such JSON, or its settings are not those of this version.
     """
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); put back the file, or name a new --workdir") from error
+        raise UserError(f"{path} cannot be read ({error}); restore the file, or name a new --workdir") from error
     if not isinstance(saved, dict):
-        raise UserError(f"{path} holds no settings; put back the file, or name a new --workdir")
+        raise UserError(f"{path} holds no settings; restore the file, or name a new --workdir")
     unknown = [name for name in saved if name not in fields()]
     saved = {name: f.default for name, f in fields().items() if f.metadata["added"]} | saved
     missing = [name for name, f in fields().items() if f.metadata["fixed"] and name not in saved]
@@ -30,7 +30,7 @@ def read_settings(path: pathlib.Path) -> dict[str, Any]:
         wrong = ["unknown: " + ", ".join(unknown)] * bool(unknown) + ["missing: " + ", ".join(missing)] * bool(missing)
         raise UserError(
             f"{path} was written by another version ({'; '.join(wrong)}); "
-            "use that version, mend the file, or name a new --workdir"
+            "use that version, fix the file, or name a new --workdir"
         )
     return {name: value for name, value in saved.items() if name != "mode"}
 

@@ -1,6 +1,7 @@
 """The stages of training: one row each.
 
-A row names what it is made of as 'module:function', loaded when a run needs it: settings are read without TensorFlow.
+A row names its functions as 'module:function'. They are loaded when a run needs them, so that settings are read
+without TensorFlow.
 """
 
 import dataclasses
@@ -13,20 +14,20 @@ RUN_BASELINE = "the run's"  # the MLP that pg and its warm-up share
 
 @dataclasses.dataclass(frozen=True)
 class StageKind:
-    """What tells one stage from another."""
+    """What defines a stage."""
 
     help: str
-    unit: str  # what a batch and an epoch are made of: caption or image
-    learning_rate: float  # the default
-    decay: float = 1.0  # the default of the rate's factor an epoch
-    objective: str = ""  # builds what is sampled and how it is credited; empty: maximum likelihood
+    unit: str  # of which batches and epochs consist: caption or image
+    learning_rate: float  # default
+    decay: float = 1.0  # default factor of the learning rate per epoch
+    objective: str = ""  # builds the Objective; empty: maximum likelihood
     settings: tuple[str, ...] = ()  # keyword arguments of the objective, each a setting of that name
     baseline: str = ""  # builds the learned baseline of the stage alone, from (units, max_length), or RUN_BASELINE
-    schedule: str = ""  # what it anneals, a Schedule
+    schedule: str = ""  # a Schedule that is annealed
     also_reads: tuple[str, ...] = ()  # further settings that only some stages read
-    moves_policy: bool = True  # False: only the baseline learns
-    least_samples: int = 1  # captions an image that it takes
-    scored_besides: int = 0  # captions an image that are scored beside samples and rollouts
+    moves_policy: bool = True  # False: only the baseline is trained
+    least_samples: int = 1  # minimum of --samples
+    scored_besides: int = 0  # captions per image that are scored beside samples and rollouts
 
     @property
     def learns_from_rewards(self) -> bool:
@@ -35,7 +36,7 @@ class StageKind:
 
     @property
     def reads(self) -> frozenset[str]:
-        """The settings that it reads and some other stages do not."""
+        """The settings that it reads and some other stage does not."""
         return frozenset((*self.settings, *self.also_reads))
 
 
@@ -60,7 +61,7 @@ STAGES: dict[str, StageKind] = {
         ),
     ),
     "baseline": StageKind(
-        help="warms up pg's learned baseline; the policy stays as it is",
+        help="warms up pg's learned baseline; the policy is not trained",
         unit="image",
         learning_rate=1e-3,
         objective=f"{_OBJECTIVES}:policy_gradient",
@@ -89,7 +90,7 @@ STAGES: dict[str, StageKind] = {
         also_reads=("mixer_step", "mixer_epochs", *_REWARD, *_UPDATE),
     ),
     "scst": StageKind(
-        help="self-critical: the greedy caption's reward is the baseline",
+        help="self-critical: the reward of the greedy caption is the baseline",
         unit="image",
         learning_rate=5e-5,
         objective=f"{_OBJECTIVES}:self_critical",

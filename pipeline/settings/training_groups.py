@@ -1,4 +1,4 @@
-"""Settings of training: what all stages share, and each family of stages.
+"""Settings of training: of all stages, and of each family of stages.
 
 Field, flag and function argument share one name.
 """
@@ -14,7 +14,7 @@ from spidercap.pipeline.settings.stages import STAGES, default_pairs
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One part of a run: `name` of STAGES for `epochs` passes over the training data."""
+    """One stage of a run: `name` of STAGES for `epochs` passes over the training data."""
 
     name: str
     epochs: float
@@ -22,10 +22,10 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings(Group):
-    """What all stages share."""
+    """Settings of all stages."""
 
     stages: str = setting(
-        "mle:20,baseline:1,pg:10", "Stages in their order, name:epochs; fractions of an epoch are allowed.", pairs=True
+        "mle:20,baseline:1,pg:10", "Stages in order, name:epochs; fractions of an epoch are allowed.", pairs=True
     )
     learning_rate: str = setting(
         default_pairs("learning_rate"),
@@ -44,8 +44,8 @@ class TrainingSettings(Group):
     )
     weight_average: str = setting(
         "0",
-        "Momentum of a moving average of the weights, such as 0.999. The average is what is validated, kept and "
-        "handed on; 0: off.",
+        "Momentum of a moving average of the weights, such as 0.999; 0: off. The average is validated, kept, and "
+        "passed to the next stage.",
         added=True,
         least=0,
         most=0.99999,
@@ -61,7 +61,7 @@ class TrainingSettings(Group):
     best_metric: str = setting("CIDEr", "Metric that selects the best checkpoint.", choices=column_names)
 
     def check(self) -> None:
-        """Raises UserError for stages, rates and decays that are none."""
+        """Raises UserError for stages, learning rates and decays that are not allowed."""
         for field in dataclasses.fields(self):
             if field.metadata["pairs"]:
                 self.pairs(field.name)
@@ -69,7 +69,7 @@ class TrainingSettings(Group):
             raise UserError("--stages is empty; for example --stages=mle:20,baseline:1,pg:10")
 
     def parsed_stages(self) -> tuple[Stage, ...]:
-        """Returns the stages in their order."""
+        """Returns the stages in order."""
         return tuple(Stage(name, epochs) for name, epochs in self.pairs("stages"))
 
     def pairs(self, name: str) -> list[tuple[str, float]]:
@@ -123,20 +123,20 @@ class RewardSettings(Group):
         "",
         "Python functions that --reward can weight like a metric: name=file.py:function, separated by commas. A "
         "function gets lists of captions, of their references and of image ids, and returns one number per caption. "
-        "When a run goes on, only this text is compared with before, not the file.",
+        "A resumed run checks that this text is unchanged, but not the file's contents.",
         added=True,
     )
     temperature: str = setting(
         "1",
-        "The logits are divided by this, once, where a reward stage follows likelihood. 0.5 brings samples closer "
-        "to greedy captions.",
+        "Temperature: divides the logits, once, at the first reward stage after likelihood. 0.5 brings samples "
+        "closer to greedy captions.",
         added=True,
         least=0.05,
         most=10,
         by_stage=float,
     )
     end_token_in_reward: bool = setting(
-        True, "Count the end token as a word in n-gram rewards; without it captions learn to end in 'with a'."
+        True, "Count the end token as a word in n-gram rewards; without it, captions learn to end in 'with a'."
     )
     samples: str = setting(
         "1", "Captions sampled per image (M); leave_one_out needs 2 or more.", most=1000, by_stage=int
@@ -151,7 +151,7 @@ class RewardSettings(Group):
     )
 
     def check(self) -> None:
-        """Raises UserError for a reward, or reward functions, that cannot be."""
+        """Raises UserError for a reward or reward functions that are not allowed."""
         self.weights()
 
     def weights(self) -> dict[str, float]:
@@ -165,14 +165,14 @@ class RolloutSettings(Group):
 
     rollouts: str = setting(
         "3",
-        "pg: rollouts from every prefix (K); 0: every token's value is the reward of its caption.",
+        "pg: rollouts per prefix (K); 0: the value of every token is the reward of its caption.",
         least=0,
         most=1000,
         by_stage=int,
     )
     rollout_policy: str = setting(
         "sample",
-        "pg: how rollouts continue. greedy needs --rollouts=1, is cheaper, and biased.",
+        "pg: how rollouts are decoded. greedy needs --rollouts=1; it is cheaper, but biased.",
         choices=("sample", "greedy"),
     )
     share_rollouts: bool = setting(

@@ -1,4 +1,4 @@
-"""Reading COCO-format JSON: what is wrong with a file is told by its place in it."""
+"""Reads and checks COCO-format JSON; errors name the place in the file."""
 
 import dataclasses
 import json
@@ -8,12 +8,12 @@ from typing import Any
 
 from spidercap.pipeline.errors import UserError
 
-SHOWN = 3  # of many wrong things
+SHOWN = 3  # wrong entries named in a message
 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What a value must be, and how to say so."""
+    """A check of a value, and its description for messages."""
 
     fits: Callable[[Any], bool]
     wanted: str
@@ -22,7 +22,7 @@ class Kind:
 def _is_whole_text(value: Any) -> bool:
     try:
         return isinstance(value, str) and value.encode() is not None
-    except UnicodeEncodeError:  # a half of a surrogate pair, which JSON can spell
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can contain
         return False
 
 
@@ -32,7 +32,7 @@ ANY_TEXT = Kind(lambda value: isinstance(value, str), "text")
 
 
 def read_json(path: str, expected: str) -> Any:
-    """Returns what a JSON file holds; raises UserError, which says that `expected` is needed."""
+    """Returns the content of a JSON file; raises UserError, with what is `expected`, if it cannot be read."""
     try:
         return json.loads(pathlib.Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -42,10 +42,10 @@ def read_json(path: str, expected: str) -> Any:
 
 
 def rows(path: str, entries: Any, name: str, columns: Mapping[str, Kind], needed: str) -> list[tuple]:
-    """Returns the values of `columns` in every entry of a list, called `name` in the file at `path`.
+    """Returns the values of `columns` in every entry of the list `name` of the file at `path`.
 
     Raises:
-      UserError: it is no list, or an entry lacks a column or has something else there; `needed` is the file's shape.
+      UserError: it is not a list, or a column of an entry is missing or fails its check; `needed` is the file's format.
     """
     if not isinstance(entries, list):
         raise UserError(f"{path} has no list {name!r}; needed: {needed}")
@@ -58,12 +58,12 @@ def rows(path: str, entries: Any, name: str, columns: Mapping[str, Kind], needed
     return [tuple(entry[column] for column in columns) for entry in entries]
 
 
-def refuse(path: str, what: str, which: Sequence, remedy: str) -> None:
-    """Raises UserError if `which`, the things that are wrong in the file at `path`, is not empty."""
+def reject(path: str, what: str, which: Sequence, remedy: str) -> None:
+    """Raises UserError if `which`, the wrong entries of the file at `path`, is not empty."""
     if which:
         raise UserError(f"{path}: {len(which)} {what} ({first(which)}); {remedy}")
 
 
 def first(which: Sequence) -> str:
-    """Returns the first few of many things, for a message."""
+    """Returns the first few entries as text for a message."""
     return ", ".join(str(w) for w in which[:SHOWN]) + (", ..." if len(which) > SHOWN else "")

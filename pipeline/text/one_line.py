@@ -1,4 +1,4 @@
-"""Captions as written -> what can safely go through line-wise tools."""
+"""Makes raw captions safe for line-based tools."""
 
 import unicodedata
 
@@ -7,9 +7,9 @@ _BREAKS = ("Cc", "Zl", "Zp", "Cs")
 
 
 def one_line(caption: str) -> str:
-    """Returns the caption with a space for every character that is a line break to some tool, or to none a character.
+    """Returns the caption with spaces in place of line breaks, control characters and lone surrogates.
 
-    An ordinary caption comes back as it is.
+    An ordinary caption is returned unchanged.
     """
     if caption.isprintable():
         return caption

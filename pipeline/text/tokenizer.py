@@ -1,7 +1,7 @@
-"""Captions into lower-case Penn Treebank words without punctuation, as the COCO caption evaluation has them.
+"""Splits captions into lower-case Penn Treebank words without punctuation, like the COCO caption evaluation.
 
-The rules were found by watching what the evaluation's Java tokenizer (Stanford's of 3.4.1) returns, and are
-written anew, so that training and rewards need no Java; tests/golden/tokenizer.json holds examples of it.
+The rules reproduce the output of the evaluation's Java tokenizer (Stanford, 3.4.1), so that training and rewards need
+no Java. tests/golden/tokenizer.json holds examples of that output.
 """
 
 import re
@@ -27,13 +27,13 @@ _STARTERS = (
     "yet|you"
 )
 
-# The evaluation lower-cases these names, and so does not know them again as the punctuation that it drops.
+# The evaluation lower-cases these names, and then does not recognise them as punctuation to drop.
 _PARENTHESES = str.maketrans({"(": "-lrb-", ")": "-rrb-"})
 _BRACKETS = {"[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-", "&lt;": "<", "&gt;": ">"}
 
 
 class _Folding(dict[int, str]):
-    """A table for str.translate; beyond ASCII it leaves word characters, and symbols set apart by spaces."""
+    """A table for str.translate. Beyond ASCII it keeps word characters, and puts spaces around symbols."""
 
     def __missing__(self, code: int) -> str:
         char, category = chr(code), unicodedata.category(chr(code))
@@ -59,9 +59,9 @@ _FOLDING = _Folding({ord(char): text for char, text in _FOLDED.items()})
 
 
 def _pattern() -> re.Pattern[str]:
-    """Returns the pattern of one token; the first alternative that fits wins, and punctuation has no group 1.
+    """Returns the pattern of one token; the first alternative that matches wins, and punctuation has no group 1.
 
-    No alternative looks much further than it, or a later one, then consumes: that keeps tokenize linear.
+    No alternative looks much further ahead than it, or a later one, then consumes. That keeps `tokenize` linear.
     """
     a = r"[A-Za-z0-9\x80-\U0010ffff]"
     z = r"[A-Za-z\x80-\U0010ffff]"
@@ -114,11 +114,11 @@ _TOKEN = _pattern()
 
 
 def tokenize(caption: str) -> list[str]:
-    """Returns a caption's words: lower case, without punctuation and without white space, none for none.
+    """Returns the words of a caption: lower case, without punctuation and white space.
 
-    Takes any string, in time proportional to its length; white space of any kind separates words. Whether a
-    single letter keeps a dot that ends the caption, the evaluation lets the next caption's first word decide:
-    here that is taken to be a capitalised "A" or "The", as it mostly is.
+    Takes any string, in time proportional to its length. White space of any kind separates words. In the evaluation,
+    the first word of the next caption decides whether a single letter keeps a dot that ends this one. Here that word
+    is taken to be a capitalised "A" or "The", which it mostly is.
     """
     text = caption.translate(_FOLDING)
     for entity, meaning in (("&nbsp;", " "), ("&quot;", '"'), ("&amp;", "&")):

@@ -1,4 +1,4 @@
-"""Words <-> ids, by minimum count; rare words keep an identity that no caption can ever have."""
+"""Words <-> token ids, by minimum count. Rare words keep ids that no caption can contain."""
 
 import collections
 import dataclasses
@@ -14,22 +14,22 @@ from spidercap.pipeline.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """`words`: what can be said, special tokens first; `rare_words`: seen in training, but too seldom to be said."""
+    """`words`: those that can be generated, special tokens first; `rare_words`: below the minimum count in training."""
 
     words: tuple[str, ...]
     rare_words: tuple[str, ...]
 
     @property
     def reference_size(self) -> int:
-        """Number of ids that `encode_reference` can give."""
+        """Number of ids that `encode_reference` can return."""
         return len(self.words) + len(self.rare_words) + 1
 
     def encoder(self) -> "Encoder":
-        """Returns the two encodings of token lists that share one table."""
+        """Returns the encoder of token lists."""
         return Encoder({w: i for i, w in enumerate(self.words + self.rare_words)}, len(self.words))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Returns the caption that ids `[T]` say, up to the end token."""
+        """Returns the caption of token ids `[T]`, up to the end token."""
         words = []
         for i in ids:
             if i == END:
@@ -39,13 +39,13 @@ class Vocabulary:
         return " ".join(words)
 
     def to_json(self) -> str:
-        """Returns what `load_vocabulary` reads."""
+        """Returns the JSON that `load_vocabulary` reads."""
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False) + "\n"
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """Tokens -> ids. The end token closes every caption."""
+    """Tokens -> ids. Every caption ends with the end token."""
 
     ids: dict[str, int]
     vocabulary_size: int
@@ -58,13 +58,13 @@ class Encoder:
     def encode_reference(self, tokens: Sequence[str]) -> list[int]:
         """Returns ids for scoring: a rare word has its own id >= V, which no caption can match.
 
-        Words never seen in training share the last id: they occur in no training reference.
+        Words never seen in training share the last id, because they occur in no training reference.
         """
         return [self.ids.get(t, len(self.ids)) for t in tokens] + [END]
 
 
 def build_vocabulary(captions: Iterable[Sequence[str]], min_word_count: int) -> Vocabulary:
-    """Returns the vocabulary of tokenised captions: commonest words first, ties in alphabetical order."""
+    """Returns the vocabulary of tokenised captions, most frequent words first, ties in alphabetical order."""
     counts = collections.Counter(token for tokens in captions for token in tokens)
     ordered = sorted(counts, key=lambda w: (-counts[w], w))
     frequent = tuple(w for w in ordered if counts[w] >= min_word_count)
@@ -83,7 +83,7 @@ def load_vocabulary(path: pathlib.Path) -> Vocabulary:
 
 
 def pad(captions: Sequence[Sequence[int]], length: int) -> np.ndarray:
-    """Returns int32 `[N, length]`; longer captions are cut, and then have no end token."""
+    """Returns int32 `[N, length]`; longer captions are cut and have no end token."""
     padded = np.zeros([len(captions), length], np.int32)
     for row, ids in zip(padded, captions, strict=True):
         row[: len(ids)] = ids[:length]

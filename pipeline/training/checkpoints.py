@@ -13,7 +13,7 @@ from spidercap.pipeline.training.stages import BuiltStage
 
 @dataclasses.dataclass(frozen=True)
 class Models:
-    """What is trained."""
+    """The models that are trained."""
 
     captioner: Captioner
     baseline: Baseline
@@ -32,11 +32,11 @@ class Saver:
         self._kept = tf.train.CheckpointManager(kept, str(workdir / "kept" / stage.label), max_to_keep=1)
 
     def restore(self, path: str) -> None:
-        """Goes on within the stage: weights, optimizers, all."""
+        """Restores weights and optimizers within the stage."""
         self._run.restore(path).assert_consumed()
 
     def checkpoints(self) -> list[str]:
-        """Returns the paths of those that are kept, the newest last."""
+        """Returns the paths of the checkpoints on disk, the newest last."""
         return self._manager.checkpoints
 
     def newest(self) -> str | None:
@@ -47,15 +47,15 @@ class Saver:
         """Writes a checkpoint; returns its path."""
         self._progress.store(self._variable)
         newest = self.newest()
-        # Numbers run on through the stages, each of which has a counter of its own.
+        # Checkpoint numbers continue across stages, although each stage has its own manager.
         return self._manager.save(checkpoint_number=1 + int(newest.rpartition("-")[2]) if newest else 1)
 
     def keep(self) -> None:
-        """Keeps the weights as they are for whoever comes after this stage."""
+        """Keeps the current weights as those of the stage."""
         self._kept.save(checkpoint_number=self._progress.step)
 
     def finish(self, stage: BuiltStage) -> str:
-        """Hands on the kept weights: they are what the next stage, and every user of the run, begins with."""
+        """Restores the kept weights, with which the next stage starts, and saves a checkpoint; returns its path."""
         tf.train.Checkpoint(**self._weights).restore(self._kept.latest_checkpoint).expect_partial()
         done = self._progress
         done.finished.append(

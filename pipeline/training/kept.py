@@ -1,4 +1,4 @@
-"""What a run keeps in its workdir, and the models rebuilt from it."""
+"""Files that a run keeps in its workdir, and models rebuilt from them."""
 
 import hashlib
 import pathlib
@@ -26,33 +26,32 @@ from spidercap.pipeline.training.rewards import reward_frequencies
 
 
 def keep_identity(config: Config, name: str, text: str) -> None:
-    """Writes `<workdir>/<name>`, or refuses if a run began with other contents: its data may not change."""
+    """Writes `<workdir>/<name>`; raises UserError if a prepared run has other contents, as its data may not change."""
     path = config.workdir_path() / name
     same = path.exists() and path.read_text(encoding="utf-8") == text
-    if path.exists() and not same and begun(config):
+    if path.exists() and not same and is_prepared(config):
         raise UserError(
-            f"{config.run.workdir} was made from other data ({name} differs); put the data back, or name a new "
-            "--workdir"
+            f"{config.run.workdir} has other data ({name} differs); restore the data, or name a new --workdir"
         )
     if not same:
         write_text(path, text)
 
 
 def keep_encoder(config: Config, encoder: keras.Model) -> None:
-    """Stores the whole encoder, so that the workdir is all that evaluation and export need.
+    """Stores the whole encoder, so that evaluation and export need only the workdir.
 
-    Its weights alone would not do: some networks of keras.applications have other layers with ImageNet's weights.
+    Its weights are not enough: some networks of keras.applications have other layers with ImageNet's weights.
     """
     keep_identity(config, "encoder.txt", _encoder_text(encoder))
-    if not begun(config):
+    if not is_prepared(config):
         with written_aside(_encoder_path(config)) as aside:
             encoder.save(aside)
 
 
 def kept_encoder(config: Config) -> keras.Model:
     """Returns the encoder that `keep_encoder` stored."""
-    if not begun(config):
-        raise UserError(f"{config.run.workdir} has trained nothing yet; go on with --mode=train first")
+    if not is_prepared(config):
+        raise UserError(f"{config.run.workdir} has trained nothing yet; run --mode=train first")
     return keras.models.load_model(_encoder_path(config), compile=False)
 
 
@@ -62,9 +61,9 @@ def kept_vocabulary(config: Config) -> Vocabulary:
 
 
 def kept_frequencies(config: Config, references: np.ndarray, vocabulary: Vocabulary) -> DocumentFrequencies:
-    """Returns the document frequencies that the run's reward uses, counted in training references `[I, R, L]` once."""
+    """Returns the document frequencies of the run's reward, counted once in training references `[I, R, L]`."""
     path = config.workdir_path() / "document_frequencies.npz"
-    if path.exists() and begun(config):
+    if path.exists() and is_prepared(config):
         return load_document_frequencies(path)
     frequencies = reward_frequencies(references, vocabulary.reference_size, config.rewards.end_token_in_reward)
     save_document_frequencies(path, frequencies)
@@ -87,7 +86,7 @@ def build_models(config: Config, vocabulary: Vocabulary, feature_size: int) -> t
 
 
 def takes_over(config: Config, index: int) -> bool:
-    """Returns whether stage number `index` is the first after likelihood, of this run or of the one it begins with."""
+    """Returns whether stage `index` is the first on rewards after likelihood, in this run or that of --warm_start."""
     names = [stage.name for stage in config.training.parsed_stages()]
     if index == 0 and config.training.warm_start:
         before = last_kept(warm_start_of(config)).partition("-")[0]
@@ -97,9 +96,9 @@ def takes_over(config: Config, index: int) -> bool:
 
 
 def temperature_at(config: Config, index: int) -> float:
-    """Returns what logits are divided by at the start of stage number `index`: 1 where it does not take over.
+    """Returns the temperature to apply at the start of stage `index`: 1 unless `takes_over`.
 
-    Where the baseline's warm-up takes over, it is the temperature of the stage that it warms up for.
+    If the stage is the baseline's warm-up, it is the temperature of the stage that follows the warm-up.
     """
     if not takes_over(config, index):
         return 1.0
@@ -109,27 +108,27 @@ def temperature_at(config: Config, index: int) -> float:
 
 
 def kept_weights(workdir: pathlib.Path, label: str) -> str | None:
-    """Returns the checkpoint that a stage handed on, or None if it has not got so far."""
+    """Returns the checkpoint of the weights that a stage kept; None if it kept none yet."""
     return tf.train.latest_checkpoint(str(workdir / "kept" / label))
 
 
 def saved_progress(config: Config) -> Progress:
-    """Returns how far the run is, by its newest checkpoint."""
+    """Returns the progress in the run's newest checkpoint."""
     return read_progress(newest_checkpoint(config.workdir_path()))
 
 
 def last_kept(config: Config) -> str:
-    """Returns the label of the last finished stage; before there is one, that of the stage at work, if it kept any."""
+    """Returns the label of the last finished stage; if none is finished, of the first one that kept weights."""
     labels = [label for label in stage_labels(config) if kept_weights(config.workdir_path(), label)]
     if not labels:
-        raise UserError(f"{config.run.workdir} has kept no weights yet; go on with --mode=train first")
-    # What a stage at work has kept may be worse than what it began with.
+        raise UserError(f"{config.run.workdir} has kept no weights yet; run --mode=train first")
+    # Weights of an unfinished stage may be worse than those it started from.
     finished = [row.name for row in saved_progress(config).finished]
     return finished[-1] if finished else labels[0]
 
 
 def load_kept(workdir: pathlib.Path, label: str, captioner: Captioner, baseline: Baseline) -> None:
-    """Gives the models the weights of a stage."""
+    """Loads the kept weights of a stage into the models."""
     path = kept_weights(workdir, label)
     if path is None:
         raise UserError(f"{workdir} holds no weights of stage {label}; train it first")
@@ -137,27 +136,27 @@ def load_kept(workdir: pathlib.Path, label: str, captioner: Captioner, baseline:
         status = tf.train.Checkpoint(captioner=captioner, baseline=baseline).restore(path)
         status.assert_existing_objects_matched().expect_partial()
     except (ValueError, AssertionError) as error:
-        raise UserError(f"the weights in {workdir} are of another size of model; use the same model flags") from error
+        raise UserError(f"the weights in {workdir} are of a model of another size; use the same model flags") from error
 
 
 def check_warm_start(config: Config, vocabulary: Vocabulary, encoder: keras.Model) -> None:
-    """Refuses to begin with weights that do not fit; cheap, so that it can come before the features."""
+    """Raises UserError if the run of --warm_start does not match; cheap, to be called before features are computed."""
     if config.training.warm_start and not newest_checkpoint(config.workdir_path()):
         saved = warm_start_of(config)
         if kept_vocabulary(saved) != vocabulary:
             raise UserError(f"--warm_start={saved.run.workdir} has another vocabulary; train both on the same captions")
         if (saved.workdir_path() / "encoder.txt").read_text(encoding="utf-8") != _encoder_text(encoder):
-            raise UserError(f"--warm_start={saved.run.workdir} learned from another encoder; use its --encoder_weights")
+            raise UserError(f"--warm_start={saved.run.workdir} has another encoder; use its --encoder_weights")
 
 
 def load_warm_start(config: Config, captioner: Captioner, baseline: Baseline) -> None:
-    """Gives the models the weights that `last_kept` names of the run that `check_warm_start` accepted."""
+    """Loads the last kept weights of the run of --warm_start into the models."""
     saved = warm_start_of(config)
     load_kept(saved.workdir_path(), last_kept(saved), captioner, baseline)
 
 
 def warm_start_of(config: Config) -> Config:
-    """The settings of the run to begin with, refused where its weights cannot serve this one."""
+    """Returns the settings of the run of --warm_start; raises UserError if this run cannot use its weights."""
     other = pathlib.Path(config.training.warm_start)
     if not (other / "config.json").is_file():
         raise UserError(f"--warm_start={other} holds no run (no config.json); name the workdir of a trained one")
@@ -181,10 +180,10 @@ def _encoder_path(config: Config) -> pathlib.Path:
 
 
 def begun(config: Config) -> bool:
-    """Whether the data are prepared; a start that failed before binds to nothing."""
+    """Returns whether the data are prepared. Until then the workdir's settings and data may change."""
     return _encoder_path(config).exists()
 
 
 def newest_checkpoint(workdir: pathlib.Path) -> str | None:
-    """Returns the checkpoint from which a stopped run goes on; None for a run that has none."""
+    """Returns the checkpoint from which a stopped run resumes; None if there is none."""
     return tf.train.latest_checkpoint(str(workdir / "checkpoints"))

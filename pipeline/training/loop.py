@@ -1,7 +1,7 @@
-"""The loop: restore, iterate, log, save, validate, keep the best, hand on to the next stage.
+"""The training loop: restore, iterate, log, save, validate, keep the best weights, start the next stage.
 
-How a run goes on after it was stopped, whatever stopped it:
-1. The newest checkpoint in <workdir>/checkpoints says which stage and step comes next.
+A stopped run resumes like this, whatever stopped it:
+1. The newest checkpoint in <workdir>/checkpoints holds the next stage and step.
 2. Within a stage, weights and optimizers are restored from it.
 3. At the start of a stage, weights are restored and optimizers are new.
 4. Without a checkpoint, weights come from --warm_start, else from --seed.
@@ -39,13 +39,13 @@ def train(
     begin: Callable[[], None],
     board: Board,
 ) -> Progress:
-    """Runs all stages that are not done yet and returns what was seen and measured.
+    """Runs all unfinished stages and returns the run's progress.
 
-    `validate` scores the captioner as it stands; `begin` gives a new run its first weights.
+    `validate` scores the captioner; `begin` sets the initial weights of a new run.
 
     Raises:
-      Interrupted: Ctrl-C or SIGTERM came; the same call goes on from there.
-      UserError: too many updates were skipped, as loss or gradients were no numbers.
+      Interrupted: Ctrl-C or SIGTERM came; the same call resumes from the checkpoint that was saved.
+      UserError: too many updates were skipped, because loss or gradients were NaN or infinite.
     """
     workdir = config.workdir_path()
     newest = tf.train.latest_checkpoint(str(workdir / "checkpoints"))
@@ -53,15 +53,15 @@ def train(
     if newest is None:
         begin()
     else:
-        print(f"going on from {newest}")
+        print(f"resuming from {newest}")
         weights = tf.train.Checkpoint(captioner=models.captioner, baseline=models.baseline)
         weights.restore(newest).assert_existing_objects_matched().expect_partial()
     labels = stage_labels(config)
     if newest is None and all(temperature_at(config, k) == 1 for k in range(len(labels))):
-        _tell_of_temperature(config)
+        _warn_of_temperature(config)
     with _stop_asked() as stopping:
         while progress.stage < len(labels):
-            # At a stage's first step weights are as they were handed on; later ones lie sharpened in the checkpoint.
+            # Checkpoints within a stage hold weights to which the temperature has been applied.
             temperature = temperature_at(config, progress.stage)
             if progress.step == 0 and temperature != 1:
                 models.captioner.apply_temperature(temperature)
@@ -85,12 +85,12 @@ def _run_stage(
     board: Board,
     stopping: Callable[[], bool],
 ) -> None:
-    """Trains until the stage's steps are done, or its validations stop rising."""
-    begun = saved = time.monotonic()
-    clock, first = begun - progress.seconds, progress.step
+    """Trains until the stage's steps are done or its patience is over."""
+    started = saved = time.monotonic()
+    clock, first = started - progress.seconds, progress.step
     seed = tf.constant([config.run.seed, progress.stage], tf.int32)
     watch = Watch(progress, stage, config.training.max_skipped)
-    _tell(stage, watch.new({"schedule": stage.note} if stage.note else {}))
+    _warn(stage, watch.new({"schedule": stage.note} if stage.note else {}))
     with tqdm(
         total=stage.steps * config.training.batch_size,
         initial=progress.step * config.training.batch_size,
@@ -106,8 +106,8 @@ def _run_stage(
             bar.update(config.training.batch_size)
             watch.see(logs)
             if progress.step % config.run.log_every == 0 or progress.step == stage.steps:
-                rate = (progress.step - first) * config.training.batch_size / (time.monotonic() - begun)
-                _tell(stage, watch.warnings(_log(stage, progress, logs, rate, board, bar)))
+                rate = (progress.step - first) * config.training.batch_size / (time.monotonic() - started)
+                _warn(stage, watch.warnings(_log(stage, progress, logs, rate, board, bar)))
                 watch.check(saver.checkpoints())
             over = False
             validated = stage.validates_at(progress.step)
@@ -115,7 +115,7 @@ def _run_stage(
                 watch.read()
                 over = _validate(config, stage, progress, validate, board, saver, clock)
             progress.seconds = time.monotonic() - clock
-            # Asked once: a signal that comes after this look is seen after the next step, which is then saved.
+            # Read once per step: a later signal stops the run after the next step, which is then saved.
             asked = stopping()
             due = asked or validated or time.monotonic() - saved > config.run.checkpoint_every * 60
             if due and watch.is_sound() and not over:
@@ -137,7 +137,7 @@ def _validate(
     saver: Saver,
     clock: float,
 ) -> bool:
-    """Scores the captioner, keeps the best weights; returns whether patience is over."""
+    """Scores the captioner and keeps the best weights; returns whether patience is over."""
     if not stage.moves_policy:
         saver.keep()
         return False
@@ -171,23 +171,23 @@ def _validate(
     return 0 < config.training.patience <= progress.since_best
 
 
-def _tell_of_temperature(config: Config) -> None:
+def _warn_of_temperature(config: Config) -> None:
     names = {stage.name for stage in config.training.parsed_stages()}
     if any(STAGES[name].learns_from_rewards and config.of_stage("temperature", name) != 1 for name in names):
         print(
-            f"warning: --temperature={config.rewards.temperature} changes nothing, as no stage that learns from "
-            "rewards, or warms up the baseline, follows one of likelihood",
+            f"warning: --temperature={config.rewards.temperature} changes nothing, because no stage on rewards "
+            "follows a stage of likelihood; leave it out, or change --stages",
             file=sys.stderr,
         )
 
 
-def _tell(stage: BuiltStage, warnings: Iterable[str]) -> None:
+def _warn(stage: BuiltStage, warnings: Iterable[str]) -> None:
     for warning in warnings:
         tqdm.write(f"warning: {stage.label} {warning}", file=sys.stderr)
 
 
 def _log(stage: BuiltStage, progress: Progress, logs: StepLogs, rate: float, board: Board, bar: tqdm) -> StepLogs:
-    """Writes a step's scalars to TensorBoard and the main ones to the console; `rate` in pictures or captions."""
+    """Writes a step's scalars to TensorBoard and the main ones to the console; `rate` in images or captions."""
     logs = as_floats(logs)
     values = named_scalars(logs)
     board.scalars(stage.global_step(progress), stage.name, values | {f"{stage.unit}s a second": rate})
@@ -203,7 +203,7 @@ def _log(stage: BuiltStage, progress: Progress, logs: StepLogs, rate: float, boa
 
 @contextlib.contextmanager
 def _stop_asked() -> Iterator[Callable[[], bool]]:
-    """Turns the first Ctrl-C or SIGTERM into a wish that the loop grants after the step; a second one kills."""
+    """Yields whether to stop after the step: true after the first Ctrl-C or SIGTERM. A second one stops at once."""
     asked: list[int] = []
 
     def ask(number: int, frame: object) -> None:
@@ -211,7 +211,7 @@ def _stop_asked() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
-        print("\nstopping after this step; once more to stop at once", flush=True)
+        print("\nstopping after this step; press Ctrl-C again to stop at once", flush=True)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,4 +1,4 @@
-"""Adam as one operation a weight."""
+"""Adam as one operation per weight."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,28 +8,28 @@ import tensorflow as tf
 
 
 class Adam(keras.optimizers.Adam):
-    """keras.optimizers.Adam with TensorFlow's fused update: one pass over memory, the same to rounding.
+    """keras.optimizers.Adam with TensorFlow's fused update, in one pass over memory; equal up to rounding.
 
-    But for gradients of rows: one that occurs twice counts as the sum, where Keras 3.15 takes the sum of squares for
-    the square.
+    Sparse gradients differ: the gradients of a row that occurs twice are summed before they are squared, where Keras
+    3.15 sums their squares.
 
-    Source: Kingma, Ba, "Adam: a method for stochastic optimization" (2015), with epsilon as Keras has it.
+    Source: Kingma, Ba, "Adam: a method for stochastic optimization" (2015), with epsilon as in Keras.
 
-    With `use_ema` the average begins with the weights as they are when this is built (Keras: with zeros, then those
-    after the first update), and forgets faster at first: after n updates it keeps (1 + n) / (10 + n) of itself, until
-    that is `ema_momentum`. So it stands for the last tenth of the updates, however few they are, and for the last
-    1 / (1 - momentum) once they are many. Source: tf.train.ExponentialMovingAverage's `num_updates`.
+    With `use_ema` the average starts from the weights when this is built. (In Keras it starts from zeros, then from the
+    weights after the first update.) Its momentum grows: after n updates it is (1 + n) / (10 + n), up to `ema_momentum`.
+    So the average covers about the last tenth of the updates while they are few, and the last 1 / (1 - momentum) once
+    they are many. Source: tf.train.ExponentialMovingAverage's `num_updates`.
     """
 
     def build(self, variables: list[keras.Variable]) -> None:
-        """Makes moments, and averages if there are to be any, of these weights."""
+        """Creates the moments of these weights, and their averages with `use_ema`."""
         super().build(variables)
         if self.use_ema:
             for variable, average in zip(variables, self._model_variables_moving_average, strict=True):
                 average.assign(variable)
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
-        """Moves a weight and its two moments by a gradient, dense or of some rows."""
+        """Updates a weight and its two moments by a gradient, dense or sparse (some rows)."""
         place = self._get_variable_index(variable)
         done = tf.cast(self.iterations + 1, variable.dtype)
         beta_1, beta_2 = tf.cast(self.beta_1, variable.dtype), tf.cast(self.beta_2, variable.dtype)
@@ -52,7 +52,7 @@ class Adam(keras.optimizers.Adam):
             average.assign_add(share * (variable - average))
 
     def _clip_gradients(self, grads: list[tf.Tensor]) -> list[tf.Tensor]:
-        """As Keras clips, but weights are not gone over where nothing is to be clipped."""
+        """Clips like Keras, but makes no pass over the gradients if their norm is small enough."""
         if not self.global_clipnorm:
             return super()._clip_gradients(grads)
         grads = [tf.convert_to_tensor(g) for g in grads]
@@ -63,7 +63,7 @@ class Adam(keras.optimizers.Adam):
 
 @contextlib.contextmanager
 def averaged(model: keras.Model, optimizer: keras.Optimizer) -> Iterator[None]:
-    """While it lasts, the model's weights are the averages that its optimizer keeps; then they are the same again."""
+    """Within the block, the model has the optimizer's averaged weights; afterwards its own again."""
     weights = model.trainable_variables
     trained = [tf.convert_to_tensor(w) for w in weights]
     try:

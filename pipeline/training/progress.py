@@ -1,4 +1,4 @@
-"""How far a run is: everything a resume needs beside the weights, and all that its summary and curves show."""
+"""The progress of a run: all that resuming needs beside the weights, and all that summary and curves show."""
 
 import dataclasses
 import json
@@ -18,12 +18,12 @@ class Validation:
     step: int
     epoch: float
     images_seen: int
-    captions_scored: int | None = None  # in the stage; None in rows of older runs, which did not count them
+    captions_scored: int | None = None  # in the stage; None in rows that lack it
     seconds: float  # spent in the stage
     metrics: Mapping[str, float | None]  # of the captions, by name
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the row as it stands in a checkpoint: metrics beside the other fields."""
+        """Returns the row of a checkpoint: metrics beside the other fields."""
         row = {name: value for name, value in vars(self).items() if name != "metrics" and value is not None}
         return row | dict(self.metrics)
 
@@ -37,7 +37,7 @@ class Validation:
 
 @dataclasses.dataclass(frozen=True)
 class FinishedStage:
-    """What summary and report show of a finished stage. Fields with a default are missing in rows of older runs."""
+    """A finished stage as summary and report show it. Rows may lack the fields with a default."""
 
     name: str  # its label
     moves_policy: bool
@@ -49,7 +49,7 @@ class FinishedStage:
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the row as it stands in a checkpoint and in summary.json."""
+        """Returns the row of a checkpoint and of summary.json."""
         return vars(self) | {"warnings": list(self.warnings)}
 
     @classmethod
@@ -60,34 +60,34 @@ class FinishedStage:
 
 @dataclasses.dataclass
 class Progress:
-    """Filled by the loop as it goes; stored inside each checkpoint, so that neither is ever newer than the other."""
+    """Updated by the loop and stored in each checkpoint, so that it always matches the weights."""
 
-    stage: int = 0  # index of the stage at work
+    stage: int = 0  # index of the current stage
     step: int = 0  # steps done in it
     seconds: float = 0.0  # spent in it, validation included
     best: float | None = None  # best validation of the stage
     best_step: int = 0
     since_best: int = 0  # validations without a new best
-    skipped: int = 0  # updates of the stage, as loss or gradients were NaN or infinite
-    scored: int = 0  # captions of the stage that got a reward: samples, rollouts, greedy captions
+    skipped: int = 0  # skipped updates of the stage: loss or gradients were NaN or infinite
+    scored: int = 0  # captions scored in the stage: samples, rollouts, greedy captions
     warned: dict[str, str] = dataclasses.field(default_factory=dict)  # warnings reported in the stage, by kind
     history: list[Validation] = dataclasses.field(default_factory=list)
     finished: list[FinishedStage] = dataclasses.field(default_factory=list)
 
     def next_stage(self) -> None:
-        """Begins the next stage; what the run has seen stays."""
+        """Starts the next stage; history and finished stages stay."""
         fresh = Progress(stage=self.stage + 1, history=self.history, finished=self.finished)
         self.__dict__.update(fresh.__dict__)
 
     def store(self, variable: tf.Variable) -> None:
-        """Puts this into a string variable, to be saved with the weights."""
+        """Writes this to a string variable, to be saved with the weights."""
         rows = {"history": self.history, "finished": self.finished}
         content = vars(self) | {name: [row.to_dict() for row in of_kind] for name, of_kind in rows.items()}
         variable.assign(json.dumps(content))
 
 
 def read_progress(checkpoint: str | None) -> Progress:
-    """Returns the progress that a checkpoint holds; a new one for None."""
+    """Returns the progress in a checkpoint; a new one for None."""
     if checkpoint is None:
         return Progress()
     content = json.loads(tf.train.load_variable(checkpoint, f"{VARIABLE}/.ATTRIBUTES/VARIABLE_VALUE"))

@@ -7,10 +7,10 @@ import tensorflow as tf
 
 
 def ragged(function: Callable) -> Callable:
-    """Returns `function` compiled at its first call for tensors of as many rows as may come.
+    """Returns `function` compiled at its first call, for tensors with any number of rows.
 
-    tf.function would trace once for the first number of rows, and once more for any. Shapes but for rows, and what is
-    None, must stay as they were at the first call.
+    tf.function would trace once for the first number of rows, and once more for any number. All other sizes, and which
+    arguments are None, must be the same at every call.
     """
     compiled: list[Callable] = []
 

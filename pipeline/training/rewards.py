@@ -1,7 +1,7 @@
-"""The reward of a sampled caption: a weighted sum of metrics, each of which is logged by itself.
+"""The reward of a sampled caption: a weighted sum of metrics, each of which is logged separately.
 
-Metrics on token ids are compiled, so that they can be part of a compiled step. Those on text are computed on the host,
-METEOR and SPICE by resident Java workers; so are functions of the user's.
+Metrics on token ids are compiled, so that they can be part of a compiled step. Metrics on text and the user's reward
+functions are computed on the host, METEOR and SPICE in resident Java workers.
 """
 
 import concurrent.futures
@@ -33,11 +33,11 @@ class Reward:
         on_host: Mapping[str, OnHost],
         own: Mapping[str, OnHost] | None = None,
     ):
-        """`compiled`, `on_host` and `own` give the terms of `weights` between them.
+        """Every term of `weights` is one of `compiled`, `on_host` or `own`.
 
         Args:
-          on_host: metrics that work in threads, side by side.
-          own: functions of the user's, called in the main thread, one after the other: what they use may be tied to it.
+          on_host: metrics that are called in parallel threads.
+          own: functions of the user, called one after the other in the main thread, to which their code may be tied.
         """
         self.weights = dict(weights)
         self._compiled = compiled
@@ -46,7 +46,7 @@ class Reward:
 
     @property
     def is_compiled(self) -> bool:
-        """Whether `compiled_scores` is all of it."""
+        """Whether `compiled_scores` returns all terms."""
         return not self._on_host and not self._own
 
     def compiled_scores(self, captions: tf.Tensor, image_index: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -69,7 +69,7 @@ class Reward:
             found = {term: future.result() for term, future in waiting.items()} | own
             scores |= {term: tf.constant(each[place.ravel()], tf.float32) for term, each in found.items()}
         finally:
-            # When this is interrupted the workers are ended next, and with them what the threads wait for.
+            # After an interrupt the workers are stopped next, which ends the waiting threads.
             threads.shutdown(wait=False, cancel_futures=True)
         return scores
 
@@ -79,7 +79,7 @@ class Reward:
 
 
 def reward_frequencies(references: np.ndarray, base: int, end_token_in_reward: bool) -> DocumentFrequencies:
-    """Returns the document frequencies of training references `[I, R, L]` that the reward uses."""
+    """Returns the document frequencies of training references `[I, R, L]` for the reward."""
     return count_document_frequencies(_words(references, end_token_in_reward), base)
 
 
@@ -92,15 +92,15 @@ def build_reward(
     text_metrics: Mapping[str, TextMetric] | None = None,
     own: Mapping[str, RewardFunction] | None = None,
 ) -> Reward:
-    """Returns the reward of metrics with `weights` against references `[I, R, L]`, one row an image.
+    """Returns the reward of metrics with `weights` against references `[I, R, L]`, one row per image.
 
-    With the end token as a word, a caption that stops where its references stop earns more than one cut short. That
-    is for metrics of n-grams; SPICE-fast and metrics on text never see it.
+    With the end token as a word, a caption that ends like its references has a higher reward than one cut short. This
+    applies to n-gram metrics; SPICE-fast and metrics on text never see the end token.
 
     Args:
       texts: needed by SPICE-fast, metrics on text and `own`.
       text_metrics: the metrics on text among `weights`.
-      own: the names among `weights` that are no metrics, each with its function.
+      own: the user's reward functions, by their names in `weights`.
     """
     words = References(_words(references, end_token_in_reward))
     inputs = Inputs(words, lambda: frequencies, tf.float32, texts)
@@ -119,7 +119,7 @@ def build_reward(
 
 
 def _of_text(metric: Callable, texts: ReferenceTexts) -> OnHost:
-    """A metric on text as one on token ids."""
+    """Wraps a metric on text as one on token ids."""
 
     def score(captions: np.ndarray, image_index: np.ndarray) -> np.ndarray:
         candidates = [texts.vocabulary.decode(ids) for ids in captions]
@@ -129,13 +129,13 @@ def _of_text(metric: Callable, texts: ReferenceTexts) -> OnHost:
 
 
 def _of_user(name: str, function: RewardFunction, texts: ReferenceTexts) -> OnHost:
-    """A function of the user's on token ids; its lists are its own."""
+    """Wraps a function of the user as one on token ids; it gets copies of the lists."""
 
     def score(captions: np.ndarray, image_index: np.ndarray) -> np.ndarray:
-        said = [texts.vocabulary.decode(ids) for ids in captions]
+        candidates = [texts.vocabulary.decode(ids) for ids in captions]
         references = [list(texts.references[i]) for i in image_index]
         image_ids = [int(i if texts.image_ids is None else texts.image_ids[i]) for i in image_index]
-        return call_reward_function(name, function, said, references, image_ids)
+        return call_reward_function(name, function, candidates, references, image_ids)
 
     return score
 

@@ -1,4 +1,4 @@
-"""What a stage anneals: a number that falls or rises with the epochs, and what to tell where it does not get there."""
+"""Schedules: numbers that fall or rise with the epochs, and warnings if a stage is too short for them."""
 
 import math
 from collections.abc import Callable
@@ -8,10 +8,10 @@ from spidercap.pipeline.settings.config import Config
 
 
 class Schedule(NamedTuple):
-    """The two functions."""
+    """A number that changes with the epochs, and its warning."""
 
     level: Callable[[Config, float], float]  # (settings, epoch) -> the number
-    note: Callable[[Config, float], str]  # (settings, the stage's last number) -> what the user might not expect, or ''
+    note: Callable[[Config, float], str]  # (settings, the stage's last number) -> a warning, or ''
 
 
 def mixer_steps(epoch: float, max_length: int, mixer_step: int, mixer_epochs: float) -> int:
@@ -23,15 +23,15 @@ def mixer_steps(epoch: float, max_length: int, mixer_step: int, mixer_epochs: fl
 
 
 def sampling_probability(epoch: float, most: float, step: float, epochs: float) -> float:
-    """Returns scheduled sampling's probability of reading a sampled token: 0, and `step` more every `epochs`.
+    """Returns scheduled sampling's probability of feeding a sampled token: 0, plus `step` every `epochs`, up to `most`.
 
-    It stays at `most`. Source: Bengio et al. 2015, section 2.4, in steps as self-critical.pytorch takes them.
+    Source: Bengio et al. 2015, section 2.4, in steps as in self-critical.pytorch.
     """
     return min(most, step * _changes(epoch, epochs))
 
 
 def _changes(epoch: float, epochs: float) -> int:
-    """How often something that changes every so many epochs has changed; 1.2 / 0.2 is 6, whatever floats make of it."""
+    """The number of changes until `epoch`, one every `epochs`; 1.2 / 0.2 is 6 despite rounding."""
     return int(epoch / epochs + 1e-9)
 
 
@@ -43,9 +43,9 @@ def _mixer_note(config: Config, last: float) -> str:
     if last == 0:
         return ""
     longest, mixer = config.data.max_length, config.mixer
-    falls = f"falls to {last} only" if last < longest else f"stays at {last}, which is likelihood alone"
+    falls = f"falls only to {last}" if last < longest else f"stays at {last}, which is likelihood alone"
     needed = math.ceil(longest / mixer.mixer_step) * mixer.mixer_epochs
-    return f"s {falls}; it takes {needed:g} epochs to 0: lower --mixer_epochs, or give the stage more"
+    return f"s {falls}; it reaches 0 in {needed:g} epochs; lower --mixer_epochs, or train the stage longer"
 
 
 def _sampling_level(config: Config, epoch: float) -> float:
@@ -62,9 +62,9 @@ def _sampling_note(config: Config, last: float) -> str:
     if config.likelihood.scheduled_sampling == 0 or last > 0:
         return ""
     return (
-        f"no word of the model's own will be read, as the first rise takes "
-        f"{config.likelihood.scheduled_sampling_epochs:g} epochs; lower --scheduled_sampling_epochs, or give the "
-        "stage more"
+        f"no sampled token will be fed, because the first increment comes after "
+        f"{config.likelihood.scheduled_sampling_epochs:g} epochs; lower --scheduled_sampling_epochs, or train the "
+        "stage longer"
     )
 
 

@@ -1,19 +1,19 @@
-"""Checks of shapes while a function is traced or called eagerly; a compiled step has no trace of them."""
+"""Checks of shapes when a function is traced or called eagerly; a compiled step does not contain them."""
 
 import numpy as np
 import tensorflow as tf
 
 
 def check_shapes(function: str, **arguments: tuple[tf.Tensor, str]) -> None:
-    """Checks what a function was given against the shapes of its docstring.
+    """Checks the arguments of a function against the shapes of its docstring.
 
         check_shapes("action_values", tokens=(tokens, "N T"), prefix=(prefix, "Q 2"), rewards=(rewards, "Q"))
 
-    A letter is a size that must be the same wherever it stands, a number is that size, "" is a scalar. A size that is
-    unknown while tracing fits any.
+    A letter is a size that must be the same everywhere, a number is that size, "" is a scalar. A size that is unknown
+    when tracing matches any.
 
     Raises:
-      ValueError: it names the function, the argument, its shape and the one expected.
+      ValueError: a shape differs; the message names the function, the argument, its shape and the expected one.
     """
     known: dict[str, int] = {}
     for name, (tensor, letters) in arguments.items():

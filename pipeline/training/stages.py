@@ -1,4 +1,4 @@
-"""One stage ready to run: its step, its optimizers, its batches and its rhythm."""
+"""One stage ready to run: its step, optimizers, batches and validation interval."""
 
 import contextlib
 import dataclasses
@@ -24,38 +24,38 @@ from spidercap.pipeline.training.rewards import Reward
 from spidercap.pipeline.training.schedules import CONSTANT, Schedule
 from spidercap.pipeline.training.steps import TrainStep, likelihood_step, policy_gradient_step
 
-OWN_BASELINE = "step_baseline"  # of a stage with a learned baseline of its own: its name in checkpoints
+OWN_BASELINE = "step_baseline"  # name in checkpoints of a stage's own learned baseline
 
 
 @dataclasses.dataclass(frozen=True)
 class BuiltStage:
-    """What the loop needs to know of a stage."""
+    """A stage as the training loop uses it."""
 
     name: str  # of STAGES
     label: str  # unique in the run
-    unit: str  # what a batch holds: caption or image
+    unit: str  # of a batch: caption or image
     step: TrainStep
-    batches: Callable[[int], tf.data.Dataset]  # from a step on
-    state: dict[str, Any]  # trackables of its own beside the models: optimizers, mixer's baseline
-    level: Callable[[int], float]  # by step: what is annealed, mixer's s or scheduled sampling's probability
-    samples_per_step: int  # sampled captions to be scored; rollouts and greedy captions not counted
-    reference_length: float  # words of a true caption, the end token counted
+    batches: Callable[[int], tf.data.Dataset]  # first step -> its batch and all later ones
+    state: dict[str, Any]  # trackables beside the models: optimizers, mixer's baseline
+    level: Callable[[int], float]  # step -> the annealed number: mixer's s or scheduled sampling's probability
+    samples_per_step: int  # sampled captions, without rollouts and greedy captions
+    reference_length: float  # mean number of tokens of a reference, the end token counted
     steps: int
     steps_per_epoch: float
     validate_every: int  # steps
-    images_per_step: int  # pictures looked at: an image counts once for each of its captions in mle
+    images_per_step: int  # in mle an image counts once per caption
     moves_policy: bool
-    as_kept: Callable[[], contextlib.AbstractContextManager]  # while it lasts, weights are those to validate and keep
-    steps_before: int  # of earlier stages, as planned
-    note: str  # what the user might not expect of its settings; empty: nothing
+    as_kept: Callable[[], contextlib.AbstractContextManager]  # within it, weights are those to validate and keep
+    steps_before: int  # planned steps of earlier stages
+    note: str  # a warning about its settings, or ''
 
     def validates_at(self, step: int) -> bool:
-        """Returns whether to validate after `step` steps: at every beat, and at the end instead of just before it."""
-        at_beat = step % self.validate_every == 0 and self.steps - step >= self.validate_every // 2
-        return at_beat or step == self.steps
+        """Returns whether to validate after `step` steps: at every interval, and at the end instead of just before."""
+        at_interval = step % self.validate_every == 0 and self.steps - step >= self.validate_every // 2
+        return at_interval or step == self.steps
 
     def global_step(self, progress: Progress) -> int:
-        """Returns the step on TensorBoard's axis, which runs through all stages."""
+        """Returns the step on TensorBoard's axis, which continues across stages."""
         return self.steps_before + progress.step
 
 
@@ -96,7 +96,7 @@ def build_stage(
 
 
 def build_objective(config: Config, name: str, captioner: Captioner) -> objectives.Objective:
-    """Returns what the stage `name`, one that learns from rewards, samples and how it gives credit."""
+    """Returns the objective of the stage `name`, one that learns from rewards."""
     kind = STAGES[name]
     settings = {setting: config.of_stage(setting, name) for setting in kind.settings}
     return pkgutil.resolve_name(kind.objective)(captioner, config.data.max_length, **settings)
@@ -111,7 +111,7 @@ def _batches(config: Config, name: str) -> Callable[..., tf.data.Dataset]:
 def _step(
     config: Config, name: str, size: int, captioner: Captioner, baseline: Baseline, reward: Reward
 ) -> tuple[TrainStep, dict[str, Any]]:
-    """The stage's step, and what of it is saved beside the models."""
+    """The stage's train step, and the trackables that are saved beside the models."""
     kind = STAGES[name]
     state: dict[str, Any] = {}
     if kind.moves_policy:
@@ -154,12 +154,12 @@ def _steps(config: Config, arrays: TrainingArrays, index: int) -> int:
 
 
 def _size(kind: StageKind, arrays: TrainingArrays) -> int:
-    """What an epoch of the stage goes through."""
+    """The number of captions or images in an epoch of the stage."""
     return len(arrays.tokens if kind.unit == "caption" else arrays.features)
 
 
 def _optimizer(config: Config, name: str, size: int, model: keras.Model) -> keras.Optimizer:
-    """Adam with the stage's rate, falling by its factor each epoch, its variables made so that they can be restored."""
+    """Adam with the stage's learning rate, multiplied by its decay each epoch; built, so that it can be restored."""
     schedule = keras.optimizers.schedules.ExponentialDecay(
         config.of_stage("learning_rate", name),
         decay_steps=max(1, round(size / config.training.batch_size)),

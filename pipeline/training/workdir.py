@@ -1,4 +1,4 @@
-"""The folder of a run: made, locked, and refused where its settings differ."""
+"""The folder of a run: created, locked, and rejected if it has other settings."""
 
 import contextlib
 import fcntl
@@ -12,18 +12,18 @@ from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import write_text
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.saved import differences, read_settings
-from spidercap.pipeline.training.kept import begun, last_kept, newest_checkpoint, warm_start_of
+from spidercap.pipeline.training.kept import is_prepared, last_kept, newest_checkpoint, warm_start_of
 
-LEAST_FREE = 300 * 2**20  # bytes; checkpoints of the default model with their optimizer need 200 MiB
+LEAST_FREE = 300 * 2**20  # bytes; checkpoints of the default model and its optimizer need 200 MiB
 
 
 @contextlib.contextmanager
 def open_workdir(config: Config) -> Iterator[None]:
-    """Makes the workdir if it is new, refuses what cannot end well, and holds it alone while the block runs.
+    """Creates the workdir if it is new, checks it, and locks it while the block runs.
 
     Raises:
-      UserError: a folder that cannot be written, a full disk, another process at work, other settings than before,
-        nothing trained where the mode needs it, a warm start that does not fit.
+      UserError: a folder cannot be written, a disk is full, another process uses the workdir, its settings differ, the
+        mode needs a trained model and there is none, or a warm start does not match.
     """
     workdir = config.workdir_path()
     least_free = LEAST_FREE if config.run.mode in ("prepare", "train", "export") else 0
@@ -37,7 +37,7 @@ def open_workdir(config: Config) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"another process works in {workdir}; wait for it, or name another --workdir") from error
+            raise UserError(f"another process uses {workdir}; wait for it, or name another --workdir") from error
         _check_settings(config)
         if config.run.mode in ("evaluate", "export"):
             last_kept(config)
@@ -47,14 +47,14 @@ def open_workdir(config: Config) -> Iterator[None]:
 
 
 def _check_folder(flag: str, folder: pathlib.Path, least_free: int) -> None:
-    """Refuses a folder that could not be made or written to, or whose disk is full; makes nothing."""
+    """Raises UserError for a folder that could not be created or written to, or on a full disk; creates nothing."""
     there = folder
     while not os.path.lexists(there):
         there = there.parent
     if not there.is_dir():
-        raise UserError(f"--{flag}={folder}: {there} is no folder; name another")
+        raise UserError(f"--{flag}={folder}: {there} is not a folder; name another")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"--{flag}={folder}: {there} may not be written to; change that, or name another folder")
+        raise UserError(f"--{flag}={folder}: {there} is not writable; change its permissions, or name another folder")
     free = shutil.disk_usage(there).free
     if free < least_free:
         raise UserError(
@@ -73,13 +73,12 @@ def _lock_file(workdir: pathlib.Path) -> IO:
 
 def _check_settings(config: Config) -> None:
     path = config.workdir_path() / "config.json"
-    if path.exists() and begun(config):
+    if path.exists() and is_prepared(config):
         saved = read_settings(path)
         wrong = differences({name: saved[name] for name in config.fixed()}, config.fixed())
         if wrong:
             raise UserError(
-                f"{config.run.workdir} was made with other settings ({'; '.join(wrong)}); "
-                "use those, or name a new --workdir"
+                f"{config.run.workdir} has other settings ({'; '.join(wrong)}); use those, or name a new --workdir"
             )
     elif config.run.mode in ("prepare", "train"):
         write_text(path, config.to_json())

@@ -1,7 +1,7 @@
-"""Says what a scene shows in five true sentences of different patterns, as five people might.
+"""Describes a scene in five true captions of different patterns, as five people might.
 
-A body ("two red circles above a star") is put into a frame ("There are ... in the picture."). Odds are skewed
-on purpose: common words agree between a scene's sentences, rare ones are for a captioner to get wrong.
+A body ("two red circles above a star") is put into a frame ("There are ... in the picture."). The odds are skewed
+on purpose: the captions of a scene share common words, and rare words are hard to predict.
 """
 
 from collections.abc import Callable
@@ -75,7 +75,7 @@ Body = tuple[str, bool]
 def write_captions(layout: Layout, rng: np.random.Generator) -> tuple[str, ...]:
     """Returns five different true captions of 4 to 16 words, each with a capital and a full stop.
 
-    No two of them share both their body's pattern and their frame.
+    No two of them share both body pattern and frame.
     """
     patterns = {
         f"{body} {frame}": body_odds * frame_odds
@@ -94,7 +94,7 @@ def write_captions(layout: Layout, rng: np.random.Generator) -> tuple[str, ...]:
 
 
 def _body_odds(layout: Layout) -> dict[str, float]:
-    """Returns the patterns that are true of this layout and how often each is used."""
+    """Returns the body patterns that are true of this layout, and the odds of each."""
     odds: dict[str, float] = {"all": 4.0, "main": 1.0}
     if layout.place:
         odds = {"main": 4.0, "place": 5.0}
@@ -141,7 +141,7 @@ def _name(layout: Layout, group: Group, rng: np.random.Generator, sized: float =
 
 
 def _main(layout: Layout, rng: np.random.Generator) -> Body:
-    # People name what is large or many and leave the rest out.
+    # People name what is large or many, and leave out the rest.
     group = max(layout.groups, key=lambda each: each.count * {"small": 1, "medium": 2, "large": 4}[each.size])
     return _name(layout, group, rng, sized=0.6), group.count > 1
 
@@ -167,7 +167,7 @@ def _all(layout: Layout, rng: np.random.Generator) -> Body:
 
 
 def _directed(layout: Layout, rng: np.random.Generator) -> tuple[Group, str, Group]:
-    """Returns the relation read from either side."""
+    """Returns (subject, relation, object), with the relation read from either side."""
     first, second = layout.groups
     if rng.random() < 0.6:
         return first, layout.relation, second

@@ -1,6 +1,6 @@
-"""Drawn pictures with captions: a data set for the first ten minutes, with nothing to download.
+"""Synthetic images of shapes with captions: a data set for a first run, with nothing to download.
 
-A scene depends on (seed, index) alone, so the same two numbers give the same picture on every machine.
+A scene depends on (seed, index) alone, so the same two numbers give the same image on every machine.
 """
 
 import pathlib
@@ -18,7 +18,7 @@ from spidercap.pipeline.data.scenes.layout import plan_layout
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.groups import DataSettings
 
-SIZE = 64  # pixels; what the quickstart's encoder sees
+SIZE = 64  # pixels; the input size of the quickstart's encoder
 SEED = 0
 _SMALLEST_SIDE = 32
 _COMPRESSION = 3  # of 9; half the time of the default, 14% more bytes
@@ -26,7 +26,7 @@ _COMPRESSION = 3  # of 9; half the time of the default, 14% more bytes
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture, uint8 `[size, size, 3]`, its five captions, and what was drawn, the undermost first."""
+    """An image, uint8 `[size, size, 3]`, its five captions, and the things drawn, from back to front."""
 
     image: np.ndarray
     captions: tuple[str, ...]
@@ -35,7 +35,7 @@ class Scene:
 
 
 def draw_scene(seed: int, index: int, size: int = 64) -> Scene:
-    """Returns scene number `index` of the endless series `seed`, `size` pixels high and wide.
+    """Returns scene number `index` of the infinite series `seed`, `size` pixels high and wide.
 
     Another size shows the same things with the same captions. Raises ValueError for a negative seed or index.
     """
@@ -48,8 +48,8 @@ def draw_scene(seed: int, index: int, size: int = 64) -> Scene:
 class Scenes(tfds.core.GeneratorBasedBuilder):
     """Scenes as a TFDS data set: the first `val_images` indices are "val", the next `train_images` "train".
 
-    In that order, so that more training images leave the validation images as they were. Each choice of the
-    four numbers has a folder of its own below `data_dir`. Raises UserError for numbers that make no data set.
+    In that order, so that more training images do not change the validation images. Each choice of the four numbers
+    has its own folder below `data_dir`. Raises UserError for numbers below their minimum.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -71,7 +71,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Drawn pictures of one to four coloured shapes, five captions each.",
+            description="Synthetic images of one to four coloured shapes, five captions each.",
             features=feature_spec(),
         )
 
@@ -93,7 +93,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
 
 
 def scenes_source(settings: DataSettings) -> Source:
-    """Returns the scenes that the settings ask for; runs with different --seed share them, to be compared."""
+    """Returns the scenes of the settings; runs with different --seed share them, so that they can be compared."""
     train, val = settings.scenes_train, settings.scenes_val
 
     def build(root: pathlib.Path) -> Scenes:

@@ -1,6 +1,6 @@
-"""Draws coloured shapes: a signed distance each, so that every edge is smooth at every size.
+"""Draws coloured shapes by signed distances, so that every edge is smooth at every size.
 
-Coordinates are in units of the picture's side, x to the right and y downwards, (0, 0) the upper left corner.
+Coordinates are in units of the image's side, x to the right and y downwards, (0, 0) the upper left corner.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ BACKGROUNDS = {
     "pink": (250, 214, 224),
     "meadow": (172, 212, 244),
 }
-# A shape in one of these colours would hardly be seen there.
+# Colours that would be almost invisible on the background.
 HIDDEN = {
     "white": (),
     "grey": (),
@@ -38,14 +38,14 @@ HIDDEN = {
 }
 _GRASS = (148, 196, 104)
 _HORIZON = 0.66
-_SHADOW = 0.03  # how far a shadow falls beyond its shape
-# No shape reaches further from its centre, in radii; beyond, the distance rises this much for each radius or more.
+_SHADOW = 0.03  # how far a shadow extends beyond its shape
+# The largest extent of a shape from its centre, in radii, and the smallest slope of the distance beyond, per radius.
 _REACH, _STEEPNESS = 1.25, 0.38
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One drawn shape: its kind, colour and size by name, its centre, radius and turn (radians)."""
+    """One shape: its kind, colour and size by name, its centre, radius and rotation (radians)."""
 
     shape: str
     colour: str
@@ -120,7 +120,7 @@ SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def signed_distance(thing: Thing, size: int, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
-    """Returns `[size, size]` float64, or a part of it: the pixels from each pixel to the shape, negative inside it."""
+    """Returns float64 `[size, size]`, or a part of it: the distance of each pixel to the shape, negative inside it."""
     axis = (np.arange(size) + 0.5) / size
     x, y = (axis[None, columns] - thing.x) / thing.radius, (axis[rows, None] - thing.y) / thing.radius
     cos, sin = np.cos(thing.turn), np.sin(thing.turn)
@@ -128,25 +128,25 @@ def signed_distance(thing: Thing, size: int, rows: slice = slice(None), columns:
 
 
 def render(things: tuple[Thing, ...], background: str, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns the picture, uint8 `[size, size, 3]`: later things lie on top of earlier ones."""
-    picture = _backdrop(background, size, rng)
+    """Returns the image, uint8 `[size, size, 3]`; later things cover earlier ones."""
+    image = _backdrop(background, size, rng)
     for thing in things:
         rows, columns = window(thing, size)
-        part = picture[rows, columns]
+        part = image[rows, columns]
         distance = signed_distance(thing, size, rows, columns)
         colour = np.array(COLOURS[thing.colour]) + rng.uniform(-10, 10, 3)
         shadow = np.clip(0.5 - distance / (2 * _SHADOW * size), 0, 1)[..., None]
         part *= 1 - 0.22 * shadow
         inside = np.clip(0.5 - distance, 0, 1)[..., None]
-        # A rim a little darker keeps yellow on white legible.
+        # A slightly darker rim keeps yellow on white visible.
         rim = np.clip(1.2 + distance / (0.012 * size), 0, 1)[..., None]
         part += inside * (colour * (1 - 0.18 * rim) - part)
-    picture += rng.normal(0, rng.uniform(1, 4), picture.shape)
-    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+    image += rng.normal(0, rng.uniform(1, 4), image.shape)
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
 def window(thing: Thing, size: int) -> tuple[slice, slice]:
-    """Returns the rows and columns outside of which a thing changes no pixel, shadow and smooth edge included."""
+    """Returns the rows and columns of all pixels that a thing changes, with its shadow and smooth edge."""
     reach = _REACH * thing.radius + max(_SHADOW, 0.5 / size) / _STEEPNESS
     low, high = (np.array([thing.y, thing.x]) + sign * reach for sign in (-1, 1))
     first, last = np.floor(np.maximum(low, 0) * size).astype(int), np.ceil(high * size).astype(int)
@@ -154,14 +154,14 @@ def window(thing: Thing, size: int) -> tuple[slice, slice]:
 
 
 def _backdrop(background: str, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns float64 `[size, size, 3]`: the background with a slow change of light across it."""
-    picture = np.empty((size, size, 3))
-    picture[:] = np.array(BACKGROUNDS[background]) + rng.uniform(-5, 5)
+    """Returns float64 `[size, size, 3]`: the background with a linear change of brightness."""
+    image = np.empty((size, size, 3))
+    image[:] = np.array(BACKGROUNDS[background]) + rng.uniform(-5, 5)
     axis = (np.arange(size) + 0.5) / size
     if background == "meadow":
         hill = _HORIZON + rng.uniform(-0.05, 0.05) + 0.03 * np.sin(rng.uniform(3, 7) * axis + rng.uniform(0, 6))
         grass = np.clip(0.5 + (axis[:, None] - hill[None, :]) * size, 0, 1)[..., None]
-        picture += grass * (np.array(_GRASS) + rng.uniform(-8, 8, 3) - picture)
+        image += grass * (np.array(_GRASS) + rng.uniform(-8, 8, 3) - image)
     slope_x, slope_y = rng.uniform(-12, 12, 2)
-    picture += (slope_x * (axis[None, :] - 0.5) + slope_y * (axis[:, None] - 0.5))[..., None]
-    return picture
+    image += (slope_x * (axis[None, :] - 0.5) + slope_y * (axis[:, None] - 0.5))[..., None]
+    return image

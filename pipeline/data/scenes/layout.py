@@ -1,4 +1,4 @@
-"""Decides what a scene holds: groups of equal shapes, and where they stand."""
+"""Chooses the content of a scene: groups of equal shapes, and their positions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 
 from spidercap.pipeline.data.scenes.draw import HIDDEN, Thing
 
-# Skewed, as words are in human captions: the last of each are rare.
+# Skewed like words in human captions: the last of each are rare.
 _SHAPE_ODDS = {
     "circle": 24,
     "square": 20,
@@ -32,7 +32,7 @@ _COLOUR_ODDS = {
 _BACKGROUND_ODDS = {"white": 40, "grey": 18, "black": 12, "blue": 10, "pink": 6, "meadow": 14}
 _LAYOUT_ODDS = {"single": 17, "many": 22, "pair": 26, "inside": 12, "many_and_one": 14, "trio": 9}
 _RADII = {"small": (0.082, 0.1), "medium": (0.12, 0.14), "large": (0.17, 0.2)}
-# So that a row of them fits into the picture.
+# So that a row of them fits into the image.
 _MANY_SIZE_ODDS = {
     2: {"small": 4, "medium": 3, "large": 3},
     3: {"small": 4, "medium": 3},
@@ -54,10 +54,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Layout:
-    """A scene before drawing: things in drawing order, and what may be said of the groups.
+    """A scene before drawing: things in drawing order, and the facts that captions may state.
 
-    `relation` is how the first group stands to the second: "left", "above", "inside"; "row" or "column" for
-    three groups in order; "none" where nothing is to be said. `place` is where a lone shape stands, else "".
+    `relation` is the position of the first group relative to the second: "left", "above" or "inside"; "row" or
+    "column" for three groups in order; else "none". `place` is the position of a single shape, else "".
     """
 
     groups: tuple[Group, ...]
@@ -68,7 +68,7 @@ class Layout:
 
 
 def pick(rng: np.random.Generator, odds: Mapping[str, float]) -> str:
-    """Returns one key of `odds`, drawn in proportion to its value."""
+    """Returns one key of `odds`, drawn with probability proportional to its value."""
     left = rng.random() * sum(odds.values())
     for key, weight in odds.items():
         left -= weight
@@ -103,7 +103,7 @@ def _kinds(rng: np.random.Generator, background: str, number: int) -> list[tuple
 
 
 def _things(rng: np.random.Generator, group: Group, centres: list[tuple[float, float]]) -> list[Thing]:
-    """Returns one thing a centre, all of one radius but for a little, none across the picture's edge."""
+    """Returns one thing per centre, with nearly equal radii, all inside the image."""
     radius = rng.uniform(*_RADII[group.size])
     things = []
     for x, y in centres:
@@ -115,7 +115,7 @@ def _things(rng: np.random.Generator, group: Group, centres: list[tuple[float, f
 
 
 def _line(count: int, middle: float, step: float) -> list[float]:
-    """Returns `count` coordinates `step` apart around `middle`, kept half a step from both edges."""
+    """Returns `count` coordinates `step` apart around `middle`, at least half a step from both edges."""
     reach = (count - 1) / 2 * step
     edge = reach + step / 2
     middle = float(np.clip(middle, edge, 1 - edge)) if edge < 0.5 else 0.5
@@ -123,7 +123,7 @@ def _line(count: int, middle: float, step: float) -> list[float]:
 
 
 def _centres(rng: np.random.Generator, group: Group, x: float, y: float) -> list[tuple[float, float]]:
-    """Returns where the group's members stand, around (x, y)."""
+    """Returns the centres of the group's members, around (x, y)."""
     if group.arrangement == "single":
         return [(x, y)]
     step = 2 * _RADII[group.size][1] * rng.uniform(1.14, 1.22)
