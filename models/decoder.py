@@ -12,7 +12,6 @@ from spidercap.models.captioner import Captioner
 from spidercap.models.decoding import State, Step, greedy
 
 GREEDY = "greedy"
-DECODERS = (GREEDY, "beam")
 
 
 class Captions(NamedTuple):

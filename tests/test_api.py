@@ -167,7 +167,7 @@ class TestTrain:
             ({"reward_functions": {"brevity": 3}}, "brevity is a int; needed: a function"),
             ({"reward_functions": {"brevity": lambda captions: captions}}, "brevity cannot be called"),
             ({"reward_functions": {"cider": lambda c, r, i: c}}, "cider is a metric"),
-            ({"units": 0}, "--units=0 is not possible"),
+            ({"units": 0}, "--units=0 is invalid; allowed: a whole number from 1"),
             ({}, "unknown 'brevity'"),
         ],
     )

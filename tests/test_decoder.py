@@ -6,12 +6,26 @@ import tensorflow as tf
 
 from spidercap.models import decoding
 from spidercap.models.beam import beam_search
-from spidercap.models.decoder import DECODERS, Decoder
-from spidercap.pipeline.settings import config
+from spidercap.models.decoder import DECODERS, Captions, Decoder
+from spidercap.models.special_tokens import END
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.evaluation.evaluate import build_decoder, decoder_of
+from spidercap.pipeline.settings.config import Config
 
 
-def test_names_are_those_of_the_setting():
-    assert tuple(DECODERS) == config.DECODERS
+def test_a_toy_decoder_is_one_row(toy, monkeypatch):
+    def ends_at_once(step, state, max_length, settings, jit):
+        images = tf.shape(state[0])[0]
+        tokens = tf.pad(tf.fill([images, 1, 1], END), [[0, 0], [0, 0], [0, max_length - 1]])
+        return Captions(tokens, tf.zeros([images, 1]))
+
+    with pytest.raises(UserError, match="--decode: unknown 'toy'; allowed: greedy, beam"):
+        Config.of(workdir="w", decode="toy")
+    monkeypatch.setitem(DECODERS, "toy", ends_at_once)
+    captioner, _, features = toy
+    decoder = decoder_of(Config.of(workdir="w", decode="toy"), ())
+    tokens = build_decoder(captioner, 4, decoder)(features).tokens
+    np.testing.assert_array_equal(tokens, [[[END, 0, 0, 0]]] * 2)
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_unsayable_words_are_never_said(toy):
     rolled = roll_out(step, sampled, forks, tf.constant([0, 2]), draw)
     said, _ = decoding.greedy(step, start, 4)
     for words in (sampled, rolled.tokens, said):
-        inside = words.numpy()[estimators.path_mask(words).numpy()]
+        inside = words.numpy()[estimators.token_mask(words).numpy()]
         assert not np.isin(inside, [PAD, START, UNKNOWN]).any()
     assert len(np.unique(sampled)) > 3
     words = tf.constant([[4, 5], [6, 4]])
@@ -205,7 +205,7 @@ def test_the_end_token_keeps_its_gradient(toy):
 
 def test_masks_drawn():
     words = tf.constant([[7, 3, 4, 2, 0], [2, 0, 0, 0, 0], [4, 4, 4, 4, 4]])
-    np.testing.assert_array_equal(estimators.path_mask(words), [[1, 1, 1, 1, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]])
+    np.testing.assert_array_equal(estimators.token_mask(words), [[1, 1, 1, 1, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]])
     np.testing.assert_array_equal(
         estimators.likelihood_mask(words), [[1, 0, 1, 1, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
     )
