@@ -26,10 +26,10 @@ from spidercap.pipeline.settings.flags import help_text, parse
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line, by default sys.argv; returns the exit code: 0 success, 1 user error, 130 interrupted."""
     argv = sys.argv if argv is None else argv
-    if any(word.lstrip("-") in ("help", "helpfull", "h") for word in argv[1:] if word.startswith("-")):
-        print(__doc__ + help_text())
-        return 0
     try:
+        if any(word.lstrip("-") in ("help", "helpfull", "h") for word in argv[1:] if word.startswith("-")):
+            _print_help()
+            return 0
         config = parse(argv)
         # These import TensorFlow, which takes seconds. Help and mistyped flags do not need it.
         from spidercap.pipeline import modes
@@ -47,6 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stopped. The same command resumes from what was last saved.", file=sys.stderr)
         return 130
     return 0
+
+
+def _print_help() -> None:
+    try:
+        print(__doc__ + help_text(), flush=True)
+    except BrokenPipeError:
+        # The reader, such as `head`, closed the pipe. Without this, Python reports it again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

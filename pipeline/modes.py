@@ -1,9 +1,8 @@
 """One function per mode, which calls the parts of the pipeline in order."""
 
-import os
-import pathlib
 import sys
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import tensorflow as tf
@@ -16,7 +15,7 @@ from spidercap.pipeline.data.features import all_features, load_encoder, split_f
 from spidercap.pipeline.data.prepare import Data, image_records, prepare_data, read_captions
 from spidercap.pipeline.data.records import SPLITS
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.evaluation.caption_files import ExportedCaptioner, caption_files, image_files
+from spidercap.pipeline.evaluation.caption_files import caption_files, image_files
 from spidercap.pipeline.evaluation.evaluate import Evaluation, build_decoder, decoder_of, evaluate
 from spidercap.pipeline.evaluation.score_files import score_files
 from spidercap.pipeline.metrics.registry import single_terms
@@ -53,12 +52,12 @@ def run_prepare(config: Config) -> tuple[Data, dict[str, TokenizedSplit], Vocabu
     return data, splits, vocabulary, features
 
 
-def run_train(config: Config) -> None:
+def run_train(config: Config, reward_functions: Mapping[str, RewardFunction] = MappingProxyType({})) -> None:
     """Trains all stages, then evaluates, reports, exports, and captions two images with the exported model."""
     for line in config.without_effect():
         print(f"warning: {line}", file=sys.stderr)
     # Loaded and opened first, so that missing files are reported before any work is done.
-    own = load_reward_functions(config.rewards.reward_functions)
+    own = load_reward_functions(config.rewards.reward_functions, reward_functions)
     with open_text_metrics(single_terms(config.terms()), **config.metrics.for_workers()) as text_metrics:
         data = _train_stages(config, text_metrics, own)
         _evaluate(config, text_metrics)
@@ -152,24 +151,6 @@ def run_caption(config: Config) -> None:
     for file, captions in caption_files(model, files):
         for caption, log_prob in captions:
             print(f"{file}: {caption} (log-probability {log_prob:.2f})")
-
-
-def load(path: str | os.PathLike) -> ExportedCaptioner:
-    """Returns the newest exported captioner of a workdir or export folder, or that of one exported version.
-
-    Raises:
-      UserError: the folder holds no exported model.
-    """
-    folder = pathlib.Path(path)
-    if not (folder / "saved_model.pb").is_file():
-        found = versions(folder / "export") or versions(folder)
-        if not found:
-            raise UserError(
-                f"{folder} holds no exported model; name a workdir, its export folder or one version; "
-                f"--mode=export --workdir={folder} exports a trained run"
-            )
-        folder = found[-1]
-    return ExportedCaptioner(folder)
 
 
 def identified_data(config: Config) -> Data:

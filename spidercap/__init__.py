@@ -15,11 +15,12 @@ if not (pathlib.Path(__path__[0]) / "pipeline").is_dir():  # a checkout, in whic
 
 _PUBLIC = {
     "score": "spidercap.pipeline.evaluation.scoring:score",
-    "load": "spidercap.pipeline.modes:load",
+    "load": "spidercap.pipeline.api:load",
+    "train": "spidercap.pipeline.api:train",
     "Bleu": "spidercap.pipeline.metrics.bleu:Bleu",
     "Rouge": "spidercap.pipeline.metrics.rouge:Rouge",
     "Cider": "spidercap.pipeline.metrics.cider:Cider",
-    "count_document_frequencies": "spidercap.pipeline.metrics.cider:count_document_frequencies",
+    "count_document_frequencies": "spidercap.pipeline.metrics.document_frequencies:count_document_frequencies",
     "estimators": "spidercap.pipeline.training.estimators",
     "UserError": "spidercap.pipeline.errors:UserError",
 }

@@ -1,5 +1,6 @@
 """The public names: scores from Python, an exported model from Python, and what is listed is there."""
 
+import functools
 import json
 
 import numpy as np
@@ -79,16 +80,17 @@ class TestScore:
         assert {name: round(corpus[name], 3) for name in published} == published
 
 
-class TestLoad:
-    @pytest.fixture(scope="class")
-    def workdir(self, tmp_path_factory):
-        """A workdir with an exported model of random weights."""
-        encoder = build_encoder("VGG16", "random", 32)
-        captioner = Captioner(len(WORDS), encoder.output_shape[1], 4, 3, 0.0)
-        workdir = tmp_path_factory.mktemp("run")
-        export(encoder, captioner, WORDS, 5, workdir / "export", [picture(0)])
-        return workdir
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A workdir with an exported model of random weights."""
+    encoder = build_encoder("VGG16", "random", 32)
+    captioner = Captioner(len(WORDS), encoder.output_shape[1], 4, 3, 0.0)
+    workdir = tmp_path_factory.mktemp("run")
+    export(encoder, captioner, WORDS, 5, workdir / "export", [picture(0)])
+    return workdir
 
+
+class TestLoad:
     def test_files_bytes_and_arrays_get_the_same_captions(self, workdir, tmp_path):
         (tmp_path / "a.png").write_bytes(picture(1))
         array = tf.io.decode_image(picture(1)).numpy()
@@ -124,3 +126,53 @@ class TestLoad:
 
 def picture(seed):
     return tf.io.encode_png(np.random.default_rng(seed).integers(0, 255, (9, 7, 3), np.uint8)).numpy()
+
+
+TINY = {
+    **{"scenes_train": 24, "scenes_val": 6, "encoder": "VGG16", "encoder_weights": "random", "image_size": 32},
+    **{"units": 8, "embedding_size": 6, "max_length": 6, "batch_size": 24, "min_word_count": 2},
+    **{"stages": "mle:0.4,leave_one_out:1", "samples": 2, "reward": "rouge:1,brevity:0.5"},
+}
+
+
+class TestTrain:
+    def test_a_run_with_a_reward_function_and_its_captions(self, tmp_path, capsys):
+        seen = []
+
+        def brevity(captions, references, image_ids):
+            seen.extend(zip(captions, references, image_ids, strict=True))
+            return [-float(len(caption.split())) for caption in captions]
+
+        call = functools.partial(spidercap.train, workdir=str(tmp_path / "run"), **TINY)
+        workdir = call(reward_functions={"brevity": brevity})
+        assert workdir == tmp_path / "run" and (workdir / "report.html").is_file()
+        assert seen and all(isinstance(c, str) and len(r) == 5 and isinstance(i, int) for c, r, i in seen)
+        sample = next((workdir / "samples").iterdir())
+        assert len(spidercap.load(workdir).caption([sample])[0]) == 1
+
+        scored = len(seen)
+        assert call(reward_functions={"brevity": brevity}) == workdir and len(seen) == scored  # all is done
+        capsys.readouterr()
+        assert main(["main", "--mode=evaluate", f"--workdir={workdir}"]) == 0
+        assert main(["main", f"--workdir={workdir}", *(f"--{n}={v}" for n, v in TINY.items())]) == 1
+        assert "unknown 'brevity'" in capsys.readouterr().err
+        named = "--reward_functions=brevity=python:brevity"
+        assert main(["main", f"--workdir={workdir}", named, *(f"--{n}={v}" for n, v in TINY.items())]) == 1
+        assert "brevity was given from Python" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("more", "words"),
+        [
+            ({"workdir": ""}, "no workdir given"),
+            ({"reward_functions": {"brevity": 3}}, "brevity is a int; needed: a function"),
+            ({"reward_functions": {"brevity": lambda captions: captions}}, "brevity cannot be called"),
+            ({"reward_functions": {"cider": lambda c, r, i: c}}, "cider is a metric"),
+            ({"units": 0}, "--units=0 is invalid"),
+            ({}, "unknown 'brevity'"),
+        ],
+    )
+    def test_what_cannot_be_is_named_before_any_work(self, tmp_path, more, words):
+        with pytest.raises(spidercap.UserError) as error:
+            spidercap.train(**{"workdir": str(tmp_path / "run"), **TINY, **more})
+        assert words in str(error.value)
+        assert not (tmp_path / "run").exists()

@@ -310,3 +310,13 @@ def test_help_and_refusals_do_not_wait_for_tensorflow(flags, code):
     )
     ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == code and "imported" not in ran.stderr, ran.stderr
+
+
+def test_help_that_is_not_read_to_its_end_is_no_error():
+    code = "import sys; from spidercap.pipeline.main import main; sys.exit(main(['main', '--help']))"
+    command = f'{sys.executable} -c "{code}" | head -1'
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("spidercap: ")

@@ -130,11 +130,11 @@ def test_averages_are_validated_kept_and_handed_on_while_training_is_the_same(tm
     captioner, baseline = build_models(config_of(tmp_path), VOCABULARY, 5)
     load_kept(tmp_path / "averaged", "mle", captioner, baseline)
     assert_same(handed_on, values_of(captioner.weights + baseline.weights))
-    best = progress.finished[0]["best_step"]
+    best = progress.finished[0].best_step
     for weight, average, raw in zip(captioner.trainable_variables, averages[best], trained[best], strict=True):
         np.testing.assert_allclose(weight.numpy(), average, atol=1e-5)
         assert np.abs(weight.numpy() - raw).max() > 1e-3
-    validated = next(row["all weights"] for row in progress.history if row["step"] == best)
+    validated = next(row.metrics["all weights"] for row in progress.history if row.step == best)
     assert validated == pytest.approx(sum(np.abs(w).sum() for w in handed_on), rel=1e-6)
 
 

@@ -24,9 +24,9 @@ def test_a_few_poisoned_batches_are_counted_by_stage(tmp_path, monkeypatch, caps
     weights, progress = run(config_of(tmp_path, stages="mle:1,pg:1"), make_arrays())
     assert all(np.isfinite(w).all() for w in weights)
     # Steps 0 to 6 of mle, 0 to 2 of pg.
-    assert [(row["steps"], row["skipped_updates"]) for row in progress.finished] == [(7, 3), (3, 2)]
-    assert all("were NaN or infinite" in text for row in progress.finished for text in row["warnings"])
-    assert [len(row["warnings"]) for row in progress.finished] == [1, 1]
+    assert [(stage.steps, stage.skipped_updates) for stage in progress.finished] == [(7, 3), (3, 2)]
+    assert all("were NaN or infinite" in text for stage in progress.finished for text in stage.warnings)
+    assert [len(stage.warnings) for stage in progress.finished] == [1, 1]
     told = [line for line in capsys.readouterr().err.splitlines() if "were NaN or infinite" in line]
     assert len(told) == 2
     assert told[0].startswith("warning: mle step 3: ") and "2 updates" in told[0]

@@ -208,6 +208,4 @@ def test_a_schedule_that_comes_to_nothing_is_told(tmp_path, arrays, capsys, chan
     _, progress = run(config_of(tmp_path, **changes), arrays)
     schedule = [w for w in progress.finished[0].warnings if w.startswith("step 0: ")]
     assert len(schedule) == (told is not None)
-    assert all(
-        told in w and f"warning: {progress.finished[0]['name']} {w}" in capsys.readouterr().err for w in schedule
-    )
+    assert all(told in w and f"warning: {progress.finished[0].name} {w}" in capsys.readouterr().err for w in schedule)

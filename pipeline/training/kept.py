@@ -179,7 +179,7 @@ def _encoder_path(config: Config) -> pathlib.Path:
     return config.workdir_path() / "encoder.keras"
 
 
-def begun(config: Config) -> bool:
+def is_prepared(config: Config) -> bool:
     """Returns whether the data are prepared. Until then the workdir's settings and data may change."""
     return _encoder_path(config).exists()
 
