@@ -1,4 +1,4 @@
-"""What Python has of runs and exported models: the public names of these in `spidercap`."""
+"""The public functions of `spidercap` to train a run and to load an exported model."""
 
 import os
 import pathlib
@@ -16,15 +16,15 @@ from spidercap.pipeline.training.workdir import open_workdir
 
 
 def train(reward_functions: Mapping[str, RewardFunction] = MappingProxyType({}), **settings: Any) -> pathlib.Path:
-    """Trains, evaluates and exports as `--mode=train` does; returns the workdir. The same call again resumes.
+    """Trains, evaluates and exports like `--mode=train`; returns the workdir. The same call resumes a stopped run.
 
     Args:
       reward_functions: by name, functions (captions, references, image_ids) -> one number per caption, for names in
         `reward`.
-      **settings: as the flags, such as workdir="runs/first", stages="mle:4,pg:2", reward="cider:1,brevity:0.3".
+      **settings: like the flags, such as workdir="runs/first", stages="mle:4,pg:2", reward="cider:1,brevity:0.3".
 
     Raises:
-      UserError: a setting, the data or a reward function is not possible.
+      UserError: a setting, the data or a reward function cannot be used.
       Interrupted: Ctrl-C or SIGTERM came; the run is saved.
     """
     if not settings.get("workdir"):
@@ -38,20 +38,18 @@ def train(reward_functions: Mapping[str, RewardFunction] = MappingProxyType({}),
 
 
 def load(path: str | os.PathLike) -> ExportedCaptioner:
-    """Returns the captioner of a run's workdir, of a folder of exported models, or of one exported version.
-
-    Of several versions it is the newest.
+    """Returns the newest exported captioner of a workdir or export folder, or that of one exported version.
 
     Raises:
-      UserError: there is no exported model.
+      UserError: the folder holds no exported model.
     """
     folder = pathlib.Path(path)
     if not (folder / "saved_model.pb").is_file():
         found = versions(folder / "export") or versions(folder)
         if not found:
             raise UserError(
-                f"{folder} holds no exported model; name a workdir, its export folder or one version; a run that has "
-                f"none is exported by --mode=export --workdir={folder}"
+                f"{folder} holds no exported model; name a workdir, its export folder or one version; "
+                f"--mode=export --workdir={folder} exports a trained run"
             )
         folder = found[-1]
     return ExportedCaptioner(folder)

@@ -53,7 +53,7 @@ def _print_help() -> None:
     try:
         print(__doc__ + help_text(), flush=True)
     except BrokenPipeError:
-        # The reader, such as `head`, has had enough; at its end Python would complain once more.
+        # The reader, such as `head`, closed the pipe. Without this, Python reports it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

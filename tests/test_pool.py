@@ -179,7 +179,9 @@ class TestFaults:
     def test_worker_that_does_not_read_what_is_too_much_for_the_pipe(self):
         with Pool(service("deaf"), 1, 0.5) as pool:
             started = time.monotonic()
-            with pytest.raises(UserError, match="'caption 0' failed 3 times alone, the last time as no answer in time"):
+            with pytest.raises(
+                UserError, match="'caption 0' failed 3 times alone, the last time with: no answer in time"
+            ):
                 ask(pool, [{"say": "x" * 1_000_000}])
             assert time.monotonic() - started < 10
 

@@ -335,7 +335,7 @@ def test_a_failed_write_leaves_the_old_page_and_nothing_else(tmp_path, monkeypat
 def test_unknown_picture_is_refused_and_the_old_page_stays(tmp_path):
     path = tmp_path / "report.html"
     old = _write(path)
-    with pytest.raises(UserError, match=r"image 7 \(7\.jpg\) begins with b'GIF89a'.*JPEG and PNG"):
+    with pytest.raises(UserError, match=r"image 7 \(7\.jpg\) starts with b'GIF89a'.*JPEG and PNG"):
         _write(path, best=[_item(7, image=b"GIF89a")])
     assert path.read_text("utf-8") == old
 

@@ -98,11 +98,11 @@ class TestCalls:
             (["1", "2", "3"], "returned ['1', '2', '3']"),
             ([1.0, None, 2.0], "returned [1.0, None, 2.0]"),
             ([[1.0], [2.0], [3.0]], "returned [[1.0], [2.0], [3.0]]"),
-            ([[1.0], [2.0, 3.0], [3.0]], "returned what is no array"),
+            ([[1.0], [2.0, 3.0], [3.0]], "did not return an array"),
             ([1j, 2j, 3j], "returned [1j, 2j, 3j]"),
-            ([1.0, float("nan"), 2.0], "gave nan for the caption 'g' of image 103"),
-            ([1.0, 2.0, float("-inf")], "gave -inf for the caption 'e f' of image 105"),
-            ([1.0, 2.0, 1e300], "gave inf for the caption 'e f' of image 105"),
+            ([1.0, float("nan"), 2.0], "returned nan for the caption 'g' of image 103"),
+            ([1.0, 2.0, float("-inf")], "returned -inf for the caption 'e f' of image 105"),
+            ([1.0, 2.0, 1e300], "returned inf for the caption 'e f' of image 105"),
         ],
     )
     def test_anything_but_finite_numbers_is_named(self, arrays, result, words):
@@ -123,7 +123,7 @@ class TestCalls:
         with pytest.raises(UserError) as caught:
             reward_of(arrays, {"mine": 1.0}, mine=functools.partial(failing)).scores(CAPTIONS, IMAGES)
         line = deeper.__code__.co_firstlineno + 1
-        expected = f"{type(error).__name__}: {' '.join(str(error).split())}, line {line}; mend it"
+        expected = f"{type(error).__name__}: {' '.join(str(error).split())}, line {line}; fix it"
         assert expected in str(caught.value) and f"{__file__}:" in str(caught.value)
 
     def test_ctrl_c_stays_what_it_is(self, arrays):
@@ -158,9 +158,7 @@ class TestDoor:
         assert "--reward_functions" in str(caught.value) and words in str(caught.value)
 
     def test_names_that_do_not_meet(self):
-        with pytest.raises(
-            UserError, match=r"a function of yours is given by --reward_functions=brevity=file.py:function"
-        ):
+        with pytest.raises(UserError, match=r"name your own function with --reward_functions=brevity=file.py:function"):
             Config.of(workdir="w", stages="mle:1", reward="cider:1,brevity:0.3")
         with pytest.raises(UserError, match="--reward=cider does not use x of --reward_functions; add x:1"):
             Config.of(workdir="w", stages="mle:1", reward="cider", reward_functions="x=a.py:f")
@@ -178,9 +176,9 @@ class TestDoor:
     @pytest.mark.parametrize(
         ("content", "function", "words"),
         [
-            (BREVITY, "brevitee", "'brevitee' is not there in {path}; functions there: brevity"),
-            (BREVITY, "NUMBER", "'NUMBER' is no function in {path}; functions there: brevity"),
-            (BREVITY, "", "'' is not there"),
+            (BREVITY, "brevitee", "'brevitee' does not exist in {path}; functions there: brevity"),
+            (BREVITY, "NUMBER", "'NUMBER' is not a function in {path}; functions there: brevity"),
+            (BREVITY, "", "'' does not exist"),
             ("", "f", "functions there: none"),
             ("def f(captions):\n    return []\n", "f", "f of {path} cannot be called (too many positional arguments)"),
             ("x = 1\nimport nowhere_to_be_found\n", "f", "ModuleNotFoundError: No module named"),
@@ -220,7 +218,7 @@ class TestDoor:
         monkeypatch.setattr(modes, "load_encoder", lambda config: pytest.fail("work was done"))
         flags = ["--stages=mle:1,pg:1", "--reward=x", f"--reward_functions=x={tmp_path / 'none.py'}:f"]
         assert main(["main", f"--workdir={tmp_path / 'w'}", *flags]) == 1
-        assert "none.py is no file, where x should be" in capsys.readouterr().err
+        assert "none.py is not a file, so x cannot be loaded" in capsys.readouterr().err
 
 
 class TestRuns:
@@ -270,7 +268,7 @@ def brevity(captions, references, ids):
         flags = ["main", f"--flagfile={ROOT / 'tests' / 'tiny.flags'}", f"--workdir={tmp_path / 'run'}", *flags]
         assert main([*flags, f"--reward_functions=brevity={failing}:brevity"]) == 1
         said = capsys.readouterr().err.strip().splitlines()[-1]
-        assert said.startswith("error: the reward function brevity") and "gave nan for the caption" in said
+        assert said.startswith("error: the reward function brevity") and "returned nan for the caption" in said
         assert main([*flags, f"--reward_functions=brevity={written(BREVITY)}:brevity"]) == 1
         assert "reward_functions: " in capsys.readouterr().err  # another file is another run
         low, high, _ = (tmp_path / "seen.txt").read_text().split(" ", 2)

@@ -76,7 +76,7 @@ class TestLearning:
         monkeypatch.setattr(main, "SAVED_EVERY", 1e9)
         monkeypatch.setattr(main.Learner, "train", train)
         assert main.main(command(tuples, tmp_path / "b.npz", *arguments)) == 0
-        assert "goes on after step 90" in capsys.readouterr().out
+        assert "resuming after step 90" in capsys.readouterr().out
         one, other = np.load(tmp_path / "a.npz"), np.load(tmp_path / "b.npz")
         for name in one.files:
             np.testing.assert_array_equal(one[name], other[name], err_msg=name)
@@ -87,7 +87,7 @@ class TestLearning:
         assert main.main(command(tuples, output, "--epochs=1")) == 0
         moved = tuples.rename(tmp_path / "moved.jsonl")
         assert main.main(command(moved, output, "--epochs=1")) == 0
-        assert "goes on after step" in capsys.readouterr().out
+        assert "resuming after step" in capsys.readouterr().out
         written = output.read_bytes()
         for other in ("--seed=1", "--epochs=2", "--units=16", "--learning_rate=0.1"):
             assert main.main(command(moved, output, "--epochs=1", other)) == 1
@@ -143,7 +143,7 @@ class TestLearning:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ("", "leaves none to learn from"),
+            ("", "leaves none to train on"),
             ('{"caption": "a dog"}\n', "line 1 is not a caption with tuples"),
             ('{"caption": "a dog", "tuples": [["dog"]]}\nnothing\n', "line 2 is not a caption with tuples"),
             ('{"caption": "a dog", "tuples": [["a", "b", "c", "d"]]}\n', "one to three strings"),

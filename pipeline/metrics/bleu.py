@@ -1,7 +1,7 @@
-"""BLEU on token ids, compiled: sentence scores as the COCO caption evaluation has them, and statistics to sum.
+"""BLEU on token ids, compiled: sentence scores of the COCO caption evaluation, and statistics to sum.
 
 Papineni, Roukos, Ward, Zhu, "BLEU: a Method for Automatic Evaluation of Machine Translation" (ACL 2002), with the
-closest reference length and the tiny constants of the COCO evaluation, which keep a score of no match defined.
+closest reference length and the tiny constants of the COCO evaluation, which keep a score without matches defined.
 """
 
 import functools
@@ -43,21 +43,21 @@ class Bleu:
     def statistics(self, candidates: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
         """Returns dtype `[N, 10]`: matches of each order, n-grams of each order, length, closest reference length.
 
-        Their sum over captions gives the score of the corpus.
+        The score of a corpus is that of their sum over captions.
         """
         width = self._positions.limbs * self._lengths.shape[1] + limbs_of(candidates.shape[1])
         return in_chunks(self._statistics, width, candidates, image_index, self._dtype)
 
     def _statistics(self, words: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
         length = tf.reduce_sum(tf.cast(words != PAD, tf.int64), 0)
-        # References before candidates: taking the most over them is then a few large operations.
+        # References before candidates, so that the maximum over references takes a few large operations.
         limbs = [tf.transpose(limb, [0, 2, 1]) for limb in self._positions(words, image_index)]
         most = max(self._longest, words.shape[0])
         matches = []
         for places, earlier in zip(ends(limbs), repeats(words), strict=True):
             count = counted(places, most)
             best = functools.reduce(tf.maximum, [count[:, r] for r in range(count.shape[1])])  # [T', N]
-            # A repeated n-gram matches as often as the reference that has it most.
+            # An n-gram matches at most as often as it occurs in any one reference.
             matches.append(tf.reduce_sum(tf.cast(counted(earlier, most) < best, self._dtype), 0))
         guesses = [tf.maximum(length - order + 1, 0) for order in ORDERS]
         numbers = [*guesses, length, self._closest(length, image_index)]

@@ -88,7 +88,7 @@ class InverseFrequencies:
     """Inverse document frequencies of the n-grams of captions."""
 
     def __init__(self, frequencies: DocumentFrequencies, dtype: tf.DType):
-        self._unknown = frequencies.base  # stands for every word that the corpus cannot know
+        self._unknown = frequencies.base  # the id of all words outside of the corpus
         log_images = np.log(max(frequencies.images, 1))
         places, self._tables, self._idf = None, [], []
         for order, keys, counts in zip(ORDERS, frequencies.keys, frequencies.counts, strict=True):
@@ -106,7 +106,7 @@ class InverseFrequencies:
     def __call__(self, words: tf.Tensor):
         """Yields, for each order n, dtype `[T - n + 1, N]` for words int64 `[T, N]`; 0 where a caption has ended.
 
-        An n-gram that the corpus does not know has the idf of one that a single image holds.
+        An n-gram that is not in the corpus has the idf of one that occurs in a single image.
         """
         known = tf.minimum(words, self._unknown)
         place = known

@@ -1,4 +1,4 @@
-"""Metrics on token ids: what a compiled metric gives, and how rewards and evaluation build it."""
+"""Compiled metrics on token ids: their interface, and how rewards and evaluation build them."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -22,31 +22,31 @@ class ReferenceTexts:
     """The references as text, without end tokens."""
 
     vocabulary: Vocabulary
-    references: Sequence[Sequence[str]]  # [I][R], words split by one space
-    image_ids: Sequence[int] | None = None  # [I], of the data set; by default the numbers of the rows
+    references: Sequence[Sequence[str]]  # [I][R], words separated by one space
+    image_ids: Sequence[int] | None = None  # [I], of the data set; default: row numbers
 
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """What a compiled metric may be built from."""
+    """The inputs from which a compiled metric may be built."""
 
     references: References
-    frequencies: Callable[[], DocumentFrequencies]  # a function, as counting them takes time
+    frequencies: Callable[[], DocumentFrequencies]  # a function, because counting takes time
     dtype: tf.DType  # of the scores
-    texts: ReferenceTexts | None = None  # in rewards, where words have the ids of a vocabulary
+    texts: ReferenceTexts | None = None  # for rewards, where token ids are those of a vocabulary
 
 
 def means(statistics: np.ndarray) -> Sequence[float]:
-    """Returns the means over captions `[width]` of `[N, width]`; 0 of no captions."""
+    """Returns the means over captions `[width]` of `[N, width]`; 0 without captions."""
     return [column.mean() if len(column) else 0.0 for column in statistics.T]
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """The metrics that one computation gives, as one matching of n-grams gives BLEU-1 to BLEU-4."""
+    """Metrics of one computation, such as BLEU-1 to BLEU-4 from one matching of n-grams."""
 
     terms: tuple[str, ...]
-    width: int  # numbers that a caption gets
+    width: int  # statistics per caption
     build: Callable[[Inputs], Statistics]
     images: Callable = lambda statistics: statistics  # [N, width] -> each caption's scores [N, terms]
     corpus: Callable[[np.ndarray], Sequence[float]] = means  # [N, width] -> the corpus's scores [terms]
@@ -63,13 +63,13 @@ def family_of_one(term: str, build: Callable[[Inputs], Callable[[tf.Tensor, tf.T
 
 
 def families(terms: Collection[str]) -> list[Family]:
-    """Returns the families that give the compiled metrics among `terms`, each once."""
+    """Returns the families of the compiled metrics among `terms`, each once."""
     names = dict.fromkeys(METRICS[term].compiled for term in ordered(terms))
     return [resolved(name) for name in names if name]
 
 
 def compiled_scores(terms: Iterable[str], inputs: Inputs) -> CompiledScores:
-    """Returns a function that gives the compiled metrics `terms` of captions; to be traced."""
+    """Returns a function, to be traced, that computes the compiled metrics `terms` of captions."""
     terms = tuple(terms)
     built = [(family, family.build(inputs)) for family in families(terms)]
 

@@ -1,4 +1,4 @@
-"""Document frequencies of n-grams: counted in references, kept in a file."""
+"""Document frequencies of n-grams: counting them in references, saving and loading them."""
 
 import dataclasses
 import pathlib
@@ -14,10 +14,10 @@ from spidercap.pipeline.metrics.ngrams import ORDERS
 
 @dataclasses.dataclass(frozen=True)
 class DocumentFrequencies:
-    """How many images' references hold an n-gram; one sorted table for each order.
+    """The number of images whose references hold an n-gram; one sorted table per order.
 
-    The key of an n-gram is rank * base + word: `rank` of its first n - 1 words in the table of the order before
-    (0 for a single word), `word` its last.
+    The key of an n-gram is rank * base + word, with `rank` of its first n - 1 words in the table of order n - 1
+    (0 for a single word) and `word` its last word.
     """
 
     base: int
@@ -36,10 +36,10 @@ def count_document_frequencies(references: np.ndarray, base: int) -> DocumentFre
 
 
 def count_in_text(words: np.ndarray, image: np.ndarray, images: int, base: int) -> DocumentFrequencies:
-    """Returns the frequencies in captions one after the other, a PAD after each: ids `[S]`, their images `[S]`.
+    """Returns the frequencies in concatenated captions, with a PAD after each: ids `[S]`, their images `[S]`.
 
     Raises:
-      ValueError: an id is not below `base`, so that n-grams could be mistaken.
+      ValueError: an id is not below `base`, so that keys would collide.
     """
     if words.max(initial=0) >= base:
         raise ValueError(f"word {words.max()} in the references; ids go up to {base - 1}")
@@ -47,8 +47,8 @@ def count_in_text(words: np.ndarray, image: np.ndarray, images: int, base: int) 
     rank = np.zeros(len(begin), np.int64)
     tables = []
     for order in ORDERS:
-        goes_on = words[begin + order - 1] != PAD
-        begin, rank = begin[goes_on], rank[goes_on]
+        whole = words[begin + order - 1] != PAD
+        begin, rank = begin[whole], rank[whole]
         keys, rank = np.unique(rank * base + words[begin + order - 1], return_inverse=True)
         pairs = np.sort(image[begin] * np.int64(len(keys)) + rank)
         once = pairs[np.diff(pairs, prepend=-1) > 0]
@@ -58,7 +58,7 @@ def count_in_text(words: np.ndarray, image: np.ndarray, images: int, base: int) 
 
 
 def save_document_frequencies(path: pathlib.Path, frequencies: DocumentFrequencies) -> None:
-    """Writes what `load_document_frequencies` reads, one .npz file, whole or not at all."""
+    """Writes the .npz file that `load_document_frequencies` reads, whole or not at all."""
     arrays = {"base": frequencies.base, "images": frequencies.images}
     for order, keys, counts in zip(ORDERS, frequencies.keys, frequencies.counts, strict=True):
         arrays |= {f"keys{order}": keys, f"counts{order}": counts}
@@ -70,7 +70,7 @@ def load_document_frequencies(path: pathlib.Path) -> DocumentFrequencies:
     """Returns the saved frequencies.
 
     Raises:
-      UserError: there is no such file, or it holds something else.
+      UserError: the file does not exist or has another format.
     """
     try:
         with np.load(path, allow_pickle=False) as saved:
@@ -78,10 +78,10 @@ def load_document_frequencies(path: pathlib.Path) -> DocumentFrequencies:
             keys = tuple(saved[f"keys{order}"] for order in ORDERS)
             counts = tuple(saved[f"counts{order}"] for order in ORDERS)
         if any(k.shape != c.shape or k.ndim != 1 or k.dtype != np.int64 for k, c in zip(keys, counts, strict=True)):
-            raise ValueError("its tables do not belong together")
+            raise ValueError("its tables do not match")
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} cannot be read as document frequencies ({error}); "
-            "it takes a whole .npz file that this program wrote; delete it, so that they are counted anew"
+            "needed: a whole .npz file of this program; delete it, so that they are counted again"
         ) from error
     return DocumentFrequencies(base, images, keys, counts)

@@ -1,4 +1,4 @@
-"""The compiled metrics of tokenised captions, for tables: on ids made up on the spot, in float64."""
+"""Compiled metrics of tokenised captions in float64, for tables; words get temporary ids."""
 
 import functools
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -23,35 +23,35 @@ def score_tokens(
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Returns the scores of the corpus and of each image, float64 `[I]`, by term.
 
-    They are those of pycocoevalcap: BLEU of the corpus from summed counts, ROUGE-L and CIDEr-D as means over
-    images, document frequencies of these very references. Unlike there, an image may be without references.
+    They are the scores of pycocoevalcap: BLEU of the corpus from summed counts, ROUGE-L and CIDEr-D as means over
+    images, with the document frequencies of these references. Unlike there, an image may have no references.
 
     Args:
       references: the words of each image's references.
-      candidates: the words of one caption an image, in the order of `references`.
-      terms: compiled metrics; not those that are evaluated on text.
+      candidates: the words of one caption per image, in the order of `references`.
+      terms: compiled metrics that are not evaluated on text.
 
     Raises:
-      ValueError: another term, or not one candidate an image.
+      ValueError: another term, or another number of candidates than images.
     """
     terms = tuple(terms)
     allowed = [term for term, metric in METRICS.items() if metric.compiled and not metric.text]
     if not set(terms) <= set(allowed):
         raise ValueError(f"terms {terms}; allowed: {', '.join(allowed)}")
     if len(references) != len(candidates):
-        raise ValueError(f"{len(candidates)} candidates for {len(references)} images; it takes one each")
+        raise ValueError(f"{len(candidates)} candidates for {len(references)} images; needed: one per image")
     ids: dict[str, int] = {}  # from 1 on, as 0 is PAD
     truth = [[_encode(caption, ids) for caption in of_image] for of_image in references]
-    said = [_encode(caption, ids) for caption in candidates]
+    encoded = [_encode(caption, ids) for caption in candidates]
     frequencies = functools.cache(lambda: _frequencies(truth, len(ids) + 1))
     asked = families(terms)
-    results = [np.zeros([len(said), family.width]) for family in asked]
+    results = [np.zeros([len(encoded), family.width]) for family in asked]
     for images in _alike(range(len(truth)), lambda i: _reference_sizes(truth[i])):
         inputs = Inputs(References(*_reference_array([truth[i] for i in images])), frequencies, tf.float64)
         for family, result in zip(asked, results, strict=True):
             statistics = family.build(inputs)
-            for rows in _alike(range(len(images)), lambda k, images=images: _doublings(len(said[images[k]]), SHORT)):
-                captions = _caption_array([said[images[k]] for k in rows])
+            for rows in _alike(range(len(images)), lambda k, images=images: _doublings(len(encoded[images[k]]), SHORT)):
+                captions = _caption_array([encoded[images[k]] for k in rows])
                 result[[images[k] for k in rows]] = statistics(tf.constant(captions), tf.constant(rows))
     return _by_term(terms, asked, results)
 
@@ -77,7 +77,7 @@ def _frequencies(truth: list[list[Caption]], base: int) -> DocumentFrequencies:
 
 
 def _alike(items: Iterable[int], size: Callable[[int], Hashable]) -> list[list[int]]:
-    """Returns the items in groups of one size, so that one long caption does not pad all the others."""
+    """Returns the items in groups of equal size, so that one long caption does not pad all others."""
     groups: dict[Hashable, list[int]] = {}
     for item in items:
         groups.setdefault(size(item), []).append(item)
@@ -89,7 +89,7 @@ def _reference_sizes(of_image: list[Caption]) -> tuple[int, int]:
 
 
 def _doublings(size: int, least: int) -> int:
-    """Returns how often `least` must be doubled to hold `size`."""
+    """Returns how often `least` must be doubled to reach `size`."""
     return (max(size - 1, 0) // least).bit_length()
 
 

@@ -1,7 +1,7 @@
-"""METEOR 1.5 of captions, by resident Java workers.
+"""METEOR 1.5 of captions, computed in resident Java workers.
 
 Denkowski, Lavie, "Meteor Universal: Language Specific Translation Evaluation for Any Target Language" (WMT 2014),
-English, as the COCO caption evaluation calls it.
+English, with the options of the COCO caption evaluation.
 """
 
 import contextlib
@@ -16,15 +16,15 @@ from spidercap.pipeline.metrics.java.runtime import meteor_jar
 from spidercap.pipeline.metrics.text_metrics import Bar, Evaluated, TextSettings, no_bar
 from spidercap.pipeline.text.one_line import one_line
 
-CHUNK = 64  # captions a request, about 0.2 s
-# Words and marks of a caption that are aligned; 500 equal ones take 13 s, 2,000 more memory than there is.
+CHUNK = 64  # captions per request, about 0.2 s
+# Words and punctuation marks of a caption that are aligned; 500 equal ones take 13 s, 2,000 run out of memory.
 MOST_PIECES = 500
 
 _PIECE = re.compile(r"\w+|[^\w\s]")
 
 
 class Meteor:
-    """Scores tokenised captions; a caption that comes several times with the same references is aligned once."""
+    """Scores tokenised captions; equal captions with the same references are aligned once."""
 
     def __init__(self, pool: Pool):
         self._pool = pool
@@ -34,7 +34,7 @@ class Meteor:
         return _scores(self._answers(captions, references, lambda count: None))
 
     def evaluate(self, captions: Sequence[str], references: Sequence[Sequence[str]], bar: Bar = no_bar) -> Evaluated:
-        """Returns METEOR of the corpus, which is not the mean of its captions', and that of each caption."""
+        """Returns METEOR of the corpus, which is not the mean over captions, and of each caption."""
         with bar("METEOR", len(captions)) as shown:
             answers = self._answers(captions, references, shown.update)
             total = self._pool.map([{"stats": [a["stats"] for a in answers]}], names=["the corpus"], chunk=1)[0]
@@ -53,7 +53,7 @@ class Meteor:
 
 
 def open_meteor(stack: contextlib.ExitStack, settings: TextSettings) -> Meteor:
-    """Returns METEOR, whose workers end with `stack`."""
+    """Returns METEOR, whose workers are stopped with `stack`."""
     return Meteor(stack.enter_context(settings.pool("meteor", meteor_jar())))
 
 
@@ -62,7 +62,7 @@ def _scores(answers: Sequence[dict]) -> np.ndarray:
 
 
 def _plain(caption: str) -> str:
-    """The evaluation drops the mark that its protocol separates captions by; here it is only a word less."""
+    """The caption cut to MOST_PIECES, without "|||", which separates captions in METEOR's protocol."""
     caption = one_line(caption).replace("|||", "").replace("  ", " ")
     beyond = next(itertools.islice(_PIECE.finditer(caption), MOST_PIECES, None), None)
     return caption[: beyond.start()] if beyond else caption

@@ -1,16 +1,16 @@
-"""n-grams as bits: what the compiled metrics share, exact for any vocabulary.
+"""n-grams as bit sets, for all compiled metrics; exact for any vocabulary.
 
-Where a word stands in a reference is a set of positions, kept as bits of int64 "limbs" of 62 positions each. The
-places where a longer n-gram ends follow from it: those of the n-gram without its last word, moved on by one,
-that are also places of the last word. So n-grams are compared word by word and need neither keys nor hashes:
-two that differ cannot meet. The same within a candidate, where a bit says how many steps back a word stood before.
+The positions of a word in a reference are bits of int64 "limbs" of 62 positions each. The end positions of a longer
+n-gram are those of the n-gram without its last word, shifted by one, that are also positions of the last word. So
+n-grams are compared word by word, without keys or hashes, and different ones never collide. Within a candidate, a bit
+means the number of steps since an earlier occurrence of the word.
 
-Only single words of an image, and CIDEr's known n-grams, are looked up. Each is one int64, place * base + word,
-where `place` is the image's row or the place of the n-gram's prefix in a table, and word < base: two differ if
-image, prefix or word do, and places in memory times ids of int32 stay below 2**63. A table compares whole keys.
+Only single words of an image, and CIDEr's known n-grams, are looked up. Each is one int64 key, place * base + word,
+where `place` is the image's row or the place of the n-gram's prefix in a table, and word < base. Keys differ if image,
+prefix or word differ, and they stay below 2**63. A table compares whole keys.
 
-Shapes: I images, R references an image, L their length, N candidates, T steps, limbs as lists of tensors. Inside
-the metrics steps come first, as then the windows of n-grams are slices without a copy.
+Shapes: I images, R references per image, L their length, N candidates, T steps, limbs as lists of tensors. Inside the
+metrics steps come first, so that the windows of n-grams are slices without a copy.
 """
 
 import functools
@@ -25,20 +25,20 @@ from spidercap.models.special_tokens import END, PAD
 ORDERS = (1, 2, 3, 4)
 BITS = 62  # of a limb, so that adding two limbs and a carry stays below 2**63
 FULL = (1 << BITS) - 1
-# Elements of the largest temporary: 4 MB each, of which a handful live at a time.
+# Elements of the largest temporary: 4 MB each, of which a few exist at a time.
 ROOM = 2**19
 UNROLLED = 40
 
 
 class KeyTable:
-    """A fixed set of int64 keys that a graph finds again, each in one of two places: cuckoo hashing.
+    """A fixed set of int64 keys that can be looked up in a graph, each in one of two places: cuckoo hashing.
 
-    Pagh, Rodler, "Cuckoo hashing" (Journal of Algorithms 51, 2004). The key itself is compared, so that only its
-    place depends on the hash. `places` int64 `[G]` are below `size`, in the order of the keys given.
+    Pagh, Rodler, "Cuckoo hashing" (Journal of Algorithms 51, 2004). Whole keys are compared, so that only the place
+    depends on the hash. `places` int64 `[G]` are below `size`, in the order of the given keys.
     """
 
     def __init__(self, keys: np.ndarray):
-        """Takes different keys `[G]`, none negative."""
+        """Takes distinct keys `[G]`, 0 or more."""
         least = max(int(len(keys) / 0.45), 1).bit_length()
         for attempt in itertools.count():
             self._bits = least + attempt // 8
@@ -52,7 +52,7 @@ class KeyTable:
         self._slots = tf.constant(slots)
 
     def find(self, keys: tf.Tensor) -> tf.Tensor:
-        """Returns the places of int64 `keys` of any shape; `size` where a key is not in the table."""
+        """Returns the places of int64 `keys` of any shape; `size` for keys that are not in the table."""
         found = tf.fill(tf.shape(keys), tf.constant(self.size, tf.int64))
         for factor in self._factors:
             place = self._place(keys, factor)
@@ -67,10 +67,10 @@ class KeyTable:
 
 
 def ends(limbs: Sequence[tf.Tensor]) -> Iterator[list[tf.Tensor]]:
-    """Yields, for each order n, limbs `[T - n + 1, ...]` of the places where the n-grams of each step end.
+    """Yields, for each order n, limbs `[T - n + 1, ...]` of the positions where the n-grams of each step end.
 
     Args:
-      limbs: `[T, ...]`, the places of single words.
+      limbs: `[T, ...]`, the positions of single words.
     """
     current = list(limbs)
     for order in ORDERS:
@@ -82,7 +82,7 @@ def ends(limbs: Sequence[tf.Tensor]) -> Iterator[list[tf.Tensor]]:
 
 
 def repeats(words: tf.Tensor) -> Iterator[list[tf.Tensor]]:
-    """Yields, for each order n, limbs `[T - n + 1, N]`: bit d - 1 is set where the same n-gram stood d steps before.
+    """Yields, for each order n, limbs `[T - n + 1, N]`: bit d - 1 is set if the same n-gram occurred d steps before.
 
     Args:
       words: int64 `[T, N]`.
@@ -107,13 +107,13 @@ def repeats(words: tf.Tensor) -> Iterator[list[tf.Tensor]]:
 
 
 def counted(limbs: Sequence[tf.Tensor], most: int) -> tf.Tensor:
-    """Returns how many bits of the limbs are set: uint8, or int64 where there can be `most` > 255."""
+    """Returns how many bits of the limbs are set: uint8, or int64 if there can be `most` > 255."""
     kind = tf.uint8 if most <= 255 else tf.int64
     return functools.reduce(tf.add, [tf.cast(tf.raw_ops.PopulationCount(x=limb), kind) for limb in limbs])
 
 
 def repeat(times: int, body: Callable, state):
-    """Returns the state after `times` of state = body(i, state); a loop in the graph only where there are many."""
+    """Returns the state after `times` of state = body(i, state); unrolled, or a loop in the graph if there are many."""
     if times > UNROLLED:
         return tf.while_loop(lambda i, _: i < times, lambda i, s: (i + 1, body(i, s)), (0, state))[1]
     for i in range(times):
@@ -124,10 +124,10 @@ def repeat(times: int, body: Callable, state):
 def in_chunks(function: Callable, width: int, candidates: tf.Tensor, image_index: tf.Tensor, dtype: tf.DType):
     """Returns function(words int64 `[T, n]`, images int64 `[n]`) -> dtype `[n, ...]` for all `[N, T]`, `[N]`.
 
-    Few candidates are taken in one go, many in equal chunks, so that memory is bounded whatever N is.
+    Few candidates are computed at once, many in equal chunks, so that memory is bounded for any N.
 
     Args:
-      width: elements that the function's largest temporary holds for one word of one candidate.
+      width: elements of the function's largest temporary per word of a candidate.
     """
     candidates, image_index = tf.cast(candidates, tf.int64), tf.cast(image_index, tf.int64)
     steps, count = candidates.shape[1], tf.shape(candidates)[0]
@@ -156,21 +156,21 @@ def in_chunks(function: Callable, width: int, candidates: tf.Tensor, image_index
 
 
 def limbs_of(positions: int) -> int:
-    """Returns the number of limbs that hold so many positions."""
+    """Returns the number of limbs for so many positions."""
     return max(1, -(-positions // BITS))
 
 
 def caption_codes(captions: tf.Tensor) -> tf.Tensor:
-    """Returns a number int64 `[N]` for each of captions `[N, T]`: the same for the same words, else another.
+    """Returns a code int64 `[N]` of each of captions `[N, T]`: equal for equal captions, else different.
 
-    A random linear code of 64 bits takes two captions for one about once in 10^19 pairs.
+    The random linear code of 64 bits confuses two captions about once in 10^19 pairs.
     """
     factors = np.random.default_rng(0).integers(-(2**63), 2**63, captions.shape[1])
     return tf.reduce_sum(tf.cast(captions, tf.int64) * factors, axis=1)
 
 
 def without_end(captions):
-    """Returns int captions of any shape with the end token turned into padding (NumPy or TensorFlow)."""
+    """Returns int captions of any shape with the end token replaced by padding (NumPy or TensorFlow)."""
     where = tf.where if tf.is_tensor(captions) else np.where
     return where(captions == END, PAD, captions)
 
@@ -180,14 +180,14 @@ def _moved_on(limbs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     bitwise, one, top = tf.bitwise, tf.constant(1, tf.int64), tf.constant(BITS - 1, tf.int64)
     moved = [bitwise.left_shift(limb, one) for limb in limbs]
     if len(limbs) == 1:
-        return moved  # nothing stands at the place beyond the last
+        return moved  # there is no position beyond the last
     low = [bitwise.bitwise_and(limb, tf.constant(FULL, tf.int64)) for limb in moved]
     carry = [bitwise.right_shift(limb, top) for limb in limbs[:-1]]
     return [low[0], *(bitwise.bitwise_or(a, b) for a, b in zip(low[1:], carry, strict=True))]
 
 
 def _settle(homes: np.ndarray, size: int) -> np.ndarray | None:
-    """Returns a place of its own `[G]` for each key out of its two homes `[2, G]`; None if that seems impossible."""
+    """Returns a distinct place `[G]` for each key, one of its two homes `[2, G]`; None if that seems impossible."""
     everyone = np.arange(homes.shape[1])
     side, holder, moving = np.zeros_like(everyone), np.full(size, -1), everyone
     for _ in range(500):

@@ -1,4 +1,4 @@
-"""The references of images as compiled metrics read them, prepared once for all of them."""
+"""The references of images, prepared once for all compiled metrics."""
 
 import functools
 
@@ -13,11 +13,11 @@ class References:
     """Reference captions of I images, at most R each, at most L words long."""
 
     def __init__(self, ids: np.ndarray, counts: np.ndarray | None = None):
-        """Takes int ids `[I, R, L]`, padded; an image may have fewer than R, the rest being all padding.
+        """Takes int ids `[I, R, L]`, padded; an image may have fewer than R references, followed by rows of padding.
 
         Args:
-          counts: int `[I]`, how many references an image has, where some of them are empty; by default a
-            reference without a word is none.
+          counts: int `[I]`, the number of references of each image, if some may be empty. By default a row without
+            words is not a reference.
         """
         self.ids = ids
         self._counts = counts
@@ -34,24 +34,24 @@ class References:
 
     @functools.cached_property
     def positions(self) -> "ReferencePositions":
-        """Where each word stands."""
+        """The positions of each word."""
         return ReferencePositions(self.ids)
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
-        """The numbers of words, int64 `[I, R]`."""
+        """The number of words, int64 `[I, R]`."""
         return (self.ids != PAD).sum(-1)
 
     @functools.cached_property
     def present(self) -> np.ndarray:
-        """Which are references at all, bool `[I, R]`."""
+        """Which rows are references, bool `[I, R]`."""
         if self._counts is None:
             return self.lengths > 0
         return np.arange(self.most) < np.asarray(self._counts)[:, None]
 
 
 class ReferencePositions:
-    """Where the words of each image's references stand."""
+    """The positions of words in each image's references."""
 
     def __init__(self, references: np.ndarray):
         """Takes int references `[I, R, L]`, padded."""
@@ -59,7 +59,7 @@ class ReferencePositions:
         image, reference, position = np.nonzero(references != PAD)
         keys, row = np.unique(image * self._base + references[image, reference, position], return_inverse=True)
         self.limbs = limbs_of(references.shape[2])
-        bits = np.zeros([self.limbs, len(keys) + 1, references.shape[1]], np.int64)  # the last row: of no word
+        bits = np.zeros([self.limbs, len(keys) + 1, references.shape[1]], np.int64)  # the last row is empty
         np.add.at(bits, (position // BITS, row, reference), np.left_shift(np.int64(1), position % BITS))
         self._table = KeyTable(keys)
         rows = np.full(self._table.size + 1, len(keys), np.int64)
@@ -75,5 +75,5 @@ class ReferencePositions:
 
 
 def prepared(references: References | np.ndarray) -> References:
-    """Returns plain ids `[I, R, L]` as References; what is prepared stays."""
+    """Returns ids `[I, R, L]` as References; References unchanged."""
     return references if isinstance(references, References) else References(references)

@@ -1,6 +1,6 @@
-"""The table of metrics: one row each, which flags, tables, rewards and evaluation read.
+"""The table of metrics: one row each, read by flags, tables, rewards and evaluation.
 
-To add a metric, add a row. Nothing else names it.
+To add a metric, add a row.
 """
 
 import dataclasses
@@ -16,23 +16,23 @@ from spidercap.pipeline.errors import UserError, check_choice
 class Metric:
     """A metric, or a weighted sum of others.
 
-    What computes it is named 'module:name' and imported at first use, so that --help needs no TensorFlow. A metric has
-    `compiled`, `text` or both. With both, rewards are `compiled`, and evaluation is by `text`.
+    Its implementation is named 'module:name' and imported at first use, so that --help needs no TensorFlow. A metric
+    has `compiled`, `text` or both. With both, rewards use `compiled` and evaluation uses `text`.
     """
 
-    column: str  # its name in tables
-    mix: Mapping[str, float] = dataclasses.field(default_factory=dict)  # the weights of other terms; empty: no mix
-    compiled: str = ""  # a compiled.Family: on token ids
-    text: str = ""  # an opener (stack, settings) -> text_metrics.TextMetric: on captions as text
+    column: str  # name in tables
+    mix: Mapping[str, float] = dataclasses.field(default_factory=dict)  # weights of other terms; empty: not a mix
+    compiled: str = ""  # a compiled.Family, on token ids
+    text: str = ""  # an opener (stack, settings) -> text_metrics.TextMetric, on captions as text
     java: bool = False  # whether `text` needs Java
-    exact: bool = True  # False: an approximation, reported only where it is asked for by name
+    exact: bool = True  # False: an approximation, reported only on request by name
     remark: str = ""  # printed below tables that show it
 
 
 _HERE = "spidercap.pipeline.metrics"
 _BLEU = f"{_HERE}.bleu:BLEU"
 
-# Term, as flags and logs name it -> its row, in the order of every table.
+# Name in flags and logs -> row, in the order of all tables.
 METRICS: dict[str, Metric] = {
     "bleu1": Metric("BLEU-1", compiled=_BLEU),
     "bleu2": Metric("BLEU-2", compiled=_BLEU),
@@ -42,7 +42,7 @@ METRICS: dict[str, Metric] = {
     "rouge": Metric("ROUGE-L", compiled=f"{_HERE}.rouge:ROUGE"),
     "cider": Metric("CIDEr", compiled=f"{_HERE}.cider:CIDER"),
     "spice": Metric("SPICE", text=f"{_HERE}.spice:open_spice", java=True),
-    # Liu et al. (2017): BCMR's weights; SPIDEr as it is reported, the mean of SPICE and CIDEr-D.
+    # Liu et al. (2017): the weights of BCMR; SPIDEr as reported, the mean of SPICE and CIDEr-D.
     "bcmr": Metric(
         "BCMR",
         mix={"bleu1": 0.5, "bleu2": 0.5, "bleu3": 1.0, "bleu4": 1.0, "cider": 1.0, "meteor": 5.0, "rouge": 2.0},
@@ -53,7 +53,7 @@ METRICS: dict[str, Metric] = {
         compiled=f"{_HERE}.spice_fast.metric:SPICE_FAST",
         text=f"{_HERE}.spice_fast.metric:open_spice_fast",
         exact=False,
-        remark="SPICE-fast is SPICE by a learned parser: an approximation. SPICE itself: --metrics=spice.",
+        remark="SPICE-fast is an approximation of SPICE with a learned parser; --metrics=spice computes SPICE itself.",
     ),
     "spider_fast": Metric("SPIDEr-fast", mix={"spice_fast": 0.5, "cider": 0.5}, exact=False),
 }
@@ -62,12 +62,12 @@ SPICE_PARTS = ("Object", "Attribute", "Relation", "Cardinality", "Color", "Size"
 
 
 def resolved(name: str) -> Any:
-    """Returns what 'module:name' names."""
+    """Returns the object named by 'module:name'."""
     return pkgutil.resolve_name(name)
 
 
 def column_names() -> tuple[str, ...]:
-    """Returns the columns of the tables in their order."""
+    """Returns the columns of the tables in order."""
     return tuple(metric.column for metric in METRICS.values())
 
 
@@ -77,54 +77,53 @@ def term_of(column: str) -> str:
 
 
 def ordered(terms: Collection[str]) -> tuple[str, ...]:
-    """Returns those of `terms` that are metrics, each once, in the order of the tables."""
+    """Returns the metrics among `terms`, each once, in the order of the tables."""
     return tuple(term for term in METRICS if term in terms)
 
 
 def single_terms(terms: Iterable[str]) -> tuple[str, ...]:
-    """Returns the metrics that must be computed for `terms`: mixes taken apart, in the order of the tables."""
+    """Returns the metrics to compute for `terms`: mixes are replaced by their parts; in the order of the tables."""
     return ordered({single for term in terms for single in _parts_of(term)})
 
 
 def with_mixes(terms: Iterable[str]) -> tuple[str, ...]:
-    """Returns `terms`, what they are made of, and every mix that can be made of these, in the order of the tables."""
+    """Returns `terms`, their parts, and every mix of these, in the order of the tables."""
     known = {*terms}
     known |= {*single_terms(known)}
     return ordered(known | {term for term, metric in METRICS.items() if metric.mix and known.issuperset(metric.mix)})
 
 
 def exact_terms() -> tuple[str, ...]:
-    """Returns all metrics that are not approximations."""
+    """Returns all metrics but approximations."""
     return tuple(term for term, metric in METRICS.items() if metric.exact)
 
 
 def terms_without_java() -> tuple[str, ...]:
-    """Returns the exact single metrics that can be computed on any machine."""
+    """Returns the exact single metrics that do not need Java."""
     return tuple(term for term in exact_terms() if not METRICS[term].mix and not METRICS[term].java)
 
 
 def remarks(shown: Collection[str]) -> list[str]:
-    """Returns what is to be said below a table with these columns."""
+    """Returns the remarks to print below a table with these columns."""
     singles = single_terms(term for term, metric in METRICS.items() if metric.column in shown)
     return list(dict.fromkeys(METRICS[term].remark for term in singles if METRICS[term].remark))
 
 
 def column_of(term: str) -> str:
-    """Returns the name of a term in logs and tables; a reward function of the user's has its own."""
+    """Returns the name of a term in logs and tables; a reward function of the user keeps its name."""
     return METRICS[term].column if term in METRICS else term
 
 
 def parse_reward(text: str, own: Collection[str] = ()) -> dict[str, float]:
     """Returns the weight of each metric in a reward such as 'cider', 'spider' or 'cider:1,spice:2,bleu4:0.5'.
 
-    A mix within a mix is taken apart: 'spider:2' is {'spice': 1, 'cider': 1}.
+    Mixes are replaced by their parts: 'spider:2' is {'spice': 1, 'cider': 1}.
 
     Args:
-      own: names of reward functions of the user's, which may come beside metrics, and must.
+      own: names of the user's reward functions, each of which must be used.
 
     Raises:
-      UserError: an unknown metric, one that comes twice, a weight that is no positive number, or a reward function
-        that is not used.
+      UserError: a metric is unknown or comes twice, a weight is not positive, or a reward function is not used.
     """
     weights: dict[str, float] = {}
     named: set[str] = set()
@@ -152,7 +151,7 @@ def parse_metrics(text: str) -> tuple[str, ...]:
     """Returns the terms named by 'all' (`exact_terms`) or a list such as 'cider,spice', in the order of the tables.
 
     Raises:
-      UserError: an unknown metric, or none.
+      UserError: a metric is unknown, or the text names none.
     """
     names = _split(text)
     for name in names:
@@ -167,7 +166,7 @@ def _check_reward_name(name: str, own: Collection[str]) -> None:
     try:
         check_choice("reward", name, [*METRICS, *own])
     except UserError as error:
-        hint = f"; a function of yours is given by --reward_functions={name}=file.py:function"
+        hint = f"; name your own function with --reward_functions={name}=file.py:function"
         raise UserError(f"{error}{hint if name.isidentifier() else ''}") from None
 
 

@@ -1,7 +1,7 @@
-"""Rewards of the user's own: Python functions on captions as text, from files that --reward_functions names.
+"""Reward functions of the user: Python functions on captions as text, from the files of --reward_functions.
 
-A function takes (captions: list[str], references: list[list[str]], image_ids: list[int]) and returns a number for each
-caption, as a list or an array. Captions and references are tokenised, words split by one space.
+A function takes (captions: list[str], references: list[list[str]], image_ids: list[int]) and returns one number per
+caption, as a list or an array. Captions and references are tokenised, words separated by one space.
 """
 
 import dataclasses
@@ -25,22 +25,22 @@ from spidercap.pipeline.metrics.registry import GROUPS, METRICS
 RewardFunction = Callable[[list[str], list[list[str]], list[int]], Sequence[float]]
 
 FORM = "name=file.py:function"
-FROM_PYTHON = "python"  # in the place of a file: the function is handed over by the caller
+FROM_PYTHON = "python"  # in place of a file: the caller passes the function
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a reward function is found."""
+    """The place of a reward function."""
 
     path: str
     function: str
 
 
 def parse_reward_functions(text: str) -> dict[str, Place]:
-    """Returns the functions that 'brevity=my_rewards.py:brevity' names, by comma; nothing is read yet.
+    """Returns the places in a text such as 'brevity=my_rewards.py:brevity,...' by name; reads no file.
 
     Raises:
-      UserError: another form, a name that is a metric's, or one that comes twice.
+      UserError: the text has another form, or a name is that of a metric or comes twice.
     """
     places: dict[str, Place] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
@@ -59,21 +59,21 @@ def parse_reward_functions(text: str) -> dict[str, Place]:
 
 
 def load_reward_functions(text: str, given: Mapping[str, RewardFunction]) -> dict[str, RewardFunction]:
-    """Returns the functions that --reward_functions names; those of FROM_PYTHON are taken from `given`.
+    """Returns the functions of --reward_functions by name; those of FROM_PYTHON are taken from `given`.
 
-    A file is executed once in a process.
+    A file is executed once per process.
 
     Raises:
-      UserError: a file is not there or fails, or has no such function; a function of FROM_PYTHON is not given.
+      UserError: a file does not exist, fails or lacks the function, or a function of FROM_PYTHON is not given.
     """
     return {name: _function(name, place, given) for name, place in parse_reward_functions(text).items()}
 
 
 def named_from_python(given: Mapping[str, RewardFunction]) -> str:
-    """Returns what --reward_functions says of functions that are handed over from Python.
+    """Returns the text of --reward_functions for functions that are passed from Python.
 
     Raises:
-      UserError: something is no function of three arguments.
+      UserError: one is not a function of three arguments.
     """
     for name, function in given.items():
         if not callable(function):
@@ -86,24 +86,27 @@ def named_from_python(given: Mapping[str, RewardFunction]) -> str:
 def call_reward_function(
     name: str, function: RewardFunction, captions: list[str], references: list[list[str]], image_ids: list[int]
 ) -> np.ndarray:
-    """Returns float32 `[N]`, what the function gives for N captions.
+    """Returns float32 `[N]`, the function's rewards of N captions.
 
     Raises:
-      UserError: it raised, or returned anything but N finite numbers; the message names it, its file, and the line or
-        the caption.
+      UserError: the function raised, or did not return N finite numbers; the message names it, its file, and the line
+        or the caption.
     """
-    count, asked = len(captions), list(zip(captions, image_ids, strict=True))  # it may change its lists
+    count, asked = (
+        len(captions),
+        list(zip(captions, image_ids, strict=True)),
+    )  # copied, as the function may change its lists
     path = _path(function)
     who = f"the reward function {name} ({path}:{getattr(function, '__name__', type(function).__name__)})"
     try:
         result = function(captions, references, image_ids)
     except (Exception, SystemExit) as error:
-        raise UserError(f"{who} raised {_described(error, path)}; mend it, and the same command goes on") from error
-    needed = f"needed: a list or an array of {count} numbers, one a caption"
+        raise UserError(f"{who} raised {_described(error, path)}; fix it, then the same command resumes") from error
+    needed = f"needed: a list or an array of {count} numbers, one per caption"
     try:
         numbers = np.asarray(result)
-    except Exception as error:  # lists of several lengths, or a tensor that does not let itself be read
-        raise UserError(f"{who} returned what is no array ({type(error).__name__}: {error}); {needed}") from error
+    except Exception as error:  # lists of different lengths, or a symbolic tensor
+        raise UserError(f"{who} did not return an array ({type(error).__name__}: {error}); {needed}") from error
     if numbers.ndim == 1 and len(numbers) != count:
         raise UserError(f"{who} returned {len(numbers)} numbers for {count} captions; {needed}")
     if numbers.ndim != 1 or numbers.dtype.kind not in "biuf":
@@ -113,7 +116,7 @@ def call_reward_function(
     for (caption, image_id), number in zip(asked, numbers, strict=True):
         if not np.isfinite(number):
             raise UserError(
-                f"{who} gave {number} for the caption {caption!r} of image {image_id}; needed: finite numbers"
+                f"{who} returned {number} for the caption {caption!r} of image {image_id}; needed: finite numbers"
             )
     return numbers
 
@@ -125,11 +128,11 @@ def _function(name: str, place: Place, given: Mapping[str, RewardFunction]) -> R
         return given[name]
     path = pathlib.Path(place.path).expanduser()
     if not path.is_file():
-        raise UserError(f"--reward_functions: {place.path} is no file, where {name} should be; needed: {FORM}")
+        raise UserError(f"--reward_functions: {place.path} is not a file, so {name} cannot be loaded; needed: {FORM}")
     module = _module(path.resolve())
     function = getattr(module, place.function, None)
     if not callable(function):
-        missing = "is no function" if hasattr(module, place.function) else "is not there"
+        missing = "is not a function" if hasattr(module, place.function) else "does not exist"
         here = [n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__]
         raise UserError(
             f"--reward_functions: {place.function!r} {missing} in {place.path}; "
@@ -148,19 +151,19 @@ def _check_arguments(name: str, function: RewardFunction) -> None:
             "it takes three arguments: captions, references, image_ids"
         ) from error
     except ValueError:
-        pass  # what is built in may not tell its arguments
+        pass  # some built-in functions have no signature
 
 
 def _module(path: pathlib.Path) -> ModuleType:
-    """The file as a module of a name of its own, so that it hides no other."""
+    """The file as a module with a unique name, so that it hides no other module."""
     name = f"spidercap_rewards_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     folder = str(path.parent)
-    sys.modules[name] = module  # before it is executed: dataclasses and pickle look there
-    sys.path.insert(0, folder)  # for what it imports from beside it
+    sys.modules[name] = module  # before it is executed, because dataclasses and pickle look there
+    sys.path.insert(0, folder)  # for imports of files beside it
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
@@ -175,7 +178,7 @@ def _module(path: pathlib.Path) -> ModuleType:
 
 
 def _path(function: RewardFunction) -> str:
-    """The file that a function, or the class of a callable object, was written in."""
+    """The file that defines a function, or the class of a callable object."""
     while isinstance(function, functools.partial):
         function = function.func
     try:
@@ -186,7 +189,7 @@ def _path(function: RewardFunction) -> str:
 
 
 def _described(error: BaseException, path: str) -> str:
-    """Type, message and line in the file at `path`; where it does not show up, the file and line that raised."""
+    """Type, message and line in the file at `path`; if that is not in the traceback, the file and line that raised."""
     if isinstance(error, SyntaxError) and error.filename == path:
         return f"{type(error).__name__}: {error.msg}, line {error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)

@@ -1,9 +1,9 @@
 """ROUGE-L on token ids, compiled.
 
-Lin, "ROUGE: A Package for Automatic Evaluation of Summaries" (2004), as the COCO caption evaluation has it: beta
-1.2, the best precision and the best recall over the references. The longest common subsequence of a caption and a
-reference is found for all positions of the reference at once, as in Hyyrö, "Bit-parallel LCS-length computation
-revisited" (2004): one word of the caption costs four operations on integers.
+Lin, "ROUGE: A Package for Automatic Evaluation of Summaries" (2004), as in the COCO caption evaluation: beta 1.2, the
+best precision and the best recall over the references. The longest common subsequence of a caption and a reference is
+computed for all positions of the reference at once, as in Hyyrö, "Bit-parallel LCS-length computation revisited"
+(2004): one word of the caption takes four integer operations.
 """
 
 import numpy as np
@@ -38,7 +38,7 @@ class Rouge:
     def __call__(self, candidates: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
         """Returns dtype `[N]` for captions int `[N, T]`, padded, of images `[N]` (rows of the references).
 
-        An empty caption is taken for one empty word, as the COCO evaluation does: it equals an empty reference.
+        An empty caption counts as one empty word, as in the COCO evaluation, so that it matches an empty reference.
         """
         width = self._positions.limbs * self._lengths.shape[1]
         return in_chunks(self._score, width, candidates, image_index, self._dtype)
@@ -54,7 +54,7 @@ class Rouge:
 
 
 def _common_subsequence(limbs: list[tf.Tensor], longest: int) -> tf.Tensor:
-    """Returns the lengths `[N, R]` for limbs `[T, N, R]`: the bits that turn to zero, word by word."""
+    """Returns the lengths `[N, R]` for limbs `[T, N, R]`: the number of bits that become zero, word by word."""
     bitwise, full = tf.bitwise, tf.constant(FULL, tf.int64)
 
     def read(t, rows):
@@ -63,7 +63,7 @@ def _common_subsequence(limbs: list[tf.Tensor], longest: int) -> tf.Tensor:
             hits = bitwise.bitwise_and(row, limb[t])
             total = row + hits if carry is None else row + hits + carry
             row = bitwise.bitwise_or(total, row - hits)
-            if len(limbs) > 1:  # a single limb may overflow: nothing is read above its bits
+            if len(limbs) > 1:  # a single limb may overflow, as no bits above it are read
                 carry = bitwise.right_shift(total, tf.constant(BITS, tf.int64))
                 row = bitwise.bitwise_and(row, full)
             after.append(row)

@@ -1,4 +1,4 @@
-"""The numbers that the COCO caption evaluation gives to captions, of a corpus and of each of its images."""
+"""Scores of the COCO caption evaluation, of a corpus and of each of its images."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
@@ -12,7 +12,7 @@ from spidercap.pipeline.metrics.text_metrics import TextMetric, no_bar, shown_ba
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """By column of the tables; with SPICE, also by 'SPICE Object' and so on."""
+    """Scores by column of the tables; with SPICE, also by 'SPICE Object' and so on."""
 
     corpus: dict[str, float | None]
     images: tuple[dict[str, float | None], ...]
@@ -25,16 +25,16 @@ def score_captions(
     text_metrics: Mapping[str, TextMetric],
     progress: bool = False,
 ) -> Scores:
-    """Returns the scores of tokenised captions, words split by one space, each with its references.
+    """Returns the scores of tokenised captions, words separated by one space, each with its references.
 
-    CIDEr is CIDEr-D with these references' document frequencies. The corpus's BLEU and METEOR are those of the corpus,
-    its mixes are mixes of the corpus's scores, the others are means over the images. SPICE is 0 where neither caption
-    nor references hold a proposition; a part of it is None there, and the corpus's is the mean over the other images.
+    CIDEr is CIDEr-D with the document frequencies of these references. BLEU and METEOR of the corpus are corpus scores,
+    mixes are mixes of the corpus's scores, and the others are means over images. SPICE is 0 if neither caption nor
+    references hold a tuple. A part of SPICE is then None, and its corpus score is the mean over the other images.
 
     Args:
       terms: of registry.METRICS.
-      text_metrics: those on text that are asked for, by term.
-      progress: show bars for METEOR and SPICE.
+      text_metrics: the metrics on text among `terms`, by term.
+      progress: show progress bars for METEOR and SPICE.
     """
     singles = single_terms(terms)
     compiled = tuple(term for term in singles if not METRICS[term].text)

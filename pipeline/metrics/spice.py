@@ -1,4 +1,4 @@
-"""SPICE 1.0 of captions, by resident Java workers: parsed once in a caption's life, then compared.
+"""SPICE 1.0 of captions, computed in resident Java workers; parses are cached.
 
 Anderson, Fernando, Johnson, Gould, "SPICE: Semantic Propositional Image Caption Evaluation" (ECCV 2016).
 """
@@ -16,9 +16,9 @@ from spidercap.pipeline.metrics.text_metrics import Bar, Evaluated, TextSettings
 from spidercap.pipeline.metrics.tuple_store import Tuples, TupleStore
 from spidercap.pipeline.text.one_line import one_line
 
-MOST_WORDS = 60  # of a caption that are parsed: 60 take 4 s, 100 take 10, and 400 more memory than there is
-PARSED_CHUNK = 16  # captions a request, about 0.4 s
-MATCHED_CHUNK = 32  # images a request
+MOST_WORDS = 60  # of a caption that are parsed: 60 take 4 s, 100 take 10 s, and 400 run out of memory
+PARSED_CHUNK = 16  # captions per request, about 0.4 s
+MATCHED_CHUNK = 32  # images per request
 
 
 class Spice:
@@ -37,36 +37,35 @@ class Spice:
     ) -> np.ndarray:
         """Returns int64 counts `[N, 1 + parts, 3]` of N captions: tuples matched, the candidate's, the references'.
 
-        Row 0 is of all tuples, and `f_score` of it is SPICE; the others are of SPICE_PARTS. `done` is called as
-        captions are parsed (`to_parse` says how many there are).
+        Row 0 counts all tuples, and its `f_score` is SPICE; the other rows are those of SPICE_PARTS. `done` is called
+        with numbers of parsed captions, which sum up to `to_parse`.
         """
         tuples = self._tuples([*candidates, *(r for of_image in references for r in of_image)], done)
         groups: dict[tuple[str, ...], dict[str, int]] = {}
         for candidate, of_image in zip(candidates, references, strict=True):
-            said = groups.setdefault(tuple(of_image), {})
-            said.setdefault(candidate, len(said))
+            of_group = groups.setdefault(tuple(of_image), {})
+            of_group.setdefault(candidate, len(of_group))
         items = [
-            {"references": [tuples[r] for r in of_image], "candidates": [tuples[c] for c in said]}
-            for of_image, said in groups.items()
+            {"references": [tuples[r] for r in of_image], "candidates": [tuples[c] for c in of_group]}
+            for of_image, of_group in groups.items()
         ]
-        names = [" / ".join(said) for said in groups.values()]
-        answers = self._matchers.map(items, names=names, chunk=MATCHED_CHUNK)
-        of_group = dict(zip(groups, answers, strict=True))
+        names = [" / ".join(of_group) for of_group in groups.values()]
+        answers = dict(zip(groups, self._matchers.map(items, names=names, chunk=MATCHED_CHUNK), strict=True))
         keys = [(tuple(of_image), c) for c, of_image in zip(candidates, references, strict=True)]
-        counts = [of_group[of_image][groups[of_image][c]] for of_image, c in keys]
+        counts = [answers[of_image][groups[of_image][c]] for of_image, c in keys]
         return np.array(counts, np.int64).reshape(len(keys), 1 + len(SPICE_PARTS), 3)
 
     def rewards(self, captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
-        """Returns float64 `[N]`; 0 where neither caption nor references hold a tuple."""
+        """Returns float64 `[N]`; 0 if neither caption nor references hold a tuple."""
         return np.nan_to_num(f_score(self.score(captions, references)[:, 0]))
 
     def evaluate(self, captions: Sequence[str], references: Sequence[Sequence[str]], bar: Bar = no_bar) -> Evaluated:
-        """Returns the mean over captions, SPICE of each, 0 where there are no tuples, and its parts."""
+        """Returns the mean over captions, SPICE of each caption (0 without tuples), and its parts."""
         unseen = self.to_parse([*captions, *(r for of_image in references for r in of_image)])
         with bar("SPICE, parsing", unseen) as shown:
             f = f_score(self.score(captions, references, shown.update))
         each = np.nan_to_num(f[:, 0])
-        # One after the other, to the last bit the published mean; NumPy adds in pairs.
+        # Summed in order, to reproduce the published mean to the last bit; NumPy sums in pairs.
         corpus = sum(each.tolist()) / len(captions) if captions else 0.0
         return Evaluated(corpus, each, {f"SPICE {part}": f[:, i] for i, part in enumerate(SPICE_PARTS, 1)})
 
@@ -84,11 +83,11 @@ class Spice:
         parsed_words = {caption: _parsed_words(caption) for caption in dict.fromkeys(captions)}
         known = self._store.get(list(dict.fromkeys(parsed_words.values())))
         missing = [words for words in dict.fromkeys(parsed_words.values()) if words not in known]
-        # Long captions first, so that no worker is left alone with one at the end.
+        # Long captions first, so that no worker is still busy with one at the end.
         missing.sort(key=len, reverse=True)
 
         def keep(place: int, parsed: list[Tuples]) -> None:
-            # At once, so that nothing is lost when this process is killed.
+            # Stored at once, so that nothing is lost if this process is killed.
             of_caption = dict(zip(missing[place : place + len(parsed)], parsed, strict=True))
             self._store.put(of_caption)
             known.update(of_caption)
@@ -101,7 +100,7 @@ def open_spice(stack: contextlib.ExitStack, settings: TextSettings) -> Spice:
     """Returns SPICE, whose workers and store are closed with `stack`.
 
     Raises:
-      UserError: CoreNLP cannot be had.
+      UserError: CoreNLP is missing and cannot be downloaded.
     """
     cache = settings.metric_cache_dir
     jars = [*spice_jars(), *corenlp_jars(settings.corenlp, cache)]
@@ -111,16 +110,16 @@ def open_spice(stack: contextlib.ExitStack, settings: TextSettings) -> Spice:
 
 
 def f_score(counts: np.ndarray) -> np.ndarray:
-    """Returns float64 `[...]` of counts `[..., 3]`: the harmonic mean of precision and recall; NaN for 0 of 0 tuples.
+    """Returns float64 `[...]` of counts `[..., 3]`: the harmonic mean of precision and recall.
 
-    SPICE itself has no number where neither candidate nor references have tuples.
+    NaN if neither candidate nor references have tuples, like SPICE itself.
     """
-    matched, said, true = np.moveaxis(counts.astype(np.float64), -1, 0)
-    precision = np.divide(matched, said, out=np.zeros_like(matched), where=said > 0)
+    matched, predicted, true = np.moveaxis(counts.astype(np.float64), -1, 0)
+    precision = np.divide(matched, predicted, out=np.zeros_like(matched), where=predicted > 0)
     recall = np.divide(matched, true, out=np.zeros_like(matched), where=true > 0)
     total = precision + recall
     f = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
-    return np.where(said + true > 0, f, np.nan)
+    return np.where(predicted + true > 0, f, np.nan)
 
 
 def _parsed_words(caption: str) -> str:

@@ -1,4 +1,4 @@
-"""Metrics on captions as text: what such a metric does, and how those that are asked for are opened and closed."""
+"""Metrics on captions as text: their interface, and a context that opens and closes the requested ones."""
 
 import contextlib
 import dataclasses
@@ -13,7 +13,7 @@ from spidercap.pipeline.metrics.java.pool import Pool, pool_of
 from spidercap.pipeline.metrics.java.runtime import Jvm, find_jvm
 from spidercap.pipeline.metrics.registry import METRICS, ordered, resolved
 
-# (name, captions) -> a context with `update(captions done)`, as tqdm is
+# (name, captions) -> a context with `update(captions done)`, such as tqdm
 Bar = Callable[[str, int], Any]
 
 
@@ -26,7 +26,7 @@ class Evaluated(NamedTuple):
 
 
 class TextMetric(Protocol):
-    """Scores tokenised captions, words split by one space, each with its references."""
+    """Scores tokenised captions, words separated by one space, each with its references."""
 
     def rewards(self, captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
         """Returns float64 `[N]`, all finite."""
@@ -37,13 +37,13 @@ class TextMetric(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class TextSettings:
-    """What openers of text metrics go by; the fields named as flags are these."""
+    """Settings for openers of text metrics; all but `jvm` are flags."""
 
     metric_workers: int
     metric_timeout: float
     metric_cache_dir: str
     corenlp: str
-    jvm: Jvm | None  # None where no metric that is asked for needs Java
+    jvm: Jvm | None  # None if no requested metric needs Java
 
     def pool(self, service: str, *jars: object) -> Pool:
         """Returns Java workers of `service`, to be closed by the caller."""
@@ -59,33 +59,33 @@ def open_text_metrics(
     metric_cache_dir: str,
     corenlp: str,
 ) -> Iterator[dict[str, TextMetric]]:
-    """Yields the metrics on text among `terms`, by term; what they hold open ends with the block.
+    """Yields the metrics on text among `terms`, by term; they are closed with the block.
 
     Args:
-      metric_workers: processes for each of METEOR, SPICE's parser and SPICE's comparison.
+      metric_workers: processes for each of METEOR, SPICE's parser and SPICE's matcher.
       metric_timeout: seconds that a worker may take for one caption before it is replaced.
       metric_cache_dir: folder for CoreNLP and parsed captions; '' for the default one.
       corenlp: folder with CoreNLP's two jars; '' to have them downloaded.
 
     Raises:
-      UserError: no Java, or CoreNLP cannot be had.
+      UserError: Java or CoreNLP is missing.
     """
     rows = {term: METRICS[term] for term in ordered(terms) if METRICS[term].text}
     jvm = None
     if any(row.java for row in rows.values()):
         jvm = find_jvm()  # before a download
         if jvm.passed_over:
-            print(f"Java {jvm.version} of {jvm.origin} is used; {', '.join(jvm.passed_over)}", file=sys.stderr)
+            print(f"using Java {jvm.version} of {jvm.origin}; {', '.join(jvm.passed_over)}", file=sys.stderr)
     settings = TextSettings(metric_workers, metric_timeout, metric_cache_dir, corenlp, jvm)
     with contextlib.ExitStack() as stack:
         yield {term: resolved(row.text)(stack, settings) for term, row in rows.items()}
 
 
 def shown_bar(name: str, captions: int) -> tqdm:
-    """Returns a progress bar, shown on a terminal where there are captions to wait for."""
+    """Returns a progress bar, shown on a terminal if there are captions."""
     return tqdm(total=captions, desc=name, unit="caption", dynamic_ncols=True, disable=None if captions else True)
 
 
 def no_bar(name: str, captions: int) -> tqdm:
-    """Returns a progress bar that nobody sees."""
+    """Returns a progress bar that is not shown."""
     return tqdm(total=captions, desc=name, disable=True)

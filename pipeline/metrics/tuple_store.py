@@ -1,4 +1,4 @@
-"""What SPICE's parser made of each caption, kept in memory and on disk: a caption is parsed once in its life."""
+"""A cache of captions parsed by SPICE, in memory and on disk."""
 
 import collections
 import fcntl
@@ -12,29 +12,29 @@ from spidercap.pipeline.errors import UserError
 
 Tuples = list[list[str]]  # [object], [object, attribute], [subject, object, relation], in the parser's order
 
-KEPT = 200_000  # captions in memory, some 0.5 kB each
-ASKED = 500  # captions in one question to the database, which takes at most 999 (SQLite's oldest limit)
+KEPT = 200_000  # captions in memory, about 0.5 kB each
+ASKED = 500  # captions per query, below SQLite's oldest limit of 999
 PATIENCE = 60.0  # seconds to wait for another process that is writing
 
 
 class TupleStore:
     """Captions -> tuples, in an SQLite database that several processes may use at once.
 
-    The file's name holds the parser's version: tuples of another one would be other tuples.
+    The file's name holds the version of the parser, because other versions give other tuples.
     """
 
     def __init__(self, folder: pathlib.Path):
-        """Opens or makes the store in `folder`.
+        """Opens or creates the store in `folder`.
 
         Raises:
-          UserError: the file cannot be opened or is no such database.
+          UserError: the file cannot be opened or is not such a database.
         """
         self.path = folder / "spice-1.0-corenlp-3.6.0.sqlite"
         self._memory: collections.OrderedDict[str, Tuples] = collections.OrderedDict()
         self._lock = threading.Lock()  # of memory and database, for threads of this process
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # Two processes that make a new database at once would meet in what SQLite does not wait for.
+            # SQLite does not wait for another process that creates the same database.
             with open(self.path.with_suffix(".lock"), "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 self._database = self._opened()
@@ -42,7 +42,7 @@ class TupleStore:
             raise self._unusable(error) from error
 
     def get(self, captions: Sequence[str]) -> dict[str, Tuples]:
-        """Returns the tuples of those captions that are known."""
+        """Returns the tuples of the captions that are in the store."""
         with self._lock:
             found = {caption: self._memory[caption] for caption in captions if caption in self._memory}
             missing = [caption for caption in dict.fromkeys(captions) if caption not in found]
@@ -52,7 +52,7 @@ class TupleStore:
         return found
 
     def put(self, tuples: Mapping[str, Tuples]) -> None:
-        """Keeps the tuples of captions."""
+        """Stores the tuples of captions."""
         rows = [(caption, json.dumps(of_caption, ensure_ascii=False)) for caption, of_caption in tuples.items()]
         with self._lock:
             try:
@@ -68,7 +68,7 @@ class TupleStore:
 
     def _opened(self) -> sqlite3.Connection:
         database = sqlite3.connect(self.path, timeout=PATIENCE, check_same_thread=False)
-        # Readers go on while one writes; after a power cut the last captions may have to be parsed again.
+        # Readers need not wait for a writer. After a power cut the last captions may have to be parsed again.
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=NORMAL")
         with database:
@@ -84,11 +84,11 @@ class TupleStore:
             raise self._unusable(error) from error
         wrong = next((caption for caption, tuples in found.items() if not _are_tuples(tuples)), None)
         if wrong is not None:
-            raise self._unusable(ValueError(f"what it holds of {wrong[:60]!r} are no tuples"))
+            raise self._unusable(ValueError(f"its entry of {wrong[:60]!r} does not hold tuples"))
         return found
 
     def _remember(self, tuples: Mapping[str, Tuples]) -> None:
-        """Puts them last in memory, and forgets those that were not asked for longest."""
+        """Adds them to the memory, and drops the least recently used ones."""
         for caption, of_caption in tuples.items():
             self._memory[caption] = of_caption
             self._memory.move_to_end(caption)
@@ -98,7 +98,7 @@ class TupleStore:
     def _unusable(self, error: Exception) -> UserError:
         return UserError(
             f"{self.path} cannot be used as store of parsed captions ({error}); "
-            "make room on its disk, or move it away (captions are then parsed anew), or name another folder with "
+            "make room on its disk, or move it away (captions are then parsed again), or name another folder with "
             "--metric_cache_dir"
         )
 

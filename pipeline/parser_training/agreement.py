@@ -1,4 +1,4 @@
-"""How well the parser's tuples agree with SPICE's own."""
+"""Agreement of the parser's tuples with those of SPICE."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -11,28 +11,28 @@ KINDS = ("objects", "attributes", "relations")  # tuples of one, two and three s
 
 
 class TupleScore(NamedTuple):
-    """F1 of tuples, summed over captions."""
+    """F1 of tuples, micro-averaged over captions."""
 
     f1: float
     objects: float
     attributes: float
     relations: float
-    same: float  # share of captions of which all tuples agree
+    same: float  # share of captions all of whose tuples agree
 
     @classmethod
-    def of(cls, said: Sequence[Tuples], true: Sequence[Tuples]) -> "TupleScore":
-        """Returns the agreement of captions' tuples with true ones; repetitions count once."""
-        pairs = [({tuple(one) for one in a}, {tuple(one) for one in b}) for a, b in zip(said, true, strict=True)]
+    def of(cls, predicted: Sequence[Tuples], true: Sequence[Tuples]) -> "TupleScore":
+        """Returns the agreement of predicted tuples of captions with true ones; repetitions count once."""
+        pairs = [({tuple(one) for one in a}, {tuple(one) for one in b}) for a, b in zip(predicted, true, strict=True)]
         same = float(np.mean([a == b for a, b in pairs])) if pairs else 1.0
         return cls(_f1(pairs), *(_f1([(_of(a, k), _of(b, k)) for a, b in pairs]) for k in (1, 2, 3)), same)
 
     def numbers(self) -> dict[str, float]:
-        """Returns them by name, as the benchmark calls them."""
+        """Returns the scores by name, as in the benchmark."""
         return {"tuple_f1": self.f1, **dict(zip(KINDS, self[1:4], strict=True)), "same": self.same}
 
     def __str__(self) -> str:
         kinds = ", ".join(f"{name} {value:.3f}" for name, value in zip(KINDS, self[1:4], strict=True))
-        return f"tuple F1 {self.f1:.4f} ({kinds}; all of a caption's {self.same:.3f})"
+        return f"tuple F1 {self.f1:.4f} ({kinds}; whole captions {self.same:.3f})"
 
 
 def _of(tuples: Iterable[tuple[str, ...]], size: int) -> set[tuple[str, ...]]:

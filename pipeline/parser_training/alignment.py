@@ -1,7 +1,7 @@
-"""From SPICE's tuples of a caption to what the parser is to say of each word and pair of words.
+"""Aligns SPICE's tuples of a caption with its words: the parser's targets for each word and pair of words.
 
-Tuples hold lemmas, not places. Where a lemma may come from several words, the nearest pair is the one to be found, and
-the others are left open: found or not, they give the same tuple.
+Tuples hold lemmas, not positions. If a lemma may come from several words, the nearest pair is the target. The others
+are OPEN, that is, excluded from the loss, because they give the same tuple.
 """
 
 import collections
@@ -16,26 +16,26 @@ from spidercap.pipeline.metrics.spice_fast.parser import NAME
 from spidercap.pipeline.metrics.spice_fast.scene_graph import Tuples
 
 OPEN = -1
-MIN_LABEL = 5  # times that a label must have been seen
+MIN_LABEL = 5  # minimum count of a label
 MIN_LEMMA = 2
 
 
 class Example(NamedTuple):
-    """A caption of T words and what is true of it."""
+    """A caption of T words and its targets."""
 
     words: list[str]
     objects: np.ndarray  # int8 [T]: 1 for an object, OPEN
-    forms: np.ndarray  # bool [T, 3]: which of FORMS give the lemma; all, where nothing is known
+    forms: np.ndarray  # bool [T, 3]: which of FORMS give the lemma; all if it is unknown
     attributes: np.ndarray  # int8 [T, T]: 1 for (head, attribute), OPEN
     relations: np.ndarray  # int8 [T, T]: 1 for (subject, object), OPEN
     named: np.ndarray  # int32 [R, 4]: subject, object, 0 or 1 + the word that names the relation, label
 
 
 def learn_lemmas(captions: Iterable[tuple[list[str], Tuples]]) -> Lemmas:
-    """Returns lemmas by what is seen in captions: rules, and a table of what they get wrong.
+    """Returns lemmas learned from captions: rules, and a table of their exceptions.
 
-    A lemma that the rules make of no word of its caption comes from the word that looks alike, or that is most often
-    there when it is and seldom else.
+    A lemma that the rules derive from no word of its caption is assigned to a word of similar spelling, or to the word
+    that occurs most often with it and rarely without it.
     """
     captions = list(captions)
     seen = [collections.Counter(), collections.Counter()]
@@ -82,41 +82,41 @@ def _alike(word: str, lemma: str) -> bool:
 
 
 def learn_labels(captions: Iterable[tuple[list[str], Tuples]], lemmas: Lemmas) -> tuple[str, ...]:
-    """Returns the labels of relations: such as 'in front of', and '~ on' for a verb's lemma and 'on'.
+    """Returns the labels of relations, such as 'in front of', or '~ on' for the lemma of a verb and 'on'.
 
-    A first word that is always said as it is, unlike verbs, belongs to the label.
+    A first word that always occurs unchanged in the caption, unlike verbs, is part of the label.
     """
-    relations, said = collections.Counter(), collections.Counter()
-    as_it_is, unnamed = collections.Counter(), collections.Counter()
+    relations, first_words = collections.Counter(), collections.Counter()
+    unchanged, unnamed = collections.Counter(), collections.Counter()
     for words, tuples in captions:
         for one in tuples:
             if len(one) == 3:
                 first = one[2].split(" ")[0]
                 relations[one[2]] += 1
-                said[first] += 1
-                as_it_is[first] += first in words
+                first_words[first] += 1
+                unchanged[first] += first in words
                 unnamed[first] += all(lemmas.verb(word) != first for word in words)
-    fixed = {word for word, times in said.items() if times >= 20 and as_it_is[word] >= 0.97 * times}
-    unsaid = {word for word, times in said.items() if times >= 20 and unnamed[word] >= 0.9 * times}
+    fixed = {word for word, times in first_words.items() if times >= 20 and unchanged[word] >= 0.97 * times}
+    implicit = {word for word, times in first_words.items() if times >= 20 and unnamed[word] >= 0.9 * times}
     labels = collections.Counter()
     for relation, times in relations.items():
         first, _, rest = relation.partition(" ")
         labels[relation if first in fixed or relation == "have" else f"{NAME} {rest}".strip()] += times
-        if first in unsaid and not rest:
-            labels[relation] += times  # no word names it: 'tmod'
+        if first in implicit and not rest:
+            labels[relation] += times  # no word of the caption names it: 'tmod'
     kept = [label for label, times in labels.most_common() if times >= MIN_LABEL]
     return tuple(kept if NAME in kept else [NAME, *kept])
 
 
 class Aligner:
-    """Finds the words that tuples come from."""
+    """Finds the words from which tuples come."""
 
     def __init__(self, lemmas: Lemmas, labels: Sequence[str]):
         self._lemmas = lemmas
         self._labels = {label: k for k, label in enumerate(labels)}
 
     def __call__(self, words: list[str], tuples: Tuples) -> Example:
-        """Returns what is true of the words; tuples that come from no words are left out."""
+        """Returns the targets of the words; tuples that come from no words are ignored."""
         size = len(words)
         of_word = [self._lemmas.forms(word) for word in words]
         places: dict[str, list[int]] = {}
@@ -144,7 +144,7 @@ class Aligner:
             pairs = [(a, b) for a in here[0] for b in here[1] if a != b]
             if not pairs:
                 continue
-            # Attributes mostly stand before what they are of, objects after their subjects.
+            # Attributes mostly come before their heads, objects after their subjects.
             sign = 1 if len(one) == 3 else -1
             head, other = min(pairs, key=lambda pair: (abs(pair[1] - pair[0]), sign * (pair[0] - pair[1])))
             table = relations if len(one) == 3 else attributes
@@ -164,7 +164,7 @@ class Aligner:
     def _name(
         self, relation: str, places: dict[str, list[int]], of_word: list[tuple[str, ...]], head: int, other: int
     ) -> tuple[int, int] | None:
-        """0 or 1 + the place of the word that names it, and its label; None for a relation that has no label."""
+        """0 or 1 + the place of the word that names the relation, and its label; None for a relation without label."""
         first, _, rest = relation.partition(" ")
         verb = f"{NAME} {rest}".strip()
         as_label = relation in self._labels
@@ -187,15 +187,15 @@ class Aligner:
 
 
 def tuples_of(words: Sequence[str], example: Example, lemmas: Lemmas, labels: Sequence[str]) -> set[tuple[str, ...]]:
-    """Returns the tuples that an example stands for: what an errorless parser would say."""
+    """Returns the tuples of an example, which a parser without errors would predict."""
     forms = [lemmas.forms(word) for word in words]
 
     def lemma(place: int) -> str:
         return forms[place][int(np.argmax(example.forms[place]))]
 
-    said: set[tuple[str, ...]] = {(lemma(place),) for place in np.flatnonzero(example.objects == 1)}
-    said |= {(lemma(head), lemma(other)) for head, other in np.argwhere(example.attributes == 1)}
+    tuples: set[tuple[str, ...]] = {(lemma(place),) for place in np.flatnonzero(example.objects == 1)}
+    tuples |= {(lemma(head), lemma(other)) for head, other in np.argwhere(example.attributes == 1)}
     for subject, other, pointed, label in example.named:
         name = labels[label].replace(NAME, forms[pointed - 1][2]) if pointed else labels[label]
-        said.add((lemma(subject), lemma(other), name))
-    return said
+        tuples.add((lemma(subject), lemma(other), name))
+    return tuples

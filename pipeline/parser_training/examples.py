@@ -1,4 +1,4 @@
-"""Captions and their tuples as batches to train the parser on.
+"""Captions and their tuples as training batches of the parser.
 
 Shapes: N captions, T words of the longest in a batch, R relations.
 """
@@ -20,28 +20,28 @@ from spidercap.pipeline.parser_training.alignment import OPEN, Example
 from spidercap.pipeline.text.coco_json import ANY_TEXT, read_json, rows
 from spidercap.pipeline.text.tokenizer import tokenize
 
-LENGTHS = (7, 9, 10, 11, 12, 14, 17, 21, 28)  # T of batches; each is a compiled step
+LENGTHS = (7, 9, 10, 11, 12, 14, 17, 21, 28)  # T of batches; a step is compiled for each
 LONGEST = LENGTHS[-1]
 
 
 class Examples(NamedTuple):
     """Examples of captions, padded."""
 
-    words: np.ndarray  # int32 [N, T], places in a list of words, 0 is padding
+    words: np.ndarray  # int32 [N, T], indices into a list of words, 0 is padding
     objects: np.ndarray  # int8 [N, T]: 1, 0 or OPEN
     forms: np.ndarray  # bool [N, T, 3]
     attributes: np.ndarray  # int8 [N, T, T]: 1, 0 or OPEN
     relations: np.ndarray  # int8 [N, T, T]: 1, 0 or OPEN
-    named: np.ndarray  # int32 [R, 5]: caption, subject, object, what names the relation, label
+    named: np.ndarray  # int32 [R, 5]: caption, subject, object, the word that names the relation, label
 
 
 def read_captions(paths: Sequence[pathlib.Path]) -> list[tuple[list[str], Tuples]]:
     """Returns words and tuples of the captions in JSON lines {"caption": "a dog", "tuples": [["dog"]]}.
 
-    Of a caption that comes twice, the first one counts; captions without a word are left out.
+    If a caption comes twice, its first tuples count. Captions without words are left out.
 
     Raises:
-      UserError: a file cannot be read, or a line is no such thing.
+      UserError: a file cannot be read, or a line has another form.
     """
     captions: dict[str, Tuples] = {}
     for path in paths:
@@ -51,7 +51,7 @@ def read_captions(paths: Sequence[pathlib.Path]) -> list[tuple[list[str], Tuples
                     caption, tuples = _one(line, f"{path}, line {number}")
                     captions.setdefault(caption, tuples)
         except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
-            raise UserError(f"{path} cannot be read ({error}); it takes JSON lines, as they are or in gzip") from error
+            raise UserError(f"{path} cannot be read ({error}); needed: JSON lines, plain or gzip") from error
     return [(caption.split(), tuples) for caption, tuples in captions.items() if caption]
 
 
@@ -59,7 +59,7 @@ def read_texts(path: str) -> list[list[str]]:
     """Returns the words of all captions in a COCO captions file or a COCO results file.
 
     Raises:
-      UserError: it is neither.
+      UserError: the file is neither.
     """
     needed = '{"annotations": [{"caption"}]} or [{"caption"}]'
     content = read_json(path, "a COCO captions or results file")
@@ -73,22 +73,22 @@ def _one(line: str, where: str) -> tuple[str, Tuples]:
         caption, tuples = found["caption"], found["tuples"]
         if not all(1 <= len(one) <= 3 and all(isinstance(part, str) for part in one) for one in tuples):
             raise ValueError("tuples are lists of one to three strings")
-        json.dumps(found, ensure_ascii=False).encode()  # a half of a surrogate pair is a ValueError
+        json.dumps(found, ensure_ascii=False).encode()  # a lone surrogate is a ValueError
         tuples = [[" ".join(part.split()) for part in one] for one in tuples]
         if not all(all(one) for one in tuples):
             raise ValueError("a tuple holds a string without a word")
         return " ".join(caption.split()), tuples
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f'{where} is not a caption with tuples ({error}); it takes {{"caption": "a dog", "tuples": [["dog"]]}}'
+            f'{where} is not a caption with tuples ({error}); needed: {{"caption": "a dog", "tuples": [["dog"]]}}'
         ) from error
 
 
 class Batches:
-    """Examples by length, in memory."""
+    """Batches of examples of similar length, in memory."""
 
     def __init__(self, examples: Sequence[Example], word_ids: dict[str, int], size: int):
-        """`size`: captions of a batch."""
+        """`size`: captions per batch."""
         by_length = collections.defaultdict(list)
         for example in examples:
             by_length[next(length for length in LENGTHS if len(example.words) <= length)].append(example)
@@ -97,16 +97,16 @@ class Batches:
 
     @property
     def captions(self) -> int:
-        """How many there are."""
+        """Number of captions."""
         return sum(len(padded.words) for padded, _ in self._padded.values())
 
     @property
     def steps(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches in an epoch."""
         return sum(-(-len(padded.words) // self._size) for padded, _ in self._padded.values())
 
     def epoch(self, seed: int, number: int) -> Iterator[Examples]:
-        """Yields all examples once, in an order of this epoch's own."""
+        """Yields all examples once, in an order that depends on the seed and the epoch."""
         rng = np.random.default_rng([seed, number])
         parts = []
         for length, (padded, _) in self._padded.items():
@@ -118,7 +118,7 @@ class Batches:
 
 
 def _padded(examples: Sequence[Example], length: int, word_ids: dict[str, int]) -> tuple[Examples, np.ndarray]:
-    """All examples of a length, and where the relations of each begin, `[N + 1]`."""
+    """All examples of a length, and the index of the first relation of each, `[N + 1]`."""
     shape = len(examples), length
     padded = Examples(
         np.zeros(shape, np.int32),

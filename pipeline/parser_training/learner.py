@@ -16,8 +16,8 @@ from spidercap.pipeline.training.optimizer import Adam
 
 LOSSES = ("objects", "forms", "attributes", "relations", "names", "labels")
 WARM_UP = 200  # steps
-RARE = 0.25  # a word seen n times is read as an unknown one with probability RARE / (RARE + n)
-AVERAGED = 1000  # steps, about, over which weights are averaged
+RARE = 0.25  # a word seen n times is replaced by the unknown word with probability RARE / (RARE + n)
+AVERAGED = 1000  # approximate number of steps over which weights are averaged
 CLIP_NORM = 5.0
 
 
@@ -32,7 +32,7 @@ class Learner(tf.Module):
         learning_rate: float,
         steps: int,
     ):
-        """`vocabulary` is what words of batches are places in; `counts` is how often they were seen."""
+        """Words of batches are indices into `vocabulary`; `counts` holds how often each word was seen."""
         super().__init__()
         self.network = parser.network
         ids, affixes = word_ids(vocabulary, parser.words, self.network.sizes.affixes)
@@ -46,7 +46,7 @@ class Learner(tf.Module):
         self._compiled = tf.function(self._train, autograph=False, reduce_retracing=False)
 
     def train(self, batch: Examples) -> dict[str, float]:
-        """Makes one step; returns each loss, a mean over captions."""
+        """Takes one step; returns each loss, averaged over captions."""
         step = int(self.step)
         rate = self._learning_rate * min(1.0, (step + 1) / WARM_UP) * (1 + math.cos(math.pi * step / self._steps)) / 2
         self.optimizer.learning_rate.assign(rate)
@@ -90,7 +90,7 @@ class Learner(tf.Module):
         words, gates = self._gates(batch.words, seed)
         read = self.network.read(words, gates, seed)
         captions = tf.cast(tf.shape(words)[0], tf.float32)
-        # A word's lemma is that of any form that gives the right one.
+        # Several forms of a word may give the right lemma, so their probabilities are summed.
         right = tf.reduce_logsumexp(tf.where(batch.forms, read.forms, -1e9), axis=2)
         forms = tf.where(read.there, tf.reduce_logsumexp(read.forms, axis=2) - right, 0.0)
         pairs, pointed, label = batch.named[:, :3], batch.named[:, 3], batch.named[:, 4]
@@ -107,7 +107,7 @@ class Learner(tf.Module):
         return [one / captions for one in sums]
 
     def _gates(self, words: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
-        """The batch's words as places `[N, T]` in a table of gates that holds only these; 0 is padding."""
+        """The words as indices `[N, T]` into a table of gates of the words of this batch; 0 is padding."""
         distinct, place = tf.unique(tf.reshape(words, [-1]))
         unknown = tf.random.stateless_uniform(tf.shape(distinct), seed) < tf.gather(self._rare, distinct)
         ids = tf.where(unknown, 0, tf.gather(self._ids, distinct))
@@ -118,6 +118,6 @@ class Learner(tf.Module):
 
 
 def _binary(logits: tf.Tensor, truth: tf.Tensor) -> tf.Tensor:
-    """Summed cross entropy of what is 1 or 0; what is left open does not count."""
+    """Summed cross entropy of targets 1 and 0, without OPEN ones."""
     losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=tf.cast(truth > 0, tf.float32), logits=logits)
     return tf.reduce_sum(tf.where(truth >= 0, losses, 0.0))

@@ -1,9 +1,9 @@
-"""Trains the scene-graph parser on captions that SPICE 1.0's parser has parsed.
+"""Trains the scene-graph parser on captions that were parsed by SPICE 1.0.
 
     python -m pipeline.parser_training.main --tuples=tuples.jsonl.gz,more.jsonl --output=parser.npz
 
-The same command again goes on where it was stopped, from what is in OUTPUT.partial. Beside the parser it writes
-OUTPUT.json: settings, minutes, and scores on captions that were held out.
+The same command resumes a stopped training from OUTPUT.partial. Beside the parser it writes OUTPUT.json: settings,
+minutes, and scores on held-out captions.
 """
 
 import argparse
@@ -37,13 +37,17 @@ from spidercap.pipeline.parser_training.learner import Learner
 Captions = list[tuple[list[str], Tuples]]
 UNITS = 128
 AFFIXES = 4096  # buckets
-MIN_WORDS = 3  # times that a word with an embedding of its own was seen
+MIN_WORDS = 3  # minimum count of a word that gets an embedding
 SAVED_EVERY = 240.0  # seconds
-FILES = ("tuples", "leave_out", "output")  # settings that may be spelt otherwise: the captions are compared
+FILES = (
+    "tuples",
+    "leave_out",
+    "output",
+)  # settings that may differ on resuming, as the captions themselves are compared
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Trains as the command line says; returns the exit code."""
+    """Trains with the settings of the command line; returns the exit code."""
     try:
         args = _parse(arguments)
         _check(args)
@@ -55,9 +59,13 @@ def main(arguments: Sequence[str]) -> int:
             if len(words) <= LONGEST and " ".join(words) not in unseen
         ]
         if len(captions) <= args.held_out:
-            raise UserError(f"--held_out={args.held_out} of {len(captions)} captions leaves none to learn from")
+            raise UserError(
+                f"--held_out={args.held_out} of {len(captions)} captions leaves none to train on; "
+                "lower it, or give more captions"
+            )
         _begin(args, captions)
-        # By the caption alone: whoever goes on from a parser with more captions holds out none that it has learned.
+        # Ordered by a hash of the caption alone, so that training with --start and more captions holds out none of the
+        # captions that its start was trained on.
         captions.sort(key=lambda caption: zlib.crc32(" ".join([str(args.seed), *caption[0]]).encode()))
         _learn(args, captions[args.held_out :], captions[: args.held_out])
     except UserError as error:
@@ -67,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuses numbers that nothing can be learned with, and an output that cannot be written."""
+    """Raises UserError for numbers out of range, and for an output that cannot be written."""
     for name, fits, allowed in (
         ("seed", 0 <= args.seed < 2**32, "from 0 to 2**32 - 1"),
         ("epochs", 0 < args.epochs < math.inf, "above 0"),
@@ -75,33 +83,36 @@ def _check(args: argparse.Namespace) -> None:
         ("units", args.units is None or args.units > 0, "above 0"),
         ("dropout", 0 <= args.dropout < 1, "from 0 to below 1"),
         ("learning_rate", 0 < args.learning_rate < math.inf, "above 0"),
-        ("held_out", args.held_out >= 0, "from 0 on"),
+        ("held_out", args.held_out >= 0, "0 or more"),
     ):
         if not fits:
-            raise UserError(f"--{name}={getattr(args, name)}; it takes a number {allowed}")
+            raise UserError(f"--{name}={getattr(args, name)} is out of range; allowed: {allowed}")
     if args.start and args.units is not None:
         raise UserError(f"--units={args.units} with --start, which has its own units; leave one of them out")
     check_output("output", args.output)
 
 
 def _partial(args: argparse.Namespace) -> pathlib.Path:
-    """The folder that an interrupted command goes on from."""
+    """The folder from which an interrupted command resumes."""
     return args.output.with_name(f"{args.output.name}.partial")
 
 
 def _begin(args: argparse.Namespace, captions: Captions) -> None:
-    """Notes what is learned, or refuses to go on with something else: its held-out captions may have been learned."""
+    """Writes the settings and captions, or raises UserError if others were written.
+
+    Otherwise a resumed training could hold out captions that it was trained on.
+    """
     shown = {name: str(value) for name, value in vars(args).items() if name not in ("given", *FILES)}
     shown["captions"] = f"{zlib.crc32(json.dumps(captions).encode()):08x}"
     note = _partial(args) / "settings.json"
     if not note.exists():
         write_text(note, json.dumps(shown, indent=1) + "\n")
-    begun = json.loads(note.read_text())
-    others = [name for name in shown if begun.get(name) != shown[name]]
+    earlier = json.loads(note.read_text())
+    others = [name for name in shown if earlier.get(name) != shown[name]]
     if others:
         raise UserError(
-            f"{_partial(args)} was begun with other {', '.join(others)}; "
-            "give the command that began it or another --output, or delete that folder"
+            f"{_partial(args)} was started with other {', '.join(others)}; "
+            "repeat the command that started it, name another --output, or delete that folder"
         )
 
 
@@ -122,12 +133,12 @@ def _learn(args: argparse.Namespace, captions: Captions, held_out: Captions) -> 
         flush=True,
     )
     learner = Learner(parser, vocabulary, counts, args.learning_rate, steps)
-    # Not the file itself: what is there stays whole until a better one is.
+    # In a separate folder, so that an existing output stays until the new one is complete.
     checkpoint = tf.train.Checkpoint(learner=learner, seconds=tf.Variable(0.0, dtype=tf.float64))
     manager = tf.train.CheckpointManager(checkpoint, str(_partial(args)), max_to_keep=1)
     if manager.latest_checkpoint:
         checkpoint.restore(manager.latest_checkpoint).assert_consumed()
-        print(f"goes on after step {int(learner.step)}")
+        print(f"resuming after step {int(learner.step)}")
     begin -= float(checkpoint.seconds)
 
     def save() -> None:
@@ -142,7 +153,7 @@ def _learn(args: argparse.Namespace, captions: Captions, held_out: Captions) -> 
 def _train(
     learner: Learner, batches: Batches, seed: int, steps: int, save: Callable[[], None], score: Callable[[], TupleScore]
 ) -> None:
-    """Learns up to `steps`, with a score after each epoch."""
+    """Trains up to `steps`, with a score after each epoch."""
     saved = time.monotonic()
     with tqdm(total=steps, initial=int(learner.step), unit="step", disable=None) as bar:
         while int(learner.step) < steps:
@@ -163,7 +174,7 @@ def _train(
 
 
 def new_parser(captions: Captions, counts: Mapping[str, int], units: int) -> SceneGraphParser:
-    """Returns an untrained parser with the lemmas and labels of captions, and words seen `counts` times."""
+    """Returns an untrained parser with the lemmas and labels of captions, and the words of `counts`."""
     lemmas = learn_lemmas(captions)
     labels = learn_labels(captions, lemmas)
     words = [word for word, times in counts.items() if times >= MIN_WORDS]
@@ -187,24 +198,28 @@ def _finish(
         "held_out": {"captions": len(held_out), **score.numbers()},
     }
     write_text(args.output.with_name(f"{args.output.name}.json"), json.dumps(card, indent=1) + "\n")
-    print(f"{args.output}: {score} on {len(held_out)} captions held out, {seconds / 60:.0f} minutes")
+    print(f"{args.output}: {score} on {len(held_out)} held-out captions, {seconds / 60:.0f} minutes")
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pipeline.parser_training.main", description=__doc__.split("\n")[0])
-    parser.add_argument("--tuples", required=True, help="JSON lines of captions and tuples, several files by comma")
-    parser.add_argument("--output", required=True, type=pathlib.Path, help="file for the parser")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, order, dropout and what is held out")
-    parser.add_argument("--epochs", type=float, default=16.0, help="times that each caption is seen")
-    parser.add_argument("--batch_size", type=int, default=256, help="captions a step")
-    parser.add_argument("--units", type=int, help=f"of each direction of each LSTM layer; {UNITS}, or START's")
-    parser.add_argument("--dropout", type=float, default=0.2, help="between layers")
-    parser.add_argument("--learning_rate", type=float, default=2e-3, help="Adam's highest; it falls to 0 as a cosine")
+    parser.add_argument("--tuples", required=True, help="JSON lines of captions and tuples; files separated by commas")
+    parser.add_argument("--output", required=True, type=pathlib.Path, help="file of the trained parser")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights, order, dropout and the held-out captions")
+    parser.add_argument("--epochs", type=float, default=16.0, help="passes over the captions")
+    parser.add_argument("--batch_size", type=int, default=256, help="captions per step")
     parser.add_argument(
-        "--leave_out", default="", help="COCO captions or results files: no caption of these is learned"
+        "--units", type=int, help=f"LSTM units per direction and layer; default: {UNITS}, or those of --start"
     )
-    parser.add_argument("--start", type=pathlib.Path, help="a parser to go on from, with its words and labels")
-    parser.add_argument("--held_out", type=int, default=2000, help="captions that are not trained on")
+    parser.add_argument("--dropout", type=float, default=0.2, help="dropout rate between layers")
+    parser.add_argument(
+        "--learning_rate", type=float, default=2e-3, help="highest learning rate of Adam; cosine decay to 0"
+    )
+    parser.add_argument(
+        "--leave_out", default="", help="COCO captions or results files whose captions are not trained on"
+    )
+    parser.add_argument("--start", type=pathlib.Path, help="a parser to fine-tune, with its words and labels")
+    parser.add_argument("--held_out", type=int, default=2000, help="captions held out for the score")
     args = parser.parse_args(arguments)
     args.given = list(arguments)
     return args

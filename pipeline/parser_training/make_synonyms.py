@@ -1,10 +1,10 @@
-"""Makes the package's file of synonyms out of WordNet 3.0's database.
+"""Makes the package's file of synonyms from the database of WordNet 3.0.
 
     python -m pipeline.parser_training.make_synonyms --wordnet=dict --output=pipeline/metrics/spice_fast
 
 `dict` holds index.noun, index.verb, index.adj, index.adv and the four *.exc of Princeton's WordNet 3.0. The index files
-must be Princeton's own (Debian's package has them with some synsets at other places): the Java matcher knows synsets by
-their places.
+must be Princeton's. In those of Debian's package some synsets have other offsets, by which the Java matcher identifies
+them.
 """
 
 import argparse
@@ -22,7 +22,7 @@ PARTS_OF_SPEECH = ("noun", "verb", "adj", "adv")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Writes the file as the command line says; returns the exit code."""
+    """Writes the file; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wordnet", type=pathlib.Path, required=True, help="folder of WordNet 3.0's database")
     parser.add_argument("--output", type=pathlib.Path, required=True, help=f"folder for {DATA}")
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
         if missing:
             raise UserError(f"{args.wordnet} lacks {', '.join(missing)}; give the folder of WordNet 3.0's database")
         if not args.output.is_dir():
-            raise UserError(f"--output={args.output} is not a folder; give one that is there")
+            raise UserError(f"--output={args.output} is not a folder; name an existing one")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -48,7 +48,7 @@ def _names() -> list[str]:
 
 
 def _contents(folder: pathlib.Path) -> str:
-    """Returns one line of words for each synset; after an empty line one of form and base forms for each exception."""
+    """Returns one line of words per synset, an empty line, and one line of form and base forms per exception."""
     synsets: dict[str, list[str]] = collections.defaultdict(list)
     exceptions: dict[str, list[str]] = collections.defaultdict(list)
     for part in PARTS_OF_SPEECH:

@@ -1,4 +1,4 @@
-"""Line charts as SVG text: axes, round ticks, a legend, one line a series."""
+"""Line charts as SVG text: axes, round ticks, a legend, one line per series."""
 
 import itertools
 import math
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from html import escape
 
 _CHART_WIDTH, _CHART_HEIGHT = 480, 290
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 468, 30, 246  # the plotting area; outside it stand the labels
-_MAX_DOTS = 60  # beyond it the dots of a line hide the line
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 468, 30, 246  # the plotting area; labels are outside
+_MAX_DOTS = 60  # more dots would hide their line
 ABSENT = "–"
 
-Colours = Mapping[str, str]  # CSS classes by stage or series name; stages stand first, in their order
+Colours = Mapping[str, str]  # CSS classes by stage or series name; stages come first, in order
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A line chart; `series` maps a name, mostly a stage's, to (x, y) points; NaN or infinity is skipped."""
+    """A line chart; `series` maps a name, such as a stage's, to (x, y) points. NaN and infinity are skipped."""
 
     title: str
     x_label: str
@@ -25,7 +25,7 @@ class Curve:
 
 
 def chart(curve: Curve, colours: Colours) -> str:
-    """Returns the curve as an HTML figure; `colours` has a CSS class for each of its series."""
+    """Returns the curve as an HTML figure; `colours` has a CSS class for each series."""
     series = {
         name: [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
         for name, points in curve.series.items()
@@ -77,7 +77,7 @@ def _line(
 
 
 def span(values: Sequence[float]) -> tuple[float, float]:
-    """Returns the lowest and highest value, moved apart where they are one number to within rounding."""
+    """Returns the lowest and highest value, moved apart if they are equal up to rounding."""
     low, high = min(values), max(values)
     size = max(abs(low), abs(high))
     if high - low > max(1e-9 * size, 1e-300):
@@ -87,7 +87,7 @@ def span(values: Sequence[float]) -> tuple[float, float]:
 
 
 def tick_step(values: Sequence[float], width: float) -> float:
-    """Returns 1, 2 or 5 times a power of ten that parts `width` in six at most; whole where all values are."""
+    """Returns 1, 2 or 5 times a power of ten that divides `width` into at most six; whole if all values are whole."""
     power = 10.0 ** math.floor(math.log10(width / 6))
     step = next((factor * power for factor in (1, 2, 5) if factor * power >= width / 6), 10 * power)
     return max(step, 1.0) if all(float(value).is_integer() for value in values) else step
@@ -107,10 +107,10 @@ def ticks(low: float, high: float, step: float) -> list[tuple[float, str]]:
 
 
 def scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
-    """Returns the straight way from [low, high] to [start, stop]."""
+    """Returns the linear map from [low, high] to [start, stop]."""
     return lambda value: start + (value - low) / (high - low) * (stop - start)
 
 
 def number(value: float, decimals: int) -> str:
-    """Returns the number as people read it: thousands apart, a true minus, a dash for what is no number."""
+    """Returns the number as text, with commas between thousands and a true minus; a dash for NaN and infinity."""
     return f"{value:,.{decimals}f}".replace("-", "−") if math.isfinite(value) else ABSENT

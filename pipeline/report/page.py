@@ -1,6 +1,6 @@
-"""The page people open after training: scores of each stage, curves, and pictures with their captions.
+"""The report page of a run: scores of each stage, curves, and images with their captions.
 
-Everything lies in the one file (pictures as data URIs, SVG charts, no script), so it can be kept or mailed.
+Everything is in one file (images as data URIs, SVG charts, no script), so that it can be archived or mailed.
 """
 
 import base64
@@ -19,7 +19,7 @@ from spidercap.pipeline.files import written_aside
 from spidercap.pipeline.report.charts import ABSENT, Colours, Curve, chart, number
 from spidercap.pipeline.report.word_differences import differences
 
-_COLOURS = 8  # classes c0..c7 in report.css; further names repeat them dashed
+_COLOURS = 8  # classes c0..c7 in report.css; further names repeat them with dashed lines
 _NO_BEST = frozenset({"mean length"})
 _LOWER_IS_BETTER = frozenset({"loss", "perplexity"})  # by the last word of a metric's name
 _MAGIC = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
@@ -28,7 +28,7 @@ _SAFETY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 @dataclass(frozen=True)
 class StageResult:
-    """Validation scores at the end of one training stage, with what it took (`seconds` of wall clock)."""
+    """Validation scores of one training stage, and its cost; `seconds` of wall clock."""
 
     name: str
     metrics: Mapping[str, float]
@@ -38,7 +38,7 @@ class StageResult:
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """A picture (JPEG or PNG bytes), its references, and by stage name its captions and their scores."""
+    """An image (JPEG or PNG bytes), its references, and by stage name its captions and their scores."""
 
     image: bytes
     image_id: int
@@ -49,7 +49,7 @@ class GalleryItem:
 
 
 def class_names(names: Sequence[str]) -> dict[str, str]:
-    """Returns classes of report.css, one a colour, by name."""
+    """Returns classes of report.css by name, one colour per name."""
     return {name: f"c{i % _COLOURS}" + (" again" if i >= _COLOURS else "") for i, name in enumerate(names)}
 
 
@@ -67,18 +67,18 @@ def write_report(
 ) -> None:
     """Writes the page to `path`, whole or not at all: an older page stays until the new one is complete.
 
-    `metric` names the scores of the pictures. `best` and `worst` are sorted here by the last stage's; pictures without
-    that score come last.
-    Best in the table is a metric's highest value, of a loss or perplexity the lowest, of a mean length none.
+    `metric` names the scores of the images. `best` and `worst` are sorted by the scores of the last stage; images
+    without that score come last. The best value in the table is a metric's highest, the lowest of a loss or
+    perplexity, and none of a mean length.
 
     Raises:
-      UserError: a picture is neither JPEG nor PNG.
+      UserError: an image is neither JPEG nor PNG.
       OSError: the folder is missing or cannot be written.
     """
     items = [*best, *worst]
     colours = _colours(stages, curves, items)
     last = stages[-1].name if stages else "training"
-    hint = f"By the picture's {metric} after {last}; words in which first and last caption differ are marked."
+    hint = f"By the image's {metric} after {last}; words in which first and last caption differ are marked."
     best = sorted(best, key=lambda item: -_score(item, last, -math.inf))
     worst = sorted(worst, key=lambda item: _score(item, last, math.inf))
     body = [
@@ -93,13 +93,13 @@ def write_report(
         ),
         _settings(settings),
     ]
-    # A file name that is not UTF-8 reaches Python with lone surrogates, which no encoding takes.
+    # A file name that is not UTF-8 reaches Python with lone surrogates, which cannot be encoded.
     with written_aside(pathlib.Path(path)) as aside:
         aside.write_bytes(page(title, "\n".join(body)).encode("utf-8", errors="replace"))
 
 
 def page(title: str, body: str) -> str:
-    """Returns a whole page, of the report's look."""
+    """Returns a whole page in the style of the report."""
     style = importlib.resources.files(__package__).joinpath("report.css").read_text("utf-8")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -112,7 +112,7 @@ def page(title: str, body: str) -> str:
 
 
 def _colours(stages: Sequence[StageResult], curves: Sequence[Curve], items: Sequence[GalleryItem]) -> Colours:
-    """Class of every name; stages come first, so that a stage's colour does not depend on the charts."""
+    """The class of every name; stages come first, so that a stage's colour does not depend on the charts."""
     named = [
         (stage.name for stage in stages),
         *(item.captions for item in items),
@@ -127,7 +127,7 @@ def _score(item: GalleryItem, stage: str, absent: float) -> float:
 
 
 def section(heading: str, kind: str, parts: Sequence[str], hint: str = "") -> str:
-    """Returns parts below a heading, '' for none; `kind` is a class of report.css."""
+    """Returns parts below a heading, '' without parts; `kind` is a class of report.css."""
     if not parts:
         return ""
     heading = f"<h2>{heading}</h2>" + (f'\n<p class="hint">{escape(hint)}</p>' if hint else "")
@@ -170,7 +170,7 @@ def _results(stages: Sequence[StageResult], colours: Colours) -> str:
 
 
 def _column(metric: str, values: Sequence[float]) -> list[str]:
-    """Cells of one metric: its name, a value for each stage (NaN: none), the change from first to last."""
+    """The cells of one metric: its name, one value per stage (NaN: none), the change from first to last."""
     known = [value for value in values if math.isfinite(value)]
     counts = any(value > 1 for value in known) and all(float(value).is_integer() for value in known)
     lower = metric.lower().split(" ")[-1] in _LOWER_IS_BETTER
@@ -199,10 +199,10 @@ def _duration(seconds: float) -> str:
 
 
 def card(item: GalleryItem, colours: Colours, metric: str, texts: Mapping[str, str]) -> str:
-    """Returns a picture with its captions, in the order of `colours`.
+    """Returns an image with its captions, in the order of `colours`.
 
     Args:
-      metric: of its scores; '' to show none.
+      metric: the metric of the scores; '' to show none.
       texts: the captions as HTML.
     """
     references = "".join(f"<li>{escape(reference)}</li>" for reference in item.references)
@@ -228,7 +228,7 @@ def _scored(item: GalleryItem, name: str, metric: str) -> str:
 
 
 def _ends_marked(item: GalleryItem, colours: Colours) -> dict[str, str]:
-    """The captions as HTML; the first and the last are told apart."""
+    """The captions as HTML, with the differences of the first and the last one marked."""
     names = [name for name in colours if name in item.captions]
     texts = {name: escape(item.captions[name]) for name in names}
     if len(names) > 1:
@@ -241,6 +241,6 @@ def _data_uri(item: GalleryItem) -> str:
         if item.image.startswith(magic):
             return f"data:{kind};base64,{base64.b64encode(item.image).decode('ascii')}"
     raise UserError(
-        f"image {item.image_id} ({item.file_name}) begins with {item.image[:8]!r}; "
-        "the report page takes JPEG and PNG; convert the picture to one of them"
+        f"image {item.image_id} ({item.file_name}) starts with {item.image[:8]!r}; "
+        "the report page takes JPEG and PNG; convert the image to one of them"
     )

@@ -1,4 +1,4 @@
-"""What is left of a run for people and programs: results, metrics, table and report page."""
+"""Writes the results of a run: captions, metrics, the printed table and the report page."""
 
 import dataclasses
 import json
@@ -20,10 +20,10 @@ from spidercap.pipeline.report.page import GalleryItem, StageResult, write_repor
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.training.progress import Progress
 
-GALLERY = 12  # pictures at either end
+GALLERY = 12  # images, the best and as many of the worst
 THUMBNAIL = 320  # pixels of the longer side
 CURVES = {"CIDEr": "CIDEr", "BLEU-4": "BLEU-4", "distinct captions": "captions", "mean length": "words"}  # -> unit
-SELECTION_NOTE = "Weights were chosen on this very split, so its scores are a little too good."
+SELECTION_NOTE = "The best checkpoint was selected on this split, so its scores are slightly optimistic."
 
 
 def write_results(
@@ -38,14 +38,14 @@ def write_results(
 
     Args:
       evaluations: by stage label, of the whole validation split.
-      policies: labels of the stages that moved the policy: the rows of the table.
+      policies: labels of the stages that trained the policy, the rows of the table.
     """
     workdir = config.workdir_path()
     for label, evaluation in evaluations.items():
         _write_json(workdir / "results" / f"{label}.json", results_json(split, evaluation))
         _write_json(workdir / "results" / f"{label}.metrics.json", evaluation.corpus)
         n_best = workdir / "results" / f"{label}.n_best.json"
-        n_best.unlink(missing_ok=True)  # an earlier evaluation's are not of these captions
+        n_best.unlink(missing_ok=True)  # those of an earlier evaluation are outdated
         if config.decoding.n_best > 1:
             _write_json(n_best, n_best_json(split, evaluation))
     stages = [{**stage.to_dict(), "metrics": evaluations[stage.name].corpus} for stage in progress.finished]
@@ -57,14 +57,14 @@ def write_results(
     }
     _write_json(workdir / "summary.json", summary)
     shown = {label: evaluations[label] for label in policies}
-    told = remarks({name for evaluation in shown.values() for name in evaluation.corpus})
-    print("\n".join([table({label: _whole_metrics(e.corpus) for label, e in shown.items()}), *told]))
+    notes = remarks({name for evaluation in shown.values() for name in evaluation.corpus})
+    print("\n".join([table({label: _whole_metrics(e.corpus) for label, e in shown.items()}), *notes]))
     best, worst = _gallery(data, split, shown, config.training.best_metric)
     curves = {config.training.best_metric: config.training.best_metric, **CURVES}
     page = workdir / "report.html"
     write_report(
         page,
-        title=f"{workdir.name}: {len(split.image_ids)} validation pictures",
+        title=f"{workdir.name}: {len(split.image_ids)} validation images",
         settings=config.fixed(),
         metric=config.training.best_metric,
         stages=[
@@ -75,7 +75,7 @@ def write_results(
         curves=[_curve(progress, metric, unit, policies) for metric, unit in curves.items()],
         best=best,
         worst=worst,
-        notes=[SELECTION_NOTE, *told, *_warnings(progress)],
+        notes=[SELECTION_NOTE, *notes, *_warnings(progress)],
     )
     return page
 
@@ -85,16 +85,16 @@ def _warnings(progress: Progress) -> list[str]:
 
 
 def _whole_metrics(corpus: Mapping[str, float | None]) -> dict[str, float]:
-    """All but SPICE's parts, for which a table has no room."""
+    """All metrics but SPICE's parts, which would not fit into a table."""
     return {name: score for name, score in corpus.items() if not name.startswith("SPICE ")}
 
 
 def _curve(progress: Progress, metric: str, unit: str, policies: Sequence[str]) -> Curve:
-    """The metric's validations over the minutes of the whole run, one series a stage."""
-    begun, minutes = 0.0, {}
+    """The metric's validations over the minutes of the whole run, one series per stage."""
+    seconds_before, minutes = 0.0, {}
     for stage in progress.finished:
-        minutes[stage.name] = begun / 60
-        begun += stage.seconds
+        minutes[stage.name] = seconds_before / 60
+        seconds_before += stage.seconds
     series = {
         label: [
             (minutes[label] + validation.seconds / 60, validation.metrics[metric])
@@ -109,18 +109,18 @@ def _curve(progress: Progress, metric: str, unit: str, policies: Sequence[str]) 
 def _gallery(
     data: Data, split: TokenizedSplit, evaluations: Mapping[str, Evaluation], metric: str
 ) -> tuple[list[GalleryItem], list[GalleryItem]]:
-    """The pictures whose last caption scores best and worst by `metric`."""
+    """The images whose captions of the last stage score best and worst by `metric`."""
     scores = [image[metric] for image in list(evaluations.values())[-1].images]
     order = np.argsort(scores, kind="stable")
     ends = min(GALLERY, len(order) // 2)
     worst, best = order[:ends], order[len(order) - ends :][::-1]
     chosen = {int(split.image_ids[i]) for i in [*worst, *best]}
-    pictures = dict(read_images(data, "val", chosen))
+    images = dict(read_images(data, "val", chosen))
 
     def item(i: int) -> GalleryItem:
         image_id = int(split.image_ids[i])
         return GalleryItem(
-            image=thumbnail(pictures[image_id]),
+            image=thumbnail(images[image_id]),
             image_id=image_id,
             file_name=split.file_names[i],
             references=split.captions[i],
@@ -131,9 +131,9 @@ def _gallery(
     return [item(i) for i in best], [item(i) for i in worst]
 
 
-def thumbnail(picture: bytes, most: int = THUMBNAIL) -> bytes:
-    """Returns any picture as a PNG (small ones) or JPEG of at most `most` pixels, so that a page stays light."""
-    image = decode_image(tf.constant(picture))
+def thumbnail(encoded: bytes, most: int = THUMBNAIL) -> bytes:
+    """Returns an encoded image as a PNG (small ones) or JPEG of at most `most` pixels, so that a page stays small."""
+    image = decode_image(tf.constant(encoded))
     longer = max(image.shape[:2])
     if longer > most:
         size = [max(1, round(side * most / longer)) for side in image.shape[:2]]

@@ -1,4 +1,4 @@
-"""In which words two captions differ, as HTML."""
+"""Marks the words in which two captions differ, as HTML."""
 
 import difflib
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from html import escape
 
 
 def differences(first: str, last: str) -> tuple[str, str]:
-    """Returns both captions as HTML, the words that only one of them has at that place inside <mark>."""
+    """Returns both captions as HTML, with words that only one of them has at a place in <mark>."""
     ours, theirs = first.split(), last.split()
     opcodes = difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes()
     return (

@@ -1,4 +1,4 @@
-"""The two files of CoreNLP 3.6.0 that SPICE parses captions with: found on this machine, or downloaded once."""
+"""The two jars of CoreNLP 3.6.0, with which SPICE parses captions: found on this machine, or downloaded once."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ from spidercap.pipeline.metrics.java import runtime
 
 GROUP, ARTIFACT, VERSION = "edu.stanford.nlp", "stanford-corenlp", "3.6.0"
 FOLDER = f"corenlp-{VERSION}"  # inside the metric cache
-PATIENCE = 30  # seconds that the server may stay silent
+PATIENCE = 30  # seconds without an answer of the server
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,16 +28,16 @@ class Jar:
     classifier: str
     size: int  # bytes
     sha256: str
-    member: str  # what SPICE needs of it
+    member: str  # a file in the jar that SPICE needs
 
     @property
     def file_name(self) -> str:
-        """The jar's name in its folder."""
+        """The file name of the jar."""
         return f"{ARTIFACT}-{VERSION}{self.classifier and '-'}{self.classifier}.jar"
 
     @property
     def coordinates(self) -> str:
-        """The artifact's name in Maven's words."""
+        """The Maven coordinates of the artifact."""
         return f"{GROUP}:{ARTIFACT}:{VERSION}{self.classifier and ':'}{self.classifier}"
 
 
@@ -57,17 +57,17 @@ JARS = (CODE, MODELS)
 
 
 def metric_cache(metric_cache_dir: str) -> pathlib.Path:
-    """Returns the folder of what metrics download: as given, else $SPIDERCAP_METRIC_CACHE, else the user's cache."""
+    """Returns the folder for downloads of metrics: as given, else $SPIDERCAP_METRIC_CACHE, else the user's cache."""
     given = metric_cache_dir or os.environ.get("SPIDERCAP_METRIC_CACHE")
     cache = given or pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "spidercap")
     return pathlib.Path(cache).expanduser().absolute()
 
 
 def corenlp_jars(corenlp: str, metric_cache_dir: str) -> tuple[pathlib.Path, pathlib.Path]:
-    """Returns the paths of (code jar, models jar); downloads 385 MB where this machine has neither.
+    """Returns the paths of (code jar, models jar); downloads 385 MB if they are not on this machine.
 
     Args:
-      corenlp: a folder that holds both files; "" to look in the metric cache, then in pycocoevalcap, then download.
+      corenlp: a folder with both files; "" to search the metric cache, then pycocoevalcap, then download.
       metric_cache_dir: as for `metric_cache`.
 
     Raises:
@@ -77,13 +77,13 @@ def corenlp_jars(corenlp: str, metric_cache_dir: str) -> tuple[pathlib.Path, pat
         given = pathlib.Path(corenlp).expanduser().absolute()
         return _checked(given, "give --corenlp a folder that has both, or leave it out to have them downloaded")
     folder = metric_cache(metric_cache_dir) / FOLDER
-    remedy = "put it right, or delete the folder to have both files downloaded"
+    remedy = "restore it, or delete the folder to have both files downloaded"
     if folder.exists():
         return _checked(folder, remedy)
-    # Where pycocoevalcap's own Spice() puts its download.
+    # The folder to which pycocoevalcap's Spice() downloads.
     lib = runtime.package_path("pycocoevalcap", "spice/lib")
     if lib and all((lib / jar.file_name).exists() for jar in JARS):
-        return _checked(lib, "delete this copy of pycocoevalcap's to have both files downloaded")
+        return _checked(lib, "delete this copy in pycocoevalcap to have both files downloaded")
     _download_once(folder)
     return _checked(folder, remedy)
 
@@ -102,8 +102,8 @@ def _checked(folder: pathlib.Path, remedy: str) -> tuple[pathlib.Path, pathlib.P
 
 
 def _fault(path: pathlib.Path, jar: Jar) -> str | None:
-    # No size is asked for: Stanford's own zip, which pycocoevalcap fetches, was packed on another day than Maven's.
-    # A truncated file is found all the same, since a zip's table of contents is at its end.
+    # Sizes are not compared: Stanford's zip, which pycocoevalcap downloads, has another size than Maven's.
+    # A truncated file is found nevertheless, because a zip's table of contents is at its end.
     try:
         with zipfile.ZipFile(path) as opened:
             return None if jar.member in opened.namelist() else f"does not hold {jar.member}: it is another file"
@@ -114,7 +114,7 @@ def _fault(path: pathlib.Path, jar: Jar) -> str | None:
 
 
 def _download_once(folder: pathlib.Path) -> None:
-    """Fills the folder, unless another process does so meanwhile; what was interrupted leaves nothing in it."""
+    """Downloads into the folder, unless another process does; an interrupted download leaves nothing in it."""
     with _lock(folder.parent):
         if folder.exists():
             return
@@ -126,7 +126,7 @@ def _download_once(folder: pathlib.Path) -> None:
             for jar in JARS:
                 _verify(part / jar.file_name, jar)
             part.rename(folder)
-        except (OSError, RuntimeError) as error:  # requests' errors are the first, jgo's own the second
+        except (OSError, RuntimeError) as error:  # of requests and of jgo
             raise UserError(_by_hand(folder, error)) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
@@ -141,7 +141,7 @@ def _lock(cache: pathlib.Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"the metric cache {cache} cannot be written ({error.strerror}); "
-            "give another folder by --metric_cache_dir or the environment variable SPIDERCAP_METRIC_CACHE"
+            "name another folder with --metric_cache_dir or the environment variable SPIDERCAP_METRIC_CACHE"
         ) from error
     with lock:
         try:
@@ -153,10 +153,10 @@ def _lock(cache: pathlib.Path) -> Iterator[None]:
 
 
 def _fetch(part: pathlib.Path, folder: pathlib.Path) -> None:
-    """Downloads both files into the folder `part`; `folder` is where they will be.
+    """Downloads both files into the folder `part`; `folder` is their final folder.
 
     Raises:
-      OSError: no connection, or it broke, or the disk is full.
+      OSError: there is no connection, it broke, or the disk is full.
       RuntimeError: the server has no such file.
     """
     from jgo import maven
@@ -166,8 +166,8 @@ def _fetch(part: pathlib.Path, folder: pathlib.Path) -> None:
         f"SPICE needs CoreNLP {VERSION} (GPL, version 3 or later): downloading {total / 1e6:.0f} MB into {folder}",
         file=sys.stderr,
     )
-    with tqdm.tqdm(total=total, unit="B", unit_scale=True, disable=None) as bar:  # None: no bar but on a terminal
-        repository = part / "maven"  # of our own, so that nothing stays in the user's
+    with tqdm.tqdm(total=total, unit="B", unit_scale=True, disable=None) as bar:  # None: only on a terminal
+        repository = part / "maven"  # separate, so that nothing stays in the user's repository
         resolver = maven.PythonResolver(progress_callback=lambda name, size: contextlib.nullcontext(bar.update))
         context = maven.MavenContext(resolver=resolver, repo_cache=repository, timeout=PATIENCE)
         component = context.project(GROUP, ARTIFACT).at_version(VERSION)
@@ -187,7 +187,7 @@ def _verify(path: pathlib.Path, jar: Jar) -> None:
 def _by_hand(folder: pathlib.Path, error: Exception) -> str:
     files = " and ".join(f"{jar.file_name} (Maven's {jar.coordinates}, {jar.size} bytes)" for jar in JARS)
     return (
-        f"CoreNLP {VERSION}, which SPICE needs, could not be downloaded; get {files} by hand and put both into "
-        f"{folder}, or into any folder and give --corenlp=FOLDER; --metric_cache_dir or the environment variable "
-        f"SPIDERCAP_METRIC_CACHE moves the cache; metrics without SPICE need none of this; what went wrong: {error}"
+        f"CoreNLP {VERSION}, which SPICE needs, could not be downloaded ({error}); download {files} by hand into "
+        f"{folder}, or into any folder and add --corenlp=FOLDER; --metric_cache_dir or the environment variable "
+        f"SPIDERCAP_METRIC_CACHE moves the cache; metrics without SPICE need none of this"
     )

@@ -1,10 +1,10 @@
-"""In a worker: METEOR 1.5 as the COCO caption evaluation calls it."""
+"""METEOR 1.5 in a worker, with the options of the COCO caption evaluation."""
 
 from typing import Any
 
 import jpype
 
-NORMALIZE = 2  # what -norm means on its command line: tokenise and lower, keep punctuation
+NORMALIZE = 2  # -norm of its command line: tokenise, lower-case, keep punctuation
 
 
 class Service:
@@ -21,7 +21,7 @@ class Service:
     def answer(self, item: Any) -> Any:
         """Returns {"stats", "score"} of {"candidate", "references"}; the corpus score of {"stats": [...]}.
 
-        Scores come from statistics as printed, which is what the evaluation scores from.
+        Scores are computed from printed statistics, like in the evaluation.
         """
         if "candidate" in item:
             stats = str(self._scorer.getMeteorStats(item["candidate"], self._list(item["references"])).toString())

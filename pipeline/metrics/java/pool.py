@@ -1,7 +1,7 @@
-"""Resident worker processes that share a batch, and that may be killed, hang or fail without harm to it.
+"""Resident worker processes that share a batch, which survives workers that are killed, hang or fail.
 
-A worker that dies, answers wrongly or does not answer in time is replaced. What it was working on is tried again, item
-by item, so that an item that fails ATTEMPTS times alone is known by name and refused.
+A worker that dies, answers wrongly or does not answer in time is replaced. Its items are tried again one by one, so
+that an item that fails ATTEMPTS times alone can be named in the error.
 """
 
 import concurrent.futures
@@ -14,13 +14,13 @@ from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.metrics.java.process import ATTEMPTS, Service, WorkerFailed, WorkerProcess
 from spidercap.pipeline.metrics.java.runtime import Jvm
 
-LOOKS_UP = 1.0  # seconds
-# Heap of a JVM, measured on the longest captions that are sent; METEOR's is filled by its tables.
+POLL = 1.0  # seconds
+# Heap of a JVM, measured on the longest captions that are sent; METEOR's tables fill its heap.
 HEAPS = {"tokenizer": "1g", "meteor": "1500m", "spice_parser": "2500m", "spice_matcher": "1500m"}
 
 
 class Pool:
-    """`workers` processes of one service; they start when they are needed first, and end with `close`."""
+    """`workers` processes of one service; they start when first needed, and end with `close`."""
 
     def __init__(self, service: Service, workers: int, timeout: float):
         """`timeout`: seconds that a worker may take for one item before it is replaced."""
@@ -48,19 +48,19 @@ class Pool:
         done: Callable[[int], object] = lambda count: None,
         keep: Callable[[int, list[Any]], object] = lambda place, answers: None,
     ) -> list[Any]:
-        """Returns the service's answer to each item, in their order.
+        """Returns the service's answer to each item, in order.
 
         Args:
-          names: how a person knows each item, for the message when it is refused.
-          chunk: most items in one request.
-          done: called with the number of items of every request that has been answered.
-          keep: called with the place of its first item and its answers.
+          names: a name of each item for error messages.
+          chunk: maximum number of items per request.
+          done: called with the number of items of each answered request.
+          keep: called with the index of the first item of each answered request, and its answers.
 
         Raises:
-          UserError: an item has failed three times alone, or no worker starts.
-          WorkerFailed: another thread has closed the pool meanwhile.
+          UserError: an item failed three times alone, or no worker starts.
+          WorkerFailed: another thread closed the pool.
         """
-        # Enough requests that the workers end together, so few that each is worth its way.
+        # Enough requests that all workers finish at about the same time, but not so many that their overhead counts.
         size = max(1, min(chunk, len(items) // (4 * len(self._workers))))
         parts = [range(i, min(i + size, len(items))) for i in range(0, len(items), size)]
         futures = [
@@ -69,8 +69,8 @@ class Pool:
         waiting = dict(zip(futures, parts, strict=True))
         try:
             while waiting:
-                # Not for ever: Ctrl-C that another thread takes, or that comes just before, ends no wait for a lock.
-                ready = concurrent.futures.wait(waiting, LOOKS_UP, concurrent.futures.FIRST_COMPLETED).done
+                # With a timeout, because Ctrl-C cannot interrupt a wait for a lock.
+                ready = concurrent.futures.wait(waiting, POLL, concurrent.futures.FIRST_COMPLETED).done
                 for future in ready:
                     part = waiting.pop(future)
                     keep(part.start, future.result())
@@ -81,15 +81,15 @@ class Pool:
         return [answer for future in futures for answer in future.result()]
 
     def processes(self) -> list[int]:
-        """Returns the process ids of the workers that are running."""
+        """Returns the process ids of the running workers."""
         return [worker.pid for worker in self._workers if worker.pid]
 
     def close(self) -> None:
-        """Ends the workers; what they are working on is lost."""
+        """Stops the workers; unfinished items are lost."""
         self._closed.set()
         for worker in self._workers:
             worker.stop()
-        # Requests that still wait fail one by one: were they cancelled, `map` in another thread would wait for ever.
+        # Pending requests fail one by one. If they were cancelled, `map` in another thread would wait for ever.
         self._threads.shutdown(wait=True)
         for worker in self._workers:
             worker.end()
@@ -109,7 +109,7 @@ class Pool:
                 if failed == ATTEMPTS:
                     raise UserError(
                         f"{self._service.title}: {names[0][:200]!r} failed {ATTEMPTS} times alone, "
-                        f"the last time as {error}; take it out, or give more time (--metric_timeout) or memory "
+                        f"the last time with: {error}; remove it, or give more time (--metric_timeout) or memory "
                         "(fewer --metric_workers)"
                     ) from error
 

@@ -1,4 +1,4 @@
-"""One worker process: started when it is needed, asked over its standard input, gone at a failure."""
+"""One worker process: started when needed, asked over its standard input, killed after a failure."""
 
 import dataclasses
 import fcntl
@@ -15,13 +15,13 @@ from typing import IO, Any
 from spidercap.pipeline.errors import UserError
 
 ATTEMPTS = 3
-START_TIMEOUT = 300.0  # seconds; METEOR's tables take 10 to 20 on a busy machine
-LAST_WORDS = 300  # characters of a worker's standard error that are shown when it fails
+START_TIMEOUT = 300.0  # seconds; reading METEOR's tables takes 10 to 20 on a busy machine
+LAST_WORDS = 300  # characters of a failed worker's standard error that are shown
 
 
 @dataclasses.dataclass(frozen=True)
 class Service:
-    """What a worker is: `name` of worker.SERVICES, the JVM to load and its classes, the memory that it may take."""
+    """What a worker runs: `name` of worker.SERVICES, the JVM and its class path, the maximum memory."""
 
     name: str
     jvm: str  # path of libjvm
@@ -32,24 +32,24 @@ class Service:
 
     @property
     def title(self) -> str:
-        """The name in words."""
+        """The name for messages."""
         return self.name.replace("_", " ")
 
 
 class WorkerFailed(Exception):
-    """A worker died, answered wrongly or did not answer in time, or was stopped because the pool was closed."""
+    """A worker died, answered wrongly or too late, or was stopped because the pool was closed."""
 
 
 class WorkerProcess:
-    """One process at a time, started anew when it has gone."""
+    """One process at a time, restarted when it has ended."""
 
     def __init__(self, service: Service):
         self._service = service
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr: IO[bytes] | None = None
-        self._unread = b""  # what has come after the last line that was read
-        self._asked = 0  # items, which are numbered so that no answer is taken for another's; 0 is the settings
-        self._lock = threading.Lock()  # of the process against a stop from another thread
+        self._unread = b""  # bytes received after the last line that was read
+        self._asked = 0  # number of items, which are numbered to match answers; 0 is the settings
+        self._lock = threading.Lock()  # guards the process against `stop` from another thread
         self._stopped = False
 
     @property
@@ -59,10 +59,10 @@ class WorkerProcess:
         return process.pid if process is not None and process.poll() is None else None
 
     def ask(self, items: list[Any], timeout: float) -> list[Any]:
-        """Returns the answers, each of which may take `timeout` seconds.
+        """Returns the answers; each may take `timeout` seconds.
 
         Raises:
-          WorkerFailed: it did not answer; there is no process any more.
+          WorkerFailed: it did not answer; the process has been killed.
           UserError: the process does not start.
         """
         if self.pid is None:
@@ -72,7 +72,7 @@ class WorkerProcess:
         try:
             self._write({"first": numbers.start, "items": items}, timeout)
             answers = [self._read(number, timeout) for number in numbers]
-            # Java warns of odd captions: what was said up to here will never be needed.
+            # Warnings of Java up to here are not needed, because all answers arrived.
             self._stderr.truncate(0)
         except (OSError, WorkerFailed) as error:
             self.end()
@@ -80,14 +80,14 @@ class WorkerProcess:
         return answers
 
     def stop(self) -> None:
-        """Kills the process for good; a thread that waits for its answer learns of it."""
+        """Kills the process for good; a thread that waits for its answer gets WorkerFailed."""
         with self._lock:
             self._stopped = True
             if self._process is not None:
                 self._process.kill()
 
     def end(self) -> None:
-        """Kills the process and leaves nothing of it; the next request starts another."""
+        """Kills the process and frees its resources; the next request starts another."""
         with self._lock:
             process, self._process = self._process, None
         if process is not None:
@@ -102,7 +102,7 @@ class WorkerProcess:
         settings = dataclasses.asdict(self._service)
         settings = {"service": settings.pop("name"), **settings}
         for _ in range(ATTEMPTS):
-            self.end()  # one that has died
+            self.end()  # a process that has died
             try:
                 self._open()
                 self._write(settings, START_TIMEOUT)
@@ -115,13 +115,13 @@ class WorkerProcess:
         self.end()
         raise UserError(
             f"{self._service.title}: its process does not start: {fault}; if memory is short, use fewer "
-            "--metric_workers; if Java is at fault, set JAVA_HOME to another one"
+            "--metric_workers; if Java fails, set JAVA_HOME to another one"
         )
 
     def _open(self) -> None:
         self._unread, self._asked = b"", 0
         self._stderr = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115, open as long as the process is
-        # The process goes on at the end, wherever that is after the file was cut.
+        # The process appends, so that it continues at the end of the file after it was truncated.
         fcntl.fcntl(self._stderr, fcntl.F_SETFL, fcntl.fcntl(self._stderr, fcntl.F_GETFL) | os.O_APPEND)
         with self._lock:
             if self._stopped:
@@ -132,14 +132,14 @@ class WorkerProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
-                # Ctrl-C is for this process, which then ends the workers in good order.
+                # Ctrl-C must reach only this process, which then stops the workers.
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
         os.set_blocking(self._process.stdin.fileno(), False)
 
     def _write(self, request: dict[str, Any], timeout: float) -> None:
-        """Writes as the worker reads: one that hangs must not block this process too."""
+        """Writes without blocking, so that a worker that hangs does not block this process."""
         left = memoryview(json.dumps(request).encode() + b"\n")
         deadline = time.monotonic() + timeout
         with selectors.DefaultSelector() as selector:
@@ -152,7 +152,7 @@ class WorkerProcess:
                     raise WorkerFailed(self._last_words()) from None
 
     def _read(self, number: int, timeout: float) -> Any:
-        """Returns the next answer, which must be that to the item of this number."""
+        """Returns the next answer, which must be to the item with this number."""
         line = self._read_line(time.monotonic() + timeout)
         try:
             answer = json.loads(line)

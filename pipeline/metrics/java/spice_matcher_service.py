@@ -1,11 +1,11 @@
-"""In a worker: SPICE 1.0's scene graphs and their comparison, from tuples to counts.
+"""SPICE 1.0's scene graphs and their comparison in a worker, from tuples to counts.
 
 Anderson, Fernando, Johnson, Gould, "SPICE: Semantic Propositional Image Caption Evaluation" (ECCV 2016).
 
-Concepts that share a WordNet synset are merged into the most similar one that is there. SPICE looks them up in hash
-maps whose order changes from run to run, so that equally similar ones are merged by chance (in one of the 1,000
-captions of the COCO evaluation's demo: 0.148 or 0.154). Here the order is fixed, the newest object first, which gives
-the published scores; a caption's score depends on nothing but its words and its references.
+A concept is merged into the most similar earlier one that shares a WordNet synset. SPICE stores concepts in hash maps
+whose order changes from run to run, so that ties are broken at random. (This affects one of the 1,000 captions of the
+COCO evaluation's demo: 0.148 or 0.154.) Here the order is fixed, the newest object first, which gives the published
+scores. So a caption's score depends only on its words and its references.
 """
 
 import collections
@@ -16,11 +16,11 @@ import jpype
 
 from spidercap.pipeline.metrics.registry import SPICE_PARTS
 
-KEPT = 20_000  # images whose references' graphs stay in memory, some 10 kB each
+KEPT = 20_000  # images whose reference graphs stay in memory, about 10 kB each
 
 
 class Service:
-    """Compares captions' tuples with those of references."""
+    """Compares the tuples of captions with those of references."""
 
     def __init__(self):
         dictionary = jpype.JClass("edu.cmu.meteor.aligner.SynonymDictionary")
@@ -35,9 +35,9 @@ class Service:
         self._references: collections.OrderedDict[str, list[Any]] = collections.OrderedDict()
 
     def answer(self, item: Any) -> list[list[list[int]]]:
-        """Returns for each of {"candidates": [...], "references": [...]}, the tuples of captions, its counts.
+        """Returns the counts of each candidate of {"candidates": [...], "references": [...]}, tuples of captions.
 
-        These are [matched, candidate's, references'] of all tuples, then of each of SPICE_PARTS.
+        The counts are [matched, candidate's, references'] of all tuples, then of each of SPICE_PARTS.
         """
         references = self._reference_sets(item["references"])
         return [self._counts(self._sets([candidate]), references) for candidate in item["candidates"]]
@@ -57,8 +57,8 @@ class Service:
 
     def _counts(self, candidate: list[Any], references: list[Any]) -> list[list[int]]:
         counts = []
-        for said, true in zip(candidate, references, strict=True):
-            evaluation = self._evaluation(said, true, False, True)  # not weighted, similar words match
+        for predicted, true in zip(candidate, references, strict=True):
+            evaluation = self._evaluation(predicted, true, False, True)  # not weighted, similar words match
             matched = int(evaluation.tp)
             counts.append([matched, matched + int(evaluation.fp), matched + int(evaluation.fn)])
         return counts
@@ -81,7 +81,7 @@ class _Graphs:
         self._list, self._ordered_set = jpype.JClass("java.util.ArrayList"), jpype.JClass("java.util.LinkedHashSet")
 
     def build(self, captions: list[list[list[str]]]) -> Any:
-        """Returns the one SceneGraph of the tuples of some captions."""
+        """Returns one SceneGraph of the tuples of all captions."""
         self._order.reset()
         graph = self._graph(self._synonyms, True)
         self._graph_field.set(graph, self._multigraph(self._by_age, self._linked))
@@ -98,10 +98,10 @@ class _Graphs:
 
 
 class _NewestFirst:
-    """A java.util.Comparator that puts objects it saw later before those it saw earlier.
+    """A java.util.Comparator that orders objects by when it first saw them, the newest first.
 
-    It is put together of Java's own methods: a map from an object's identity to a number that counts down. One written
-    in Python would be called from Java for every comparison.
+    It is composed of Java's own methods: a map from an object's identity to a number that counts down. A comparator in
+    Python would be called from Java for every comparison.
     """
 
     def __init__(self):
@@ -123,7 +123,7 @@ class _NewestFirst:
         self.comparator = jpype.JClass("java.util.Comparator").comparing(age_of)
 
     def reset(self) -> None:
-        """Forgets all objects. Maps ordered before this must not be searched any more."""
+        """Forgets all objects. Maps that were ordered before must not be searched afterwards."""
         self._ages.clear()
         self._counter.set(0)
 

@@ -1,4 +1,4 @@
-"""The tokenizer of the COCO caption evaluation, by a Java worker."""
+"""The tokenizer of the COCO caption evaluation, in a Java worker."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ TIMEOUT = 1800.0  # seconds for a whole file of captions; a million take about f
 
 
 def tokenize_with_java(*collections: Sequence[str]) -> list[list[str]]:
-    """Returns each collection of captions as the COCO caption evaluation's tokenizer has them, words split by a space.
+    """Returns each collection of captions as tokenised by the COCO caption evaluation, words separated by a space.
 
-    A collection is tokenised as a whole, as there: the next caption's first word may decide whether a letter keeps its
-    dot.
+    A collection is tokenised as a whole, as there, because the first word of the next caption may decide whether a
+    letter keeps its dot.
 
     Raises:
-      UserError: no Java.
+      UserError: there is no Java.
     """
     items = [[one_line(caption) for caption in captions] for captions in collections]
     with pool_of("tokenizer", find_jvm(), [ptb_jar()], 1, TIMEOUT) as pool:

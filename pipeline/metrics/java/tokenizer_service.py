@@ -1,4 +1,4 @@
-"""In a worker: Stanford's PTBTokenizer as the COCO caption evaluation calls it."""
+"""Stanford's PTBTokenizer in a worker, with the options of the COCO caption evaluation."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ import jpype
 
 
 class Service:
-    """Tokenises whole collections of captions: its rules look past the end of a line."""
+    """Tokenises whole collections of captions, because its rules look past the end of a line."""
 
     def __init__(self):
         tokenizer = jpype.JClass("edu.stanford.nlp.process.PTBTokenizer")
-        # What its command line does with a file; word by word from here would take ten times as long.
+        # The function behind its command line; reading word by word from Python would take ten times as long.
         self._tokenize = next(m for m in tokenizer.class_.getDeclaredMethods() if m.getName() == "tokReader")
         self._tokenize.setAccessible(True)
         self._reader = jpype.JClass("java.io.StringReader")
@@ -18,7 +18,7 @@ class Service:
         self._writer = jpype.JClass("java.io.BufferedWriter")
 
     def answer(self, item: Any) -> list[str]:
-        """Returns each of a list of captions without line breaks as lower-case tokens, punctuation and all."""
+        """Returns each of a list of captions without line breaks as lower-case tokens with punctuation."""
         if not item:
             return []
         text = self._string_writer()
@@ -29,7 +29,7 @@ class Service:
         )
         out.flush()
         lines = str(text.toString()).split("\n")
-        # It ends the last line, unless that is empty.
+        # The last line ends with a line break, unless it is empty.
         lines = lines[:-1] if len(lines) > len(item) else lines
         if len(lines) != len(item):
             raise ValueError(f"{len(item)} captions became {len(lines)}")

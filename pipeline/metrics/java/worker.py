@@ -1,12 +1,12 @@
-"""A worker process: a JVM of its own that answers requests, one JSON line each, until its parent is gone.
+"""A worker process: a JVM that answers requests, one JSON line each, until its parent is gone.
 
     python -m pipeline.metrics.java.worker
 
-The first line says what it is, in the words of process.Service. It is item 0, answered when all is loaded.
-Every other line is {"first": number, "items": [...]}. Each item is answered by a line of its own with its number,
-counted from `first` on: {"item": number, "result": ...} or {"item": number, "error": "..."}.
+The first line holds the fields of process.Service. It is item 0, answered when all is loaded. Every other line is
+{"first": number, "items": [...]}. Each item is answered by one line with its number, counted from `first`:
+{"item": number, "result": ...} or {"item": number, "error": "..."}.
 
-The Java scorers are under the GPL, AGPL and LGPL: they are run here, in a process of their own.
+The Java scorers are under the GPL, AGPL and LGPL, so they run in a separate process.
 """
 
 import importlib
@@ -41,32 +41,32 @@ def main() -> None:
         for number, item in enumerate(request["items"], request["first"]):
             try:
                 answer = {"result": service.answer(item)}
-            except Exception as error:  # told to the parent, which decides; whatever Java throws ends up here
+            except Exception as error:  # reported to the parent; includes everything that Java throws
                 answer = {"error": f"{type(error).__name__}: {error}"}
             _answer(answers, {"item": number, **answer})
 
 
 def start_jvm(path: str, version: int, class_path: Sequence[str], heap: str) -> None:
-    """Starts the JVM at `path`; `heap` such as '2g' bounds its memory, and one that runs out of it ends."""
+    """Starts the JVM at `path`; `heap`, such as '2g', is its maximum memory, beyond which the process exits."""
     import jpype
 
     options = [f"-Xmx{heap}", "-XX:+ExitOnOutOfMemoryError", "-XX:+UseSerialGC", "-Dfile.encoding=UTF-8"]
-    # METEOR writes numbers in the language of the machine otherwise.
+    # Otherwise METEOR formats numbers in the language of the machine.
     options += ["-Duser.language=en", "-Duser.country=US"]
-    if version >= 17:  # which warn, or will refuse, without
+    if version >= 17:  # without this option, these versions warn, or later ones fail
         options.append("--enable-native-access=ALL-UNNAMED")
     jpype.startJVM(path, *options, classpath=list(class_path), convertStrings=True)
 
 
 def _take_stdout() -> IO[str]:
-    """Returns a stream to the parent that nobody else can write to: what Java prints goes to standard error."""
+    """Returns a stream to the parent to which nobody else can write; output of Java goes to standard error."""
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return stream
 
 
 def _read(requests: queue.Queue[str]) -> None:
-    """Hands on lines; the end of them means that the parent is gone, and so must this process be, at once."""
+    """Queues input lines. At their end the parent is gone, so this process exits at once."""
     for line in sys.stdin:
         requests.put(line)
     os._exit(0)

@@ -1,4 +1,4 @@
-"""Lemmas of words: what was seen, and rules for what was not."""
+"""Lemmas of words: a table of known ones, and rules for others."""
 
 from collections.abc import Collection, Mapping
 
@@ -9,7 +9,7 @@ class Lemmas:
     """The lemma of a word as a noun and as a verb."""
 
     def __init__(self, nouns: Mapping[str, str], verbs: Mapping[str, str], known: Collection[str]):
-        """`nouns` and `verbs` are what the rules get wrong; `known` are lemmas, by which rules choose."""
+        """`nouns` and `verbs` are exceptions to the rules; rules prefer lemmas that are `known`."""
         self.nouns, self.verbs, self.known = dict(nouns), dict(verbs), frozenset(known)
 
     def forms(self, word: str) -> tuple[str, str, str]:
@@ -53,7 +53,7 @@ class Lemmas:
         choices = [stem, stem + "e", *([stem[:-1]] if double else [])]
         if double and stem[-1] not in "lsfz":
             return self._known_first(choices, otherwise=2)
-        # Consonant, one vowel, consonant: the stem has lost its e (hike), or it would have been doubled (hop).
+        # After consonant, vowel, consonant the stem has lost its e (hike), else its last letter would be doubled (hop).
         short = len(stem) > 2 and stem[-1] not in VOWELS + "wxy" and stem[-2] in VOWELS and stem[-3] not in VOWELS
         silent = stem.endswith(("c", "g", "s", "u", "v", "z", "dl", "tl", "bl", "pl")) and not stem.endswith("ng")
         return self._known_first(choices, otherwise=int((short and len(stem) < 5) or silent))

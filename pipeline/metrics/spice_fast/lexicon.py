@@ -1,4 +1,4 @@
-"""What the parser knows of words: ids of those it has learned, and buckets of beginnings and endings for all."""
+"""The parser's inputs for words: ids of known words, and hash buckets of prefixes and suffixes for all words."""
 
 import zlib
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ AFFIXES = 5
 
 
 def affix_buckets(word: str, buckets: int) -> list[int]:
-    """Returns AFFIXES ids below `buckets`: of the word's last 1, 2, 3 and 4 letters, and of its first 3."""
+    """Returns AFFIXES ids below `buckets`: of the last 1, 2, 3 and 4 letters of the word, and of its first 3."""
     parts = [f"-{word[-k:]}" for k in (1, 2, 3, 4)] + [f"{word[:3]}-"]
     return [zlib.crc32(part.encode()) % buckets for part in parts]
 

@@ -1,15 +1,15 @@
 """SPICE's matching in a graph: tuples of numbers against the scene graphs of an image's references.
 
-The rule is scene_graph's. References are merged on the host. What is left of them is, for each term that overlaps one
-of an image's nodes, which of the image's tuples it would fit as first, second and last term: bits of int64 "limbs",
-found by the key (image, term). A candidate's node fits what any of its words fits, so that its tuples are matched by a
-few ands and ors.
+The rules are those of scene_graph.py. References are merged on the host. For each term that overlaps one of an image's
+nodes, a table holds which of the image's tuples it fits as first, second and last term, as bits of int64 "limbs",
+found by the key (image, term). A candidate's node fits every tuple that one of its words fits, so that its tuples are
+matched by a few ands and ors.
 
-One difference is left: where a candidate's term overlaps two of its own earlier objects, one of which stands for
-several different words, it joins that with the most similar word, instead of that with the most similar union.
+There is one difference. If a candidate's term overlaps two of its own earlier objects, one of which has several
+different words, it joins the object with the most similar word, instead of the object with the most similar union.
 
-Shapes: N candidates, P tuples each, K slots for different terms of a candidate's objects, L limbs. N comes second
-inside, as then what is done step by step has whole rows.
+Shapes: N candidates, P tuples each, K slots for different terms of a candidate's objects, L limbs. Inside, N comes
+last, so that each step reads whole rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,19 +21,19 @@ from spidercap.pipeline.metrics.ngrams import in_chunks
 from spidercap.pipeline.metrics.spice_fast.synonyms import Synonyms, wordnet_synonyms
 from spidercap.pipeline.metrics.spice_fast.term_tables import FIRST, LAST, SECOND, References, Similarities, Terms
 
-WIDTH = 14  # of in_chunks: some 500 candidates of 24 tuples in one go, the fastest
+WIDTH = 14  # of in_chunks: about 500 candidates of 24 tuples per chunk, which is fastest
 
 
 class Matcher:
-    """Counts the tuples of candidates that are in their images' references."""
+    """Counts the tuples of candidates that match their images' references."""
 
     def __init__(self, terms: Sequence[str], references: Sequence[np.ndarray], synonyms: Synonyms | None = None):
         """Takes the strings of all terms, and the tuples of images' references.
 
         Args:
-          terms: what term 0, 1, ... is; term 0 is "", no term. Higher numbers than these may be used for terms that are
-            equal to themselves and nothing else.
-          references: int `[n, 3]` for each image, its references' tuples one after the other in the parser's order:
+          terms: the strings of terms 0, 1, ...; term 0 is "", no term. Higher numbers are terms that match only
+            themselves.
+          references: int `[n, 3]` per image, the concatenated tuples of its references in the parser's order:
             [object, 0, 0], [object, attribute, 0], [subject, object, relation].
           synonyms: WordNet's by default.
         """
@@ -45,8 +45,8 @@ class Matcher:
         """Returns int32 `[N, 3]`: tuples matched, the candidate's, the references'.
 
         Args:
-          tuples: int `[N, P, 3]` as the references', rows of zeros anywhere; at most P different objects in a
-            candidate, as is so where each object has a tuple of its own.
+          tuples: int `[N, P, 3]` like those of references, with rows of zeros anywhere; a candidate must have at most P
+            different objects, which holds if each object has its own tuple.
           image_index: int `[N]`.
         """
         steps = tuples.shape[1]
@@ -61,18 +61,18 @@ class Matcher:
         nodes, node_of_mention, fits = self._objects(mentions, images)
         kinds = self._references.kinds(images)
         values = tf.where((first > 0) & (second > 0), tf.where(related, self._terms.relation(last), second), 0)
-        matched, said = self._descriptions(node_of_mention, related, values, fits, kinds, images)
-        said += _count(nodes)
+        matched, predicted = self._descriptions(node_of_mention, related, values, fits, kinds, images)
+        predicted += _count(nodes)
         matched += _count(nodes & _any_bit(fits[FIRST] & kinds[0][:, None]))
-        return tf.stack([matched, said, self._references.sizes(images)], 1)
+        return tf.stack([matched, predicted, self._references.sizes(images)], 1)
 
     def _objects(self, mentions: tf.Tensor, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Merges objects.
 
         Returns:
-          bool `[K, N]`: which slots stand for a node.
+          bool `[K, N]`: which slots are nodes.
           int32 `[2P, N]`: the slot of the node of each mention.
-          int64 `[2, L, K, N]`: what each node fits as FIRST and SECOND of a tuple.
+          int64 `[2, L, K, N]`: the tuples that each node fits as FIRST and SECOND.
         """
         slots = mentions.shape[0] // 2
         words, slot_of_mention = _distinct(mentions, slots)
@@ -123,7 +123,7 @@ class Matcher:
 def _distinct(mentions: tf.Tensor, slots: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns int64 `[slots, N]`, the different terms, and the slot of each mention `[M, N]`.
 
-    Terms are in the order of their first mentions, then come zeros.
+    Terms are in the order of their first mentions, followed by zeros.
     """
     count = mentions.shape[0]
     narrow = tf.cast(mentions, tf.int32)
@@ -139,14 +139,14 @@ def _distinct(mentions: tf.Tensor, slots: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _front(flags: tf.Tensor) -> tf.Tensor:
-    """Returns int32 `[W, N]`: the places of what is flagged, then the others', both in their order."""
+    """Returns int32 `[W, N]`: the places of true flags, then of false ones, both in order."""
     width = flags.shape[0]
     ranks = tf.where(flags, 2 * width, width) - tf.range(width)[:, None]
     return tf.transpose(tf.math.top_k(tf.transpose(ranks), width).indices)
 
 
 def _take(rows: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-    """Returns `[..., W, N]`: of rows `[..., K, N]`, for each of N those at places `[W, N]`."""
+    """Returns `[..., W, N]`: of rows `[..., K, N]`, for each of N, those at places `[W, N]`."""
     count = tf.shape(rows, tf.int64)[-1]
     flat = tf.reshape(rows, tf.concat([tf.shape(rows)[:-2], [-1]], 0))
     taken = tf.gather(flat, tf.cast(places, tf.int64) * count + tf.range(count), axis=-1)
@@ -155,7 +155,7 @@ def _take(rows: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
 
 
 def _for_each(present: tf.Tensor, body: Callable, *state: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """Returns the state after body(step, *state) for all steps that any column of `present` `[W, N]` has."""
+    """Returns the state after body(step, *state) for as many steps as the fullest column of `present` `[W, N]` has."""
     steps = tf.reduce_max(tf.reduce_sum(tf.cast(present, tf.int32), 0))
 
     def advance(step, *state):

@@ -1,7 +1,7 @@
-"""SPICE by a learned parser: the metric on token ids, compiled, and on text.
+"""SPICE with a learned parser: the metric on token ids, compiled, and on text.
 
-Anderson, Fernando, Johnson, Gould, "SPICE: Semantic Propositional Image Caption Evaluation" (ECCV 2016), but for the
-parser, which is SceneGraphParser instead of CoreNLP with its rules.
+Anderson, Fernando, Johnson, Gould, "SPICE: Semantic Propositional Image Caption Evaluation" (ECCV 2016), with
+SceneGraphParser instead of CoreNLP and its rules.
 """
 
 import contextlib
@@ -19,22 +19,22 @@ from spidercap.pipeline.metrics.spice_fast.parser import SceneGraphParser, load_
 from spidercap.pipeline.metrics.spice_fast.synonyms import wordnet_synonyms
 from spidercap.pipeline.metrics.text_metrics import Bar, Evaluated, TextSettings, no_bar
 
-MOST_WORDS = 60  # of a caption that are parsed, as of the exact metric's
+MOST_WORDS = 60  # of a caption that are parsed, as in the exact metric
 
 
 class SpiceFast:
-    """Scores captions on token ids against references that have been parsed once.
+    """Scores captions on token ids against references that are parsed once.
 
-    On text a few captions score a little otherwise, by what Matcher leaves out, and as a relation of a verb and a label
-    is a number here: WordNet's synonyms of two words ("hold up") are not looked for.
+    A few captions score slightly differently than on text. One reason is the difference of Matcher. The other is that
+    relations of a verb and a label ("hold up") are numbers here, without WordNet's synonyms.
     """
 
     def __init__(self, parser: SceneGraphParser, words: Sequence[str], references: Sequence[Sequence[str]]):
         """Parses the references.
 
         Args:
-          words: the string of each id that captions are made of; of equal ones, the last is meant.
-          references: the texts of each image's, words split by one space.
+          words: the string of each token id; of equal strings, the last one is used.
+          references: the references of each image as text, words separated by one space.
         """
         rows, strings = _encoded((caption for of_image in references for caption in of_image), words)
         lexicon = parser.lexicon(strings)
@@ -45,16 +45,16 @@ class SpiceFast:
         self._matcher = Matcher(lexicon.terms, graphs)
 
     def __call__(self, captions: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
-        """Returns float32 `[N]`, the F-score of the tuples of captions `[N, T]` of images `[N]`; 0 for 0 of 0.
+        """Returns float32 `[N]`, the F-score of the tuples of captions `[N, T]` of images `[N]`; 0 without tuples.
 
-        A caption that comes often, as those of rollouts do, is parsed once.
+        Equal captions, which are frequent in rollouts, are parsed once.
         """
         captions = tf.cast(without_end(captions), tf.int32)[:, :MOST_WORDS]
         distinct, place = tf.unique(caption_codes(captions))
         first = tf.math.unsorted_segment_min(tf.range(tf.shape(captions)[0]), place, tf.shape(distinct)[0])
         tuples = tf.gather(self._parser(tf.gather(captions, first), self._tables), place)
-        matched, said, true = tf.unstack(tf.cast(self._matcher(tuples, image_index), tf.float32), axis=1)
-        return tf.math.divide_no_nan(2 * matched, said + true)
+        matched, predicted, true = tf.unstack(tf.cast(self._matcher(tuples, image_index), tf.float32), axis=1)
+        return tf.math.divide_no_nan(2 * matched, predicted + true)
 
 
 class TextSpiceFast:
@@ -69,13 +69,13 @@ class TextSpiceFast:
         """Returns int64 counts `[N, 3]` of N captions: tuples matched, the candidate's, the references'."""
         self._parse([*candidates, *(caption for of_image in references for caption in of_image)])
         counts = [
-            scene_graph.counts(self._known[said], [self._known[caption] for caption in of_image], self._senses)
-            for said, of_image in zip(candidates, references, strict=True)
+            scene_graph.counts(self._known[candidate], [self._known[caption] for caption in of_image], self._senses)
+            for candidate, of_image in zip(candidates, references, strict=True)
         ]
         return np.array(counts, np.int64).reshape(-1, 3)
 
     def rewards(self, captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
-        """Returns float64 `[N]`; 0 where neither caption nor references hold a tuple."""
+        """Returns float64 `[N]`; 0 if neither caption nor references hold a tuple."""
         return np.nan_to_num(f_score(self.score(captions, references)))
 
     def evaluate(self, captions: Sequence[str], references: Sequence[Sequence[str]], bar: Bar = no_bar) -> Evaluated:
@@ -84,7 +84,7 @@ class TextSpiceFast:
         return Evaluated(float(each.mean()) if len(each) else 0.0, each)
 
     def tuples(self, captions: Sequence[str]) -> list[list[tuple[str, ...]]]:
-        """Returns the tuples of captions, words split by one space, in the parser's order."""
+        """Returns the tuples of captions, words separated by one space, in the parser's order."""
         self._parse(captions)
         return [self._known[caption] for caption in captions]
 
@@ -92,8 +92,8 @@ class TextSpiceFast:
         new = [caption for caption in dict.fromkeys(captions) if caption not in self._known]
         if not new:
             return
-        said = parsed(self._parser, [caption.split()[:MOST_WORDS] for caption in new])
-        self._known |= zip(new, said, strict=True)
+        tuples = parsed(self._parser, [caption.split()[:MOST_WORDS] for caption in new])
+        self._known |= zip(new, tuples, strict=True)
 
 
 SPICE_FAST = family_of_one(
@@ -102,14 +102,14 @@ SPICE_FAST = family_of_one(
 
 
 def open_spice_fast(stack: contextlib.ExitStack, settings: TextSettings) -> TextSpiceFast:
-    """Returns SPICE-fast on text by the parser that comes with the package."""
+    """Returns SPICE-fast on text with the packaged parser."""
     return TextSpiceFast(load_parser())
 
 
 def _encoded(captions: Iterable[str], words: Sequence[str]) -> tuple[list[list[int]], list[str]]:
-    """The ids of captions' words, and the string of each id: `words`, then new ones."""
+    """The token ids of captions, and the string of each id: `words`, then new words."""
     split = [caption.split()[:MOST_WORDS] for caption in captions]
-    known = set(words[1:])  # a word that is spelt as padding, "<pad>", is none
+    known = set(words[1:])  # without padding, so that a word spelt "<pad>" is a new word
     strings = [*words, *dict.fromkeys(word for caption in split for word in caption if word not in known)]
     ids = {word: place for place, word in enumerate(strings) if place}
     return [[ids[word] for word in caption] for caption in split], strings

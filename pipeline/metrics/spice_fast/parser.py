@@ -1,7 +1,8 @@
-"""Captions to the tuples of their scene graphs, compiled: word ids in, term ids out.
+"""Parses captions into the tuples of their scene graphs, compiled: token ids in, term ids out.
 
-What SPICE 1.0 has CoreNLP and a set of rules do (Anderson et al., ECCV 2016, section 3.1; Schuster et al., 2015) is
-learned from captions that it parsed: models/scene_parser.py, trained by spidercap.pipeline.parser_training.main.
+SPICE 1.0 parses captions with CoreNLP and a set of rules (Anderson et al., ECCV 2016, section 3.1; Schuster et al.,
+2015). This parser is learned from captions that SPICE parsed: models/scene_parser.py is trained by
+spidercap.pipeline.parser_training.main.
 
 Shapes: N captions, T words, V words of a lexicon, P places for a caption's tuples.
 """
@@ -25,10 +26,10 @@ from spidercap.pipeline.text.vocabulary import pad
 
 NAME = "~"  # in a label: the lemma of the verb that names the relation
 PACKAGED = pathlib.Path(__file__).with_name("parser.npz")
-STEPS = 8  # captions are padded to multiples of it
-PLACES = 24  # P, the least: 7 of 150,000 captions have more tuples
+STEPS = 8  # captions are padded to multiples of this
+PLACES = 24  # minimum of P: 7 of 150,000 captions have more tuples
 TEXTS = ("words", "labels", "nouns", "verbs", "lemmas")  # lists of strings in the file
-# What a file that is damaged, or no parser, raises; the last two are of ZIP's own kinds that Python does not read.
+# Raised for files that are damaged or not a parser; the last two for kinds of ZIP that Python cannot read.
 UNREADABLE = (
     *(OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error),
     *(NotImplementedError, RuntimeError),
@@ -36,34 +37,34 @@ UNREADABLE = (
 
 
 class Tables(NamedTuple):
-    """What a compiled parser knows of a vocabulary; id 0 is padding."""
+    """The tables of a compiled parser for a vocabulary; id 0 is padding."""
 
     gates: tuple[tf.Tensor, tf.Tensor]  # float32 [V, 4 units], SceneParser.word_gates
     lemmas: tf.Tensor  # int32 [V, 3], terms of FORMS
-    labels: tf.Tensor  # int32 [labels], terms of relations without a verb's lemma; of others, what is beside it
-    being: tf.Tensor  # int32 [], the term 'be', which a relation does without
+    labels: tf.Tensor  # int32 [labels], terms of the labels without NAME
+    being: tf.Tensor  # int32 [], the term 'be', which is left out of relations
     terms: tf.Tensor  # int32 [], number of terms
 
 
 class Lexicon(NamedTuple):
-    """A vocabulary as the parser sees it."""
+    """A vocabulary for the parser."""
 
     tables: Tables
-    terms: tuple[str, ...]  # the string of a term; term 0 is none
+    terms: tuple[str, ...]  # the strings of terms; term 0 is no term
 
 
 class SceneGraphParser:
-    """A trained SceneParser, with the words, lemmas and labels it was trained with."""
+    """A trained SceneParser, with the words, lemmas and labels of its training."""
 
     def __init__(self, network: SceneParser, words: Sequence[str], lemmas: Lemmas, labels: Sequence[str]):
-        """`words` have the ids 1, 2 ... of the network's words; `labels` are in the order of its labels."""
+        """`words` have ids 1, 2 ... in the network; `labels` are in its order."""
         self.network, self.words, self.lemmas, self.labels = network, tuple(words), lemmas, tuple(labels)
         self._of_verb = tf.constant([label.startswith(NAME) for label in labels])
         self._bare = self.labels.index(NAME)
         self._compiled = tf.function(self.__call__, autograph=False, reduce_retracing=False)
 
     def lexicon(self, words: Sequence[str]) -> Lexicon:
-        """Returns what is to be known of the words `[V]`, of which the first is padding."""
+        """Returns the lexicon of words `[V]`, the first of which is padding."""
         forms = [self.lemmas.forms(word) if place else ("", "", "") for place, word in enumerate(words)]
         fixed = [label.removeprefix(NAME).strip() for label in self.labels]
         terms = dict.fromkeys(["", "be", *(form for of_word in forms for form in of_word), *fixed])
@@ -83,7 +84,7 @@ class SceneGraphParser:
 
         They are (subject, object, relation), (object, attribute, 0), (object, 0, 0), in this order, then zeros.
 
-        A relation such as 'sit on', of a verb and a label, is no term of the lexicon: its number is beyond them.
+        A relation of a verb and a label, such as 'sit on', is not a term of the lexicon; its number is above them.
         """
         captions = tf.cast(captions, tf.int32)
         places = _places(captions.shape[1])
@@ -92,9 +93,9 @@ class SceneGraphParser:
         return tf.ensure_shape(tuples, [None, places, 3])
 
     def parse(self, captions: Sequence[Sequence[int]], lexicon: Lexicon) -> np.ndarray:
-        """Returns int32 `[N, P, 3]` of captions, lists of ids; not to be traced.
+        """Returns int32 `[N, P, 3]` of captions, lists of token ids; not to be traced.
 
-        Captions of about one length are read together, so that no time is spent on padding.
+        Captions of similar length are parsed together, so that little time is spent on padding.
         """
         steps = np.array([-(-max(len(caption), 1) // STEPS) * STEPS for caption in captions], np.int64)
         result = np.zeros([len(captions), _places(int(steps.max(initial=0))), 3], np.int32)
@@ -109,7 +110,7 @@ class SceneGraphParser:
         return result
 
     def texts(self, tuples: np.ndarray, lexicon: Lexicon) -> list[list[tuple[str, ...]]]:
-        """Returns the tuples `[N, P, 3]` as SPICE has them: strings, each caption's without repetition."""
+        """Returns the tuples `[N, P, 3]` as strings, like those of SPICE, without repetition within a caption."""
         return [
             list(dict.fromkeys(self._text(one, lexicon) for one in of_caption if one[0]))
             for of_caption in np.asarray(tuples).tolist()
@@ -153,7 +154,7 @@ class SceneGraphParser:
         pointers, ends = self.network.relations(read, pairs)
         pointed = tf.argmax(pointers, axis=1, output_type=tf.int32)
         logits = self.network.label_logits(read, pairs, ends, pointed)
-        # A label that asks for a verb is none where nothing is pointed to.
+        # A label with a verb needs a word that is pointed to.
         logits = tf.where(tf.logical_and(self._of_verb, pointed[:, None] == 0), -1e9, logits)
         label = tf.argmax(logits, axis=1, output_type=tf.int32)
         verb = tf.gather(verbs, pairs[:, 0] * read.there.shape[1] + tf.maximum(pointed - 1, 0))
@@ -168,12 +169,12 @@ def _where(mask: tf.Tensor) -> tf.Tensor:
 
 
 def _places(steps: int) -> int:
-    """P for captions of T words: no caption has more objects than words, which the matching counts on."""
+    """P for captions of T words; at least T, because the matching needs a place for every object."""
     return max(PLACES, steps)
 
 
 def _in_places(found: Sequence[tuple[tf.Tensor, list[tf.Tensor]]], captions: tf.Tensor, most: int) -> tf.Tensor:
-    """Tuples `[N, P, 3]` of what was found, kind after kind: captions `[R]`, ascending, and up to three terms `[R]`."""
+    """Tuples `[N, P, 3]` of those found, kind by kind: captions `[R]`, ascending, and up to three terms `[R]`."""
     before = tf.zeros([captions], tf.int32)
     places, rows = [], []
     for caption, terms in found:
@@ -185,14 +186,14 @@ def _in_places(found: Sequence[tuple[tf.Tensor, list[tf.Tensor]]], captions: tf.
         rows.append(tf.stack([*terms, *none], axis=1))
         before += count
     place, row = tf.concat(places, axis=0), tf.concat(rows, axis=0)
-    # What has no place goes to one that is cut off.
+    # Tuples without a place go to a last row, which is cut off.
     flat = tf.where(place[:, 1] < most, place[:, 0] * most + place[:, 1], captions * most)
     table = tf.scatter_nd(flat[:, None], row, [captions * most + 1, 3])
     return tf.reshape(table[:-1], [captions, most, 3])
 
 
 def save_parser(path: pathlib.Path, parser: SceneGraphParser) -> None:
-    """Writes what `load_parser` reads, one .npz file, whole or not at all; weights as float16."""
+    """Writes the .npz file that `load_parser` reads, whole or not at all; weights are float16."""
     lemmas = parser.lemmas
     texts = {
         "words": parser.words,
@@ -209,10 +210,10 @@ def save_parser(path: pathlib.Path, parser: SceneGraphParser) -> None:
 
 
 def load_parser(path: pathlib.Path = PACKAGED) -> SceneGraphParser:
-    """Returns the saved parser; by default the one that comes with the package.
+    """Returns a saved parser, by default the packaged one.
 
     Raises:
-      UserError: there is no such file, or it holds something else.
+      UserError: the file does not exist or has another format.
     """
     try:
         with np.load(path, allow_pickle=False) as saved:
@@ -223,12 +224,12 @@ def load_parser(path: pathlib.Path = PACKAGED) -> SceneGraphParser:
             for variable in network.weights:
                 variable.assign(saved[f"weight {variable.path}"].astype(np.float32))
         if (network.sizes.words, network.sizes.labels) != (1 + len(lists["words"]), len(lists["labels"])):
-            raise ValueError("its words and labels are not as many as its weights are made for")
+            raise ValueError("its numbers of words and labels do not match its weights")
         return SceneGraphParser(network, lists["words"], Lemmas(nouns, verbs, lists["lemmas"]), lists["labels"])
     except UNREADABLE as error:
         raise UserError(
-            f"{path} cannot be read as a parser ({error}); it takes a whole .npz file that "
-            "python -m pipeline.parser_training.main wrote"
+            f"{path} cannot be read as a parser ({error}); needed: a whole .npz file written by "
+            "python -m pipeline.parser_training.main"
         ) from error
 
 

@@ -1,18 +1,17 @@
-"""Scene graphs out of tuples, and their comparison: SPICE's counts, in plain Python.
+"""Scene graphs of tuples, and their comparison: SPICE's counts, in plain Python.
 
 Anderson, Fernando, Johnson, Gould, "SPICE: Semantic Propositional Image Caption Evaluation" (ECCV 2016), section 3.
-What the paper leaves open was found by asking the Java matcher; fed the same tuples it gives the same counts:
+The paper leaves some rules open. They follow the Java matcher, which gives the same counts for the same tuples:
 
-- A node is what one or more terms stand for, and has the words and the synsets of all of them. It overlaps a term or
-  another node if they share a word or a synset.
-- Objects: a term joins, of the nodes that it overlaps, the most similar one: that has the very word, else that with the
-  largest share of common synsets in all of theirs (Jaccard), of equal ones the newest. It is a new node if there is
-  none.
-- Attributes of an object, relations of an ordered pair of objects: a term joins the oldest node there that it overlaps.
-- A caption's or several captions' tuples are then one for each object, attribute and relation node. One matches another
-  if its nodes overlap the other's, one by one. All of a candidate's tuples that match any of the references' count,
-  several that match the same one too.
-- In relations a first "be " says nothing: "be on" is "on".
+- A node stands for one or more terms, and has the words and the synsets of all of them. It overlaps a term or another
+  node if they share a word or a synset.
+- Objects: a term joins the most similar of the nodes that it overlaps. That is the node with the same word, else the
+  one with the largest Jaccard similarity of synsets; ties go to the newest. Without such a node, it is a new one.
+- Attributes of an object, relations of an ordered pair of objects: a term joins the oldest node that it overlaps.
+- The tuples of one or several captions are then one per object, attribute and relation node. Two tuples match if their
+  nodes overlap, one by one. All tuples of a candidate that match any tuple of the references count, even if several
+  match the same one.
+- In relations a leading "be " is ignored: "be on" is "on".
 
 Terms may be strings or numbers.
 """
@@ -36,7 +35,7 @@ class Node:
         return not (self.words.isdisjoint(words) and self.senses.isdisjoint(senses))
 
     def similarity(self, word: Hashable, senses: frozenset[int]) -> float:
-        """Returns 1 for one of the node's words, else what share of all synsets is common, from 0 to 1."""
+        """Returns 1 for one of the node's words, else the Jaccard similarity of synsets, from 0 to 1."""
         if word in self.words:
             return 1.0
         common = len(self.senses & senses)
@@ -62,7 +61,7 @@ class SceneGraph:
             self._describe(self._relations.setdefault((first, second), []), terms[2])
 
     def tuples(self) -> Iterator[tuple[Node, ...]]:
-        """Yields all different tuples, of one, two and three nodes in the order of `add`'s terms."""
+        """Yields all distinct tuples of one, two and three nodes, in the order of the terms of `add`."""
         yield from ((node,) for node in self._objects)
         yield from ((node, one) for node, attributes in self._attributes.items() for one in attributes)
         yield from ((*pair, one) for pair, relations in self._relations.items() for one in relations)
@@ -70,7 +69,7 @@ class SceneGraph:
     def _object(self, word: Hashable) -> Node:
         senses = self._senses(word)
         near = [node for node in reversed(self._objects) if node.overlaps({word}, senses)]
-        # max takes the first of equal ones.
+        # max returns the first of equal ones.
         found = max(near, key=lambda node: node.similarity(word, senses)) if near else _new(self._objects)
         return _joined(found, word, senses)
 
@@ -83,19 +82,19 @@ class SceneGraph:
 def counts(
     candidate: Sequence[Sequence[str]], references: Iterable[Sequence[Sequence[str]]], senses: Senses
 ) -> list[int]:
-    """Returns how many tuples match, the candidate has, and the references have.
+    """Returns the numbers of tuples that match, of the candidate's tuples, and of the references' tuples.
 
     Args:
       candidate: the tuples of a caption, in the parser's order.
-      references: those of each reference.
+      references: the tuples of each reference.
     """
-    said = list(_graph(candidate, senses).tuples())
+    predicted = list(_graph(candidate, senses).tuples())
     true = list(_graph((one for reference in references for one in reference), senses).tuples())
-    return [sum(any(_match(one, other) for other in true) for one in said), len(said), len(true)]
+    return [sum(any(_match(one, other) for other in true) for one in predicted), len(predicted), len(true)]
 
 
 def relation_word(relation: str) -> str:
-    """Returns what a relation is compared by."""
+    """Returns the part of a relation that is compared."""
     return relation.removeprefix("be ")
 
 

@@ -1,15 +1,15 @@
-"""Which words share a meaning, after WordNet 3.0: what SPICE takes for the same.
+"""Synonyms by WordNet 3.0, which SPICE treats as equal.
 
-Anderson, Fernando, Johnson, Gould, "SPICE: Semantic Propositional Image Caption Evaluation" (ECCV 2016): "two words are
-the same if they are in the same synset". What a word's synsets are was found by asking the Java matcher about 150,000
-pairs; on all of them it says what this does:
+Anderson, Fernando, Johnson, Gould, "SPICE: Semantic Propositional Image Caption Evaluation" (ECCV 2016): two words
+match if they are in the same synset. The synsets of a word are those of the Java matcher, which agrees on 150,000
+pairs:
 
-- Those of the word itself and of its base form, of all parts of speech alike.
-- The base forms are those of WordNet's lists of exceptions; of a word in none of them, what the first of RULES makes of
-  it that gives a word of WordNet, of whatever part of speech.
-- Several words ("hot dog") are one entry; their last letters are looked at as those of one word's.
-- A synset is known by its place in WordNet 3.0's files, and two synsets of different parts of speech at the same place
-  are one ("low" and "catch" match).
+- They are those of the word itself and of its base forms, of all parts of speech.
+- Base forms are those of WordNet's lists of exceptions. For a word without exception it is the result of the first of
+  RULES that gives a word of WordNet, of any part of speech.
+- Several words ("hot dog") are one entry, to which RULES apply as to one word.
+- A synset is identified by its offset in WordNet 3.0's files. Two synsets of different parts of speech with the same
+  offset are one, so that "low" and "catch" match.
 """
 
 import gzip
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 DATA = "wordnet_synonyms.txt.gz"
 
-# WordNet's own detachment rules (its manual page "morphy"), in the order in which they are tried.
+# WordNet's detachment rules (its manual page "morphy"), in order of application.
 RULES = (
     *(
         ("s", ""),
@@ -33,14 +33,14 @@ RULES = (
     *(("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", "")),
     *(("er", ""), ("est", ""), ("er", "e"), ("est", "e")),
 )
-SHORTEST = 3  # letters of a word that may have an ending
+SHORTEST = 3  # letters of the shortest word to which RULES apply
 
 
 class Synonyms:
-    """The synsets of words, as numbers that mean nothing else."""
+    """The synsets of words, as arbitrary numbers."""
 
     def __init__(self, synsets: Iterable[Sequence[str]], exceptions: Mapping[str, Sequence[str]]):
-        """Takes the words of each synset, and the base forms of irregular ones, all in WordNet's spelling."""
+        """Takes the words of each synset, and the base forms of irregular words, in WordNet's spelling."""
         self._synsets: dict[str, list[int]] = {}
         for number, words in enumerate(synsets):
             for word in words:
@@ -48,7 +48,7 @@ class Synonyms:
         self._exceptions = exceptions
 
     def __call__(self, term: str) -> frozenset[int]:
-        """Returns the numbers of the term's synsets; none where WordNet does not know it.
+        """Returns the numbers of the term's synsets; none if it is not in WordNet.
 
         Two terms match if they are equal or have one in common.
         """
@@ -66,7 +66,7 @@ class Synonyms:
 
 
 def wordnet_synonyms() -> Synonyms:
-    """Returns the synonyms of the file that comes with the package; reading it takes a third of a second."""
+    """Returns the packaged synonyms; reading them takes a third of a second."""
     packed = importlib.resources.files(__package__).joinpath(DATA).read_bytes()
     synsets, exceptions = gzip.decompress(packed).decode("ascii").split("\n\n")
     irregular = (line.split() for line in exceptions.splitlines())

@@ -1,6 +1,6 @@
-"""What the compiled matching looks up: terms' synonyms, and which tuples of an image's references a term fits.
+"""Tables of the compiled matching: synonyms of terms, and which tuples of an image's references a term fits.
 
-Shapes: I images, L limbs of bits, one bit a tuple.
+Shapes: I images, L limbs of bits, one bit per tuple.
 """
 
 import collections
@@ -21,10 +21,10 @@ NOTHING: frozenset[int] = frozenset()
 
 
 class Terms:
-    """Numbers of terms. Those that relations are compared by, but that are not among the terms given, follow them."""
+    """Numbers of terms. Compared parts of relations that are not among the given terms follow them."""
 
     def __init__(self, terms: Sequence[str], synonyms: Synonyms):
-        """Takes the strings of terms 0, 1, ...; all different; the first is ""."""
+        """Takes the distinct strings of terms 0, 1, ...; the first is ""."""
         self._given = len(terms)
         numbers = {term: number for number, term in enumerate(terms)}
         relations = [numbers.setdefault(relation_word(term), len(numbers)) for term in terms]
@@ -34,12 +34,12 @@ class Terms:
         self._senses = [synonyms(term) for term in numbers]
 
     def known(self, terms):
-        """Returns the numbers inside of terms as given (NumPy or TensorFlow, int64)."""
+        """Returns the internal numbers of given terms (NumPy or TensorFlow, int64)."""
         where = tf.where if tf.is_tensor(terms) else np.where
         return where(terms < self._given, terms, terms + (self.count - self._given))
 
     def relation(self, terms):
-        """Returns, of numbers inside, those that a relation is compared by."""
+        """Returns the internal numbers of the compared parts of relations, given theirs."""
         if not tf.is_tensor(terms):
             inside = terms < self._given
             return np.where(inside, self._relations[np.where(inside, terms, 0)], terms)
@@ -47,12 +47,12 @@ class Terms:
         return tf.where(inside, tf.gather(self._relation_table, tf.where(inside, terms, 0)), terms)
 
     def senses(self, term: int) -> frozenset[int]:
-        """Returns the synsets of a number inside."""
+        """Returns the synsets of an internal number."""
         return self._senses[term] if term < self.count else NOTHING
 
 
 class Similarities:
-    """How similar two different terms are."""
+    """The similarity of two different terms."""
 
     def __init__(self, terms: Terms):
         self._terms = terms
@@ -64,8 +64,8 @@ class Similarities:
         self.synonyms: dict[int, list[int]] = collections.defaultdict(list)
         for one, other in pairs:
             self.synonyms[one].append(other)
-        # Terms that have synonyms get rows of a table of all pairs: looking up keys takes three times as long. Its
-        # numbers are the smallest that can be gathered on GPUs.
+        # Terms with synonyms get rows of a table of all pairs, because looking up keys takes three times as long.
+        # float16 is the smallest type that can be gathered on GPUs.
         row = {term: number for number, term in enumerate(sorted(self.synonyms), 1)}
         shares = [_share(terms.senses(one), terms.senses(other)) for one, other in pairs]
         ranks = np.unique(np.array(shares, np.float64), return_inverse=True)[1] + 1
@@ -77,14 +77,14 @@ class Similarities:
         self._rows = tf.constant([row.get(term, 0) for term in range(terms.count)], tf.int32)
 
     def rows(self, terms: tf.Tensor) -> tf.Tensor:
-        """Returns int32, what the comparison takes for terms int64."""
+        """Returns the rows int32 of terms int64, for `__call__`."""
         return tf.gather(self._rows, tf.where(terms < self._terms.count, terms, 0))
 
     def __call__(self, one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-        """Returns int32, more for a larger share of common synsets, 0 for none and for equal terms.
+        """Returns int32, larger for a larger share of common synsets, 0 for none and for equal terms.
 
         Args:
-          one, other: their `rows`.
+          one, other: `rows` of the terms.
         """
         return tf.cast(tf.gather(self._table, one * self._width + other), tf.int32)
 
@@ -121,7 +121,7 @@ class References:
     def fits(self, images: tf.Tensor, terms: tf.Tensor, places: Sequence[int]) -> tf.Tensor:
         """Returns limbs `[places, L, W, N]`: which tuples of images `[N]` the terms int64 `[W, N]` fit.
 
-        `places`, some of FIRST, SECOND and LAST, are those in a tuple at which they are to fit.
+        `places` in a tuple are some of FIRST, SECOND and LAST.
         """
         known = tf.where(terms < self._base, terms, 0)
         row = tf.gather(self._row_of_place, self._table.find(images * self._base + known))
@@ -132,7 +132,7 @@ class References:
         return tf.gather(self._kinds, images, axis=2)
 
     def sizes(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns int32 `[N]`, how many tuples the images `[N]` have."""
+        """Returns int32 `[N]`, the numbers of tuples of images `[N]`."""
         return tf.gather(self._sizes, images)
 
     def _merged(self, tuples: np.ndarray) -> list[tuple[Node, ...]]:
@@ -145,7 +145,7 @@ class References:
         return list(graph.tuples())
 
     def _fits(self, merged: list[tuple[Node, ...]]) -> dict[int, list[int]]:
-        """Returns for each term what it fits as FIRST, SECOND and LAST, bits as an int each."""
+        """Returns for each term the tuples that it fits as FIRST, SECOND and LAST, as bits of an int each."""
         fits: dict[int, list[int]] = collections.defaultdict(lambda: [0, 0, 0])
         overlapping: dict[Node, set[int]] = {}
         for number, nodes in enumerate(merged):
@@ -166,7 +166,7 @@ def _bits(flags: Iterable[bool]) -> int:
 
 
 def _limbs(rows: Sequence[Sequence[int]], limbs: int) -> np.ndarray:
-    """Returns int64 `[3, limbs, rows]` of three ints a row."""
+    """Returns int64 `[3, limbs, rows]` of three ints per row."""
     flat = [bits for row in rows for bits in row]
     parts = [[bits >> (BITS * limb) & FULL for bits in flat] for limb in range(limbs)]
     return np.array(parts, np.int64).reshape(limbs, -1, 3).transpose(2, 0, 1).copy()
