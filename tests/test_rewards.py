@@ -10,6 +10,7 @@ from spidercap.pipeline.data.batches import Batch
 from spidercap.pipeline.metrics import spice
 from spidercap.pipeline.metrics.registry import SPICE_PARTS, parse_reward
 from spidercap.pipeline.text.vocabulary import Vocabulary
+from spidercap.pipeline.training.logs import as_floats, named_scalars
 from spidercap.pipeline.training.objectives import policy_gradient
 from spidercap.pipeline.training.rewards import ReferenceTexts, Reward, build_reward, reward_frequencies
 from spidercap.pipeline.training.steps import policy_gradient_step
@@ -128,7 +129,7 @@ def test_scoring_on_the_host_learns_the_same(toy):
         batch = Batch(tf.constant(features), tf.constant([0, 1]), None)
         logs = [step(batch, tf.constant([1, i]), tf.constant(0.0)) for i in range(3)]
         weights = [w.numpy() for model in models for w in model.trainable_variables]
-        results.append((weights, [{k: float(v) for k, v in log.items()} for log in logs]))
+        results.append((weights, [named_scalars(as_floats(log)) for log in logs]))
     assert max(np.abs(a - b).max() for a, b in zip(results[0][0], before, strict=True)) > 1e-3
     for a, b in zip(*(weights for weights, _ in results), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
