@@ -71,9 +71,9 @@ class TestByStage:
         more = {"stages": "mle:1,pg:1,leave_one_out:1", "samples": "pg:1,leave_one_out:3", "rollouts": "pg:1"}
         config = config_of(tmp_path / "one", **more)
         _, progress = run(config, arrays)
-        scored = {row["stage"]: row["captions_scored"] for row in progress.history}
-        assert scored["leave_one_out"] == 3 * progress.finished[2]["images_seen"]
-        assert scored["pg"] > 2 * progress.finished[1]["images_seen"]  # samples and their rollouts
+        scored = {row.stage: row.captions_scored for row in progress.history}
+        assert scored["leave_one_out"] == 3 * progress.finished[2].images_seen
+        assert scored["pg"] > 2 * progress.finished[1].images_seen  # samples and their rollouts
 
     def test_numbers_and_pairs_are_the_same_run(self, tmp_path):
         arrays = make_arrays()
@@ -166,8 +166,8 @@ class TestRows:
         arrays = make_arrays()
         before, _ = run(config_of(tmp_path / "a", stages="mle:1"), arrays)
         after, progress = run(config_of(tmp_path / "b", stages="mle:1,toy:1", samples="toy:2"), arrays)
-        assert [row["name"] for row in progress.finished] == ["mle", "toy"]
-        assert progress.history[-1]["captions_scored"] == 2 * progress.finished[-1]["images_seen"]
+        assert [row.name for row in progress.finished] == ["mle", "toy"]
+        assert progress.history[-1].captions_scored == 2 * progress.finished[-1].images_seen
         for one, other in zip(before, after, strict=True):  # nothing is learned from advantages of 0
             np.testing.assert_array_equal(one, other)
 

@@ -69,7 +69,7 @@ class TestMetrics:
         assert parse_metrics("both,cider") == ("cider", "both")
         assert parse_metrics("all")[-1] == "length" and "echo" not in parse_metrics("all")
         assert single_terms(["both"]) == ("length", "echo")
-        config = Config(workdir="x", stages="mle:1", metrics="echo")
+        config = Config.of(workdir="x", stages="mle:1", metrics="echo")
         assert config.terms()[-3:] == ("length", "echo", "both")
         assert remarks(["Both"]) == remarks(["Echo"]) == ["Echo only repeats."] and remarks(["Length"]) == []
         with pytest.raises(UserError, match="did you mean length"):

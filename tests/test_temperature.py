@@ -51,8 +51,8 @@ def test_it_is_done_once_and_before_the_baseline_learns(tmp_path, arrays):
 
     still = ",".join(f"{name}:1e-9" for name in ("baseline", "pg", "scst"))
     first = trained("mle", stages="mle:1")
-    second = trained("pg", stages="baseline:0.4,pg:0.4", learning_rate=still, warm_start=first.workdir)
-    third = trained("scst", stages="scst:0.4", learning_rate=still, warm_start=second.workdir)
+    second = trained("pg", stages="baseline:0.4,pg:0.4", learning_rate=still, warm_start=first.run.workdir)
+    third = trained("scst", stages="scst:0.4", learning_rate=still, warm_start=second.run.workdir)
     kernels = []
     for config, label in ((first, "mle"), (second, "baseline"), (second, "pg"), (third, "scst")):
         captioner, baseline = build_models(config, VOCABULARY, 5)
