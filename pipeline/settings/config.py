@@ -95,8 +95,12 @@ class Config:
             return dict(self.training.pairs(name)).get(stage, getattr(STAGES[stage], name))
         if not field.metadata["by_stage"]:
             return value
-        values = stage_values(field, value)
+        values = self.stage_values(name)
         return values.get(stage, values.get("", stage_values(field, field.default)[""]))
+
+    def stage_values(self, name: str) -> dict[str, float]:
+        """Returns the numbers of a by-stage setting by stage; the one of '' is for all stages that are not named."""
+        return stage_values(fields()[name], self.flat()[name])
 
     def reward_weights(self) -> dict[str, float]:
         """Returns the weight of each single metric, and of each of the user's functions, in the reward."""

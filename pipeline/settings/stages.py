@@ -41,7 +41,7 @@ class StageKind:
 
 
 _ROLLOUTS = ("samples", "rollouts", "rollout_policy", "share_rollouts")
-_REWARD = ("temperature", "end_token_in_reward")
+_REWARD = ("end_token_in_reward",)
 _UPDATE = ("weight_average", "weight_decay")
 
 STAGES: dict[str, StageKind] = {

@@ -20,7 +20,6 @@ from spidercap.pipeline.data.batches import TrainingArrays
 from spidercap.pipeline.errors import Interrupted
 from spidercap.pipeline.evaluation.evaluate import Evaluation
 from spidercap.pipeline.settings.config import Config, stage_labels
-from spidercap.pipeline.settings.stages import STAGES
 from spidercap.pipeline.training.checkpoints import Models, Saver
 from spidercap.pipeline.training.kept import temperature_at
 from spidercap.pipeline.training.logs import StepLogs, as_floats, named_scalars
@@ -172,8 +171,7 @@ def _validate(
 
 
 def _warn_of_temperature(config: Config) -> None:
-    names = {stage.name for stage in config.training.parsed_stages()}
-    if any(STAGES[name].learns_from_rewards and config.of_stage("temperature", name) != 1 for name in names):
+    if any(value != 1 for value in config.stage_values("temperature").values()):
         print(
             f"warning: --temperature={config.rewards.temperature} changes nothing, because no stage on rewards "
             "follows a stage of likelihood; leave it out, or change --stages",
