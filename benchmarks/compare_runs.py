@@ -109,17 +109,17 @@ def _read_run(place: str) -> Run:
         raise UserError(f"{workdir} has no summary.json; let its training finish, or score it with --mode=evaluate")
     summary = read_json(str(path), "a run's summary")
     stages = summary.get("stages") if isinstance(summary, dict) else None
-    told = {row[0]: row[1:] for row in rows(str(path), stages, "stages", STAGE, SUMMARY)}
-    finished = [name for name, (moves_policy, *_) in told.items() if moves_policy]
+    listed = {row[0]: row[1:] for row in rows(str(path), stages, "stages", STAGE, SUMMARY)}
+    finished = [name for name, (moves_policy, *_) in listed.items() if moves_policy]
     if not finished or (stage and stage not in finished):
         raise UserError(
             f"{workdir} has not finished {f'stage {stage}' if stage else 'a stage'} that trains the policy; "
             f"finished are: {', '.join(finished) or 'none'}; name one of them, or finish its training"
         )
     stage = stage or finished[-1]
-    _, seconds, best_step = told[stage]
-    before = list(told)[: list(told).index(stage)]
-    warm_up = itertools.takewhile(lambda name: not told[name][0], reversed(before))
+    _, seconds, best_step = listed[stage]
+    before = list(listed)[: list(listed).index(stage)]
+    warm_up = itertools.takewhile(lambda name: not listed[name][0], reversed(before))
     validations = _validations(workdir, stage)
     return Run(
         workdir=workdir,
@@ -129,7 +129,7 @@ def _read_run(place: str) -> Run:
         metrics=_metrics(workdir / "results" / f"{stage}.metrics.json"),
         captions=_captions(workdir / "results" / f"{stage}.json"),
         seconds=seconds,
-        warm_up_seconds=sum(told[name][1] for name in warm_up),
+        warm_up_seconds=sum(listed[name][1] for name in warm_up),
         best_epoch=next((v.epoch for v in validations if v.step == best_step), None),
         validations=validations,
     )
