@@ -1,4 +1,4 @@
-"""Measurements made by hand on a quiet machine, and what they share: timing, and a table of results."""
+"""Benchmarks, to be run by hand on an idle machine, and their timing and tables."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ WORKERS = (1, 2, 4)
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One result, and how far its scores are from the reference's, where that was looked at."""
+    """One result, and the difference of its scores from the reference's, if compared."""
 
     name: str
     value: float
@@ -29,14 +29,14 @@ class Row:
 
 
 class Report:
-    """Collects rows, and tells on standard error what is being measured."""
+    """Collects rows, and prints progress to standard error."""
 
     def __init__(self):
         self.rows: list[Row] = []
         self._begin = time.perf_counter()
 
-    def says(self, text: str) -> None:
-        """Prints a line of progress with the seconds since the beginning."""
+    def log(self, text: str) -> None:
+        """Prints a line of progress with the seconds since the start."""
         print(f"[{time.perf_counter() - self._begin:4.0f} s] {text}", file=sys.stderr, flush=True)
 
     def add(self, *row: Any, **more: Any) -> None:
@@ -44,7 +44,7 @@ class Report:
         self.rows.append(Row(*row, **more))
 
     def wrong(self) -> list[str]:
-        """Returns the names of rows whose scores differ from the reference's by more than is allowed, or are none."""
+        """Returns the names of rows whose scores differ from the reference's by more than allowed, or are NaN."""
         checked = [row for row in self.rows if row.difference is not None and row.allowed is not None]
         return [row.name for row in checked if not row.difference <= row.allowed]  # a NaN is wrong too
 
@@ -84,12 +84,12 @@ def median_seconds(call: Callable[[], Any], times: int) -> float:
 def in_pairs(
     ours: Callable[[], Any], theirs: Callable[[], Any], pairs: int, calls: int = 1
 ) -> tuple[float, float, float]:
-    """Returns the medians of ours and theirs in seconds, and of their ratio, how many times as fast ours is.
+    """Returns the medians of ours and theirs in seconds, and the median of the speed-up of ours.
 
-    They take turns, so that what else the machine does meets both.
+    Calls alternate, so that other load on the machine affects both.
 
     Args:
-      calls: of ours in each pair, of which the median is taken.
+      calls: calls of ours per pair, whose median is used.
     """
     seconds = [(median_seconds(ours, calls), timed(theirs)[0]) for _ in range(pairs)]
     mine, other = (statistics.median(column) for column in zip(*seconds, strict=True))
@@ -97,7 +97,7 @@ def in_pairs(
 
 
 def largest_difference(ours: Any, theirs: Any) -> float:
-    """Returns the largest absolute difference of two lists of scores, 0 for NaN and NaN; NaN if one alone is NaN."""
+    """Returns the largest absolute difference of two lists of scores; NaN equals NaN, a single NaN gives NaN."""
     pairs = list(zip(ours, theirs, strict=True))
     both = [(float(a), float(b)) for a, b in pairs if not (math.isnan(a) and math.isnan(b))]
     differences = [abs(a - b) for a, b in both]
@@ -105,7 +105,7 @@ def largest_difference(ours: Any, theirs: Any) -> float:
 
 
 def positive(text: str) -> int:
-    """Returns a number of a command line; raises ValueError for one below 1."""
+    """Returns an integer of a command line; raises ValueError below 1."""
     number = int(text)
     if number < 1:
         raise ValueError(text)
@@ -118,14 +118,14 @@ def plural(workers: int) -> str:
 
 
 def number(value: float | None) -> str:
-    """Returns it with three digits that count, or all that it has before its point; nothing for None."""
+    """Returns the number with three significant digits or all digits before its point; '' for None."""
     if value is None:
         return ""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
-    """Returns rows of cells, the heads first, as a table in which columns `left` stand to the left."""
+    """Returns rows of cells, the heads first, as a table with left-aligned columns `left`."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

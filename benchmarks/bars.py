@@ -1,4 +1,4 @@
-"""From estimates of a gradient to results: their moments, a table, and horizontal bars as SVG."""
+"""Moments of gradient estimates, and their results as a table and as horizontal bars in SVG."""
 
 import dataclasses
 import math
@@ -10,33 +10,34 @@ import numpy as np
 from benchmarks import aligned
 from benchmarks.svg import drawing, rounded, text, ticks
 
-WIDTH, LEFT, RIGHT = 880, 320, 816  # of the picture, and where the axis begins and ends, in pixels
+WIDTH, LEFT, RIGHT = 880, 320, 816  # of the figure, and the ends of the axis, in pixels
 TOP, PITCH, THICK = 62, 27, 17  # of the first bar, from bar to bar, of a bar
-COLOURS = {False: "#3b6ea5", True: "#c77d2b"}  # of what is unbiased, and what is biased
+COLOURS = {False: "#3b6ea5", True: "#c77d2b"}  # by whether the estimator is biased
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What was measured of an estimator; `variance`, its error and `ratio` are those at exactly C captions."""
+    """Measurements of an estimator; `variance`, its error and `ratio` are for exactly C captions."""
 
     name: str
     biased: bool
     images: int  # B
-    scored: float  # captions in an estimate, the mean
+    scored: float  # mean number of captions per estimate
     variance: float
     standard_error: float  # of the variance
     ratio: float  # to the variance of the first estimator
-    of_one_image: float  # variance with B = 1, whatever it scores
-    squared_mean: float  # below 0 where the mean is lost in noise
-    cosine: float | None  # None where the mean is lost in noise
+    of_one_image: float  # variance with B = 1, for any number of captions
+    squared_mean: float  # below 0 if noise exceeds the mean
+    cosine: float | None  # None if noise exceeds the mean
     seconds: float
 
 
 class Moments:
-    """Mean and variance of vectors that come one at a time, in float64 (Welford 1962).
+    """Running mean and variance of vectors, in float64 (Welford 1962).
 
-    The n-th vector, n > 1, adds (x - mean before)(x - mean after) to the sum of squares. Each of these has the variance
-    as its expectation, and of normal vectors they are independent: their spread tells the error of their mean.
+    The n-th vector, n > 1, adds (x - mean before)(x - mean after) to the sum of squares. The expectation of each of
+    these terms is the variance. For normal vectors they are independent, so that their std gives the standard error of
+    their mean.
     """
 
     def __init__(self):
@@ -45,7 +46,7 @@ class Moments:
         self._added: list[float] = []
 
     def add(self, vector: np.ndarray) -> None:
-        """Takes the next one, `[D]`."""
+        """Adds a vector `[D]`."""
         before = vector - self.mean
         self.count += 1
         self.mean = self.mean + before / self.count
@@ -53,19 +54,19 @@ class Moments:
             self._added.append(float(before @ (vector - self.mean)))
 
     def variance(self) -> float:
-        """Returns the sum of the coordinates' sample variances; it takes two vectors."""
+        """Returns the sum of the coordinates' sample variances; needs two vectors."""
         return statistics.fmean(self._added)
 
     def standard_error(self) -> float:
-        """Returns that of the variance; it takes three vectors."""
+        """Returns the standard error of the variance; needs three vectors."""
         return statistics.stdev(self._added) / math.sqrt(len(self._added))
 
     def noise(self) -> float:
-        """Returns how much of the mean's squared norm is due to chance, in expectation."""
+        """Returns the expected part of the mean's squared norm that is noise."""
         return self.variance() / self.count
 
     def squared_mean(self) -> float:
-        """Returns the squared norm of the expectation, estimated without bias."""
+        """Returns an unbiased estimate of the squared norm of the expectation."""
         return float(self.mean @ self.mean) - self.noise()
 
 
@@ -79,9 +80,9 @@ def results_of(
     """Returns a result for each of (name, biased).
 
     Args:
-      images: B of each.
-      costs: (seconds, scored captions) of every estimate of each.
-      captions: C, to which the variances are brought.
+      images: B of each estimator.
+      costs: (seconds, scored captions) of every estimate of each estimator.
+      captions: C, to which the variances are scaled.
     """
     scored = [statistics.fmean(count for _, count in cost) for cost in costs]
     variances = [m.variance() * count / captions for m, count in zip(moments, scored, strict=True)]
@@ -105,12 +106,12 @@ def results_of(
 
 
 def cosines(moments: Sequence[Moments], biased: Sequence[bool]) -> list[float | None]:
-    """Returns for each the cosine of its mean with the mean of the unbiased others, all without their noise.
+    """Returns for each the cosine of its mean with the mean of the other unbiased ones, corrected for noise.
 
-    For an unbiased one it is about 1, and may come out above; None where noise is larger than the mean.
+    For an unbiased estimator it is about 1, and may be above; None if noise exceeds the mean.
     """
     means, noise = np.stack([m.mean for m in moments]), np.array([m.noise() for m in moments])
-    products = means @ means.T - np.diag(noise)  # without bias, as different means are independent
+    products = means @ means.T - np.diag(noise)  # unbiased, because different means are independent
     result: list[float | None] = []
     for i in range(len(moments)):
         weights = 1 / noise * ~np.array(biased)
@@ -142,8 +143,8 @@ def table(results: Sequence[Result]) -> str:
     return aligned([heads, *cells])
 
 
-def picture(results: Sequence[Result], captions: int) -> str:
-    """Returns SVG: a bar for each variance on a logarithmic scale, the first one being 1, with two standard errors."""
+def chart(results: Sequence[Result], captions: int) -> str:
+    """Returns SVG: a bar for each variance relative to the first, on a logarithmic scale, with two standard errors."""
     errors = [2 * row.standard_error * row.ratio / row.variance for row in results]
     low = rounded(min(max(r.ratio - e, r.ratio / 2) for r, e in zip(results, errors, strict=True)), down=True)
     high = rounded(max(r.ratio + e for r, e in zip(results, errors, strict=True)), down=False)
@@ -169,7 +170,7 @@ def _bar(row: Result, top: float, across, error: float) -> list[str]:
     """The name, the bar, the whisker and the value of a result."""
     middle, end = top + THICK / 2, across(row.ratio)
     low, high = across(row.ratio - error), across(row.ratio + error)
-    decimals = max(0, 1 - math.floor(math.log10(row.ratio)))  # two digits that count
+    decimals = max(0, 1 - math.floor(math.log10(row.ratio)))  # two significant digits
     whisker = f"M{low:.1f} {middle}H{high:.1f}M{low:.1f} {middle - 4}v8M{high:.1f} {middle - 4}v8"
     return [
         text(LEFT - 8, middle + 4.5, row.name, "end"),

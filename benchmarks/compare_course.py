@@ -1,9 +1,9 @@
-"""The course of training in a comparison: the best validation within given seconds, and the best, last and worst."""
+"""The validations of a comparison: the best within given seconds, and the best, last and worst."""
 
 import functools
 from collections.abc import Callable, Sequence
 
-from benchmarks.compare_curves import but_start, common_pictures
+from benchmarks.compare_curves import but_start, common_images
 from benchmarks.compare_runs import Rows, Run
 from benchmarks.compare_table import Column, markdown
 from spidercap.pipeline.errors import UserError, check_choice
@@ -13,14 +13,15 @@ from spidercap.pipeline.metrics.registry import column_names
 def course_of(rows: Rows, metric: str, limits: Sequence[float]) -> str:
     """Returns a table of the metric's validations: the best within each of `limits`, the best, the last, the worst.
 
-    Of every label but START. A limit is in seconds of the stage, its validations and its baseline's warm-up counted.
+    START is left out. Limits are seconds of the stage, with its validations and its baseline's warm-up.
 
     Raises:
-      UserError: no label but START, no validations with the metric, runs that were validated on other pictures.
+      UserError: START is the only label, there are no validations with the metric, or runs were validated on other
+        images.
     """
     check_choice("metric", metric, column_names())
     rows = but_start(rows, "within")
-    common_pictures([run for runs in rows.values() for run in runs], metric)
+    common_images([run for runs in rows.values() for run in runs], metric)
     within = {f"{metric} within {limit:g} s": functools.partial(_best, metric, limit) for limit in limits}
     ends: dict[str, Callable[[Run], float | None]] = {
         "best": functools.partial(_best, metric, float("inf")),
@@ -32,17 +33,17 @@ def course_of(rows: Rows, metric: str, limits: Sequence[float]) -> str:
 
 
 def parse_seconds(text: str) -> tuple[float, ...]:
-    """Returns the numbers that `--within` names by comma.
+    """Returns the comma-separated numbers of `--within`.
 
     Raises:
-      UserError: what is no number above 0.
+      UserError: one is not a number above 0.
     """
     try:
         limits = tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
         limits = ()
     if not limits or not all(0 < limit < float("inf") for limit in limits):
-        raise UserError(f"--within={text} must be seconds by comma, such as 120,240")
+        raise UserError(f"--within={text} is invalid; needed: seconds above 0 separated by commas, such as 120,240")
     return limits
 
 

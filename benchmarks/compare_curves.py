@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from benchmarks.compare_pictures import Picture
+from benchmarks.compare_images import ValidationImage
 from benchmarks.compare_runs import Rows, Run
 from benchmarks.lines import Panel, line_panels
 from spidercap.pipeline.errors import UserError, check_choice
@@ -14,40 +14,43 @@ from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.stages import STAGES
 from spidercap.pipeline.text.tokenizer import tokenize
 
-START = "MLE"  # the label of the runs that the others begin with
+START = "MLE"  # the label of the runs from which the others start
 
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-    """The picture, and what the user should know of it."""
+    """The figure, and notes for the user."""
 
     svg: str
     notes: tuple[str, ...]
 
 
-def draw_curves(rows: Rows, metric: str, references: Mapping[int, Picture] | None) -> Curves:
-    """Returns the metric's validations of every label but START, whose score is a dashed line.
+def draw_curves(rows: Rows, metric: str, references: Mapping[int, ValidationImage] | None) -> Curves:
+    """Returns curves of the metric's validations of every label but START, whose score is a dashed line.
 
     Args:
-      references: of the validation pictures; with them START is scored anew on the pictures that the others were
-        validated on while training, where it was validated on others itself.
+      references: of the validation images. With them START is scored again, if it was validated on other images than
+        the others while training.
 
     Raises:
-      UserError: no label but START, no validations with the metric, runs that were validated on other pictures.
+      UserError: START is the only label, there are no validations with the metric, or runs were validated on other
+        images.
     """
     check_choice("metric", metric, column_names())
     moving = but_start(rows, "curves")
     runs = [run for of_label in moving.values() for run in of_label]
-    pictures = common_pictures(runs, metric)
+    images = common_images(runs, metric)
     notes = []
     silent = [str(run.workdir) for run in runs if captions_scored(run) is None]
     if silent:
-        notes.append(f"{', '.join(silent)}: captions scored are not known; the second panel is over images seen")
-    level = start_score(rows.get(START, ()), metric, pictures, references)
+        notes.append(
+            f"{', '.join(silent)}: numbers of scored captions are not known; the second panel is over images seen"
+        )
+    level = start_score(rows.get(START, ()), metric, images, references)
     if level is None and START in rows:
         notes.append(
-            f"no line for {START}: it was not scored with {metric} on the {pictures} pictures that the others were "
-            "validated on while training; give their --references"
+            f"no line for {START}: it was not scored with {metric} on the {images} images on which the others were "
+            "validated while training; give their --references"
         )
 
     def panel(x_label: str, of: Callable[[Run], Sequence[float]]) -> Panel:
@@ -55,50 +58,50 @@ def draw_curves(rows: Rows, metric: str, references: Mapping[int, Picture] | Non
         return Panel(x_label, lines)
 
     panels = [
-        panel("seconds of the stage, validations included", lambda run: [v.seconds for v in run.validations]),
+        panel("seconds of the stage, with validations", lambda run: [v.seconds for v in run.validations]),
         panel("images seen in training", _images_seen)
         if silent
         else panel("captions scored in training", captions_scored),
     ]
-    title = f"Validation {metric} of {pictures:,} pictures while training"
+    title = f"Validation {metric} of {images:,} images while training"
     return Curves(line_panels(title, metric, panels, None if level is None else (START, level)), tuple(notes))
 
 
 def but_start(rows: Rows, flag: str) -> Rows:
-    """Returns the rows but START, whose course is another stage's.
+    """Returns the rows without START, whose validations are those of another stage.
 
     Raises:
       UserError: there are no others.
     """
     others = {label: runs for label, runs in rows.items() if label != START}
     if not others:
-        raise UserError(f"--{flag}: there is no label but {START}, which is the start of others; name some in --runs")
+        raise UserError(f"--{flag}: {START}, the start of the others, is the only label; name others in --runs")
     return others
 
 
 def start_score(
-    runs: tuple[Run, ...], metric: str, pictures: int, references: Mapping[int, Picture] | None
+    runs: tuple[Run, ...], metric: str, images: int, references: Mapping[int, ValidationImage] | None
 ) -> float | None:
-    """Returns the mean score of runs on the first `pictures` of the split; None where it is not known."""
-    scores = [_known_score(run, metric, pictures) for run in runs]
+    """Returns the mean score of runs on the first `images` images of the split; None if it is not known."""
+    scores = [_known_score(run, metric, images) for run in runs]
     if None in scores and references is not None:
         scores = [
-            _scored_anew(run, metric, pictures, references) if score is None else score
+            _scored_again(run, metric, images, references) if score is None else score
             for run, score in zip(runs, scores, strict=True)
         ]
     return None if None in scores or not scores else sum(scores) / len(scores)
 
 
-def _known_score(run: Run, metric: str, pictures: int) -> float | None:
-    # While training first: its captions may have been searched for otherwise since then, which curves' were not.
+def _known_score(run: Run, metric: str, images: int) -> float | None:
+    # Preferably the score while training, because a later evaluation may have used another decoder than the curves.
     best = next((v for v in run.validations if v.epoch == run.best_epoch), None)
-    if pictures == _pictures(run) and best is not None and metric in best.metrics:
+    if images == _images_validated(run) and best is not None and metric in best.metrics:
         return best.metrics[metric]
-    return run.metrics.get(metric) if pictures == len(run.captions) else None
+    return run.metrics.get(metric) if images == len(run.captions) else None
 
 
-def _scored_anew(run: Run, metric: str, pictures: int, references: Mapping[int, Picture]) -> float:
-    chosen = list(run.captions)[:pictures]
+def _scored_again(run: Run, metric: str, images: int, references: Mapping[int, ValidationImage]) -> float:
+    chosen = list(run.captions)[:images]
     texts = [[" ".join(tokenize(r)) for r in references[i].references] for i in chosen]
     terms = (term_of(metric),)
     settings = {n: run.settings[n] for n in ("metric_workers", "metric_timeout", "metric_cache_dir", "corenlp")}
@@ -106,11 +109,11 @@ def _scored_anew(run: Run, metric: str, pictures: int, references: Mapping[int, 
         return score_captions(texts, [run.captions[i] for i in chosen], terms, text_metrics).corpus[metric]
 
 
-def common_pictures(runs: Sequence[Run], metric: str) -> int:
-    """Returns how many pictures all were validated on while training.
+def common_images(runs: Sequence[Run], metric: str) -> int:
+    """Returns the number of images on which all runs were validated while training.
 
     Raises:
-      UserError: what makes their validations of `metric` no comparison.
+      UserError: their validations of `metric` cannot be compared.
     """
     for run in runs:
         if not any(metric in v.metrics for v in run.validations):
@@ -118,16 +121,16 @@ def common_pictures(runs: Sequence[Run], metric: str) -> int:
                 f"{run.workdir} has no validations of stage {run.stage} with {metric}; train with --metrics that name "
                 "it, or name another --metric"
             )
-        if _pictures(run) != _pictures(runs[0]):
+        if _images_validated(run) != _images_validated(runs[0]):
             raise UserError(
-                f"while training, {run.workdir} was validated on {_pictures(run)} pictures, {runs[0].workdir} on "
-                f"{_pictures(runs[0])} (--val_images); what they reached cannot be compared"
+                f"while training, {run.workdir} was validated on {_images_validated(run)} images, {runs[0].workdir} on "
+                f"{_images_validated(runs[0])} (--val_images); compare runs with equal --val_images"
             )
-    return _pictures(runs[0])
+    return _images_validated(runs[0])
 
 
-def _pictures(run: Run) -> int:
-    """How many pictures, the first ones of the split, it was validated on while training."""
+def _images_validated(run: Run) -> int:
+    """The number of images, the first ones of the split, on which it was validated while training."""
     return min(run.settings["val_images"] or len(run.captions), len(run.captions))
 
 
@@ -140,7 +143,7 @@ def _images_seen(run: Run) -> list[float]:
 
 
 def captions_scored(run: Run) -> list[float] | None:
-    """Returns the captions scored by each validation; None for runs that neither tell it nor drew a fixed number."""
+    """Returns the captions scored until each validation; None if they are neither stored nor a fixed number."""
     scored = [validation.captions_scored for validation in run.validations]
     if None not in scored:
         return scored

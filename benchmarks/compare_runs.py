@@ -1,4 +1,4 @@
-"""Finished runs as `benchmarks.compare` reads them: the scores, captions and validations of one stage of each."""
+"""Reads finished runs for `benchmarks.compare`: the scores, captions and validations of one stage of each."""
 
 import dataclasses
 import itertools
@@ -20,7 +20,7 @@ YES_OR_NO = Kind(lambda value: isinstance(value, bool), "true or false")
 STAGE = {"name": TEXT, "moves_policy": YES_OR_NO, "seconds": SECONDS, "best_step": ID}
 SUMMARY = '{"decoding", "stages": [{"name", "moves_policy", "seconds", "best_step"}]}'
 
-# A row of a comparison: its label, and the runs that differ by their seeds.
+# Label of a row -> its runs, which differ by their seeds.
 Rows = Mapping[str, Sequence["Run"]]
 
 
@@ -31,22 +31,23 @@ class Run:
     workdir: pathlib.Path
     stage: str
     settings: Mapping[str, Any]  # of config.json
-    decoding: Mapping[str, Any]  # how the captions were searched for
+    decoding: Mapping[str, Any]  # settings of the decoder
     metrics: Mapping[str, float | None]  # of the whole validation split, by column of the tables
     captions: Mapping[int, str]  # by image id, in the order of the split
-    seconds: float  # of the stage, validation included
-    warm_up_seconds: float  # of the baseline's stages right before it
-    best_epoch: float | None  # None: the workdir holds no checkpoint that tells it
-    validations: Sequence[Validation]  # of the stage, in their order; () without a checkpoint
+    seconds: float  # of the stage, with validations
+    warm_up_seconds: float  # of the baseline's stages directly before it
+    best_epoch: float | None  # None if no checkpoint holds it
+    validations: Sequence[Validation]  # of the stage, in order; () without a checkpoint
 
 
 def read_rows(text: str) -> dict[str, tuple[Run, ...]]:
-    """Returns the runs that `--runs` names, 'label=workdir,workdir:stage;label=workdir' or '@FILE' of a row a line.
+    """Returns the runs of `--runs`, 'label=workdir,workdir:stage;label=workdir' or '@FILE' with one row per line.
 
-    The last = of a row ends its label, which may hold others.
+    The last = of a row ends its label, which may contain others.
 
     Raises:
-      UserError: text of another shape, no such run or stage, runs with other validation pictures than the first.
+      UserError: the text has another form, a run or stage does not exist, or a run has other validation images than the
+        first.
     """
     found = {label: tuple(map(_read_run, places)) for label, places in _parsed(text).items()}
     first, *others = [run for runs in found.values() for run in runs]
@@ -54,7 +55,7 @@ def read_rows(text: str) -> dict[str, tuple[Run, ...]]:
         if run.captions.keys() != first.captions.keys():
             common = len(run.captions.keys() & first.captions.keys())
             raise UserError(
-                f"{run.workdir} was validated on other pictures than {first.workdir} ({len(run.captions)} and "
+                f"{run.workdir} was validated on other images than {first.workdir} ({len(run.captions)} and "
                 f"{len(first.captions)}, of which {common} are the same); compare runs of one validation split"
             )
     return found
@@ -68,11 +69,11 @@ def _parsed(text: str) -> dict[str, list[str]]:
         if not (label and equals and places):
             raise UserError(f"--runs: {row.strip()!r} is not label=workdir,workdir; for example {EXAMPLE}")
         if label in found:
-            raise UserError(f"--runs: {label} comes twice; name all of its seeds in one row, by comma")
+            raise UserError(f"--runs: {label} comes twice; name all of its seeds in one row, separated by commas")
         workdirs = [_parted(place)[0].resolve() for place in places]
         twice = [place for place, workdir in zip(places, workdirs, strict=True) if workdirs.count(workdir) > 1]
         if twice:
-            raise UserError(f"--runs: {label} has {twice[0]} twice; each of its workdirs is a run of another seed")
+            raise UserError(f"--runs: {label} has {twice[0]} twice; name each workdir once")
         found[label] = places
     if not found:
         raise UserError(f"--runs names no runs; for example {EXAMPLE}")
@@ -85,12 +86,14 @@ def _split_rows(text: str) -> Iterator[str]:
         try:
             listed = pathlib.Path(text[1:]).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--runs={text} cannot be read ({error}); name a text file of a row a line") from error
+            raise UserError(
+                f"--runs={text} cannot be read ({error}); name a text file with one row per line"
+            ) from error
     return (row for row in listed if row.strip() and not row.lstrip().startswith("#"))
 
 
 def _parted(place: str) -> tuple[pathlib.Path, str]:
-    """Workdir and stage; '' for the last stage."""
+    """The workdir and the stage; '' means the last stage."""
     folder, colon, stage = place.rpartition(":")
     if not colon or pathlib.Path(place).is_dir():
         return pathlib.Path(place), ""
@@ -106,17 +109,17 @@ def _read_run(place: str) -> Run:
         raise UserError(f"{workdir} has no summary.json; let its training finish, or score it with --mode=evaluate")
     summary = read_json(str(path), "a run's summary")
     stages = summary.get("stages") if isinstance(summary, dict) else None
-    told = {row[0]: row[1:] for row in rows(str(path), stages, "stages", STAGE, SUMMARY)}
-    finished = [name for name, (moves_policy, *_) in told.items() if moves_policy]
+    listed = {row[0]: row[1:] for row in rows(str(path), stages, "stages", STAGE, SUMMARY)}
+    finished = [name for name, (moves_policy, *_) in listed.items() if moves_policy]
     if not finished or (stage and stage not in finished):
         raise UserError(
-            f"{workdir} has not finished {f'stage {stage}' if stage else 'a stage'} that moves the policy; "
-            f"finished are: {', '.join(finished) or 'none'}"
+            f"{workdir} has not finished {f'stage {stage}' if stage else 'a stage'} that trains the policy; "
+            f"finished are: {', '.join(finished) or 'none'}; name one of them, or finish its training"
         )
     stage = stage or finished[-1]
-    _, seconds, best_step = told[stage]
-    before = list(told)[: list(told).index(stage)]
-    warm_up = itertools.takewhile(lambda name: not told[name][0], reversed(before))
+    _, seconds, best_step = listed[stage]
+    before = list(listed)[: list(listed).index(stage)]
+    warm_up = itertools.takewhile(lambda name: not listed[name][0], reversed(before))
     validations = _validations(workdir, stage)
     return Run(
         workdir=workdir,
@@ -126,7 +129,7 @@ def _read_run(place: str) -> Run:
         metrics=_metrics(workdir / "results" / f"{stage}.metrics.json"),
         captions=_captions(workdir / "results" / f"{stage}.json"),
         seconds=seconds,
-        warm_up_seconds=sum(told[name][1] for name in warm_up),
+        warm_up_seconds=sum(listed[name][1] for name in warm_up),
         best_epoch=next((v.epoch for v in validations if v.step == best_step), None),
         validations=validations,
     )
@@ -152,5 +155,5 @@ def _validations(workdir: pathlib.Path, stage: str) -> tuple[Validation, ...]:
     try:
         history = read_progress(newest).history
     except (tf.errors.OpError, ValueError, TypeError) as error:
-        raise UserError(f"{newest} cannot be read ({error}); put back the checkpoint's files") from error
+        raise UserError(f"{newest} cannot be read ({error}); restore the checkpoint's files") from error
     return tuple(validation for validation in history if validation.stage == stage)

@@ -1,4 +1,4 @@
-"""The table of a comparison: a row a label, each cell the mean over seeds with its spread."""
+"""The table of a comparison: one row per label, each cell the mean over seeds with its std."""
 
 import dataclasses
 import math
@@ -17,36 +17,38 @@ ON_DEMAND = frozenset({"BCMR", "SPICE-fast", "SPIDEr-fast"})
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """How a run's value is found and shown."""
+    """How a value of a run is computed and shown."""
 
     of: Callable[[Run], float | None]
     decimals: int
-    unit: str = ""  # ends its head
+    unit: str = ""  # appended to the head
     best_is_bold: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A column of one label; `mean` is None where a seed has no value, `spread` where there is one seed."""
+    """A column of one label; `mean` is None if a seed has no value, `spread` also if there is one seed."""
 
     values: tuple[float | None, ...]  # by seed
     mean: float | None
-    spread: float | None  # sample standard deviation
+    spread: float | None  # sample std
 
 
 def bad_endings(run: Run) -> float:
-    """Returns the percentage of captions that end after a word such as 'a' or 'with', or were cut at max_length.
+    """Returns the percentage of captions that end in a word such as 'a' or 'with', or were cut at max_length.
 
-    A caption of max_length words was cut: its end token, which counts as a word there, did not come.
+    A caption of max_length words was cut, because its end token would also count.
     """
-    said = [caption.split() for caption in run.captions.values()]
-    return _percent(words and (words[-1] in BAD_ENDINGS or len(words) >= run.settings["max_length"]) for words in said)
+    captions = [caption.split() for caption in run.captions.values()]
+    return _percent(
+        words and (words[-1] in BAD_ENDINGS or len(words) >= run.settings["max_length"]) for words in captions
+    )
 
 
 def repeating(run: Run) -> float:
-    """Returns the percentage of captions that say three words in a row twice."""
-    said = [caption.split() for caption in run.captions.values()]
-    grams = [list(zip(words, words[1:], words[2:], strict=False)) for words in said]
+    """Returns the percentage of captions that contain a trigram twice."""
+    captions = [caption.split() for caption in run.captions.values()]
+    grams = [list(zip(words, words[1:], words[2:], strict=False)) for words in captions]
     return _percent(len(set(of_caption)) < len(of_caption) for of_caption in grams)
 
 
@@ -62,14 +64,14 @@ COLUMNS = {name: Column(_metric(name), 3, best_is_bold=True) for name in column_
     "mean length": Column(_metric("mean length"), 2),
     "distinct captions": Column(_metric("distinct captions"), 0),
     "bad endings": Column(bad_endings, 1, ", %"),
-    "said twice": Column(repeating, 1, ", %"),
+    "repeated trigrams": Column(repeating, 1, ", %"),
     "minutes": Column(lambda run: run.seconds / 60, 1),
     "best epoch": Column(lambda run: run.best_epoch, 2),
 }
 
 
 def chosen_columns(text: str) -> dict[str, Column]:
-    """Returns the columns that `--columns` names by comma; '' for all but those shown on demand.
+    """Returns the comma-separated columns of `--columns`; '' for all but those shown on demand.
 
     Raises:
       UserError: an unknown column.
@@ -89,7 +91,7 @@ def cells(rows: Rows, columns: Mapping[str, Column]) -> dict[str, dict[str, Cell
 
 
 def markdown(rows: Rows, columns: Mapping[str, Column]) -> str:
-    """Returns the table; a metric's best mean is bold, with all that look the same, where labels differ in it."""
+    """Returns the table; the best mean of a metric is bold, with equal ones, unless all labels are equal."""
     table = cells(rows, columns)
     best = {name: _best([of_label[name] for of_label in table.values()], how) for name, how in columns.items()}
     heads = [name + how.unit for name, how in columns.items()]
@@ -101,7 +103,7 @@ def markdown(rows: Rows, columns: Mapping[str, Column]) -> str:
 
 
 def as_json(rows: Rows, columns: Mapping[str, Column]) -> list[dict[str, Any]]:
-    """Returns the same for programs: a row a label, with the values of its seeds."""
+    """Returns the table for JSON: one row per label, with the values of its seeds."""
     return [
         {
             "label": label,
@@ -116,18 +118,18 @@ def as_json(rows: Rows, columns: Mapping[str, Column]) -> list[dict[str, Any]]:
 
 
 def decoding_note(rows: Rows) -> str:
-    """Returns a line on how captions were searched for, if not all alike; else ''."""
+    """Returns a line on the decoders of labels if they differ, else ''."""
     ways: dict[str, list[str]] = {}
     for label, runs in rows.items():
         for run in runs:
             way = ways.setdefault(_way(run.decoding), [])
             way += [label] * (label not in way)
-    told = "; ".join(f"{', '.join(labels)}: {way}" for way, labels in ways.items())
-    return f"Captions were searched for in different ways: {told}" if len(ways) > 1 else ""
+    listed = "; ".join(f"{', '.join(labels)}: {way}" for way, labels in ways.items())
+    return f"Captions were decoded differently: {listed}" if len(ways) > 1 else ""
 
 
 def in_cell(text: str) -> str:
-    """Returns text that does not end a cell of a Markdown table."""
+    """Returns text escaped for a cell of a Markdown table."""
     return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())
 
 
@@ -145,7 +147,7 @@ def _cell(values: Sequence[float | None]) -> Cell:
 
 
 def _best(column: Sequence[Cell], how: Column) -> str:
-    """The best mean as it is shown; '' where none is to be marked."""
+    """The best mean as shown; '' if none is marked."""
     means = [cell.mean for cell in column if cell.mean is not None]
     shown = {f"{mean:.{how.decimals}f}" for mean in means}
     return f"{max(means):.{how.decimals}f}" if how.best_is_bold and len(shown) > 1 else ""

@@ -1,4 +1,4 @@
-"""Captions to measure with: of a COCO captions file, or, for lack of one, of drawn scenes."""
+"""Captions for benchmarks: of a COCO captions file, else of synthetic scenes."""
 
 import dataclasses
 import gzip
@@ -18,8 +18,8 @@ from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, rows
 from spidercap.pipeline.text.tokenizer import tokenize
 
-REFERENCES = 5  # an image
-LONGEST = 20  # words of a candidate, about where a captioner is made to stop
+REFERENCES = 5  # per image
+LONGEST = 20  # words of a candidate, about the maximum length of a captioner
 NEEDED = '{"annotations": [{"image_id", "caption"}]}'
 DATA = "SPIDERCAP_DATA"  # environment variable: a folder with coco/captions_*.json or .json.gz
 
@@ -28,15 +28,15 @@ DATA = "SPIDERCAP_DATA"  # environment variable: a folder with coco/captions_*.j
 class Corpus:
     """Images with five references each."""
 
-    source: str  # in words
+    source: str  # as text
     raw: tuple[tuple[str, ...], ...]  # [I][REFERENCES], as written
     references: tuple[tuple[str, ...], ...]  # the same, tokenised, words split by one space
 
     def candidates(self, count: int) -> list[str]:
-        """Returns a caption for each of `count` rows, row n for image n % I; all images come before one comes again.
+        """Returns `count` captions, caption n for image n % I.
 
-        Each begins as a reference of its image and ends as one of another image, so that n-grams of every order are
-        found and missed, as in what a captioner says.
+        Each starts like a reference of its image and ends like one of another image, so that n-grams of every order
+        match and fail to match, as in captions of a captioner.
         """
         images = len(self.references)
         made = []
@@ -48,19 +48,19 @@ class Corpus:
         return made
 
     def ids(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray, int]:
-        """Returns references int32 `[I, R, L]`, `captions` int32 `[N, T]` and the least number that is no id."""
+        """Returns references int32 `[I, R, L]`, `captions` int32 `[N, T]` and the number of ids, PAD included."""
         words: dict[str, int] = {}  # from 1 on, as 0 is PAD
-        said = _array(captions, words)
+        encoded = _array(captions, words)
         truth = _array([caption for of_image in self.references for caption in of_image], words)
-        return truth.reshape(len(self.references), REFERENCES, -1), said, len(words) + 1
+        return truth.reshape(len(self.references), REFERENCES, -1), encoded, len(words) + 1
 
 
 def read_corpus(references: str, images: int) -> Corpus:
     """Returns the first `images` images that have five captions.
 
     Args:
-      references: a COCO captions file (.json or .json.gz); '' for the one in the folder $SPIDERCAP_DATA, or, where
-        that is not set, captions of drawn scenes.
+      references: a COCO captions file (.json or .json.gz); '' for the one in the folder $SPIDERCAP_DATA, or, if that
+        is not set, captions of synthetic scenes.
 
     Raises:
       UserError: the file is missing, in another format, or has fewer such images.
@@ -68,7 +68,7 @@ def read_corpus(references: str, images: int) -> Corpus:
     path = pathlib.Path(references) if references else _file_in(os.environ.get(DATA, ""))
     if path is None:
         generators = (np.random.default_rng((0, index)) for index in range(images))
-        return _tokenised("drawn scenes", [write_captions(plan_layout(rng), rng) for rng in generators])
+        return _tokenised("synthetic scenes", [write_captions(plan_layout(rng), rng) for rng in generators])
     try:
         opened = gzip.open if path.suffix == ".gz" else open
         with opened(path, "rt", encoding="utf-8") as file:
@@ -96,7 +96,7 @@ def _tokenised(source: str, images: Sequence[Sequence[str]]) -> Corpus:
 
 
 def _file_in(folder: str) -> pathlib.Path | None:
-    """Returns the first captions file in a folder of data; None where no folder is named."""
+    """Returns the first captions file in a folder of data; None without a folder."""
     if not folder:
         return None
     found = sorted(pathlib.Path(folder, "coco").glob("captions_*.json*"))
@@ -106,7 +106,7 @@ def _file_in(folder: str) -> pathlib.Path | None:
 
 
 def _array(captions: Sequence[str], words: dict[str, int]) -> np.ndarray:
-    """Returns ids int32 `[N, T]`, padded, and adds to `words` what it does not know."""
+    """Returns ids int32 `[N, T]`, padded; adds new words to `words`."""
     split = [caption.split() for caption in captions]
     array = np.full([len(split), max(map(len, split))], PAD, np.int32)
     for row, caption in zip(array, split, strict=True):

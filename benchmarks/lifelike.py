@@ -1,13 +1,12 @@
-"""A captioner that nobody trained, whose captions end as a trained one's do: what a step costs depends on that.
+"""An untrained captioner whose captions have the lengths of a trained one's, on which the cost of a step depends.
 
-One LSTM unit is a clock. Its gates stand open, its cell grows by the same amount at each word, no other unit reads it,
-and of all words only the end does, whose logit is SLOPE tanh(cell) plus a bias. The other words' logits have standard
-deviation SPREAD, so that a word is about as uncertain as a trained captioner's. The bias is found by bisection, so that
-sampled captions have MEAN words when they are cut at CUT; those of T > CUT are said with the same weights. As tanh
-flattens, the end's probability stops growing before the last of them has come: lengths have a deviation of about 2.5,
-and about one caption in a hundred is cut.
+One LSTM unit is a clock. Its gates are open, its cell grows by the same amount at each step, and no other unit reads
+it. Of all tokens only the end token reads it, whose logit is SLOPE tanh(cell) plus a bias. The logits of other tokens
+have the std LOGIT_STD, so that a token is about as uncertain as a trained captioner's. The bias is found by bisection,
+so that sampled captions have MEAN tokens when they are cut at CUT; captions with T > CUT have the same weights. Lengths
+have a std of about 2.5, and about one caption in a hundred is cut, because tanh flattens.
 
-Shapes: I images, R references an image, N captions, F features, H units, V words, T steps.
+Shapes: I images, R references per image, N captions, F features, H units, V tokens, T steps.
 """
 
 import dataclasses
@@ -19,50 +18,52 @@ from spidercap.models.captioner import Captioner
 from spidercap.models.decoding import Step
 from spidercap.models.special_tokens import END, FORBIDDEN_LOGIT, PAD, SPECIAL_TOKENS, START
 
-MEAN, CUT = 10.0, 20  # words of a caption, the end token counted
-SPREAD = 4.0  # of logits
-RATE, SLOPE, OPEN = 0.275, 40.0, 10.0  # the clock's growth a word, what it adds to the end's logit, a gate's bias
-EMBEDDING = 2.0  # standard deviation
-PROBES = 256  # captions that the bias is found with
+MEAN, CUT = 10.0, 20  # tokens of a caption, the end token counted
+LOGIT_STD = 4.0
+RATE, SLOPE, OPEN = 0.275, 40.0, 10.0  # the clock's growth per step, its weight in the end's logit, bias of its gates
+EMBEDDING = 2.0  # std
+PROBES = 256  # captions from which the bias is computed
 REFERENCES = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Lifelike:
-    """A captioner, and data to train it with; lengths of all captions are those that the captioner says."""
+    """A captioner, and data to train it; all captions have the lengths of captions that it samples."""
 
     captioner: Captioner
     features: np.ndarray  # float32 [I, F]
     captions: np.ndarray  # int32 [I, T]: for likelihood, each with the end token or cut
     references: np.ndarray  # int32 [I, R, T]: for rewards
-    length_shares: np.ndarray  # float64 [CUT]: of sampled captions with 1, 2, .. words, if they are cut at CUT
+    length_shares: np.ndarray  # float64 [CUT]: of sampled captions with 1, 2, .. tokens, cut at CUT
 
 
 def word_step(captioner: Captioner) -> Step:
-    """Returns what decoders take, inside the function that is traced."""
+    """Returns the step function for decoders; to be called inside the traced function."""
     return captioner.make_step()
 
 
 def lifelike(vocabulary_size: int, units: int, features: int, images: int, max_length: int, seed: int = 0) -> Lifelike:
-    """Returns a captioner of these sizes with an embedding of H, and captions of which words follow Zipf's law."""
+    """Returns a captioner of these sizes with an embedding of H, and captions whose tokens follow Zipf's law."""
     rng = np.random.default_rng(seed)
     captioner = Captioner(vocabulary_size, features, units, units, dropout=0.3)
-    pictures = rng.normal(size=(images, features)).astype(np.float32)
-    probes = tf.constant(pictures[np.arange(PROBES) % images])
+    vectors = rng.normal(size=(images, features)).astype(np.float32)
+    probes = tf.constant(vectors[np.arange(PROBES) % images])
     _set_cell(captioner, rng)
-    _set_words(captioner, rng, SPREAD / (_hidden_size(captioner, probes, rng) * np.sqrt(units)))
+    _set_words(captioner, rng, LOGIT_STD / (_hidden_size(captioner, probes, rng) * np.sqrt(units)))
     odds = _end_odds(captioner, probes, seed)
     bias = _bisected(odds)
     captioner.words.bias.assign(np.where(np.arange(vocabulary_size) == END, bias, 0.0))
     shares = length_shares(odds, bias)
-    said = _captions(rng, (1 + REFERENCES) * images, vocabulary_size, max_length, shares)
-    return Lifelike(captioner, pictures, said[:images], said[images:].reshape(images, REFERENCES, max_length), shares)
+    captions = _captions(rng, (1 + REFERENCES) * images, vocabulary_size, max_length, shares)
+    return Lifelike(
+        captioner, vectors, captions[:images], captions[images:].reshape(images, REFERENCES, max_length), shares
+    )
 
 
 def length_shares(odds: np.ndarray, bias: float) -> np.ndarray:
-    """Returns float64 `[T]`: the share of captions of 1..T words, the last one with those that are cut.
+    """Returns float64 `[T]`: the shares of captions of 1..T tokens, those that are cut counted as T.
 
-    The t-th word of caption n is the end with log odds `odds` `[N, T]` + `bias`, if no earlier one was.
+    The t-th token of caption n is the end with log odds `odds` `[N, T]` + `bias`, if no earlier one was.
     """
     end = 1 / (1 + np.exp(-(odds + bias)))
     going = np.cumprod(1 - end, axis=1)
@@ -72,17 +73,17 @@ def length_shares(odds: np.ndarray, bias: float) -> np.ndarray:
     return shares.mean(axis=0)
 
 
-def mean_and_deviation(shares: np.ndarray) -> tuple[float, float]:
-    """Returns those of lengths 1, 2, .. with these shares."""
+def mean_and_std(shares: np.ndarray) -> tuple[float, float]:
+    """Returns mean and std of lengths 1, 2, .. with these shares."""
     lengths = np.arange(1, len(shares) + 1)
     mean = shares @ lengths
     return float(mean), float(np.sqrt(shares @ (lengths - mean) ** 2))
 
 
 def _set_cell(captioner: Captioner, rng: np.random.Generator) -> None:
-    """Unit 0 becomes the clock; the others read words strongly, so that each one counts, and not the clock.
+    """Makes unit 0 the clock. The other units depend strongly on tokens, and not on the clock.
 
-    Keras's columns are those of the gates input, forget, candidate, output, H each.
+    Keras's columns are those of the gates input, forget, cell, output, H each.
     """
     cell, units = captioner.lstm.cell, captioner.lstm.units
     clock = np.arange(4) * units
@@ -106,7 +107,7 @@ def _set_words(captioner: Captioner, rng: np.random.Generator, scale: float) -> 
 
 
 def _hidden_size(captioner: Captioner, features: tf.Tensor, rng: np.random.Generator) -> float:
-    """The root mean square of hidden units but the clock, after words that are all alike likely."""
+    """The root mean square of hidden units without the clock, after uniformly drawn tokens."""
     state, total = captioner.initial_state(features), 0.0
     for _ in range(CUT):
         words = rng.integers(len(SPECIAL_TOKENS), captioner.embedding.input_dim, len(features), dtype=np.int32)
@@ -116,7 +117,7 @@ def _hidden_size(captioner: Captioner, features: tf.Tensor, rng: np.random.Gener
 
 
 def _end_odds(captioner: Captioner, features: tf.Tensor, seed: int) -> np.ndarray:
-    """Float64 `[N, CUT]`: the end's log odds at each word of sampled captions that never end, its bias being 0."""
+    """Float64 `[N, CUT]`: the end's log odds with bias 0 at each token of sampled captions that never end."""
     state, words, odds = captioner.initial_state(features), tf.fill([len(features)], START), []
     for t in range(CUT):
         state, logits = word_step(captioner)(state, words)
@@ -127,20 +128,20 @@ def _end_odds(captioner: Captioner, features: tf.Tensor, seed: int) -> np.ndarra
 
 
 def _bisected(odds: np.ndarray) -> float:
-    """The bias with which captions have MEAN words."""
+    """The bias with which captions have MEAN tokens."""
     low, high = -100.0, 100.0
     for _ in range(60):
         middle = (low + high) / 2
-        longer = mean_and_deviation(length_shares(odds, middle))[0] > MEAN
+        longer = mean_and_std(length_shares(odds, middle))[0] > MEAN
         low, high = (middle, high) if longer else (low, middle)
     return high
 
 
 def _captions(rng: np.random.Generator, count: int, vocabulary_size: int, cut: int, shares: np.ndarray) -> np.ndarray:
-    """Int32 `[count, cut]`; the k-th word of the vocabulary comes with a probability of about 1 / k."""
+    """Int32 `[count, cut]`; the k-th word of the vocabulary has a probability proportional to about 1 / k."""
     lengths = rng.choice(np.arange(1, len(shares) + 1), size=count, p=shares)[:, None]
-    sayable = vocabulary_size - len(SPECIAL_TOKENS)
-    words = len(SPECIAL_TOKENS) - 1 + (sayable + 1) ** rng.random([count, cut])
+    drawable = vocabulary_size - len(SPECIAL_TOKENS)
+    words = len(SPECIAL_TOKENS) - 1 + (drawable + 1) ** rng.random([count, cut])
     place = np.arange(1, cut + 1)
     ends = (place == lengths) & (lengths < CUT)
     return np.where(ends, END, np.where(place <= lengths, words.astype(np.int32), PAD)).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Panels of lines as SVG, one below the other, each line's name where it ends, with room from name to name."""
+"""Panels of lines as SVG, one below the other, with the name of each line at its end, without overlaps."""
 
 import dataclasses
 import itertools
@@ -7,20 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from benchmarks.svg import drawing, text
 from spidercap.pipeline.report.charts import scale, span, tick_step, ticks
 
-WIDTH, LEFT, TOP, DEEP, PITCH = 880, 58, 84, 290, 374  # of the picture and its panels, in pixels
-LETTER, LINE = 6.7, 15  # a letter's mean width, and a name's height
-FAR = 150  # as far as a name may be from its line's end
+WIDTH, LEFT, TOP, DEEP, PITCH = 880, 58, 84, 290, 374  # of the figure and its panels, in pixels
+LETTER, LINE = 6.7, 15  # mean width of a letter, height of a name
+FAR = 150  # largest distance of a name from the end of its line
 COLOURS = ("#1f5fa8", "#c8501a", "#17825b", "#8e44ad", "#b07a00", "#c2347b", "#2590c4", "#5c6470")
 QUIET = 'fill="#555" font-size="12"'
-MOST_DOTS = 40  # of a line
-DASHES = ("", ' stroke-dasharray="8 3"', ' stroke-dasharray="2 3"')  # of lines whose colours come again
+MOST_DOTS = 40  # per line
+DASHES = ("", ' stroke-dasharray="8 3"', ' stroke-dasharray="2 3"')  # of lines with repeated colours
 
 Points = Sequence[tuple[float, float]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """Lines over one axis; those of one name have one colour."""
+    """Lines over one axis; lines of the same name have the same colour."""
 
     x_label: str
     lines: Mapping[str, Sequence[Points]]
@@ -28,7 +28,7 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True)
 class Name:
-    """What stands at a line's end, and where: the left end of its middle, in pixels."""
+    """The name at the end of a line; (x, y) is the left end of its middle, in pixels."""
 
     content: str
     colour: str
@@ -41,7 +41,7 @@ class Name:
 
 
 def line_panels(title: str, y_label: str, panels: Sequence[Panel], level: tuple[str, float] | None = None) -> str:
-    """Returns SVG of panels on one vertical scale; `level` is a dashed line through all, and its name."""
+    """Returns SVG of panels with one vertical scale; `level` is a dashed line in all panels, and its name."""
     names = list(dict.fromkeys(itertools.chain.from_iterable(panel.lines for panel in panels)))
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
     values = [y for panel in panels for lines in panel.lines.values() for line in lines for _, y in line]
@@ -69,7 +69,7 @@ def _panel(
     corner: tuple[float, float],
     level: tuple[str, float] | None,
 ) -> list[str]:
-    """A panel whose plot has its upper right corner at (top, right)."""
+    """A panel; the upper right corner of its plot is at (top, right)."""
     top, right = corner
     bottom = top + DEEP
     xs = [x for lines in panel.lines.values() for line in lines for x, _ in line]
@@ -103,7 +103,7 @@ def _panel(
 def name_shifts(
     names: Sequence[Name], fixed: Sequence[Name], lines: Sequence[Points], within: tuple[float, float]
 ) -> list[float]:
-    """Returns how far each name is moved down so that none covers another, and few cover a line."""
+    """Returns how far each name is moved down, so that names do not overlap and cover few lines."""
     dots = [_dense(line) for line in lines]
     taken = [name.box() for name in fixed]
     shifts = {}
@@ -121,7 +121,7 @@ def name_shifts(
 
 
 def _name_of(name: str, lines: Sequence[Points], colour: str) -> Name:
-    """The name at that line's end which is the middle one in height."""
+    """The name at the end of the line with the median height."""
     x, y = sorted((line[-1] for line in lines), key=lambda end: end[1])[len(lines) // 2]
     return Name(name, colour, x + 9, y)
 
@@ -139,7 +139,7 @@ def _line(points: Points, colour: str, dashes: str, thin: bool) -> list[str]:
 
 
 def _written(name: Name, shift: float) -> str:
-    """The name, with a white rim against lines below it, and a leader where it had to move."""
+    """The name, with a white rim to separate it from lines, and a leader line if it was moved."""
     rim = 'stroke="#fff" stroke-width="4" stroke-linejoin="round" paint-order="stroke"'
     written = text(name.x, name.y + shift + 4.5, name.content, "start", f'fill="{name.colour}" {rim}')
     if abs(shift) <= LINE / 2:
@@ -153,7 +153,7 @@ def _meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 
 def _dense(line: Points) -> list[tuple[float, float]]:
-    """The line's points with others between them, a few pixels apart."""
+    """The line's points and interpolated ones, a few pixels apart."""
     found = list(line[:1])
     for (x, y), (to_x, to_y) in itertools.pairwise(line):
         parts = max(1, round(max(abs(to_x - x), abs(to_y - y)) / 4))

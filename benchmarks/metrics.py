@@ -1,9 +1,9 @@
-"""Captions a second of every metric and tokenizer, here and in pycocoevalcap, in one run on the same captions.
+"""Captions per second of every metric and tokenizer, here and in pycocoevalcap, on the same captions.
 
     python -m benchmarks.metrics [--json=FILE] [--captions=4096] [--quick]
                                  [--references=FILE] [--corenlp=DIR] [--no-java]
 
-It takes minutes, wants a quiet machine, downloads nothing, and fails where scores differ from pycocoevalcap's.
+It takes minutes, needs an idle machine, downloads nothing, and fails if scores differ from pycocoevalcap's.
 """
 
 import argparse
@@ -39,37 +39,37 @@ from spidercap.pipeline.metrics.registry import GROUPS
 from spidercap.pipeline.metrics.rouge import Rouge
 from spidercap.pipeline.text.tokenizer import tokenize
 
-EXACT, SINGLE = 1e-6, 1e-4  # allowed differences in float64 and, CIDEr-D being up to 10, in float32
+EXACT, SINGLE = 1e-6, 1e-4  # allowed differences in float64 and float32 (CIDEr-D is up to 10)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """How much is measured."""
+    """Sizes of the measurements."""
 
     captions: int
     growth: tuple[int, ...] = (1, 4, 16)  # times `captions`
     meteor: int = 1000
-    parsed: int = 60  # images that SPICE parses
-    matched: int = 1000  # images that it has tuples of
-    warming: int = 2  # times METEOR's captions are scored by each worker before the clock starts
+    parsed: int = 60  # images whose captions SPICE parses
+    matched: int = 1000  # images whose tuples SPICE matches
+    warming: int = 2  # times METEOR's captions are scored by each worker before they are timed
     pairs: int = 3
     calls: int = 5
-    side: int = 1024  # of the yardstick's matrices
+    side: int = 1024  # of the matrices that measure the machine
 
 
 QUICK = {"growth": (1, 2), "meteor": 20, "parsed": 4, "matched": 32, "warming": 1, "pairs": 1, "calls": 1, "side": 64}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints the table; returns 1 where scores are not the reference's, or something that was asked for is missing."""
+    """Prints the table; returns 1 if scores differ from the reference's, or if requested files are missing."""
     flags = _parse(arguments)
-    # pycocoevalcap runs the `java` on PATH, and METEOR writes numbers in the language of the machine.
+    # pycocoevalcap runs the `java` on PATH, and METEOR formats numbers in the language of the machine.
     os.environ["LC_ALL"] = "C.UTF-8"
     report = Report()
     sizes = Sizes(min(flags.captions, 64), **QUICK) if flags.quick else Sizes(flags.captions)
     try:
         corpus = read_corpus(flags.references, sizes.captions)
-        report.says(f"{sizes.captions:,} images of {corpus.source}, 5 references each; {os.cpu_count()} cores")
+        report.log(f"{sizes.captions:,} images of {corpus.source}, 5 references each; {os.cpu_count()} cores")
         measure_machine(report, sizes)
         measure_compiled(report, corpus, sizes)
         measure_tokenizer(report, corpus)
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     print(report.table())
     for reason in absent:
-        print(f"left out: {reason}")
+        print(f"skipped: {reason}")
     if flags.json:
         report.write(pathlib.Path(flags.json))
     if report.wrong():
@@ -88,27 +88,35 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def measure_machine(report: Report, sizes: Sizes) -> None:
-    """A yardstick: the rate of a matrix product in float32."""
+    """Measures the rate of a matrix product in float32, to compare machines."""
     matrix = tf.random.stateless_normal([sizes.side, sizes.side], [1, 2])
     seconds = median_seconds(lambda: tf.linalg.matmul(matrix, matrix).numpy(), 4 * sizes.calls)
     report.add("matrix product, float32", 2 * sizes.side**3 / seconds / 1e9, "GFLOP/s")
 
 
 def measure_compiled(report: Report, corpus: Corpus, sizes: Sizes) -> None:
-    """BLEU, ROUGE-L and CIDEr-D: compiled on ids, as in training, and from words on, as in scoring."""
+    """BLEU, ROUGE-L and CIDEr-D: compiled on token ids, as in training, and from words, as in scoring."""
     count = sizes.captions
     captions = corpus.candidates(count * max(sizes.growth))
     references, ids, base = corpus.ids(captions)
-    truth, said = _as_dicts(corpus, captions[:count])
+    truth, candidates = _as_dicts(corpus, captions[:count])
     words = [[c.split() for c in of_image] for of_image in corpus.references], [c.split() for c in captions[:count]]
     frequencies = count_document_frequencies(references, base)
     metrics: dict[str, tuple] = {
-        "BLEU-1..4": (Bleu(references), GROUPS["bleu"], lambda: ReferenceBleu(4).compute_score(truth, said, verbose=0)),
-        "ROUGE-L": (Rouge(references), ("rouge",), lambda: ReferenceRouge().compute_score(truth, said)),
-        "CIDEr-D": (Cider(references, frequencies), ("cider",), lambda: ReferenceCider().compute_score(truth, said)),
+        "BLEU-1..4": (
+            Bleu(references),
+            GROUPS["bleu"],
+            lambda: ReferenceBleu(4).compute_score(truth, candidates, verbose=0),
+        ),
+        "ROUGE-L": (Rouge(references), ("rouge",), lambda: ReferenceRouge().compute_score(truth, candidates)),
+        "CIDEr-D": (
+            Cider(references, frequencies),
+            ("cider",),
+            lambda: ReferenceCider().compute_score(truth, candidates),
+        ),
     }
     for name, (metric, terms, theirs) in metrics.items():
-        report.says(name)
+        report.log(name)
         total, each = map(np.ravel, theirs())  # of the corpus [terms]; of the images [terms * N]
 
         def compiled(size: int, metric: Callable = metric) -> Callable[[], np.ndarray]:
@@ -130,7 +138,7 @@ def measure_compiled(report: Report, corpus: Corpus, sizes: Sizes) -> None:
             report.add(f"{name}, compiled, {size:,} captions", size / median_seconds(larger, sizes.calls), RATE)
         mine, _, ratio = in_pairs(from_words, theirs, sizes.pairs)
         difference = largest_difference(from_words(), [*total, *each])
-        report.add(f"{name}, from words on, float64", count / mine, RATE, ratio, difference, EXACT)
+        report.add(f"{name}, from words, float64", count / mine, RATE, ratio, difference, EXACT)
 
 
 def measure_tokenizer(report: Report, corpus: Corpus) -> None:
@@ -141,19 +149,19 @@ def measure_tokenizer(report: Report, corpus: Corpus) -> None:
 
 
 def measure_java(report: Report, corpus: Corpus, sizes: Sizes, corenlp: str) -> list[str]:
-    """PTB's tokenizer, METEOR, SPICE; returns why some are left out."""
+    """PTB's tokenizer, METEOR, SPICE; returns the reasons why some are skipped."""
     try:
         jvm = find_jvm()
     except UserError as error:
         return [str(error)]
-    # pycocoevalcap runs the `java` on PATH: let it be the one that is used here.
+    # pycocoevalcap runs the `java` on PATH, which must be the one that is used here.
     os.environ["PATH"] = f"{pathlib.Path(jvm.library).parents[2] / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
     if shutil.which("java") is None:
         return [f"pycocoevalcap needs the program java, and {jvm.origin} has none"]
     measure_ptb(report, corpus, sizes)
     measure_meteor(report, corpus, sizes)
     try:
-        # Named, so that it is not downloaded.
+        # With --corenlp, so that it is not downloaded.
         folder = corenlp or str(metric_cache("") / FOLDER)
         jars = [*spice_jars(), *corenlp_jars(folder, "")]
     except UserError as error:
@@ -163,8 +171,8 @@ def measure_java(report: Report, corpus: Corpus, sizes: Sizes, corenlp: str) -> 
 
 
 def measure_ptb(report: Report, corpus: Corpus, sizes: Sizes) -> None:
-    """The evaluation's tokenizer, each time by a JVM of its own, and how often the one in Python agrees with it."""
-    report.says("PTB tokenizer")
+    """The evaluation's tokenizer, with a new JVM each time, and how often the one in Python agrees with it."""
+    report.log("PTB tokenizer")
     captions = [caption for of_image in corpus.raw for caption in of_image]
     asked = {number: [{"caption": caption}] for number, caption in enumerate(captions)}
 
@@ -184,19 +192,19 @@ def measure_ptb(report: Report, corpus: Corpus, sizes: Sizes) -> None:
 
 
 def measure_meteor(report: Report, corpus: Corpus, sizes: Sizes) -> None:
-    """METEOR with the start of its JVM (cold) and without (warm)."""
-    report.says("METEOR, pycocoevalcap")
+    """METEOR with the start of its JVM (cold) and without it (warm)."""
+    report.log("METEOR, pycocoevalcap")
     count = min(sizes.meteor, len(corpus.references))
     captions, references = corpus.candidates(count), corpus.references[:count]
-    truth, said = _as_dicts(corpus, captions)
+    truth, candidates = _as_dicts(corpus, captions)
     start, scorer = timed(lambda: _started(ReferenceMeteor()))
-    first, (corpus_score, scores) = timed(lambda: scorer.compute_score(truth, said))
+    first, (corpus_score, scores) = timed(lambda: scorer.compute_score(truth, candidates))
     true = [corpus_score, *scores]
     cold = count / (start + first)
     report.add("METEOR, pycocoevalcap's start", start, "s")
     report.add("METEOR, pycocoevalcap, cold", cold, RATE)
     for workers in WORKERS:
-        report.says(f"METEOR, {plural(workers)}")
+        report.log(f"METEOR, {plural(workers)}")
         with opened("meteor", workers) as meteor:
 
             def ours(meteor=meteor) -> tuple:
@@ -208,32 +216,34 @@ def measure_meteor(report: Report, corpus: Corpus, sizes: Sizes) -> None:
             report.add(f"{name}, cold", count / seconds, RATE, count / seconds / cold, difference, EXACT)
             for _ in range(sizes.warming * workers):
                 ours()
-            mine, other, ratio = in_pairs(ours, lambda: scorer.compute_score(truth, said), sizes.pairs)
+            mine, other, ratio = in_pairs(ours, lambda: scorer.compute_score(truth, candidates), sizes.pairs)
         if workers == WORKERS[0]:
             report.add("METEOR, pycocoevalcap, warm", count / other, RATE)
         report.add(f"{name}, warm", count / mine, RATE, ratio)
 
 
 def _started(scorer: ReferenceMeteor) -> ReferenceMeteor:
-    """Returns it when its tables are loaded."""
+    """Returns the scorer after its tables are loaded."""
     scorer.compute_score({0: ["a dog"]}, {0: ["a cat"]})
     return scorer
 
 
 def _as_dicts(corpus: Corpus, captions: Sequence[str]) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
-    """Returns references and captions as pycocoevalcap takes them."""
-    said = {image: [caption] for image, caption in enumerate(captions)}
-    return {image: list(corpus.references[image]) for image in said}, said
+    """Returns references and captions in pycocoevalcap's format."""
+    candidates = {image: [caption] for image, caption in enumerate(captions)}
+    return {image: list(corpus.references[image]) for image in candidates}, candidates
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.metrics", description=__doc__.split("\n")[0])
-    parser.add_argument("--json", default="", help="file to write the results to")
-    parser.add_argument("--captions", type=positive, default=4096, help="captions in a batch, one an image")
-    parser.add_argument("--references", default="", help=f"COCO captions file; default: in ${DATA}, else drawn scenes")
+    parser.add_argument("--json", default="", help="JSON file for the results")
+    parser.add_argument("--captions", type=positive, default=4096, help="captions per batch, one per image")
+    parser.add_argument(
+        "--references", default="", help=f"COCO captions file; default: in ${DATA}, else synthetic scenes"
+    )
     parser.add_argument("--corenlp", default="", help="folder of CoreNLP's jars; default: in the metric cache")
     parser.add_argument("--java", action=argparse.BooleanOptionalAction, default=True, help="measure METEOR and SPICE")
-    parser.add_argument("--quick", action="store_true", help="too little to measure, enough to see that all of it runs")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to check that everything runs")
     return parser.parse_args(arguments)
 
 

@@ -1,12 +1,13 @@
-"""What `benchmarks.speed` measures: each line builds a call that it repeats, and counts the word-steps the call needs.
+"""The lines of `benchmarks.speed`: each builds a call that is repeated, and counts the word-steps that the call needs.
 
-A word-step is the distribution of one next word: the LSTM's matrix product and that with the words. What is needed:
+A word-step computes the distribution of one next token: the matrix products of the LSTM and of the vocabulary. Needed:
 
-- decoding: the words experience, the end counted;
-- beam search of width W: for each image one row at the first step, then W rows a step up to the longest of the
-  captions it returns (to prove that no other is better may take more);
-- rollouts: the words of the continuations but the first of each, whose distribution is the sample's own next word's;
-- learning: three times the words learned from, for the way back is two products to each one of the way there.
+- decoding: the tokens of the captions, the end token counted;
+- beam search of width W: per image one row at the first step, then W rows per step up to the longest of the returned
+  captions (to prove that no other is better may take more);
+- rollouts: the tokens of the continuations without the first of each, whose distribution is that of the sample;
+- training: three times the tokens of the captions, because the backward pass has two products per product of the
+  forward pass.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,17 +31,17 @@ from spidercap.pipeline.training.rewards import Reward
 from spidercap.pipeline.training.steps import likelihood_step, policy_gradient_step
 
 CLIP_NORM = 5.0
-FETCHED = 50  # batches a call
-SCORED = 2048  # captions a call, about those of a step of PG with K = 3 and B = 64
+FETCHED = 50  # batches per call
+SCORED = 2048  # captions per call, about those of a PG step with K = 3 and B = 64
 
 
 class Built(NamedTuple):
-    """A line that is ready to run."""
+    """A line ready to run."""
 
     call: Callable[[], Any]
-    size: int  # of what the unit counts, in a call
-    word_steps: Callable[[], float] | None = None  # that a call needs; None: it says nothing
-    settings: Mapping[str, Any] = {}  # of its own
+    size: int  # number of units (captions, images) per call
+    word_steps: Callable[[], float] | None = None  # word-steps that a call needs; None: it does not decode
+    settings: Mapping[str, Any] = {}  # additional ones of the line
 
 
 class Line(NamedTuple):
@@ -81,24 +82,24 @@ def lines() -> dict[str, Line]:
 
 
 def rolled_out(world: World, rollouts: int) -> Objective:
-    """Returns PG's objective with one sample an image."""
+    """Returns PG's objective with one sample per image."""
     return objectives.policy_gradient(world.captioner, world.setting.length, samples=1, rollouts=rollouts)
 
 
 def self_critical(world: World) -> Objective:
-    """Returns SCST's with one sample an image."""
+    """Returns SCST's objective with one sample per image."""
     return objectives.self_critical(world.captioner, world.setting.length, samples=1)
 
 
 def leave_one_out(world: World) -> Objective:
-    """Returns leave-one-out's with five samples an image."""
+    """Returns the leave-one-out objective with five samples per image."""
     return objectives.leave_one_out(world.captioner, world.setting.length, samples=5)
 
 
 def learning_call(
     world: World, objective: Objective, learns_baseline: bool, reward: Reward | None = None
 ) -> Callable[[], Any]:
-    """Returns a step, on CIDEr-D by default; it learns at a rate of 0, so that each call says the same captions."""
+    """Returns a train step, on CIDEr-D by default, with learning rate 0, so that all calls sample the same captions."""
     baseline = world.baseline if learns_baseline else None
     step = policy_gradient_step(
         world.captioner,
@@ -113,24 +114,24 @@ def learning_call(
 
 
 def still(model: keras.Model) -> keras.Optimizer:
-    """Returns an optimizer that does all of its work and changes nothing."""
+    """Returns an optimizer that does all its work but changes nothing."""
     optimizer = Adam(0.0, global_clipnorm=CLIP_NORM)
     optimizer.build(model.trainable_variables)
     return optimizer
 
 
 def experience_of(world: World, objective: Objective) -> Experience:
-    """Returns what each step with this objective samples."""
+    """Returns the samples of each step with this objective."""
     return tf.function(objective.sample)(world.images, world.seed, world.level)
 
 
 def words_in(captions: tf.Tensor) -> int:
-    """Returns the number of words in captions `[..., T]`, their ends counted."""
+    """Returns the number of tokens in captions `[..., T]`, end tokens counted."""
     return int(tf.math.count_nonzero(captions != PAD))
 
 
 def rollout_steps(rollouts: Rollouts) -> int:
-    """Returns the word-steps that rollouts need beside those of their samples."""
+    """Returns the word-steps that rollouts need in addition to their samples."""
     read = int(tf.reduce_sum(rollouts.prefix[:, 1] + 1))
     return words_in(rollouts.tokens) - read - len(rollouts.tokens)
 
@@ -187,7 +188,7 @@ def _policy_gradient(world: World, rollouts: int, weights: Mapping[str, float] |
 def _learned(world: World, objective: Objective, learns_baseline: bool, reward: Reward | None = None) -> Built:
     def word_steps() -> int:
         experience = experience_of(world, objective)
-        # SCST's greedy captions follow no prefix: all of their words are decoded.
+        # SCST's greedy captions follow no prefix, so that all of their tokens are decoded.
         others = rollout_steps(experience.rollouts) if learns_baseline else words_in(experience.rollouts.tokens)
         return 4 * words_in(experience.tokens) + others
 
@@ -212,8 +213,8 @@ def _encoder(world: World) -> Built:
 
 
 def _features(world: World) -> Built:
-    """Pictures are read and decoded too; each call computes them anew, as nothing is kept of the last one."""
-    cache = world.drawn_pictures()
+    """Images are read and decoded too. Each call computes all features again, because their cache is deleted."""
+    cache = world.rendered_images()
     settings = {"encoder": ENCODER, "image_size": world.setting.side, "images": cache.count}
     return Built(cache.compute, cache.count, settings=settings)
 

@@ -14,15 +14,15 @@ from benchmarks import timed
 from benchmarks.speed_lines import Line
 from benchmarks.speed_world import Setting, World
 
-ROWS = 2048  # of the products that the rate is taken of
-BETWEEN = 0.2  # seconds of calls from one rate to the next
+ROWS = 2048  # of the products whose rate is measured
+BETWEEN = 0.2  # seconds of calls between two measurements of the rate
 FEWEST_CALLS, MOST_CALLS = 3, 50
 LONG = 15.0  # seconds of one line
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What was measured of a line at a setting."""
+    """Measurements of a line at a setting."""
 
     name: str
     value: float  # of the unit; the median of several calls
@@ -30,19 +30,19 @@ class Result:
     high: float
     unit: str
     matmul_share: float | None  # word-steps needed / seconds / word-steps that the bare matrix products do
-    peak_mib: float | None  # of its tensors; None where TensorFlow's allocator does not tell
+    peak_mib: float | None  # of its tensors; None if TensorFlow's allocator does not count
     settings: dict[str, Any]
 
     def scaled(self, gflops: float) -> float:
-        """Returns the value on a machine whose matrix products have that rate, if all goes with them."""
+        """Returns the value on a machine whose matrix products have that rate, if it is proportional to the rate."""
         return self.value * gflops / self.settings["matmul_gflops"]
 
 
 class Yardstick:
-    """The rate of a word's two matrix products, alone."""
+    """The rate of the two matrix products of a word-step alone."""
 
     def __init__(self, setting: Setting):
-        """Products of ROWS rows, as many as a step of PG has at once."""
+        """Builds products of ROWS rows, as many as a PG step has at once."""
         self._flops = ROWS * setting.word_flops()
         shapes = [
             ([ROWS, setting.units], [setting.units, setting.vocabulary]),
@@ -53,12 +53,12 @@ class Yardstick:
         self.rate()  # the first time is slower
 
     def rate(self) -> float:
-        """Returns FLOP/s, by one call of each."""
+        """Returns FLOP/s of one call of each."""
         return self._flops / sum(timed(lambda pair=pair: settled(tf.matmul(*pair)))[0] for pair in self._pairs)
 
 
 def settled(result: Any) -> Any:
-    """Returns it when the device has done all work."""
+    """Returns the result after the device has done all work."""
     tf.test.experimental.sync_devices()
     return result
 
@@ -66,13 +66,13 @@ def settled(result: Any) -> Any:
 def measure(name: str, line: Line, world: World, yardstick: Yardstick, *, calls: int, seconds: float) -> Result:
     """Returns the result of one line.
 
-    Its memory is that of tensors, the most that there were at a time from before the line was built until after its
-    second call, less those that were there before: weights and data do not count, an optimizer's moments do. The
-    process's resident memory is told as the most that it was so far, as TensorFlow keeps what it once had.
+    Its memory is the peak of tensors from the start of building the line to the end of its second call, without the
+    tensors that existed before. So weights and data do not count, but an optimizer's moments do. The resident memory of
+    the process is the highest so far, because TensorFlow does not return memory.
 
     Args:
-      calls: to be timed, fewer if they take more than LONG seconds; their median is told, and their quartiles.
-      seconds: for which calls go on being timed, up to MOST_CALLS.
+      calls: number of timed calls, fewer if they take more than LONG seconds; median and quartiles are returned.
+      seconds: further calls are timed for this long, up to MOST_CALLS.
     """
     gc.collect()
     before = _tensors("current")
@@ -101,7 +101,7 @@ def measure(name: str, line: Line, world: World, yardstick: Yardstick, *, calls:
 def _times(
     call: Callable[[], Any], yardstick: Yardstick, calls: int, seconds: float
 ) -> tuple[list[float], list[float]]:
-    """Seconds of calls, and rates taken before, between and after them: what else the machine does meets both."""
+    """Seconds of calls, and rates measured before, between and after them, so that other load affects both."""
     times: list[float] = []
     rates = [yardstick.rate()]
     since = 0.0  # the last rate
@@ -119,8 +119,8 @@ def _times(
 
 
 def _tensors(which: str) -> float | None:
-    """MiB of tensors, "current" or "peak"; whoever asks for "current" has the peak begin anew."""
-    device = f"{tf.config.list_logical_devices()[-1].device_type}:0"  # the GPU, where there is one
+    """MiB of tensors, "current" or "peak"; "current" also resets the peak."""
+    device = f"{tf.config.list_logical_devices()[-1].device_type}:0"  # the GPU if there is one
     try:
         amount = tf.config.experimental.get_memory_info(device)[which] / 2**20
     except ValueError:  # an allocator that does not count

@@ -1,4 +1,4 @@
-"""How cost grows with B, T, V, K and the beam's width: small charts side by side, their axes logarithmic."""
+"""Charts of the cost over B, T, V, K and the beam width, side by side, with logarithmic axes."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -8,8 +8,8 @@ from benchmarks.speed_world import Setting
 from benchmarks.svg import drawing, rounded, text, ticks
 
 WIDTH, HEIGHT = 880, 560
-TOP, LEFT = 84, 52  # of the first chart's plotting area
-ACROSS, DOWN = 222, 178  # the size of such an area
+TOP, LEFT = 84, 52  # of the plotting area of the first chart
+ACROSS, DOWN = 222, 178  # size of a plotting area
 PITCH = (282, 238)  # from chart to chart
 COLOURS = {
     "MLE step": "#3b6ea5",
@@ -19,18 +19,18 @@ COLOURS = {
     "PG step, K = 3": "#b83a3a",
     "leave-one-out step, M = 5": "#5c6470",
 }
-# Lines of which each result is one point of a curve, by where it stands on the axis; both are in the centre's colour.
+# Lines each of whose results is one point of a curve -> its position on the axis; and the line whose colour they have.
 FAMILIES = {
-    "K, rollouts a prefix": ({f"PG step, K = {k}": k for k in (1, 3, 5)}, "PG step, K = 3"),
+    "K, rollouts per prefix": ({f"PG step, K = {k}": k for k in (1, 3, 5)}, "PG step, K = 3"),
     "W, width of the beam": ({f"beam {w}": w for w in (1, 3, 5, 10)}, "beam 5"),
 }
-AXES = {"B, images in a batch": "B", "T, longest caption": "T", "V, words": "V"}
+AXES = {"B, images per batch": "B", "T, maximum length": "T", "V, words": "V"}
 
-Curve = list[tuple[float, Result]]  # where on the axis, what
+Curve = list[tuple[float, Result]]  # (position on the axis, result)
 
 
-def picture(results: Sequence[Result]) -> str:
-    """Returns SVG. What was not measured, and results that are not on an axis through the centre, are left out."""
+def chart(results: Sequence[Result]) -> str:
+    """Returns SVG of all results on an axis through the centre."""
     charts = {title: _along(results, letter) for title, letter in AXES.items()}
     centre = [row for row in results if Setting().letters().items() <= row.settings.items()]
     for title, (places, colour) in FAMILIES.items():
@@ -39,7 +39,7 @@ def picture(results: Sequence[Result]) -> str:
     costs = [
         _cost(value) for curves in charts.values() for c in curves.values() for _, r in c for value in (r.low, r.high)
     ]
-    title = "Milliseconds an image, or a caption of the MLE step"
+    title = "Milliseconds per image (MLE step: per caption)"
     parts = [text(16, 28, title, "start", 'font-size="16" font-weight="600"')]
     parts.append(text(16, 48, _caption(), "start", 'fill="#555"'))
     low, high = (rounded(min(costs), down=True), rounded(max(costs), down=False)) if costs else (1.0, 10.0)
@@ -53,11 +53,11 @@ def picture(results: Sequence[Result]) -> str:
 
 def _caption() -> str:
     centre = Setting()
-    return f"where not said otherwise, B = {centre.batch}, T = {centre.length}, V = {centre.vocabulary:,}"
+    return f"unless stated otherwise, B = {centre.batch}, T = {centre.length}, V = {centre.vocabulary:,}"
 
 
 def _along(results: Sequence[Result], letter: str) -> dict[str, Curve]:
-    """For each main line the results of which only `letter` is not the centre's."""
+    """The results of each main line at the centre, and at settings that differ from it only in `letter`."""
     others = {key: value for key, value in Setting().letters().items() if key != letter}
     curves: dict[str, Curve] = {}
     for row in results:
@@ -73,7 +73,7 @@ def _cost(rate: float) -> float:
 def _chart(
     left: float, bottom: float, name: str, curves: Mapping[str, Curve], marks: Sequence[float], up: Callable
 ) -> list[str]:
-    """Axes, and a line for each curve with its quartiles."""
+    """Axes, and a line with quartiles for each curve."""
     parts = []
     for mark in marks:
         y = bottom + up(mark)
@@ -84,7 +84,7 @@ def _chart(
     values = sorted({x for curve in curves.values() for x, _ in curve})
     if not values:
         return parts
-    room = 1.15  # so that the first and the last one do not lie on the frame
+    room = 1.15  # so that the first and last points are not on the frame
     across = _scale(values[0] / room, values[-1] * room, left, left + ACROSS)
     for value in values:
         parts.append(text(across(value), bottom + 18, f"{value:,}", "middle", 'fill="#555"'))

@@ -1,4 +1,4 @@
-"""What the time of a policy-gradient step with three rollouts goes to: its parts, and its kinds of operations."""
+"""Profiles a policy-gradient step with three rollouts: the time of its parts, and of its kinds of operations."""
 
 import collections
 import pathlib
@@ -20,16 +20,16 @@ from spidercap.models.categorical import draw
 from spidercap.pipeline.training.steps import scored_captions
 
 ROLLOUTS = 3
-ROUNDS = 7  # of the parts, one after the other
+ROUNDS = 7  # in each of which all parts are timed
 PROFILED = 3  # steps
 PRODUCTS, GATES, NOTHING = "matrix products", "gates of the LSTM", "no operation runs"
 GATE_KINDS = ("Sigmoid", "SigmoidGrad", "Tanh", "TanhGrad")
 ELEMENTWISE = ("Add", "AddV2", "AddN", "BiasAdd", "BiasAddGrad", "Mul", "Split", "ConcatV2", *GATE_KINDS)
-SMALL = 0.005  # share below which kinds are named together
+SMALL = 0.005  # kinds below this share are summed up
 
 
 class Piece(NamedTuple):
-    """A time in which one operation runs."""
+    """A time span of one operation."""
 
     begin: float  # seconds
     end: float
@@ -37,21 +37,21 @@ class Piece(NamedTuple):
 
 
 def profile(setting: Setting, report: Report) -> str:
-    """Returns two tables as text: the step's parts, and its kinds of operations, by their share of the step's time."""
+    """Returns two tables as text: the parts of the step and its kinds of operations, with their shares of its time."""
     with tempfile.TemporaryDirectory() as folder:
-        report.says("a captioner is made")
+        report.log("building the captioner")
         world = World(setting, pathlib.Path(folder))
         objective = rolled_out(world, ROLLOUTS)
         step = learning_call(world, objective, learns_baseline=True)
-        report.says("parts")
+        report.log("parts")
         parts = _parts(world, objective.sample, step)
-        report.says("operations")
+        report.log("operations")
         pieces, wall = _profiled(step, pathlib.Path(folder))
     return f"{parts}\n\n{_kinds(shared_time(pieces), wall)}"
 
 
 def shared_time(pieces: Iterable[Piece]) -> dict[str, float]:
-    """Returns seconds by kind; a time in which several operations run is shared equally among them."""
+    """Returns seconds by kind; time with several concurrent operations is shared equally among them."""
     changes = sorted((time, sign, piece.kind) for piece in pieces for time, sign in ((piece[0], 1), (piece[1], -1)))
     running: collections.Counter[str] = collections.Counter()
     total: collections.Counter[str] = collections.Counter()
@@ -66,7 +66,7 @@ def shared_time(pieces: Iterable[Piece]) -> dict[str, float]:
 
 
 def own_pieces(events: Iterable[Piece]) -> list[Piece]:
-    """Returns the events of one thread without the time in which others run inside of them."""
+    """Returns the events of one thread without the time of events nested in them."""
     pieces: list[Piece] = []
     open_events: list[Piece] = []
     now = 0.0
@@ -90,7 +90,7 @@ def own_pieces(events: Iterable[Piece]) -> list[Piece]:
 
 
 def kind_of(scope: str, operation: str) -> str:
-    """Returns the row that an operation counts in: a product, an elementwise operation of the LSTM, or its own kind."""
+    """Returns the row of an operation: matrix product, elementwise operation of the LSTM, or its own kind."""
     operation = operation.lstrip("_").removeprefix("Mkl").removeprefix("Native")
     if "MatMul" in operation:
         return PRODUCTS
@@ -100,7 +100,7 @@ def kind_of(scope: str, operation: str) -> str:
 
 
 def _parts(world: World, sample: Callable, step: Callable[[], Any]) -> str:
-    """Sampling, scoring and the whole step are timed by turns; what cannot be called alone is a difference."""
+    """Times sampling, scoring and the whole step alternately; parts that cannot be called alone are differences."""
     captioner, length = world.captioner, world.setting.length
 
     @tf.function(autograph=False)
@@ -122,7 +122,7 @@ def _parts(world: World, sample: Callable, step: Callable[[], Any]) -> str:
     for turn in range(ROUNDS + 1):
         for name, call in calls.items():
             took, _ = timed(lambda call=call: settled(call()))
-            if turn:  # the first time it is traced
+            if turn:  # the first call traces
                 seconds[name].append(took)
         rates.append(yardstick.rate())
     took = {name: statistics.median(times) for name, times in seconds.items()}
@@ -151,7 +151,7 @@ def _parts(world: World, sample: Callable, step: Callable[[], Any]) -> str:
 
 
 def _profiled(step: Callable[[], Any], folder: pathlib.Path) -> tuple[list[Piece], float]:
-    """What ran during PROFILED steps, and the seconds that they took."""
+    """The operations of PROFILED steps, and the seconds that the steps took."""
     settled(step())
     tf.profiler.experimental.start(str(folder))
     wall, _ = timed(lambda: [settled(step()) for _ in range(PROFILED)])
@@ -175,7 +175,7 @@ def _profiled(step: Callable[[], Any], folder: pathlib.Path) -> tuple[list[Piece
 
 
 def _kinds(seconds: Mapping[str, float], wall: float) -> str:
-    """The kinds by their share of `wall`, those that are not the LSTM's and the words' products below a line."""
+    """The kinds by their share of `wall`: first the products and the LSTM's gates, then all others."""
     shares = {kind: time / wall for kind, time in seconds.items()}
     shares[NOTHING] = max(0.0, 1 - sum(shares.values()))
     within = [(kind, shares.pop(kind, 0.0)) for kind in (PRODUCTS, GATES)]
@@ -184,7 +184,7 @@ def _kinds(seconds: Mapping[str, float], wall: float) -> str:
     rest = sum(shares[kind] for kind in small)
     rows = [*within, ("all else", sum(shares.values())), *((f"  {kind}", share) for kind, share in named)]
     rows.append((f"  {len(small)} kinds below {SMALL:.1%}", rest))
-    heads = (f"operations of {PROFILED} steps", "ms a step", "share")
+    heads = (f"operations of {PROFILED} steps", "ms per step", "share")
     cells = [(name, f"{1000 * share * wall / PROFILED:.0f}", f"{share:.1%}") for name, share in rows]
-    goal = "goal for all else: under 25%; a time in which several operations run is shared equally among them"
+    goal = "goal for all else: under 25%; time with several concurrent operations is shared equally among them"
     return f"{aligned([heads, *cells])}\n{goal}\nbelow {SMALL:.1%}: {', '.join(small)}"

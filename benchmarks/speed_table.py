@@ -1,4 +1,4 @@
-"""The results of `benchmarks.speed` as text: all of them, and those at the centre beside a PyTorch trainer's."""
+"""The results of `benchmarks.speed` as text: all of them, and those at the centre beside a PyTorch trainer."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,15 +7,15 @@ from benchmarks import aligned, number
 from benchmarks.speed_measure import Result
 from benchmarks.speed_world import Setting
 
-GFLOPS = 156.5  # middle of the rates of a matrix product at which the trainer was measured, 143 to 170 on 2 cores
+GFLOPS = 156.5  # rate of a matrix product when the trainer was measured: the middle of 143 to 170 on 2 cores
 
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
-    """What a result at the centre is compared with, in its unit at GFLOPS."""
+    """The figures with which a result at the centre is compared, in its unit at GFLOPS."""
 
     name: str
-    trainer: float | None  # figure of a common PyTorch trainer; None: it has no such thing
+    trainer: float | None  # figure of a common PyTorch trainer; None: it has no such step
     goal: float
 
 
@@ -27,12 +27,12 @@ GOALS = (
     Goal("leave-one-out step, M = 5", 9.7, 35),  # the trainer's step has five samples and CIDEr-D too
 )
 SHARE_GOAL = 0.6  # of the PG step with K = 3
-MEMORY_GOAL = 2048  # MiB, of all of the process in that step at the largest vocabulary
+MEMORY_GOAL = 2048  # MiB, of the whole process in that step with the largest vocabulary
 
 
 def results_table(results: Sequence[Result]) -> str:
-    """Returns a line for each result."""
-    heads = ("", "B", "T", "V", "value", "spread", "unit", "share", "peak MiB", "process", "GFLOP/s")
+    """Returns one line per result."""
+    heads = ("", "B", "T", "V", "value", "quartiles", "unit", "share", "peak MiB", "process", "GFLOP/s")
     rows = [
         (
             row.name,
@@ -51,7 +51,7 @@ def results_table(results: Sequence[Result]) -> str:
 
 
 def goals_table(results: Sequence[Result]) -> str:
-    """Returns the comparisons that the results allow; an empty text for none."""
+    """Returns the possible comparisons of the results; '' if there are none."""
     centre = Setting().letters()
     at_centre = {row.name: row for row in results if centre.items() <= row.settings.items()}
     rows = []
@@ -70,7 +70,7 @@ def goals_table(results: Sequence[Result]) -> str:
         return ""
     heads = ("at the centre, scaled", "here", "unit", "PyTorch", "times", "goal")
     note = (
-        f"scaled: to matrix products of {GFLOPS:g} GFLOP/s, the middle of the 143 - 170 GFLOP/s on 2 cores at which "
-        "the\nfigures of a common PyTorch trainer were taken."
+        f"scaled: to matrix products of {GFLOPS:g} GFLOP/s, the middle of the 143 - 170 GFLOP/s on 2 cores with which\n"
+        "the figures of a common PyTorch trainer were measured."
     )
     return f"{aligned([heads, *rows], left=(0, 2))}\n{note}"

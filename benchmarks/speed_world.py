@@ -1,4 +1,4 @@
-"""What all lines of `benchmarks.speed` at one setting share: a captioner, data in memory, drawn pictures on disk."""
+"""Shared objects of all lines of `benchmarks.speed` at one setting: captioner, data in memory, images on disk."""
 
 import dataclasses
 import functools
@@ -24,12 +24,12 @@ from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.vocabulary import Vocabulary
 from spidercap.pipeline.training.rewards import ReferenceTexts, Reward, build_reward, reward_frequencies
 
-ENCODER = "MobileNetV2"  # with random weights, which take as long as others
+ENCODER = "MobileNetV2"  # with random weights, which take equally long
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """How large everything is. The defaults are the centre, from which one size at a time is varied."""
+    """All sizes. The defaults are the centre, from which one size at a time is varied."""
 
     vocabulary: int = 9487  # V
     batch: int = 64  # B, images; of MLE captions
@@ -39,32 +39,32 @@ class Setting:
     units: int = 512  # H, and of the embedding
     features: int = 2048  # F
     images: int = 1000  # in memory
-    side: int = 224  # pixels that the encoder sees
-    encoded: int = 32  # pictures that it sees at once
-    drawn: int = 256  # pictures on disk
+    side: int = 224  # input size of the encoder in pixels
+    encoded: int = 32  # images per batch of the encoder
+    drawn: int = 256  # images on disk
 
     def word_flops(self) -> int:
-        """Returns what a word-step's two products take: `[1, 2H] x [2H, 4H]` and `[1, H] x [H, V]`."""
+        """Returns the FLOPs of a word-step's two products: `[1, 2H] x [2H, 4H]` and `[1, H] x [H, V]`."""
         return 2 * self.units * (8 * self.units + self.vocabulary)
 
     def letters(self) -> dict[str, int]:
-        """Returns what a result is told with."""
+        """Returns the sizes that are shown with a result."""
         return {"B": self.batch, "T": self.length, "V": self.vocabulary, "H": self.units}
 
 
 @dataclasses.dataclass(frozen=True)
-class Pictures:
-    """Drawn pictures on disk."""
+class Images:
+    """Synthetic images on disk."""
 
     count: int
     compute: Callable[[], np.ndarray]  # reads, decodes and encodes them
 
 
 class World:
-    """What lines are built from."""
+    """The objects from which lines are built."""
 
     def __init__(self, setting: Setting, folder: pathlib.Path):
-        """`folder` takes drawn pictures, and is the caller's to remove."""
+        """`folder` is for synthetic images; the caller removes it."""
         keras.utils.set_random_seed(0)
         made = lifelike(setting.vocabulary, setting.units, setting.features, setting.images, setting.length)
         self.setting = setting
@@ -93,7 +93,7 @@ class World:
         return build_reward(weights, self.references, frequencies, True, texts)
 
     def _texts(self) -> ReferenceTexts:
-        """The references in words that SPICE-fast's parser knows, as far as they go."""
+        """The references, in words that SPICE-fast's parser knows as long as there are enough."""
         spare = (f"word{number}" for number in itertools.count())
         words = itertools.islice(
             itertools.chain(load_parser().words, spare), self.setting.vocabulary - len(SPECIAL_TOKENS)
@@ -102,11 +102,11 @@ class World:
         return ReferenceTexts(vocabulary, [[vocabulary.decode(caption) for caption in of] for of in self.references])
 
     def encoder(self) -> keras.Model:
-        """Returns it, with random weights."""
+        """Returns the encoder, with random weights."""
         return load_encoder(self._config())
 
-    def drawn_pictures(self) -> Pictures:
-        """Draws them."""
+    def rendered_images(self) -> Images:
+        """Renders synthetic images."""
         config, encoder = self._config(), self.encoder()
         data = prepare_data(config)
 
@@ -114,7 +114,7 @@ class World:
             shutil.rmtree(config.cache_path() / "features", ignore_errors=True)
             return split_features(config, data, encoder, "train")
 
-        return Pictures(self.setting.drawn, compute)
+        return Images(self.setting.drawn, compute)
 
     def _config(self) -> Config:
         return Config.of(

@@ -1,10 +1,10 @@
-"""SPICE's share of `benchmarks.metrics`, and the process that its reference runs in.
+"""The SPICE part of `benchmarks.metrics`, and the process in which its reference runs.
 
     python -m benchmarks.spice INPUT OUTPUT
 
-The reference are SPICE 1.0's own classes, driven as its main class does: a JVM a call, a thread a core, references
-first, then candidates, then scores with their parts, nothing kept. pycocoevalcap's Spice() runs that main class,
-which on Java 15 and newer fails when all this is done: it prints through a JavaScript engine that is gone.
+The reference uses SPICE 1.0's classes like their main class: one JVM per call, one thread per core, references first,
+then candidates, then scores with their parts, without a cache. pycocoevalcap's Spice() runs that main class, which
+fails at its end on Java 15 and newer, because it prints with a JavaScript engine that these versions lack.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from spidercap.pipeline.metrics.spice import f_score
 from spidercap.pipeline.metrics.text_metrics import TextMetric, open_text_metrics
 from spidercap.pipeline.metrics.tuple_store import TupleStore
 
-if TYPE_CHECKING:  # it brings TensorFlow, and the reference's start is measured
+if TYPE_CHECKING:  # it imports TensorFlow, and the start of the reference is timed
     from benchmarks.corpus import Corpus
 
 HEAP = "4g"  # of the reference
@@ -37,16 +37,16 @@ TIMEOUT = 120.0  # seconds for one caption
 def measure_spice(
     report: Report, corpus: "Corpus", parsed: int, matched: int, corenlp: str, jars: Sequence[pathlib.Path]
 ) -> None:
-    """Captions a second with all to be parsed, with tuples on disk, and with tuples in memory.
+    """Captions per second with parsing, with tuples on disk, and with tuples in memory.
 
-    The reference keeps nothing: the last two are compared with what it does once it has started.
+    The reference has no cache, so that the last two are compared with its rate after its start.
 
     Args:
       parsed: images for the first.
-      matched: images for the others; one worker gets twice and four times as many too.
+      matched: images for the others; one worker also gets twice and four times as many.
       corenlp: the folder of CoreNLP's jars, which are among `jars`.
     """
-    report.says("SPICE's own classes")
+    report.log("SPICE's own classes")
     captions, references = corpus.candidates(parsed), corpus.references[:parsed]
     f, seconds, work_seconds = _reference(jars, captions, references)
     cold, work = parsed / seconds, parsed / work_seconds
@@ -55,26 +55,26 @@ def measure_spice(
     report.add("SPICE, its own classes, parsing", len(texts) / work_seconds, "parsed/s")
     for workers in WORKERS:
         name = f"SPICE, {plural(workers)}"
-        report.says(name)
+        report.log(name)
         with tempfile.TemporaryDirectory() as cache, opened("spice", workers, cache, corenlp) as spice:
 
             def score(captions: Sequence[str], references: Sequence, spice=spice) -> np.ndarray:
                 return f_score(spice.score(captions, references)[:, 0])
 
-            # As many captions as workers, for all to start.
+            # As many captions as workers, so that all start.
             first = [f"dog {k}" for k in range(workers)]
             start, _ = timed(lambda first=first: score(first, [[f"a {caption}"] for caption in first]))
             parsing, ours = timed(lambda: score(captions, references))
             rate, difference = parsed / (start + parsing), largest_difference(ours, f)
             report.add(f"{name}, cold", rate, RATE, rate / cold, difference)
             report.add(f"{name}, parsing", len(texts) / parsing, "parsed/s", work_seconds / parsing)
-            # The same number again, by JVMs that have compiled what they run often; the reference never gets there.
+            # The same number again, with warm JVMs, which the reference never has.
             more = corpus.candidates(2 * parsed)[parsed:], corpus.references[parsed : 2 * parsed]
             seconds, _ = timed(lambda more=more: score(*more))
             rate = 6 * parsed / seconds
             report.add(f"{name}, parsing on", rate, "parsed/s", rate * work_seconds / len(texts))
             made = _MadeUp(pathlib.Path(cache), texts)
-            score(*made.new(matched))  # Java compiles what it runs often
+            score(*made.new(matched))  # warms up the JVMs
             for count in [times * matched for times in ((1, 2, 4) if workers == 1 else (1,))]:
                 rows = made.new(count)
                 seconds, _ = timed(lambda rows=rows: score(*rows))
@@ -92,14 +92,14 @@ def opened(term: str, workers: int, cache: str = "", corenlp: str = "") -> Itera
 
 
 class _MadeUp:
-    """Images of captions that differ by a number from parsed ones, and have their tuples."""
+    """Images with captions that differ from parsed ones by a number, and have the same tuples."""
 
     def __init__(self, cache: pathlib.Path, parsed: Sequence[str]):
         self._cache, self._parsed = cache, list(dict.fromkeys(parsed))
         self._rng, self._made = np.random.default_rng(0), 0
 
     def new(self, count: int) -> tuple[list[str], list[list[str]]]:
-        """Returns candidates and references, five an image, whose tuples are on disk and not yet in memory."""
+        """Returns candidates and references, five per image, whose tuples are on disk and not yet in memory."""
         with contextlib.closing(TupleStore(self._cache)) as store:
             known = store.get(self._parsed)
             rows = [
@@ -112,7 +112,7 @@ class _MadeUp:
 
 
 def _mixed(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[Sequence[str], list[list[str]]]:
-    """Returns images of the same captions, whose graphs nobody has built before."""
+    """Returns the same captions as other images, whose scene graphs have not been built before."""
     count = len(references)
     return candidates, [[references[(i + r + 1) % count][r] for r in range(len(references[0]))] for i in range(count)]
 
@@ -122,11 +122,11 @@ def _reference(
 ) -> tuple[np.ndarray, float, float]:
     """Returns the scores of one tokenised caption per image, float64 `[I]`, computed by a new process, and its seconds.
 
-    Scores are NaN where SPICE has none. The seconds are those of all of it, and those without the start of the JVM and
-    the reading of the models.
+    Scores are NaN where SPICE is undefined. The seconds are those of the process, and those without the start of the
+    JVM and the loading of the models.
 
     Raises:
-      RuntimeError: it failed.
+      RuntimeError: the process failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         given, result = pathlib.Path(folder, "in.json"), pathlib.Path(folder, "out.json")
@@ -142,24 +142,24 @@ def _reference(
 
 
 def main(given: str, result: str) -> None:
-    """Scores what the file `given` holds, and writes {"f": [...], "work": seconds} to the file `result`."""
+    """Scores the captions of the file `given`, and writes {"f": [...], "work": seconds} to the file `result`."""
     import jpype
 
     task = json.loads(pathlib.Path(given).read_text())
     jpype.startJVM(task["jvm"], f"-Xmx{HEAP}", classpath=task["jars"], convertStrings=True)
     array_list, integer = jpype.JClass("java.util.ArrayList"), jpype.JClass("java.lang.Integer").valueOf
     parser = jpype.JClass("edu.anu.spice.SpiceParser")(None, os.cpu_count(), True)
-    parser.parseCaptions(array_list(["a dog"]))  # the models are read at the first caption
+    parser.parseCaptions(array_list(["a dog"]))  # the models are loaded at the first caption
     begin = time.perf_counter()
     flat = array_list([caption for of_image in task["references"] for caption in of_image])
     true = parser.parseCaptions(flat, array_list([integer(len(of_image)) for of_image in task["references"]]))
-    said = parser.parseCaptions(array_list(task["candidates"]))
+    predicted = parser.parseCaptions(array_list(task["candidates"]))
     tuple_filter, filters = jpype.JClass("edu.anu.spice.TupleFilter"), jpype.JClass("java.util.HashMap")()
     for part in SPICE_PARTS:
         filters.put(part, getattr(tuple_filter, f"{part.lower()}Filter"))
     stats = jpype.JClass("edu.anu.spice.SpiceStats")(filters, False)
     for image in range(len(task["candidates"])):
-        stats.score(integer(image), said.get(image), true.get(image), True)
+        stats.score(integer(image), predicted.get(image), true.get(image), True)
     f = [image["scores"]["All"]["f"] for image in json.loads(str(stats.toJSONString()))]
     answer = {"f": f, "work": time.perf_counter() - begin}
     pathlib.Path(result).write_text(json.dumps(answer))

@@ -1,11 +1,11 @@
-"""How faithful SPICE-fast is to SPICE, on any captions: the learned parser against Java's.
+"""The agreement of SPICE-fast with SPICE on any captions: the learned parser against Java's.
 
     python -m benchmarks.spice_fast --references=captions_val.json --results=greedy.json,beam.json [--json=FILE]
 
-Files are COCO captions and results. Of each results file: F1 of tuples against SPICE's own, correlation of captions'
-SPICE, difference of the corpus's. Over all files, and over one reference of each image as if it were a result: which of
-two captions of an image is better, where SPICE tells them apart by 0.05 or more; these are scored against the other
-references. At last captions a second, parsed and matched in batches of 1,024, no two alike.
+Files are COCO captions and results. Printed for each results file: F1 of tuples against SPICE's, correlation of the
+SPICE of captions, difference of the SPICE of the corpus. Printed over all files, and one reference per image as a
+further result: the share of caption pairs of an image, 0.05 or more apart in SPICE, with the same order (scored against
+the other references). The last number is captions per second, parsed and matched in batches of 1,024 distinct ones.
 """
 
 import argparse
@@ -36,15 +36,15 @@ from spidercap.pipeline.parser_training.agreement import TupleScore
 from spidercap.pipeline.text.tokenizer import tokenize
 from spidercap.pipeline.text.vocabulary import pad
 
-APART = 0.05  # SPICE of two captions of which one is better
+APART = 0.05  # minimum difference in SPICE of a pair of captions
 BATCH = 1024
-STEPS = 20  # T of the batches that are timed
+STEPS = 20  # T of the timed batches
 TIMES = 7
 HEADS = ("images", "tuple_f1", "pearson", "kendall", "corpus_spice", "corpus_spice_fast", "corpus_difference")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measures as the command line says; returns the exit code."""
+    """Measures and prints; returns the exit code."""
     args = _parse(arguments)
     try:
         if args.json:
@@ -74,23 +74,23 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def named(paths: Sequence[str]) -> dict[str, str]:
-    """Returns files by their names without ending, or by their paths where names are alike."""
+    """Returns files by name without suffix, or by path if two have the same name."""
     stems = {pathlib.Path(path).stem: path for path in paths}
     return stems if len(stems) == len(paths) else {path: path for path in paths}
 
 
 def pearson(one: np.ndarray, other: np.ndarray) -> float:
-    """Returns the linear correlation of `[N]` and `[N]`; NaN where one does not vary."""
+    """Returns the linear correlation of `[N]` and `[N]`; NaN if one is constant."""
     return float(np.corrcoef(one, other)[0, 1]) if one.std() and other.std() else float("nan")
 
 
 def kendall(one: np.ndarray, other: np.ndarray) -> float:
-    """Returns tau-b of `[N]` and `[N]`, ties counted; NaN where one does not vary.
+    """Returns Kendall's tau-b of `[N]` and `[N]`; NaN if one is constant.
 
     Source: Kendall, "The treatment of ties in ranking problems" (1945).
     """
     agree = ties_one = ties_other = 0.0
-    for k in range(1, len(one)):  # a row of all pairs at a time
+    for k in range(1, len(one)):  # one row of all pairs at a time
         a, b = np.sign(one[k] - one[:k]), np.sign(other[k] - other[:k])
         agree += float(a @ b)
         ties_one += float(np.abs(a).sum())
@@ -100,7 +100,7 @@ def kendall(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def better_alike(exact: np.ndarray, fast: np.ndarray) -> tuple[int, int]:
-    """Returns of how many pairs of captions fast scores tell the better one, and of how many exact ones do.
+    """Returns the number of pairs that fast scores order like exact ones, and the number of pairs.
 
     Scores are `[systems, I]`; a pair is two systems' captions of one image whose exact scores are APART or more.
     """
@@ -134,7 +134,7 @@ def _scores(
 
 
 def _pair_agreement(fast: TextSpiceFast, spice: Spice, systems: Mapping[str, Captioned]) -> tuple[float, int]:
-    """The share of pairs, and their number; NaN of none."""
+    """The share of pairs with the same order, and their number; NaN without pairs."""
     right = pairs = 0
     by_image: dict[int, list[str]] = {}
     references: dict[int, tuple[str, ...]] = {}
@@ -157,9 +157,9 @@ def _pair_agreement(fast: TextSpiceFast, spice: Spice, systems: Mapping[str, Cap
 
 
 def _rate(parser: SceneGraphParser, captioned: Captioned) -> float:
-    """Captions a second: the median of several batches of BATCH captions, no two alike if there are so many.
+    """Captions per second: the median of several batches of BATCH captions, distinct if there are so many.
 
-    Where results repeat themselves, references fill the batch: a caption that comes twice is parsed once.
+    References fill the batch if there are not enough distinct results, because equal captions are parsed once.
     """
     chosen = {caption: image for image, caption in enumerate(captioned.captions)}
     for image, of_image in enumerate(captioned.references):
@@ -177,7 +177,7 @@ def _rate(parser: SceneGraphParser, captioned: Captioned) -> float:
 
 
 def _without_nan(content: Any) -> Any:
-    """The same with None for what is no number, which JSON does not know."""
+    """The same with None for NaN, which JSON lacks."""
     if isinstance(content, dict):
         return {name: _without_nan(value) for name, value in content.items()}
     return None if isinstance(content, float) and math.isnan(content) else content
@@ -198,9 +198,11 @@ def _shown(value: float) -> str:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.spice_fast", description=__doc__.split("\n")[0])
     parser.add_argument("--references", required=True, help="COCO captions file")
-    parser.add_argument("--results", required=True, help="COCO results files, by comma")
-    parser.add_argument("--json", default="", help="file to write the results to")
-    parser.add_argument("--parser", type=pathlib.Path, default=PACKAGED, help="another parser than the package's")
+    parser.add_argument("--results", required=True, help="COCO results files, separated by commas")
+    parser.add_argument("--json", default="", help="JSON file for the results")
+    parser.add_argument(
+        "--parser", type=pathlib.Path, default=PACKAGED, help="file of a parser; default: the packaged one"
+    )
     parser.add_argument("--metric_workers", type=positive, default=2, help="Java processes")
     parser.add_argument("--metric_cache_dir", default="", help="folder of CoreNLP and parsed captions")
     parser.add_argument("--corenlp", default="", help="folder of CoreNLP's jars; default: in the metric cache")

@@ -1,8 +1,8 @@
-"""SPICE and SPICE-fast over training: does the policy find what the parser gets wrong?
+"""SPICE and SPICE-fast over training: does the policy exploit errors of the learned parser?
 
     python -m benchmarks.spice_gap --workdirs=runs/spice_fast,runs/spider_fast --output=gap.svg
 
-Of runs that reported both (`--metrics=spice,spice_fast`): a panel each with both curves, and a table with the gap.
+Draws one panel with both curves per run that reported both (`--metrics=spice,spice_fast`), and prints their gap.
 """
 
 import argparse
@@ -32,9 +32,11 @@ class Course:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Draws as the command line says; returns the exit code."""
+    """Draws and prints; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.spice_gap", description=__doc__.split("\n")[0])
-    parser.add_argument("--workdirs", required=True, help="runs that reported SPICE and SPICE-fast, by comma")
+    parser.add_argument(
+        "--workdirs", required=True, help="runs that reported SPICE and SPICE-fast, separated by commas"
+    )
     parser.add_argument("--output", required=True, type=pathlib.Path, help="SVG file")
     args = parser.parse_args(arguments)
     try:
@@ -49,12 +51,12 @@ def main(arguments: Sequence[str]) -> int:
         for epoch, exact, fast in zip(course.epochs, course.scores[EXACT], course.scores[FAST], strict=True)
     ]
     print(aligned([("", "epoch", EXACT, FAST, "gap"), *rows]))
-    write_text(args.output, picture(courses))
+    write_text(args.output, chart(courses))
     return 0
 
 
 def read_course(folder: pathlib.Path) -> Course:
-    """Returns the validations of a run's last stage that reported both; --metrics may change within a stage.
+    """Returns those validations of a run's last stage that have both metrics; --metrics may change within a stage.
 
     Raises:
       UserError: there is no run, or it did not report both metrics.
@@ -68,8 +70,8 @@ def read_course(folder: pathlib.Path) -> Course:
     return Course(folder.name, tuple(v.epoch for v in last), scores)
 
 
-def picture(courses: Sequence[Course]) -> str:
-    """Returns SVG: a panel for each run, all on one scale that begins at 0."""
+def chart(courses: Sequence[Course]) -> str:
+    """Returns SVG: one panel per run, all with the same scale from 0."""
     high = max(value for course in courses for line in course.scores.values() for value in line) * 1.1 or 1.0
     title = "Validation SPICE and SPICE-fast over training"
     parts = [text(16, 28, title, "start", 'font-size="16" font-weight="600"')]

@@ -1,4 +1,4 @@
-"""What the pictures of measurements share: SVG that stands alone, on white, with texts and logarithmic axes."""
+"""Helpers for figures of measurements: self-contained SVG on white, with texts and logarithmic axes."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ def drawing(width: int, height: int, title: str, parts: Sequence[str]) -> str:
 
 
 def text(x: float, y: float, content: str, anchor: str, more: str = "") -> str:
-    """Returns a text whose start, middle or end is at (x, y); `more` are further attributes."""
+    """Returns a text whose start, middle or end is at (x, y); `more` holds further attributes."""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {more}>{escape(content)}</text>'
 
 
@@ -26,6 +26,6 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def rounded(value: float, down: bool) -> float:
-    """Returns the next of those numbers that is not above, or not below."""
+    """Returns the nearest tick that is not above (`down`), or not below."""
     near = ticks(value / 10, value * 10)
     return max(t for t in near if t <= value) if down else min(t for t in near if t >= value)

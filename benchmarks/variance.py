@@ -3,17 +3,16 @@
     python -m benchmarks.variance --workdir=runs/quickstart [--json=FILE] [--picture=docs/variance.svg]
                                   [--captions=640] [--repeats=100] [--quick]
 
-The policy is a run's captioner as it was after likelihood, with the baseline that its stage `baseline` fitted. C, the
-number of scored captions in an estimate (samples, rollouts, greedy captions), is the same for all estimators: a pilot
-counts those of an image, and B = C / count images make an estimate. Images are drawn with replacement from the training
-split, their features without dropout, so an estimate is the mean of B independent terms and its variance goes with
-1 / B: what rounding B leaves of a difference in C is taken out by that.
+The policy is a run's captioner after likelihood, with the baseline of its stage `baseline`. C, the number of scored
+captions per estimate (samples, rollouts, greedy captions), is the same for all estimators. A pilot counts the scored
+captions per image, and an estimate has B = C / count images. Images are drawn with replacement from the training split,
+without dropout of features. So an estimate is the mean of B independent terms, and its variance is proportional to
+1 / B. This is used to scale variances to exactly C after rounding B.
 
-Variance is summed over the coordinates of the captioner's gradient (the trace of its covariance), given with its
-standard error. |mean|^2 and cosine have the noise of the mean taken out; the cosine is that between an estimator's mean
-gradient and the mean of the unbiased others, weighted by their precision: how far it is from 1 among unbiased ones
-shows what noise is left. Estimators take turns, so that what else the machine does meets all; seconds are those of one
-estimate of the captioner's gradient, the median.
+Variance is the trace of the covariance of the captioner's gradient, given with its standard error. |mean|^2 and cosine
+are corrected for the noise of the mean. The cosine is that between an estimator's mean gradient and the mean of the
+other unbiased ones, weighted by their precision. Its distance from 1 for unbiased estimators shows the remaining noise.
+Estimators alternate, so that other load on the machine affects all. Seconds are the median of one estimate.
 """
 
 import argparse
@@ -30,7 +29,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import Report, timed
-from benchmarks.bars import Moments, Result, picture, results_of, table
+from benchmarks.bars import Moments, Result, chart, results_of, table
 from spidercap.models.baseline import Baseline
 from spidercap.models.captioner import Captioner
 from spidercap.pipeline.data.batches import Batch, tokenize_split, training_arrays
@@ -47,7 +46,7 @@ from spidercap.pipeline.training.gradients import policy_gradients
 from spidercap.pipeline.training.rewards import ReferenceTexts, Reward, build_reward
 from spidercap.pipeline.training.steps import scored_captions, split_rewards
 
-SEED = 0  # of images and words
+SEED = 0  # of images and samples
 PILOT = 256  # images whose scored captions are counted
 QUICK = {"captions": 60, "repeats": 4, "pilot": 8}
 
@@ -57,27 +56,27 @@ Estimate = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """What is sampled from, and its reward."""
+    """The policy that is sampled from, and its reward."""
 
     captioner: Captioner
     baseline: Baseline  # fitted
     reward: Reward  # compiled
-    features: np.ndarray  # [I, F], of the images that the reward knows
+    features: np.ndarray  # [I, F], of the images of the reward
     max_length: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimator:
-    """A way to the policy gradient."""
+    """An estimator of the policy gradient."""
 
     name: str
     objective: objectives.Objective
-    baseline: Baseline | None = None  # for what the objective leaves to a learned one
+    baseline: Baseline | None = None  # for objectives without their own baseline
     biased: bool = False
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints the table and writes what is asked for; returns 1 for a run that cannot serve."""
+    """Prints the table and writes the requested files; returns 1 for a run that cannot be used."""
     flags = _parse(arguments)
     sizes = QUICK if flags.quick else {"captions": flags.captions, "repeats": flags.repeats, "pilot": PILOT}
     try:
@@ -86,16 +85,14 @@ def main(arguments: Sequence[str]) -> int:
             policy = load_policy(config)
         results = measure(policy, estimators(policy), Report(), **sizes)
         print(table(results))
-        print(
-            "variance: at exactly that many scored captions; an image's: with B = 1; |mean|^2, cosine: noise taken out"
-        )
+        print("variance: at exactly that many scored captions; an image's: with B = 1; |mean|^2, cosine: without noise")
         if flags.quick:
-            print("--quick is too little to measure anything: these numbers mean nothing")
+            print("--quick: sizes are too small, so these numbers mean nothing")
         if flags.json:
             content = {**sizes, "reward": config.rewards.reward, "rows": [dataclasses.asdict(row) for row in results]}
             write_text(pathlib.Path(flags.json), json.dumps(content, indent=1, allow_nan=False) + "\n")
         if flags.picture:
-            write_text(pathlib.Path(flags.picture), picture(results, sizes["captions"]))
+            write_text(pathlib.Path(flags.picture), chart(results, sizes["captions"]))
         for written in filter(None, (flags.json, flags.picture)):
             print(f"wrote {written}")
     except (UserError, OSError) as error:
@@ -105,21 +102,21 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def load_policy(config: Config) -> Policy:
-    """Returns what the stage `baseline` of a run kept.
+    """Returns the policy and baseline that the stage `baseline` of a run kept.
 
     Raises:
-      UserError: a run whose reward is not all compiled, or that did not begin with the stages mle and baseline.
+      UserError: the reward is not fully compiled, or the run did not start with the stages mle and baseline.
     """
     path = config.workdir_path()
     own = [term for term in config.reward_weights() if term not in METRICS]
     java = [term for term in config.reward_weights() if term in METRICS and METRICS[term].java]
     if own or java:
         needed = f"Java ({', '.join(java)})" if java else f"functions of its own ({', '.join(own)})"
-        raise UserError(f"the reward of {path} needs {needed}; name a run with bleu, rouge, cider or spice_fast")
+        raise UserError(f"the reward of {path} needs {needed}; name a run on bleu, rouge, cider or spice_fast")
     finished = [row.name for row in kept.saved_progress(config).finished]
     if finished[:2] != ["mle", "baseline"]:
         raise UserError(
-            f"{path} has finished {', '.join(finished) or 'no stage'}; a run is needed that begins with mle and "
+            f"{path} has finished {', '.join(finished) or 'no stage'}; needed: a run that starts with mle and "
             "baseline; train one with --stages=mle:8,baseline:3"
         )
     data = identified_data(config)
@@ -138,14 +135,14 @@ def load_policy(config: Config) -> Policy:
 
 
 def estimators(policy: Policy) -> list[Estimator]:
-    """Returns those to be compared; the others' variance is told relative to the first one's."""
+    """Returns the compared estimators; variances are relative to that of the first one."""
     captioner, length = policy.captioner, policy.max_length
 
     def pg(name: str, *, samples: int = 1, rollouts: int, baseline: Baseline = policy.baseline, **more) -> Estimator:
         made = objectives.policy_gradient(captioner, length, samples=samples, rollouts=rollouts, **more)
         return Estimator(name, made, baseline, biased=more.get("rollout_policy") == "greedy")
 
-    nothing = Baseline(captioner.lstm.units, 1)  # untrained, it expects exactly 0
+    nothing = Baseline(captioner.lstm.units, 1)  # untrained, so that it predicts exactly 0
     return [
         pg("REINFORCE, no baseline", rollouts=0, baseline=nothing),
         pg("REINFORCE, learned baseline (PG, K = 0)", rollouts=0),
@@ -167,7 +164,7 @@ def measure(
     """Returns a result for each estimator, of `repeats` (3 or more) estimates of about `captions` scored captions.
 
     Raises:
-      UserError: all estimates of one are the same.
+      UserError: all estimates of an estimator are equal.
     """
     rng, features = np.random.default_rng(SEED), tf.constant(policy.features)
 
@@ -181,27 +178,27 @@ def measure(
     for estimator in compared:
         per_image = scored_per_image(estimator, features, *drawn(pilot))
         sizes.append(images_of(captions, per_image))
-        report.says(f"{estimator.name}: {per_image:.1f} scored captions an image, {sizes[-1]} images")
+        report.log(f"{estimator.name}: {per_image:.1f} scored captions per image, {sizes[-1]} images")
     for repeat in range(repeats + 1):
         for estimate, size, moment, cost in zip(compiled, sizes, moments, costs, strict=True):
             batch = drawn(size)
             seconds, (gradient, scored) = timed(lambda run=estimate, batch=batch: [x.numpy() for x in run(*batch)])
-            if repeat:  # the first time it is traced
+            if repeat:  # the first call traces
                 moment.add(gradient)
                 cost.append((seconds, int(scored)))
         if repeat in (0, repeats // 2, repeats):
-            report.says(f"{repeat} of {repeats} estimates by each")
+            report.log(f"{repeat} of {repeats} estimates per estimator")
     names = [(estimator.name, estimator.biased) for estimator in compared]
     return results_of(names, sizes, moments, costs, captions)
 
 
 def images_of(captions: int, per_image: float) -> int:
-    """Returns how many images, 2 or more, give about so many scored captions."""
+    """Returns the number of images, 2 or more, with about so many scored captions."""
     return max(2, round(captions / per_image))
 
 
 def scored_per_image(estimator: Estimator, features: tf.Tensor, images: tf.Tensor, seed: tf.Tensor) -> float:
-    """Returns the mean number of captions that each of the images `[B]` gives to be scored."""
+    """Returns the mean number of scored captions per image of the images `[B]`."""
     experience = estimator.objective.sample(_batch(features, images), seed, tf.zeros([]))
     return len(scored_captions(experience)[0]) / len(images)
 
@@ -226,14 +223,14 @@ def _batch(features: tf.Tensor, images: tf.Tensor) -> Batch:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.variance", description=__doc__.split("\n")[0])
     parser.add_argument("--workdir", default="", help="folder of a run that has finished the stages mle and baseline")
-    parser.add_argument("--json", default="", help="file to write the results to")
-    parser.add_argument("--picture", default="", help="SVG file to draw the variances in")
-    parser.add_argument("--captions", type=int, default=640, help="scored captions in an estimate (C)")
-    parser.add_argument("--repeats", type=int, default=100, help="estimates by each estimator")
-    parser.add_argument("--quick", action="store_true", help="too little to measure, enough to see that all of it runs")
+    parser.add_argument("--json", default="", help="JSON file for the results")
+    parser.add_argument("--picture", default="", help="SVG file for a chart of the variances")
+    parser.add_argument("--captions", type=int, default=640, help="scored captions per estimate (C)")
+    parser.add_argument("--repeats", type=int, default=100, help="estimates per estimator")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to check that everything runs")
     flags = parser.parse_args(arguments)
     if flags.captions < 2 or flags.repeats < 3:
-        parser.error("a variance and its error take --captions of 2 or more and --repeats of 3 or more")
+        parser.error("a variance and its error need --captions of 2 or more and --repeats of 3 or more")
     return flags
 
 

@@ -1,4 +1,4 @@
-"""Captions pictures with a SavedModel and TensorFlow alone: `python check.py MODEL PICTURE_FOLDER ANSWERS.json`."""
+"""Captions images with a SavedModel and TensorFlow alone: `python check.py MODEL IMAGE_FOLDER ANSWERS.json`."""
 
 import json
 import pathlib
@@ -7,17 +7,17 @@ import sys
 import tensorflow as tf
 
 
-def main(model: str, pictures: str, answers: str) -> None:
-    """Writes {"caption": [...], "log_prob": [...], ...} for the files of a folder in the order of their names."""
+def main(model: str, images: str, answers: str) -> None:
+    """Writes {"caption": [...], "log_prob": [...], ...} of the files of a folder, sorted by name."""
     serve = tf.saved_model.load(model).signatures["serving_default"]
-    files = sorted(pathlib.Path(pictures).iterdir())
-    said = serve(image_bytes=tf.constant([f.read_bytes() for f in files]))
-    plain = {name: _text(value.numpy().tolist()) for name, value in said.items()}
+    files = sorted(pathlib.Path(images).iterdir())
+    outputs = serve(image_bytes=tf.constant([f.read_bytes() for f in files]))
+    plain = {name: _text(value.numpy().tolist()) for name, value in outputs.items()}
     pathlib.Path(answers).write_text(json.dumps(plain), encoding="utf-8")
 
 
 def _text(value):
-    """The value with its bytes read as UTF-8, for JSON."""
+    """The value with bytes decoded as UTF-8, for JSON."""
     if isinstance(value, list):
         return [_text(v) for v in value]
     return value.decode("utf-8") if isinstance(value, bytes) else value

@@ -1,4 +1,4 @@
-"""The captioner as a SavedModel: picture bytes in, captions out, nothing of this package needed to load it."""
+"""The captioner as a SavedModel: image bytes in, captions out. Loading it needs TensorFlow alone."""
 
 import json
 import os
@@ -19,23 +19,23 @@ from spidercap.models.encoder import decode_image, resize_image
 from spidercap.models.special_tokens import END, PAD
 
 CHECK = pathlib.Path(__file__).with_name("check.py")
-KEPT_DECODER = pathlib.Path("assets.extra", "decoder.json")  # a folder that servers leave alone
-TOLERANCE = 1e-4  # of log-probabilities, which sum up to T rounded numbers
+KEPT_DECODER = pathlib.Path("assets.extra", "decoder.json")  # a folder that model servers ignore
+TOLERANCE = 1e-4  # of log-probabilities, which are sums of up to T rounded numbers
 
 
 class CheckFailed(Exception):
-    """The written model does not do what the one in memory does."""
+    """The written model has other outputs than the one in memory."""
 
 
 class Server(tf.Module):
-    """Bytes -> pixels -> features -> words -> text, as one graph: `serve`."""
+    """Bytes -> pixels -> features -> tokens -> text, as one graph: `serve`."""
 
     def __init__(
         self, encoder: keras.Model, captioner: Captioner, words: Sequence[str], max_length: int, decoder: Decoder
     ):
         super().__init__()
-        # The plain variables, not the Keras objects: restored by Keras' own tracking, a model loads in
-        # TensorFlow 2 but not by the loader of model servers, which then finds variables without a value.
+        # The plain variables, not the Keras objects. Variables that Keras tracks are restored in TensorFlow 2, but not
+        # by the loader of model servers, which finds variables without a value.
         self.weights = [variable.value for variable in encoder.variables + captioner.variables]
         self.words = tf.Variable(list(words), trainable=False)
         image_size = encoder.input_shape[1]
@@ -60,17 +60,17 @@ def export(
     words: Sequence[str],
     max_length: int,
     folder: pathlib.Path,
-    pictures: Sequence[bytes],
+    images: Sequence[bytes],
     decoder: Decoder | None = None,
 ) -> pathlib.Path:
-    """Returns the new folder `<folder>/<version>`, written aside, checked in a fresh process, then renamed.
+    """Returns the new folder `<folder>/<version>`: written under another name, checked in a fresh process, renamed.
 
-    The fresh process captions `pictures`; its answers must be those of the model in memory. Captions are searched for
-    by `decoder`, greedily if none is named; the model keeps its settings.
+    The fresh process captions the encoded `images`; its captions must equal those of the model in memory. The default
+    `decoder` is greedy; its settings are stored with the model.
 
     Raises:
       NotADirectoryError: `folder` is a file.
-      CheckFailed: the answers differ; nothing is left behind.
+      CheckFailed: the captions differ; no files are left.
     """
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; models are exported into a folder")
@@ -83,7 +83,7 @@ def export(
         tf.saved_model.save(server, str(aside), signatures={"serving_default": signature})
         (aside / KEPT_DECODER).parent.mkdir()
         (aside / KEPT_DECODER).write_text(decoder.to_json(), encoding="utf-8")
-        _check(aside, server, pictures)
+        _check(aside, server, images)
         os.chmod(aside, 0o755)
         version = max([int(p.name) for p in versions(folder)], default=0) + 1
         return aside.rename(folder / str(version))
@@ -99,31 +99,31 @@ def versions(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def kept_decoder(model: pathlib.Path) -> str:
-    """Returns the `Decoder.to_json` of an exported model; one whose folder does not say it is greedy."""
+    """Returns the `Decoder.to_json` of an exported model; without the file it is greedy."""
     path = model / KEPT_DECODER
     return path.read_text(encoding="utf-8") if path.is_file() else Decoder().to_json()
 
 
-def _check(folder: pathlib.Path, server: Server, pictures: Sequence[bytes]) -> None:
-    """Compares a fresh process, which sees nothing of this package, with the model in memory."""
-    expected = {k: v.numpy() for k, v in server.serve(tf.constant(pictures)).items()}
+def _check(folder: pathlib.Path, server: Server, images: Sequence[bytes]) -> None:
+    """Compares a fresh process, which does not import this package, with the model in memory."""
+    expected = {k: v.numpy() for k, v in server.serve(tf.constant(images)).items()}
     expected = {k: np.char.decode(v.astype(bytes), "utf-8") if v.dtype == object else v for k, v in expected.items()}
     with tempfile.TemporaryDirectory() as scratch:
-        seen, answers = pathlib.Path(scratch, "pictures"), pathlib.Path(scratch, "answers.json")
+        seen, answers = pathlib.Path(scratch, "images"), pathlib.Path(scratch, "answers.json")
         seen.mkdir()
-        for i, picture in enumerate(pictures):
-            (seen / f"{i:06d}").write_bytes(picture)
+        for i, image in enumerate(images):
+            (seen / f"{i:06d}").write_bytes(image)
         command = [sys.executable, "-P", str(CHECK), str(folder.resolve()), str(seen), str(answers)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=scratch, check=False)
         if done.returncode:
             raise CheckFailed(f"the exported model does not load:\n{done.stderr[-2000:]}")
-        said = json.loads(answers.read_text(encoding="utf-8"))
-    if said.keys() != expected.keys() or not all(_same(np.array(said[k]), v) for k, v in expected.items()):
-        raise CheckFailed(f"the exported model says {said}, the one in memory {expected}")
+        found = json.loads(answers.read_text(encoding="utf-8"))
+    if found.keys() != expected.keys() or not all(_same(np.array(found[k]), v) for k, v in expected.items()):
+        raise CheckFailed(f"the exported model returns {found}, the one in memory {expected}")
 
 
-def _same(said: np.ndarray, expected: np.ndarray) -> bool:
-    """Whether two answers are the same words, or numbers that differ by rounding."""
-    if said.shape != expected.shape:
+def _same(found: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether two outputs are equal, or floats that differ by rounding."""
+    if found.shape != expected.shape:
         return False
-    return np.allclose(said, expected, atol=TOLERANCE) if expected.dtype.kind == "f" else (said == expected).all()
+    return np.allclose(found, expected, atol=TOLERANCE) if expected.dtype.kind == "f" else (found == expected).all()

@@ -1,4 +1,4 @@
-"""spidercap: image captions trained on the metrics that captions are judged by.
+"""spidercap: trains image captioners on the metrics by which captions are judged.
 
   python -m pipeline.main --flagfile=recipes/quickstart.flags
   python -m pipeline.main --mode=caption --workdir=runs/quickstart --images=photo.jpg

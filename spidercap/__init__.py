@@ -1,16 +1,16 @@
-"""Image captions trained on the metrics that captions are judged by.
+"""Trains image captioners on the metrics by which captions are judged.
 
     scores = spidercap.score(references, candidates, metrics="bleu,rouge,cider")
     captioner = spidercap.load("runs/quickstart")
     captions = captioner.caption(["photo.jpg"])
 
-What is public is listed in `__all__`; everything is loaded when it is first used.
+The public names are listed in `__all__`; each is loaded when it is first used.
 """
 
 import pathlib
 import pkgutil
 
-if not (pathlib.Path(__path__[0]) / "pipeline").is_dir():  # a checkout, in which the folders lie beside this one
+if not (pathlib.Path(__path__[0]) / "pipeline").is_dir():  # a checkout, with the folders beside this one
     __path__.append(str(pathlib.Path(__path__[0]).parent))
 
 _PUBLIC = {

@@ -1,4 +1,4 @@
-"""`python -m spidercap`: the console command where its folder is not on PATH."""
+"""`python -m spidercap`: the same as the console command `spidercap`."""
 
 import sys
 

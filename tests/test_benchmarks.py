@@ -33,7 +33,7 @@ def test_quick_run_writes_a_rate_for_every_compiled_metric(tmp_path, monkeypatch
     command = [sys.executable, "-m", "benchmarks.metrics", "--quick", "--no-java", f"--json={tmp_path / 'out.json'}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "64 images of drawn scenes" in done.stderr and "left out: --no-java" in done.stdout
+    assert "64 images of synthetic scenes" in done.stderr and "skipped: --no-java" in done.stdout
     rows = json.loads((tmp_path / "out.json").read_text())
     assert all(set(row) == {"name", "value", "unit", "ratio"} and row["name"] in done.stdout for row in rows)
     assert all(math.isfinite(row["value"]) and row["value"] > 0 for row in rows)
@@ -41,7 +41,7 @@ def test_quick_run_writes_a_rate_for_every_compiled_metric(tmp_path, monkeypatch
     assert len(ratios) == len(rows)
     for metric in ("BLEU-1..4", "ROUGE-L", "CIDEr-D"):
         assert ratios[f"{metric}, pycocoevalcap"] is None and ratios[f"{metric}, compiled, 128 captions"] is None
-        assert ratios[f"{metric}, compiled, float32"] > 0 and ratios[f"{metric}, from words on, float64"] > 0
+        assert ratios[f"{metric}, compiled, float32"] > 0 and ratios[f"{metric}, from words, float64"] > 0
     assert {"matrix product, float32", "tokenizer, Python"} < set(ratios)
 
 

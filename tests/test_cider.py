@@ -129,8 +129,8 @@ def test_broken_files_of_document_frequencies_are_refused(corpus, tmp_path):
     middle = len(whole) // 2
     for broken in (b"", b"words", whole[:middle], whole[:middle] + b"\xff" * 8 + whole[middle + 8 :]):
         path.write_bytes(broken)
-        with pytest.raises(UserError, match="counted anew"):
+        with pytest.raises(UserError, match="counted again"):
             load_document_frequencies(path)
     np.savez(path, base=3)
-    with pytest.raises(UserError, match="counted anew"):
+    with pytest.raises(UserError, match="counted again"):
         load_document_frequencies(path)

@@ -48,12 +48,12 @@ class TestTable:
         for name, captions in (("ends", ends), ("again", again)):
             make_run(tmp_path / name, captions, ids=(1, 2, 3, 4))
         runs = f"--runs=ends={tmp_path / 'ends'};again={tmp_path / 'again'}"
-        assert compare.main([runs, "--columns=said twice, bad endings"]) == 0
+        assert compare.main([runs, "--columns=repeated trigrams, bad endings"]) == 0
         table = table_of(capsys.readouterr().out)
-        assert list(table["ends"]) == ["", "seeds", "said twice, %", "bad endings, %"]
-        assert table["ends"]["bad endings, %"] == "75.0" and table["ends"]["said twice, %"] == "0.0"
-        # 'a a a a' says 'a a a' twice, and ends in an article; the first has all six words.
-        assert table["again"]["bad endings, %"] == "50.0" and table["again"]["said twice, %"] == "50.0"
+        assert list(table["ends"]) == ["", "seeds", "repeated trigrams, %", "bad endings, %"]
+        assert table["ends"]["bad endings, %"] == "75.0" and table["ends"]["repeated trigrams, %"] == "0.0"
+        # 'a a a a' contains 'a a a' twice, and ends in an article; the first has all six words.
+        assert table["again"]["bad endings, %"] == "50.0" and table["again"]["repeated trigrams, %"] == "50.0"
 
     def test_the_last_stage_counts_unless_another_is_named(self, tmp_path, capsys):
         rows = [row(2, "mle", epoch=7.0), row(1), row(2), row(3)]
@@ -76,7 +76,7 @@ class TestTable:
         beam = {"decode": "beam", "beam_width": 3, "n_best": 0}
         runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", decoding=beam)]
         assert compare.main([f"--runs=one={runs[0]}"]) == 0
-        assert "searched" not in capsys.readouterr().out
+        assert "decoded differently" not in capsys.readouterr().out
         assert compare.main([f"--runs=one={runs[0]};two|={runs[1]}"]) == 0
         said = capsys.readouterr().out
         assert "one: greedy; two|: decode beam, beam_width 3" in said and "two\\|" in said
@@ -113,10 +113,10 @@ class TestCourse:
     @pytest.mark.parametrize("text", ["a", "0", "-1", "60,nan", ",", "inf"])
     def test_seconds_that_are_none(self, tmp_path, capsys, text):
         message = failed(capsys, f"--runs=a={make_run(tmp_path / 'a')}", f"--within={text}")
-        assert "seconds by comma, such as 120,240" in message
+        assert "seconds above 0 separated by commas, such as 120,240" in message
 
     def test_nothing_but_the_start(self, tmp_path, capsys):
-        assert "--within: there is no label but MLE" in failed(
+        assert "--within: MLE, the start of the others, is the only label" in failed(
             capsys, f"--runs=MLE={make_run(tmp_path / 'a')}", "--within=1"
         )
 
@@ -134,10 +134,10 @@ class TestMistakes:
             ("a", "'a' is not label=workdir"),
             ("a=", "'a=' is not label=workdir"),
             ("a={run};a={run}", "a comes twice"),
-            ("a={run},{run}:mle", "twice; each of its workdirs is a run of another seed"),
+            ("a={run},{run}:mle", "twice; name each workdir once"),
             ("a={run}/none", "none is not a folder"),
             ("a={run}/results", "has no summary.json; let its training finish"),
-            ("a={run}:scst", "has not finished stage scst that moves the policy; finished are: mle, pg"),
+            ("a={run}:scst", "has not finished stage scst that trains the policy; finished are: mle, pg"),
             ("a={run}:baseline", "has not finished stage baseline"),
             ("@{run}/none", "cannot be read"),
             ("a={run};b={other}", "of which 2 are the same"),
@@ -152,7 +152,7 @@ class TestMistakes:
         [
             ("summary.json", "{}", "has no list 'stages'"),
             ("summary.json", "[", "is not JSON"),
-            ("summary.json", '{"stages": []}', "has not finished a stage that moves the policy; finished are: none"),
+            ("summary.json", '{"stages": []}', "has not finished a stage that trains the policy; finished are: none"),
             ("summary.json", '{"stages": [{"name": "pg"}]}', "'moves_policy' of stages[0] is missing"),
             ("results/pg.json", "[]", "holds no captions"),
             ("results/pg.json", '[{"image_id": 1}]', "'caption' of results[0] is missing"),

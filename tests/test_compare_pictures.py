@@ -29,7 +29,7 @@ class TestCurves:
         said, shown = capsys.readouterr().out, texts_of(out.read_text())
         assert "no line for" not in said and "not known" not in said
         assert shown.count("MLE: 0.450") == 2 and shown.count("K = 3") == 2 and "MLE" not in shown
-        assert "captions scored in training" in shown and "Validation CIDEr of 3 pictures while training" in shown
+        assert "captions scored in training" in shown and "Validation CIDEr of 3 images while training" in shown
         drawn = xml.etree.ElementTree.fromstring(out.read_text())
         assert len(list(drawn.iter(f"{SVG}circle"))) == 2 * 2 * 3
         assert sum("stroke-dasharray" in path.attrib for path in drawn.iter(f"{SVG}path")) == 2
@@ -66,7 +66,7 @@ class TestCurves:
         old = make_run(tmp_path / "old", history=history)
         new = make_run(tmp_path / "new", history=[dataclasses.replace(v, captions_scored=9) for v in history])
         assert compare.main([f"--runs=old={old};new={new}", f"--curves={tmp_path / 'c.svg'}"]) == 0
-        assert f"{old}: captions scored are not known" in capsys.readouterr().out
+        assert f"{old}: numbers of scored captions are not known" in capsys.readouterr().out
         shown = texts_of((tmp_path / "c.svg").read_text())
         assert "images seen in training" in shown and "captions scored in training" not in shown
 
@@ -103,9 +103,9 @@ class TestCurves:
         a = make_run(tmp_path / "a", history=history)
         b = make_run(tmp_path / "b", history=history, val_images=2)
         out = f"--curves={tmp_path / 'c.svg'}"
-        assert "no label but MLE" in failed(capsys, f"--runs=MLE={a}", out)
+        assert "MLE, the start of the others, is the only label" in failed(capsys, f"--runs=MLE={a}", out)
         assert "no validations of stage pg with SPICE" in failed(capsys, f"--runs=a={a}", out, "--metric=SPICE")
-        assert "was validated on 2 pictures" in failed(capsys, f"--runs=a={a};b={b}", out)
+        assert "was validated on 2 images" in failed(capsys, f"--runs=a={a};b={b}", out)
         assert "did you mean CIDEr?" in failed(capsys, f"--runs=a={a}", out, "--metric=cider")
         assert not (tmp_path / "c.svg").exists()
 
@@ -217,11 +217,11 @@ class TestPictures:
         command = [*runs, gallery, "--pictures=12"]
         assert "none is not a folder" in failed(capsys, *command, f"--images={tmp_path / 'none'}")
         (tmp_path / "images" / "13.jpg").write_bytes(b"no picture")
-        assert "13.jpg cannot be read as a picture" in failed(capsys, *command)
+        assert "13.jpg cannot be decoded" in failed(capsys, *command)
         (tmp_path / "images" / "13.jpg").unlink()
-        assert "has no 13.jpg, which is picture 13" in failed(capsys, *command)
+        assert "has no 13.jpg, the file of image 13" in failed(capsys, *command)
         references_file(tmp_path / "val.json", self.IDS[:-1], ["a"] * 11)
-        assert "1 of the runs' pictures have no references (21)" in failed(capsys, *command)
+        assert "1 validation images of the runs have no references (21)" in failed(capsys, *command)
         assert not (tmp_path / "g.html").exists()
         reference = tmp_path / "val.json"
         assert "is an input file" in failed(capsys, *runs, f"--gallery={reference}")

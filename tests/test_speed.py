@@ -13,7 +13,7 @@ from benchmarks import Report, speed
 from benchmarks.lifelike import MEAN, lifelike, word_step
 from benchmarks.speed_lines import beam_steps, experience_of, lines, rolled_out, rollout_steps, words_in
 from benchmarks.speed_measure import Result, Yardstick, measure
-from benchmarks.speed_picture import picture
+from benchmarks.speed_picture import chart
 from benchmarks.speed_profile import GATES, PRODUCTS, Piece, kind_of, own_pieces, profile, shared_time
 from benchmarks.speed_table import GFLOPS, goals_table
 from benchmarks.speed_world import Setting, World
@@ -130,13 +130,13 @@ class TestTold:
     def test_picture_has_a_point_for_each_result_on_an_axis(self):
         rows = [result("greedy", 100.0 * b, B=b) for b in (16, 64, 256)]
         rows += [result("beam 1", 50.0), result("beam 10", 5.0), result("greedy", 1.0, B=16, V=2500)]
-        root = ElementTree.fromstring(picture(rows))
+        root = ElementTree.fromstring(chart(rows))
         points = [(float(c.get("cx")), float(c.get("cy"))) for c in root.iter(f"{SVG}circle")]
         # B: three; T and V: the centre alone; W: two; the legend: six.
         assert len(points) == 3 + 1 + 1 + 2 + 6
         (x1, y1), (x2, y2), (x3, y3) = points[:3]
         assert x2 - x1 == pytest.approx(x3 - x2, abs=0.2) and y2 - y1 == pytest.approx(y3 - y2, abs=0.2) and y2 > y1
-        ElementTree.fromstring(picture([]))
+        ElementTree.fromstring(chart([]))
 
 
 class TestProfile:

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import Report, variance
-from benchmarks.bars import Moments, Result, cosines, picture
+from benchmarks.bars import Moments, Result, chart, cosines
 from spidercap.models import decoding
 from spidercap.pipeline import modes
 from spidercap.pipeline.main import main
@@ -212,7 +212,7 @@ class TestBadWorkdirs:
     def test_nothing_finished(self, finished, capsys):
         other = self.copied(finished, "unfinished")
         shutil.rmtree(other / "checkpoints")
-        assert "has finished no stage; a run is needed that begins with mle and baseline" in self.refused(other, capsys)
+        assert "has finished no stage; needed: a run that starts with mle and baseline" in self.refused(other, capsys)
 
     def test_java(self, finished, capsys):
         other = self.copied(finished, "spider")
@@ -230,7 +230,7 @@ def test_bars_are_where_the_axis_says():
         Result(name, name == "b <&>", 2, 4.0, variance, error, variance / 0.5, 1.0, 0.1, None, 0.1)
         for name, variance, error in (("a", 0.5, 0.05), ("b <&>", 5.0, 0.5), ("c", 0.05, 0.03))
     ]
-    root = ElementTree.fromstring(picture(rows, 640))
+    root = ElementTree.fromstring(chart(rows, 640))
     texts = {e.text: float(e.get("x")) for e in root.iter(f"{SVG}text") if e.get("text-anchor") == "middle"}
     bars = [float(e.get("x")) + float(e.get("width")) for e in list(root.iter(f"{SVG}rect"))[1:]]
     assert bars[:2] == pytest.approx([texts["1"], texts["10"]], abs=0.11)

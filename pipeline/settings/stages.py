@@ -17,7 +17,7 @@ class StageKind:
     """What defines a stage."""
 
     help: str
-    unit: str  # of which batches and epochs consist: caption or image
+    unit: str  # of batches and epochs: caption or image
     learning_rate: float  # default
     decay: float = 1.0  # default factor of the learning rate per epoch
     objective: str = ""  # builds the Objective; empty: maximum likelihood

@@ -83,7 +83,7 @@ class Watch:
             return
         good = list(checkpoints if float(self._applied) else checkpoints[:-1])
         kept = f"the last good checkpoint is {good[-1]}" if good else "no checkpoint is known to be good"
-        more = ", or go on with a higher --max_skipped" if skipped < self._stage.steps else ""
+        more = ", or resume with a higher --max_skipped" if skipped < self._stage.steps else ""
         raise UserError(
             f"{self._stage.label}: {skipped} updates were skipped by step {self._progress.step}, as loss or gradients "
             f"were NaN or infinite; {kept}; lower --learning_rate in a new --workdir (--warm_start takes over the "

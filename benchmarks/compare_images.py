@@ -1,0 +1,64 @@
+"""The validation images of a comparison: their references, random choices of them, and captions side by side."""
+
+import dataclasses
+import random
+from collections.abc import Collection, Mapping, Sequence
+
+from benchmarks.compare_runs import Rows
+from benchmarks.compare_table import in_cell
+from spidercap.pipeline.data.coco_folder import NEEDED
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, TEXT, read_json, reject, rows
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidationImage:
+    """An image's id, file name and references."""
+
+    image_id: int
+    file_name: str
+    references: tuple[str, ...]
+
+
+def read_images(path: str, image_ids: Collection[int]) -> dict[int, ValidationImage]:
+    """Returns the images of a COCO captions file by id; it must hold `image_ids`.
+
+    Raises:
+      UserError: the file does not exist, or lacks an image or its references.
+    """
+    content = read_json(path, "a COCO captions file")
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a COCO captions file, because it is not a JSON object; needed: {NEEDED}")
+    names = dict(rows(path, content.get("images"), "images", {"id": ID, "file_name": TEXT}, NEEDED))
+    columns = {"image_id": ID, "caption": ANY_TEXT}
+    captions: dict[int, list[str]] = {}
+    for image_id, caption in rows(path, content.get("annotations"), "annotations", columns, NEEDED):
+        captions.setdefault(image_id, []).append(caption)
+    unknown = sorted(i for i in image_ids if i not in names or i not in captions)
+    remedy = "name the captions file on which the runs were validated"
+    reject(path, "validation images of the runs have no references", unknown, remedy)
+    return {i: ValidationImage(i, names[i], tuple(captions[i])) for i in names if i in captions}
+
+
+def drawn_ids(image_ids: Collection[int], flag: str, count: int, seed: int) -> list[int]:
+    """Returns `count` of the ids, drawn by the seed independently of their order.
+
+    Raises:
+      UserError: there are fewer; the message names `flag`.
+    """
+    if count > len(image_ids):
+        raise UserError(f"--{flag}={count}, but the runs have {len(image_ids)} validation images; lower it")
+    return random.Random(seed).sample(sorted(image_ids), count)
+
+
+def side_by_side(runs: Rows, validation_images: Mapping[int, ValidationImage], image_ids: Sequence[int]) -> str:
+    """Returns the captions of some images as a Markdown table: name, first reference, one column per label.
+
+    A label's captions are those of its first run.
+    """
+    lines = [["image", "a reference", *map(in_cell, runs)], ["---"] * (2 + len(runs))]
+    for image_id in image_ids:
+        image = validation_images[image_id]
+        captions = [of_label[0].captions[image_id] for of_label in runs.values()]
+        lines.append([in_cell(cell) for cell in (image.file_name, image.references[0], *captions)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
