@@ -13,6 +13,7 @@ from spidercap.pipeline.evaluation.evaluate import build_decoder
 from spidercap.pipeline.settings.config import Config, stage_labels
 from spidercap.pipeline.training.kept import build_models, last_kept, load_kept
 from spidercap.pipeline.training.progress import read_progress
+from spidercap.pipeline.training.stages import build_stage
 from tests.tiny_runs import IMAGES, LENGTH, VIEWS, VOCABULARY, assert_same_end, cider_of, config_of, make_arrays, run
 
 ALL = {  # every kind of stage; s is 6 6 4 2 2 0 0 in the seven steps of mixer
@@ -203,9 +204,17 @@ def test_stage_labels_are_unique():
         ({"stages": "mle:1", "scheduled_sampling": 0.3, "scheduled_sampling_epochs": 0.5}, None),
     ],
 )
-def test_a_schedule_that_comes_to_nothing_is_told(tmp_path, arrays, capsys, changes, told):
+def test_a_schedule_that_comes_to_nothing_is_noted(tmp_path, arrays, changes, told):
     """T = 6, epochs of 7 steps."""
+    config = config_of(tmp_path, **changes)
+    stage = build_stage(config, 0, *build_models(config, VOCABULARY, 5), arrays, cider_of(arrays))
+    assert stage.note == "" if told is None else told in stage.note
+
+
+@pytest.mark.parametrize("epochs", [5, 0.5], ids=["too slow", "in time"])
+def test_a_note_is_told_before_the_first_step(tmp_path, arrays, capsys, epochs):
+    changes = {"stages": "mle:1", "scheduled_sampling": 0.3, "scheduled_sampling_epochs": epochs}
     _, progress = run(config_of(tmp_path, **changes), arrays)
     schedule = [w for w in progress.finished[0].warnings if w.startswith("step 0: ")]
-    assert len(schedule) == (told is not None)
-    assert all(told in w and f"warning: {progress.finished[0].name} {w}" in capsys.readouterr().err for w in schedule)
+    assert len(schedule) == (epochs == 5)
+    assert all(f"warning: mle {w}" in capsys.readouterr().err for w in schedule)
