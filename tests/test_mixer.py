@@ -74,7 +74,7 @@ def mixer(toy):
     rng = np.random.default_rng(2)
     for weight in baseline.trainable_variables:
         weight.assign(rng.normal(0, 0.3, weight.shape))
-    return captioner, baseline, features, objectives.mixer(captioner, T, likelihood_weight=0.5)
+    return captioner, baseline, features, objectives.mixer(captioner, T, mixer_likelihood_weight=0.5)
 
 
 def batch_of(features):

@@ -73,7 +73,8 @@ def load_document_frequencies(path: pathlib.Path) -> DocumentFrequencies:
       UserError: the file does not exist or has another format.
     """
     try:
-        with np.load(path, allow_pickle=False) as saved:
+        # Opened here: NumPy leaves a file open that turns out to be no archive.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
             base, images = int(saved["base"]), int(saved["images"])
             keys = tuple(saved[f"keys{order}"] for order in ORDERS)
             counts = tuple(saved[f"counts{order}"] for order in ORDERS)

@@ -216,7 +216,8 @@ def load_parser(path: pathlib.Path = PACKAGED) -> SceneGraphParser:
       UserError: the file does not exist or has another format.
     """
     try:
-        with np.load(path, allow_pickle=False) as saved:
+        # Opened here: NumPy leaves a file open that turns out to be no archive.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
             lists = {name: bytes(saved[name]).decode() for name in TEXTS}
             lists = {name: text.split("\n") if text else [] for name, text in lists.items()}
             nouns, verbs = (dict(pair.split(" ", 1) for pair in lists[name]) for name in ("nouns", "verbs"))
