@@ -61,7 +61,10 @@ class TestMeteor:
             ("", "a cat"),
         ]
         truth = {i: [reference, "a thing"] for i, (_, reference) in enumerate(pairs)}
-        theirs = ReferenceMeteor().compute_score(truth, {i: [said] for i, (said, _) in enumerate(pairs)})
+        reference = ReferenceMeteor()
+        theirs = reference.compute_score(truth, {i: [said] for i, (said, _) in enumerate(pairs)})
+        for pipe in (reference.meteor_p.stdout, reference.meteor_p.stderr):  # which it leaves open
+            pipe.close()
         corpus, each, _ = meteor.evaluate([said for said, _ in pairs], list(truth.values()))
         assert (corpus, list(each)) == (theirs[0], theirs[1])
         assert min(each[:5]) > 0.05
