@@ -1,9 +1,12 @@
 """spidercap: trains image captioners on the metrics by which captions are judged.
 
-  python -m pipeline.main --flagfile=recipes/quickstart.flags
-  python -m pipeline.main --mode=caption --workdir=runs/quickstart --images=photo.jpg
+  spidercap --workdir=runs/first --dataset=coco_json --images=photos \\
+    --train_captions=train.json --val_captions=val.json
+  spidercap --mode=caption --workdir=runs/first --images=photo.jpg
 
-  python -m pipeline.main --mode=score --references=captions.json --results=results.json
+  spidercap --mode=score --references=captions.json --results=results.json
+
+In a checkout, python -m pipeline.main is the same command, and recipes/ has flagfiles to begin with.
 
 Modes: prepare (data set and features), train (prepare, train, evaluate, export), evaluate, caption, export,
 score (any results file, without a run).

@@ -120,6 +120,7 @@ def _evaluate(config: Config, text_metrics: Mapping[str, TextMetric]) -> None:
 
 def run_export(config: Config) -> None:
     """Writes the last stage's captioner as a SavedModel and checks it."""
+    print("exporting:   the model is written, then compared with itself in a new process", flush=True)
     encoder, vocabulary = kept.kept_encoder(config), kept.kept_vocabulary(config)
     # A model server may lack XLA or run on CPUs, where bfloat16 is slow.
     config = config.with_values(jit=False, precision="float32")

