@@ -27,6 +27,8 @@ def train(reward_functions: Mapping[str, RewardFunction] = MappingProxyType({}),
       UserError: a setting, the data or a reward function cannot be used.
       Interrupted: Ctrl-C or SIGTERM came; the run is saved.
     """
+    if "mode" in settings:
+        raise UserError("train() takes no mode; the other modes are commands: spidercap --mode=...")
     if not settings.get("workdir"):
         raise UserError("no workdir given; name the folder of the run, for example workdir='runs/first'")
     if reward_functions:
@@ -43,9 +45,11 @@ def load(path: str | os.PathLike) -> ExportedCaptioner:
     Raises:
       UserError: the folder holds no exported model.
     """
+    if not isinstance(path, str | os.PathLike) or not os.path.isdir(path):
+        raise UserError(f"{str(path)[:200]!r} is no folder; name a workdir, its export folder or one version")
     folder = pathlib.Path(path)
     if not (folder / "saved_model.pb").is_file():
-        found = versions(folder / "export") or versions(folder)
+        found = [v for v in (*versions(folder), *versions(folder / "export")) if (v / "saved_model.pb").is_file()]
         if not found:
             raise UserError(
                 f"{folder} holds no exported model; name a workdir, its export folder or one version; "

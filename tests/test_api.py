@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -60,6 +61,11 @@ class TestScore:
             ({1: []}, {1: "a"}, "rouge", "not a list of texts"),
             ({1: ["a"]}, {1: ["a"]}, "rouge", "candidates that are not text"),
             ({1: ["a"]}, {1: "a"}, "cidre", "did you mean cider"),
+            ({1: ["a"]}, {1: "a"}, ["cider"], "needed: 'all' or names"),
+            ({1: 5}, {1: "a"}, "rouge", "not a list of texts"),
+            ({1: {"a": 1}}, {1: "a"}, "rouge", "not a list of texts"),
+            ([["a"]], {0: "a"}, "rouge", "references is a list"),
+            ({1: ["a"]}, [(1, "a")], "rouge", "candidates is a list"),
             ({1: ["a " * 6000]}, {1: "a"}, "rouge", "over 10,000 characters"),
         ],
     )
@@ -67,6 +73,11 @@ class TestScore:
         with pytest.raises(spidercap.UserError) as error:
             spidercap.score(references, candidates, metrics)
         assert words in str(error.value)
+
+    def test_references_of_any_kind_of_list(self):
+        expected = spidercap.score(REFERENCES, CANDIDATES).corpus
+        for kind in (iter, tuple, np.array, lambda of: (text for text in of)):
+            assert spidercap.score({i: kind(of) for i, of in REFERENCES.items()}, CANDIDATES).corpus == expected
 
     def test_the_published_scores(self, data_folder):
         """As published with the COCO evaluation, from captions as they were written."""
@@ -122,6 +133,22 @@ class TestLoad:
     def test_a_folder_without_a_model_is_named(self, tmp_path):
         with pytest.raises(spidercap.UserError, match="holds no exported model; name a workdir"):
             spidercap.load(tmp_path)
+        for path in (None, 7, b"runs", "x" * 5000, "a\0b", tmp_path / "none"):
+            with pytest.raises(spidercap.UserError, match="is no folder; name a workdir"):
+                spidercap.load(path)
+        (tmp_path / "1").mkdir()
+        (tmp_path / "1" / "saved_model.pb").write_bytes(b"no model")
+        with pytest.raises(spidercap.UserError, match="cannot be loaded"):
+            spidercap.load(tmp_path)
+        tf.saved_model.save(tf.Module(), str(tmp_path / "2"))
+        with pytest.raises(spidercap.UserError, match=r"cannot be loaded|of something else"):
+            spidercap.load(tmp_path)
+
+    def test_what_is_no_version_is_passed_over(self, workdir, tmp_path):
+        shutil.copytree(workdir / "export", tmp_path / "export")
+        (tmp_path / "export" / "9").mkdir()
+        (tmp_path / "export" / "10").write_text("")
+        assert spidercap.load(tmp_path).caption([picture(1)]) == spidercap.load(workdir).caption([picture(1)])
 
 
 def picture(seed):
@@ -167,6 +194,9 @@ class TestTrain:
             ({"reward_functions": {"brevity": 3}}, "brevity is a int; needed: a function"),
             ({"reward_functions": {"brevity": lambda captions: captions}}, "brevity cannot be called"),
             ({"reward_functions": {"cider": lambda c, r, i: c}}, "cider is a metric"),
+            ({"reward_functions": {"a,b": lambda c, r, i: c}}, "'a,b' cannot be a name"),
+            ({"reward_functions": [len]}, "needed: a dict of functions by name"),
+            ({"mode": "evaluate"}, "takes no mode"),
             ({"units": 0}, "--units=0 is invalid; allowed: a whole number from 1"),
             ({}, "unknown 'brevity'"),
         ],

@@ -12,7 +12,11 @@ from spidercap.models.special_tokens import END
 from spidercap.pipeline import modes
 from spidercap.pipeline.errors import Interrupted, UserError
 from spidercap.pipeline.main import main
-from spidercap.pipeline.metrics.reward_functions import load_reward_functions, parse_reward_functions
+from spidercap.pipeline.metrics.reward_functions import (
+    call_reward_function,
+    load_reward_functions,
+    parse_reward_functions,
+)
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.training.rewards import ReferenceTexts, build_reward, reward_frequencies
 from tests.conftest import ROOT
@@ -207,6 +211,33 @@ class TestDoor:
         assert functions["a"] is functions["b"] is again["a"]
         assert functions["a"]([], [], []) == [1] and again["a"]([], [], []) == [2]
         assert sys.modules["json"] is json and sys.path == before and str(helper.parent) not in sys.path
+
+    @pytest.mark.parametrize(
+        ("body", "words"),
+        [
+            ("raise GeneratorExit()", "raised GeneratorExit"),
+            ("raise Unprintable()", "raised Unprintable: a Unprintable that cannot be printed"),
+            ("return Unprintable()", "returned a Unprintable that cannot be printed"),
+            ("import numpy as np\n    return np.ma.masked_array([1.0], [True])", "some numbers may be masked"),
+        ],
+    )
+    def test_what_functions_raise_or_return_is_named_whatever_it_is(self, written, body, words):
+        unprintable = "class Unprintable(Exception):\n    def __str__(self):\n        return self.args[3]\n\n"
+        path = written(f"{unprintable}    __repr__ = __str__\n\n\ndef f(c, r, i):\n    {body}\n")
+        function = load_reward_functions(f"f={path}:f", {})["f"]
+        with pytest.raises(UserError) as caught:
+            call_reward_function("f", function, ["a"], [["a"]], [0])
+        assert words in str(caught.value) and str(path) in str(caught.value)
+
+    def test_files_that_hide_what_they_do(self, written):
+        path = written("def __getattr__(name):\n    raise RuntimeError(name)\n")
+        with pytest.raises(UserError, match="does not exist in"):
+            load_reward_functions(f"f={path}:f", {})
+        path = written("import sys\n\ndel sys.modules[__name__]\nraise ValueError('mine')\n", "other.py")
+        with pytest.raises(UserError, match="ValueError: mine, line 4"):
+            load_reward_functions(f"f={path}:f", {})
+        with pytest.raises(UserError, match=r"nosuchuser/x.py"):
+            load_reward_functions("f=~nosuchuser/x.py:f", {})
 
     def test_callable_objects(self, written):
         path = written(

@@ -96,6 +96,31 @@ class TestSaved:
         assert not differences({n: saved[n] for n in config.fixed()}, config.fixed())
         assert differences({"samples": 5}, {"samples": "leave_one_out:5"})
 
+    def test_a_number_is_kept_to_its_last_digit(self):
+        config = Config.of(workdir="w", temperature=1 / 3, weight_average=0.12345678901234567)
+        assert config.of_stage("temperature", "pg") == 1 / 3
+        assert not differences(
+            {"weight_average": 0.12345678901234567}, {"weight_average": config.flat()["weight_average"]}
+        )
+
+    def test_the_order_of_pairs_does_not_matter_but_for_stages(self):
+        for name, one, other in (
+            ("samples", "pg:1,leave_one_out:3", "leave_one_out:3,pg:1"),
+            ("learning_rate", "mle:1e-3,pg:1e-4", "pg:0.0001,mle:0.001"),
+        ):
+            assert not differences({name: one}, {name: other})
+        assert differences({"stages": "mle:1,pg:1"}, {"stages": "pg:1,mle:1"})
+
+    @pytest.mark.parametrize("value", ["pg:1,leave_one_out:x", None, "hot", True, [1], {"pg": 1}])
+    @pytest.mark.parametrize("name", ["samples", "temperature", "learning_rate", "stages"])
+    def test_what_is_no_number_in_a_saved_file_is_another_setting(self, name, value):
+        assert differences({name: value}, {name: fields()[name].default})
+
+    def test_numbers_of_numpy_and_paths_are_taken(self, tmp_path):
+        config = Config.of(workdir=tmp_path, samples=np.int64(2), dropout=np.float64(0.25), units=np.int32(8))
+        assert (config.of_stage("samples", "pg"), config.likelihood.dropout, config.model.units) == (2, 0.25, 8)
+        assert config.workdir_path() == tmp_path and json.loads(config.to_json())["units"] == 8
+
     def test_every_field_is_in_one_group(self):
         names = [f.name for group in vars(Config.of(workdir="w")).values() for f in dataclasses.fields(group)]
         assert len(names) == len(set(names)) == len(fields())

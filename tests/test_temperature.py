@@ -84,3 +84,17 @@ def test_a_temperature_that_changes_nothing_is_told(tmp_path, arrays, capsys):
         assert ("--temperature=0.5 changes nothing" in capsys.readouterr().err) == told
     run(config_of(tmp_path / "usual", stages="pg:0.4"), arrays)
     assert "temperature" not in capsys.readouterr().err
+
+
+def test_a_stopped_run_needs_its_warm_start_no_more(tmp_path, arrays):
+    first = config_of(tmp_path / "first", stages="mle:0.4")
+    first.workdir_path().mkdir()
+    (first.workdir_path() / "config.json").write_text(first.to_json())
+    run(first, arrays)
+    settings = {"stages": "leave_one_out:1", "samples": 2, "temperature": 0.5, "warm_start": first.run.workdir}
+    whole = run(config_of(tmp_path / "whole", **settings), arrays)
+    stopped = config_of(tmp_path / "stopped", **settings)
+    with pytest.raises(Interrupted):
+        run(stopped, arrays, 1)
+    first.workdir_path().rename(tmp_path / "moved")
+    assert_same_end(run(stopped, arrays), whole)

@@ -52,8 +52,13 @@ class ExportedCaptioner:
         """
         if not (pathlib.Path(folder) / "saved_model.pb").is_file():
             raise UserError(f"{folder} holds no exported model (no saved_model.pb); name the folder of a version")
-        self._model = tf.saved_model.load(os.fspath(folder))
-        self._serve = self._model.signatures["serving_default"]
+        try:
+            self._model = tf.saved_model.load(os.fspath(folder))
+            self._serve = self._model.signatures["serving_default"]
+        except Exception as error:  # TensorFlow raises anything for a damaged file
+            raise UserError(f"{folder} cannot be loaded ({type(error).__name__}: {error}); export it again") from error
+        if "image_bytes" not in self._serve.structured_input_signature[1]:
+            raise UserError(f"{folder} is a model of something else; name one that spidercap has exported")
 
     def caption(self, images: Sequence[str | os.PathLike | bytes | np.ndarray]) -> list[list[tuple[str, float]]]:
         """Returns (caption, log-probability) for each image, best first: as many as the model was exported with.
@@ -107,8 +112,9 @@ def _encoded(image: str | os.PathLike | bytes | np.ndarray, name: str) -> bytes:
         name = os.fspath(image)
         try:
             image = pathlib.Path(image).read_bytes()
-        except OSError as error:
-            raise UserError(f"{name} cannot be read ({error.strerror}); name an image file") from error
+        except (OSError, ValueError) as error:  # a path with a NUL byte is a ValueError
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"{name} cannot be read ({reason}); name an image file") from error
     if not isinstance(image, bytes):
         raise UserError(f"{name} is a {type(image).__name__}; give a path, bytes, or a uint8 array [H, W, 3]")
     try:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from spidercap.pipeline.errors import UserError
@@ -55,18 +55,23 @@ def score(
       UserError: a metric is unknown, there are no candidates, a candidate has no references, a caption is not text,
         or a metric needs Java and there is none.
     """
+    for name, mapping in (("references", references), ("candidates", candidates)):
+        if not isinstance(mapping, Mapping):
+            raise UserError(f"{name} is a {type(mapping).__name__}; needed: a dict by image id")
+    if not isinstance(metrics, str):
+        raise UserError(f"metrics is {metrics!r}; needed: 'all' or names separated by commas, as text")
     images = tuple(_sorted_ids(candidates))
     wrong = [i for i in images if not isinstance(candidates[i], str)]
     _reject("candidates that are not text", wrong, "give one caption per image, as text")
-    _reject("candidates without references", [i for i in images if i not in references], "give their references")
-    texts = {i: references[i] for i in images}
-    wrong = [i for i, of in texts.items() if isinstance(of, str) or not of or not all(isinstance(r, str) for r in of)]
+    _reject("candidates without references", [i for i in images if i not in references], "give references of them")
+    texts = {i: _listed(references[i]) for i in images}
+    wrong = [i for i, of in texts.items() if not of or not all(isinstance(r, str) for r in of)]
     _reject("images whose references are not a list of texts", wrong, "give a list of one or more captions for each")
     long = [i for i in images if max(map(len, (candidates[i], *texts[i]))) > LONGEST]
     _reject(f"images with a caption of over {LONGEST:,} characters", long, "shorten or remove those captions")
     if not images:
         raise UserError("there are no candidates; at least one caption is needed")
-    captioned = Captioned(images, tuple(candidates[i] for i in images), tuple(tuple(texts[i]) for i in images))
+    captioned = Captioned(images, tuple(candidates[i] for i in images), tuple(texts[i] for i in images))
     terms = parse_metrics(metrics)
     captioned, scores = score_captioned(captioned, terms, MetricSettings(**settings).for_workers())
     return CaptionScores(scores.corpus, dict(zip(captioned.image_ids, scores.images, strict=True)))
@@ -101,11 +106,18 @@ def tokenized(captioned: Captioned) -> Captioned:
     return Captioned(tuple(order), tuple(by_id[i][0] for i in order), tuple(by_id[i][1] for i in order))
 
 
+def _listed(references: Any) -> tuple[Any, ...]:
+    """The references of an image, of any kind of list; none for what is no list."""
+    if isinstance(references, str | bytes | Mapping) or not isinstance(references, Iterable):
+        return ()
+    return tuple(references)
+
+
 def _sorted_ids(ids: Collection[Any]) -> list[Any]:
     """The ids in the order in which the evaluation averages; ids of several types by their text."""
     try:
         return sorted(ids)
-    except TypeError:
+    except Exception:  # ids may be of several types, or of one that has no order
         return sorted(ids, key=str)
 
 

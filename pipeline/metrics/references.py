@@ -18,7 +18,13 @@ class References:
         Args:
           counts: int `[I]`, the number of references of each image, if some may be empty. By default a row without
             words is not a reference.
+
+        Raises:
+          ValueError: something else than whole numbers of that shape, none negative.
         """
+        ids = np.asarray(ids)
+        if ids.ndim != 3 or ids.dtype.kind not in "iu" or ids.min(initial=0) < 0:
+            raise ValueError(f"references are {ids.dtype} {list(ids.shape)}; needed: ids from 0, int [I, R, L]")
         self.ids = ids
         self._counts = counts
 

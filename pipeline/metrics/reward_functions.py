@@ -9,6 +9,7 @@ import functools
 import hashlib
 import importlib.util
 import inspect
+import os
 import pathlib
 import re
 import sys
@@ -48,10 +49,7 @@ def parse_reward_functions(text: str) -> dict[str, Place]:
         if not match:
             raise UserError(f"--reward_functions: {part!r} is not {FORM}; for example brevity=my_rewards.py:brevity")
         name, path, function = (piece.strip() for piece in match.groups())
-        if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
-            raise UserError(f"--reward_functions: {name!r} cannot be a name; allowed: letters, digits and _")
-        if name.lower() in {known.lower() for known in (*METRICS, *GROUPS, *(m.column for m in METRICS.values()))}:
-            raise UserError(f"--reward_functions: {name} is a metric; give the function another name")
+        _check_name(name)
         if name in places:
             raise UserError(f"--reward_functions: {name} comes twice ({text}); give it once")
         places[name] = Place(path, function)
@@ -75,12 +73,14 @@ def named_from_python(given: Mapping[str, RewardFunction]) -> str:
     Raises:
       UserError: one is not a function of three arguments.
     """
+    if not isinstance(given, Mapping):
+        raise UserError(f"reward_functions is a {type(given).__name__}; needed: a dict of functions by name")
     for name, function in given.items():
+        _check_name(str(name))
         if not callable(function):
             raise UserError(f"reward_functions: {name} is a {type(function).__name__}; needed: a function")
         _check_arguments(name, function)
-    called = {name: getattr(function, "__name__", type(function).__name__) for name, function in given.items()}
-    return ",".join(f"{name}={FROM_PYTHON}:{function}" for name, function in called.items())
+    return ",".join(f"{name}={FROM_PYTHON}:{name}" for name in given)
 
 
 def call_reward_function(
@@ -92,19 +92,21 @@ def call_reward_function(
       UserError: the function raised, or did not return N finite numbers; the message names it, its file, and the line
         or the caption.
     """
-    count, asked = (
-        len(captions),
-        list(zip(captions, image_ids, strict=True)),
-    )  # copied, as the function may change its lists
+    asked = list(zip(captions, image_ids, strict=True))  # copied, as the function may change its lists
+    count = len(asked)
     path = _path(function)
     who = f"the reward function {name} ({path}:{getattr(function, '__name__', type(function).__name__)})"
     try:
         result = function(captions, references, image_ids)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever the function raises: it is to be named
         raise UserError(f"{who} raised {_described(error, path)}; fix it, then the same command resumes") from error
     needed = f"needed: a list or an array of {count} numbers, one per caption"
     try:
         numbers = np.asarray(result)
+        if np.ma.isMaskedArray(result):
+            raise TypeError("some numbers may be masked")
     except Exception as error:  # lists of different lengths, or a symbolic tensor
         raise UserError(f"{who} did not return an array ({type(error).__name__}: {error}); {needed}") from error
     if numbers.ndim == 1 and len(numbers) != count:
@@ -121,18 +123,25 @@ def call_reward_function(
     return numbers
 
 
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
+        raise UserError(f"--reward_functions: {name!r} cannot be a name; allowed: letters, digits and _")
+    if name.lower() in {known.lower() for known in (*METRICS, *GROUPS, *(m.column for m in METRICS.values()))}:
+        raise UserError(f"--reward_functions: {name} is a metric; give the function another name")
+
+
 def _function(name: str, place: Place, given: Mapping[str, RewardFunction]) -> RewardFunction:
     if place.path == FROM_PYTHON:
         if name not in given:
             raise UserError(f"--reward_functions: {name} was given from Python; run it from there, or give {FORM}")
         return given[name]
-    path = pathlib.Path(place.path).expanduser()
+    path = pathlib.Path(os.path.expanduser(place.path))
     if not path.is_file():
         raise UserError(f"--reward_functions: {place.path} is not a file, so {name} cannot be loaded; needed: {FORM}")
     module = _module(path.resolve())
-    function = getattr(module, place.function, None)
+    function = vars(module).get(place.function)
     if not callable(function):
-        missing = "is not a function" if hasattr(module, place.function) else "does not exist"
+        missing = "is not a function" if place.function in vars(module) else "does not exist"
         here = [n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__]
         raise UserError(
             f"--reward_functions: {place.function!r} {missing} in {place.path}; "
@@ -167,7 +176,7 @@ def _module(path: pathlib.Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
-        del sys.modules[name]
+        sys.modules.pop(name, None)
         if not isinstance(error, (Exception, SystemExit)):
             raise
         raise UserError(f"--reward_functions: {path} cannot be imported: {_described(error, str(path))}") from error
@@ -183,7 +192,7 @@ def _path(function: RewardFunction) -> str:
         function = function.func
     try:
         return inspect.getfile(inspect.unwrap(function))
-    except TypeError:
+    except (TypeError, ValueError):  # a callable object; a function that wraps itself
         module = sys.modules.get(type(function).__module__)
         return getattr(module, "__file__", None) or type(function).__module__
 
@@ -195,9 +204,17 @@ def _described(error: BaseException, path: str) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     inside = [frame for frame in frames if frame.filename == path]
     where = f"line {inside[-1].lineno}" if inside else f"{frames[-1].filename}, line {frames[-1].lineno}"
-    return f"{type(error).__name__}: {' '.join(str(error).split())}, {where}"
+    return f"{type(error).__name__}: {' '.join(_text(error, str).split())}, {where}"
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = _text(value, repr)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _text(value: Any, written: Callable[[Any], str]) -> str:
+    """The value as text, also where the user's own class fails to give one."""
+    try:
+        return written(value)
+    except Exception:
+        return f"a {type(value).__name__} that cannot be printed"

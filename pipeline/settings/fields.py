@@ -1,9 +1,12 @@
 """One setting: its allowed values, and how others are rejected."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from spidercap.pipeline.errors import UserError, check_choice
 from spidercap.pipeline.settings.stages import STAGES
@@ -22,6 +25,7 @@ def setting(
     most: float = LARGEST,
     by_stage: type | None = None,
     pairs: bool = False,
+    ordered: bool = False,
     aliases: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
     """Returns a dataclass field of a group of settings, which is also a flag.
@@ -36,9 +40,11 @@ def setting(
       most: maximum of a number.
       by_stage: the type of a number that may differ by stage: the text is a number, or 'name:number,...'.
       pairs: the text is 'name:number,...'.
+      ordered: the order of the pairs matters, and a name may come twice.
       aliases: other names of choices -> the names they stand for.
     """
     metadata = {"help": text, "fixed": fixed, "added": added, "by_stage": by_stage, "pairs": pairs, "aliases": aliases}
+    metadata["ordered"] = ordered
     metadata |= {"choices": choices if callable(choices) else lambda: tuple(choices), "least": least, "most": most}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -49,6 +55,10 @@ class Group:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
+            if isinstance(value, np.generic):
+                value = value.item()
+            if isinstance(value, os.PathLike):
+                value = os.fspath(value)
             if field.metadata["by_stage"] and type(value) in (int, float):  # from Python, or an earlier config.json
                 value = stages_text({"": value})
             if isinstance(value, str):
@@ -75,10 +85,17 @@ def allowed(field: dataclasses.Field) -> str:
 
 
 def canonical(field: dataclasses.Field, value: Any) -> Any:
-    """Returns the value in canonical form for comparison: '1e-3' equals '0.001', an alias equals its name."""
+    """Returns the value in one spelling, to be compared: '1e-3' is '0.001', an alias is what it stands for.
+
+    What is no number of a stage comes back as it is, to be rejected in the words of `check_value`.
+    """
     if field.metadata["by_stage"] or field.metadata["pairs"]:
         parts = [p.strip().partition(":") for p in str(value).split(",") if p.strip()]
-        return [(name, float(number)) if colon else float(name) for name, colon, number in parts]
+        try:
+            numbers = [(name, float(number)) if colon else ("", float(name)) for name, colon, number in parts]
+        except ValueError:
+            return value
+        return numbers if field.metadata["ordered"] else sorted(numbers)
     return field.metadata["aliases"].get(value, value) if isinstance(value, str) else value
 
 
@@ -121,7 +138,12 @@ def stage_values(field: dataclasses.Field, text: str) -> dict[str, float]:
 
 def stages_text(values: Mapping[str, float]) -> str:
     """Returns the text that `stage_values` reads."""
-    return ",".join(f"{name}:{value:.12g}" if name else f"{value:.12g}" for name, value in values.items())
+    return ",".join(f"{name}:{_shortest(value)}" if name else _shortest(value) for name, value in values.items())
+
+
+def _shortest(value: float) -> str:
+    """The shortest text that is read as the same number."""
+    return repr(value).removesuffix(".0")
 
 
 def parse_pairs(

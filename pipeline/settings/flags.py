@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 import pathlib
 import re
 import textwrap
@@ -111,7 +112,7 @@ def _with_flagfiles(words: Iterable[str], opened: tuple[pathlib.Path, ...] = ())
 def _read_flagfile(name: str, opened: tuple[pathlib.Path, ...]) -> list[str]:
     if not name:
         raise UserError("--flagfile names no file; for example --flagfile=recipes/quickstart.flags")
-    path = pathlib.Path(name).expanduser()
+    path = pathlib.Path(os.path.expanduser(name))
     if path.resolve() in opened:
         raise UserError(f"flagfile {name} includes itself; remove its --flagfile line")
     try:

@@ -25,7 +25,10 @@ class TrainingSettings(Group):
     """Settings of all stages."""
 
     stages: str = setting(
-        "mle:20,baseline:1,pg:10", "Stages in order, name:epochs; fractions of an epoch are allowed.", pairs=True
+        "mle:20,baseline:1,pg:10",
+        "Stages in order, name:epochs; fractions of an epoch are allowed.",
+        pairs=True,
+        ordered=True,
     )
     learning_rate: str = setting(
         default_pairs("learning_rate"),

@@ -61,8 +61,7 @@ def train(
     with _stop_asked() as stopping:
         while progress.stage < len(labels):
             # Checkpoints within a stage hold weights to which the temperature has been applied.
-            temperature = temperature_at(config, progress.stage)
-            if progress.step == 0 and temperature != 1:
+            if progress.step == 0 and (temperature := temperature_at(config, progress.stage)) != 1:
                 models.captioner.apply_temperature(temperature)
             stage = build_stage(config, progress.stage, models.captioner, models.baseline, arrays, reward)
             saver = Saver(workdir, models, stage, progress)

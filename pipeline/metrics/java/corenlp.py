@@ -60,7 +60,7 @@ def metric_cache(metric_cache_dir: str) -> pathlib.Path:
     """Returns the folder for downloads of metrics: as given, else $SPIDERCAP_METRIC_CACHE, else the user's cache."""
     given = metric_cache_dir or os.environ.get("SPIDERCAP_METRIC_CACHE")
     cache = given or pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "spidercap")
-    return pathlib.Path(cache).expanduser().absolute()
+    return pathlib.Path(os.path.expanduser(cache)).absolute()
 
 
 def corenlp_jars(corenlp: str, metric_cache_dir: str) -> tuple[pathlib.Path, pathlib.Path]:
@@ -74,7 +74,7 @@ def corenlp_jars(corenlp: str, metric_cache_dir: str) -> tuple[pathlib.Path, pat
       UserError: a file is missing or damaged, or cannot be downloaded.
     """
     if corenlp:
-        given = pathlib.Path(corenlp).expanduser().absolute()
+        given = pathlib.Path(os.path.expanduser(corenlp)).absolute()
         return _checked(given, "give --corenlp a folder that has both, or leave it out to have them downloaded")
     folder = metric_cache(metric_cache_dir) / FOLDER
     remedy = "restore it, or delete the folder to have both files downloaded"
