@@ -85,7 +85,7 @@ def export(
         (aside / KEPT_DECODER).write_text(decoder.to_json(), encoding="utf-8")
         _check(aside, server, images)
         os.chmod(aside, 0o755)
-        version = max([int(p.name) for p in versions(folder)], default=0) + 1
+        version = max([int(p.name) for p in _numbered(folder)], default=0) + 1
         return aside.rename(folder / str(version))
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -93,6 +93,11 @@ def export(
 
 def versions(folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns the exported models in a folder, oldest first."""
+    return [path for path in _numbered(folder) if (path / "saved_model.pb").is_file()]
+
+
+def _numbered(folder: pathlib.Path) -> list[pathlib.Path]:
+    """What has a version's name, whether a model or not: a new version may not take it."""
     if not folder.is_dir():
         return []
     return sorted((p for p in folder.iterdir() if p.name.isdecimal()), key=lambda p: int(p.name))

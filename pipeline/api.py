@@ -49,7 +49,7 @@ def load(path: str | os.PathLike) -> ExportedCaptioner:
         raise UserError(f"{str(path)[:200]!r} is no folder; name a workdir, its export folder or one version")
     folder = pathlib.Path(path)
     if not (folder / "saved_model.pb").is_file():
-        found = [v for v in (*versions(folder), *versions(folder / "export")) if (v / "saved_model.pb").is_file()]
+        found = versions(folder / "export") or versions(folder)
         if not found:
             raise UserError(
                 f"{folder} holds no exported model; name a workdir, its export folder or one version; "

@@ -12,6 +12,7 @@ from spidercap.pipeline.metrics.registry import parse_metrics, single_terms
 from spidercap.pipeline.metrics.scores import Scores, score_captions
 from spidercap.pipeline.metrics.text_metrics import open_text_metrics
 from spidercap.pipeline.settings.groups import MetricSettings
+from spidercap.pipeline.text.coco_json import first
 from spidercap.pipeline.text.tokenizer import tokenize
 
 LONGEST = 10_000  # characters of a caption; a longer one comes from a broken file
@@ -123,5 +124,4 @@ def _sorted_ids(ids: Collection[Any]) -> list[Any]:
 
 def _reject(what: str, which: Sequence[Any], remedy: str) -> None:
     if which:
-        shown = ", ".join(map(repr, which[:3])) + ", ..." * (len(which) > 3)
-        raise UserError(f"{len(which)} {what} ({shown}); {remedy}")
+        raise UserError(f"{len(which)} {what} ({first([repr(i) for i in which])}); {remedy}")

@@ -1,6 +1,7 @@
 """Compiled metrics on token ids: their interface, and how rewards and evaluation build them."""
 
 import dataclasses
+import pkgutil
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
@@ -8,7 +9,7 @@ import tensorflow as tf
 
 from spidercap.pipeline.metrics.document_frequencies import DocumentFrequencies
 from spidercap.pipeline.metrics.references import References
-from spidercap.pipeline.metrics.registry import METRICS, ordered, resolved
+from spidercap.pipeline.metrics.registry import METRICS, ordered
 from spidercap.pipeline.text.vocabulary import Vocabulary
 
 # (captions int [N, T], padded, image_index [N]) -> [N, width]
@@ -65,7 +66,7 @@ def family_of_one(term: str, build: Callable[[Inputs], Callable[[tf.Tensor, tf.T
 def families(terms: Collection[str]) -> list[Family]:
     """Returns the families of the compiled metrics among `terms`, each once."""
     names = dict.fromkeys(METRICS[term].compiled for term in ordered(terms))
-    return [resolved(name) for name in names if name]
+    return [pkgutil.resolve_name(name) for name in names if name]
 
 
 def compiled_scores(terms: Iterable[str], inputs: Inputs) -> CompiledScores:

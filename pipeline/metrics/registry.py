@@ -5,9 +5,7 @@ To add a metric, add a row.
 
 import dataclasses
 import math
-import pkgutil
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
 
 from spidercap.pipeline.errors import UserError, check_choice
 
@@ -59,11 +57,6 @@ METRICS: dict[str, Metric] = {
 }
 GROUPS = {"bleu": ("bleu1", "bleu2", "bleu3", "bleu4")}  # further names in --metrics
 SPICE_PARTS = ("Object", "Attribute", "Relation", "Cardinality", "Color", "Size")
-
-
-def resolved(name: str) -> Any:
-    """Returns the object named by 'module:name'."""
-    return pkgutil.resolve_name(name)
 
 
 def column_names() -> tuple[str, ...]:

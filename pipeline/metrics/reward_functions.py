@@ -177,7 +177,7 @@ def _module(path: pathlib.Path) -> ModuleType:
         spec.loader.exec_module(module)
     except BaseException as error:
         sys.modules.pop(name, None)
-        if not isinstance(error, (Exception, SystemExit)):
+        if isinstance(error, KeyboardInterrupt):
             raise
         raise UserError(f"--reward_functions: {path} cannot be imported: {_described(error, str(path))}") from error
     finally:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import pkgutil
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from spidercap.pipeline.metrics.java.pool import Pool, pool_of
 from spidercap.pipeline.metrics.java.runtime import Jvm, find_jvm
-from spidercap.pipeline.metrics.registry import METRICS, ordered, resolved
+from spidercap.pipeline.metrics.registry import METRICS, ordered
 
 # (name, captions) -> a context with `update(captions done)`, such as tqdm
 Bar = Callable[[str, int], Any]
@@ -78,7 +79,7 @@ def open_text_metrics(
             print(f"using Java {jvm.version} of {jvm.origin}; {', '.join(jvm.passed_over)}", file=sys.stderr)
     settings = TextSettings(metric_workers, metric_timeout, metric_cache_dir, corenlp, jvm)
     with contextlib.ExitStack() as stack:
-        yield {term: resolved(row.text)(stack, settings) for term, row in rows.items()}
+        yield {term: pkgutil.resolve_name(row.text)(stack, settings) for term, row in rows.items()}
 
 
 def shown_bar(name: str, captions: int) -> tqdm:

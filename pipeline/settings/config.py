@@ -186,16 +186,16 @@ def _check_stages(config: Config) -> None:
 
 
 def _unread_by_stages(config: Config) -> Iterator[str]:
-    names = {stage.name for stage in config.training.parsed_stages()}
+    names, values = {stage.name for stage in config.training.parsed_stages()}, config.flat()
     for setting, field in fields().items():
         readers = [name for name, kind in STAGES.items() if setting in kind.reads]
-        value = config.flat()[setting]
+        value = values[setting]
         if not readers or value == field.default:
             continue
-        named = stage_values(field, value).keys() - {""} if field.metadata["by_stage"] else set()
-        idle = named - names.intersection(readers) if named else set() if names.intersection(readers) else {""}
-        if idle:
-            of = f" of {', '.join(sorted(idle))}" if named else ""
+        reading = names.intersection(readers)
+        named = set(config.stage_values(setting)) - {""} if field.metadata["by_stage"] else set()
+        if named - reading or not reading:
+            of = f" of {', '.join(sorted(named - reading))}" if named else ""
             yield (
                 f"--{setting}={value}{of} has no effect with --stages={config.training.stages}; "
                 f"it is read by {', '.join(readers)}"

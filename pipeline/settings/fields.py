@@ -37,14 +37,14 @@ def setting(
       added: a config.json without this setting has its default.
       choices: allowed values of a text; a function or table is read on each check, so that added rows count.
       least: minimum of a number.
-      most: maximum of a number.
+      most: maximum of a number, or of those in `pairs`, which are above 0.
       by_stage: the type of a number that may differ by stage: the text is a number, or 'name:number,...'.
       pairs: the text is 'name:number,...'.
       ordered: the order of the pairs matters, and a name may come twice.
       aliases: other names of choices -> the names they stand for.
     """
-    metadata = {"help": text, "fixed": fixed, "added": added, "by_stage": by_stage, "pairs": pairs, "aliases": aliases}
-    metadata["ordered"] = ordered
+    metadata = {"help": text, "fixed": fixed, "added": added, "aliases": aliases}
+    metadata |= {"by_stage": by_stage, "pairs": pairs, "ordered": ordered}
     metadata |= {"choices": choices if callable(choices) else lambda: tuple(choices), "least": least, "most": most}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -60,7 +60,7 @@ class Group:
             if isinstance(value, os.PathLike):
                 value = os.fspath(value)
             if field.metadata["by_stage"] and type(value) in (int, float):  # from Python, or an earlier config.json
-                value = stages_text({"": value})
+                value = repr(value).removesuffix(".0")
             if isinstance(value, str):
                 value = field.metadata["aliases"].get(value, value)
             object.__setattr__(self, field.name, value)
@@ -134,16 +134,6 @@ def stage_values(field: dataclasses.Field, text: str) -> dict[str, float]:
     if ":" not in text:
         return {"": number(text, text)}
     return dict(parse_pairs(field.name, text, STAGES, number))
-
-
-def stages_text(values: Mapping[str, float]) -> str:
-    """Returns the text that `stage_values` reads."""
-    return ",".join(f"{name}:{_shortest(value)}" if name else _shortest(value) for name, value in values.items())
-
-
-def _shortest(value: float) -> str:
-    """The shortest text that is read as the same number."""
-    return repr(value).removesuffix(".0")
 
 
 def parse_pairs(

@@ -29,13 +29,17 @@ class TrainingSettings(Group):
         "Stages in order, name:epochs; fractions of an epoch are allowed.",
         pairs=True,
         ordered=True,
+        most=1e6,
     )
     learning_rate: str = setting(
         default_pairs("learning_rate"),
         "Adam learning rate per stage; the learned baseline uses `baseline`'s.",
         pairs=True,
+        most=1,
     )
-    decay: str = setting(default_pairs("decay"), "Factor of the learning rate per epoch, per stage.", pairs=True)
+    decay: str = setting(
+        default_pairs("decay"), "Factor of the learning rate per epoch, per stage.", pairs=True, most=1
+    )
     batch_size: int = setting(64, "Captions per step in mle and mixer, images per step elsewhere (B).", most=2**20)
     clip_norm: float = setting(5.0, "Global norm to which gradients are clipped; 0: off.", least=0)
     weight_decay: float = setting(
@@ -77,20 +81,19 @@ class TrainingSettings(Group):
 
     def pairs(self, name: str) -> list[tuple[str, float]]:
         """Returns the (stage, number) of the setting `name`: stages, learning_rate or decay."""
-        stages = name == "stages"
-        example = next(f.default for f in dataclasses.fields(self) if f.name == name)
-        most = 1e6 if stages else 1.0
+        field = next(f for f in dataclasses.fields(self) if f.name == name)
+        most = field.metadata["most"]
 
         def number(text: str, part: str) -> float:
             try:
                 value = float(text)
             except ValueError:
-                raise UserError(f"--{name}: {part!r} is not name:number; for example {example}") from None
+                raise UserError(f"--{name}: {part!r} is not name:number; for example {field.default}") from None
             if not 0 < value <= most:
                 raise UserError(f"--{name}: {part!r} is out of range; allowed: above 0, at most {most:g}")
             return value
 
-        return parse_pairs(name, getattr(self, name), STAGES, number, repeated=stages)
+        return parse_pairs(name, getattr(self, name), STAGES, number, repeated=field.metadata["ordered"])
 
 
 @dataclasses.dataclass(frozen=True)
