@@ -58,6 +58,7 @@ def write_results(
     _write_json(workdir / "summary.json", summary)
     shown = {label: evaluations[label] for label in policies}
     notes = remarks({name for evaluation in shown.values() for name in evaluation.corpus})
+    notes += [f"{label}: {remark}" for label, evaluation in shown.items() for remark in evaluation.remarks.values()]
     print("\n".join([table({label: _whole_metrics(e.corpus) for label, e in shown.items()}), *notes]))
     best, worst = _gallery(data, split, shown, config.training.best_metric)
     curves = {config.training.best_metric: config.training.best_metric, **CURVES}
