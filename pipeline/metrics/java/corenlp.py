@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import tqdm
 
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.files import open_lock
 from spidercap.pipeline.metrics.java import runtime
 
 GROUP, ARTIFACT, VERSION = "edu.stanford.nlp", "stanford-corenlp", "3.6.0"
@@ -146,7 +147,7 @@ def _download_once(folder: pathlib.Path) -> None:
 def _lock(cache: pathlib.Path) -> Iterator[None]:
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        lock = open(cache / ".lock", "w")  # noqa: SIM115 (closed below)
+        lock = open(open_lock(cache / ".lock"), "r+")  # noqa: SIM115 (closed below)
     except OSError as error:
         raise UserError(
             f"the metric cache {cache} cannot be written ({error.strerror}); "
