@@ -17,7 +17,6 @@ import sys
 import tempfile
 
 from spidercap.pipeline import files, main
-from spidercap.pipeline.training.checkpoint_files import checkpoints
 
 ROOT = pathlib.Path(__file__).parents[1]
 FLAGS = (
@@ -33,6 +32,8 @@ def flip(path: pathlib.Path) -> None:
     content[len(content) // 2] ^= 4
     path.write_bytes(content)
 
+
+IN_PG = -1
 
 DAMAGE = {
     "flipped": flip,
@@ -122,11 +123,7 @@ def crash_all(scratch: pathlib.Path, whole: dict[str, object], stride: int) -> l
         runs = scratch / "crashed"
         shutil.rmtree(runs, ignore_errors=True)
         runs.mkdir()
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.torture", f"--cut_at={cut_at}", f"--scratch={runs}"], cwd=ROOT, check=False,
-            capture_output=True, text=True,
-        )  # fmt: skip
-        if done.returncode == 0:
+        if not run_killed(cut_at, runs):
             break  # there are no more writes
         tried += 1
         try:
@@ -139,15 +136,30 @@ def crash_all(scratch: pathlib.Path, whole: dict[str, object], stride: int) -> l
     return wrong
 
 
+def run_killed(cut_at: int, runs: pathlib.Path) -> bool:
+    """Calls `run_until` in a process of its own; returns whether it was killed."""
+    words = [sys.executable, "-m", "tests.torture", f"--cut_at={cut_at}", f"--scratch={runs}"]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, check=False).returncode == 9
+
+
 def run_until(cut_at: int, runs: pathlib.Path) -> int:
-    """Runs the command in this process, which is killed before its rename number `cut_at`, like by a power cut."""
+    """Runs the command in this process, which is killed, like by a power cut.
+
+    Args:
+      cut_at: number of the rename before which it is killed; IN_PG: after pg's second checkpoint.
+      runs: the folder of the run and its cache.
+    """
     replace, calls = os.replace, []
 
-    def counted(*args: object, **kwargs: object) -> None:
+    def counted(source: pathlib.Path, target: pathlib.Path) -> None:
         if len(calls) == cut_at:
             os._exit(9)
         calls.append(1)
-        replace(*args, **kwargs)
+        replace(source, target)
+        if cut_at == IN_PG and target.parent.name == "checkpoints":
+            progress = json.loads((target / "progress.json").read_text())
+            if progress["stage"] == 2 and progress["step"] == 2 and progress["best"] is not None:
+                os._exit(9)
 
     files.os.replace = counted
     return main.main(["main", *command(runs)])
@@ -158,36 +170,22 @@ def torture() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stride", type=int, default=1, help="try every so manieth crash point")
     parser.add_argument("--only", choices=("damage", "crashes"), help="one of the two parts")
-    parser.add_argument("--cut_at", type=int, default=-1, help=argparse.SUPPRESS)
+    parser.add_argument("--cut_at", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--scratch", type=pathlib.Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.cut_at >= 0:
+    if args.cut_at is not None:
         return run_until(args.cut_at, args.scratch)
     with tempfile.TemporaryDirectory() as folder:
         scratch, wrong = pathlib.Path(folder), []
         assert run_here(scratch / "whole")[0] == 0
         whole = outcome(scratch / "whole")
         if args.only != "crashes":
-            wrong += damage_all(scratch, _stopped(scratch), whole)
+            assert run_killed(IN_PG, scratch / "stopped")
+            wrong += damage_all(scratch, scratch / "stopped", whole)
         if args.only != "damage":
             wrong += crash_all(scratch, whole, args.stride)
     print("\n".join(["all right"] if not wrong else ["WRONG:", *wrong]))
     return bool(wrong)
-
-
-def _stopped(scratch: pathlib.Path) -> pathlib.Path:
-    """A run that was killed within pg, when it had kept weights and two checkpoints."""
-    for cut_at in range(20, 200):
-        runs = scratch / "stopped"
-        shutil.rmtree(runs, ignore_errors=True)
-        subprocess.run(
-            [sys.executable, "-m", "tests.torture", f"--cut_at={cut_at}", f"--scratch={runs}"], cwd=ROOT, check=False,
-            capture_output=True,
-        )  # fmt: skip
-        progress = [json.loads((p / "progress.json").read_text()) for p in checkpoints(runs / "run" / "checkpoints")]
-        if progress and progress[-1]["stage"] == 2 and progress[-1]["best"] is not None:
-            return runs
-    raise AssertionError("no run was stopped within pg")
 
 
 if __name__ == "__main__":
