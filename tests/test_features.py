@@ -8,7 +8,7 @@ import tensorflow as tf
 from spidercap.models.encoder import LEAST_SEEN, decode_image, draw_view, resize_image
 from spidercap.pipeline.data import features
 from spidercap.pipeline.data.features import all_features, split_features
-from spidercap.pipeline.data.prepare import image_records, prepare_data
+from spidercap.pipeline.data.prepare import image_records, prepare_data, read_captions
 from spidercap.pipeline.data.records import SPLITS
 from spidercap.pipeline.settings.config import Config
 
@@ -124,3 +124,17 @@ def test_views_in_caches_are_still_what_is_drawn():
     image = tf.cast(tf.reshape(tf.range(40 * 60 * 3) % 251, [40, 60, 3]), tf.uint8)
     view = draw_view(image, tf.constant([3, 7], tf.int64)).numpy()
     assert (view.shape, view[0, 0, 0], view[-1, -1, 0]) == ((30, 56, 3), 32, 67)
+
+
+@pytest.mark.parametrize("damage", ["cut", "lost", "no digest"])
+def test_a_damaged_data_set_is_prepared_again(config, capsys, damage):
+    before = read_captions(prepare_data(config), "train").captions
+    (root,) = {path.parent for path in config.cache_path().glob("data/**/digests.json")}
+    files = sorted(path for path in root.iterdir() if path.name != "digests.json")
+    assert len(files) == 4  # of each split the records; what describes them
+    for file in files if damage != "no digest" else [root / "digests.json"]:
+        file.unlink() if damage != "cut" else file.write_bytes(file.read_bytes()[:-9])
+        assert read_captions(prepare_data(config), "train").captions == before
+        assert capsys.readouterr().err.count("the data set is prepared again") == 1
+        prepare_data(config)
+        assert "prepared again" not in capsys.readouterr().err

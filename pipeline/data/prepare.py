@@ -51,7 +51,13 @@ def prepare_data(config: Config, accept: Callable[[str], None] = lambda fingerpr
     """
     source: Source = pkgutil.resolve_name(DATASETS[config.data.dataset].source)(config.data)
     accept(source.fingerprint)
-    return _made(source.build(config.cache_path() / "data" / source.fingerprint), source.fingerprint)
+    folder = config.cache_path() / "data" / source.fingerprint
+    if _fault(folder):
+        with _locked(folder):  # two runs may share a cache
+            wrong = _fault(folder)  # the other run may have prepared it
+            if wrong:
+                _write(source, folder, wrong)
+    return Data(tfds.builder_from_directory(_root(folder)), source.fingerprint)
 
 
 def read_captions(data: Data, split: str) -> Captions:
@@ -85,43 +91,42 @@ def _records(data: Data, split: str) -> tf.data.Dataset:
     return data.builder.as_dataset(split=split, decoders=decoders, read_config=read)
 
 
-def _made(builder: tfds.core.DatasetBuilder, fingerprint: str) -> Data:
-    root = pathlib.Path(builder.data_dir)
-    if _fault(root):
-        with _locked(root.parent):  # two runs may share a cache
-            wrong = _fault(root)  # the other run may have prepared it
-            if wrong:
-                _write(builder, root, wrong)
-    return Data(tfds.builder_from_directory(builder.data_dir), fingerprint)
+def _root(folder: pathlib.Path) -> pathlib.Path | None:
+    """The folder in `folder` that TFDS wrote the data set to; None before it is whole."""
+    return next((path.parent for path in sorted(folder.glob(f"**/{digests.NAME}"))), None)
 
 
-def _fault(root: pathlib.Path) -> str:
+def _fault(folder: pathlib.Path) -> str:
     """What is wrong with a prepared data set; '' if it is whole."""
+    root = _root(folder)
+    if root is None:
+        return "is not whole"
     try:
-        if not digests.recorded(root):
-            return "is not whole"
         return ", ".join(f"{name} {wrong}" for name, wrong in digests.faults(root).items())
     except UserError as error:
         return str(error)
 
 
-def _write(builder: tfds.core.DatasetBuilder, root: pathlib.Path, wrong: str) -> None:
-    if root.exists():
-        print(f"warning: {root}: {wrong}; the data set is prepared again", file=sys.stderr)
-        shutil.rmtree(root)
+def _write(source: Source, folder: pathlib.Path, wrong: str) -> None:
+    """Prepares the data set; what an earlier attempt left is deleted."""
+    if folder.exists():
+        print(f"warning: {folder}: {wrong}; the data set is prepared again", file=sys.stderr)
+        shutil.rmtree(folder)
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
+    builder = source.build(folder)
+    root = pathlib.Path(builder.data_dir)
     with disk_errors(root):
         builder.download_and_prepare()
-        sync_tree(root)
+        sync_tree(folder)
     digests.record(root, [path.name for path in root.iterdir()])
 
 
 @contextlib.contextmanager
 def _locked(folder: pathlib.Path) -> Iterator[None]:
     with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = open_lock(folder / ".lock")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        handle = open_lock(folder.with_name(f".{folder.name}.lock"))
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
