@@ -15,12 +15,14 @@ from spidercap.models.captioner import Captioner
 from spidercap.models.decoder import Decoder
 from spidercap.models.encoder import decode_image, resize_image
 from spidercap.models.special_tokens import END, PAD
+from spidercap.pipeline import digests
+from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import written_aside
 
 CHECK = pathlib.Path(__file__).with_name("check.py")
 # In a folder that model servers ignore.
-KEPT_DECODER = pathlib.Path("assets.extra", "decoder.json")
-KEPT_SOURCE = pathlib.Path("assets.extra", "source.txt")
+EXTRA = pathlib.Path("assets.extra")
+KEPT_DECODER, KEPT_SOURCE, KEPT_DIGESTS = EXTRA / "decoder.json", EXTRA / "source.txt", EXTRA / digests.NAME
 TOLERANCE = 1e-4  # of log-probabilities, which are sums of up to T rounded numbers
 
 
@@ -83,6 +85,7 @@ def export(
         (aside / KEPT_DECODER).write_text(decoder.to_json(), encoding="utf-8")
         (aside / KEPT_SOURCE).write_text(source, encoding="utf-8")
         _check(aside, server, images)
+        (aside / KEPT_DIGESTS).write_text(digests.to_json(digests.tree(aside)), encoding="utf-8")
     return path
 
 
@@ -101,13 +104,21 @@ def _numbered(folder: pathlib.Path) -> list[pathlib.Path]:
 def kept_decoder(model: pathlib.Path) -> str:
     """Returns the `Decoder.to_json` of an exported model; without the file it is greedy."""
     path = model / KEPT_DECODER
-    return path.read_text(encoding="utf-8") if path.is_file() else Decoder().to_json()
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else Decoder().to_json()
 
 
 def kept_source(model: pathlib.Path) -> str:
     """Returns the `source` that was given to `export`; '' without the file."""
     path = model / KEPT_SOURCE
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def faults(model: pathlib.Path) -> dict[str, str]:
+    """Returns what is wrong with each file of an exported model, by its path; a model without digests is sound."""
+    try:
+        return digests.tree_faults(model, digests.recorded(model / EXTRA))
+    except UserError:
+        return {str(KEPT_DIGESTS): digests.DAMAGED}
 
 
 def _check(folder: pathlib.Path, server: Server, images: Sequence[bytes]) -> None:

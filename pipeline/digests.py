@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import write_text
@@ -54,10 +54,14 @@ def recorded(folder: pathlib.Path) -> dict[str, str]:
 def fault(path: pathlib.Path) -> str:
     """Returns what is wrong with a file, as part of a sentence; '' if it is the one that was recorded."""
     try:
-        expected = recorded(path.parent).get(path.name)
-        found = digest(path)
+        return _fault(path, recorded(path.parent).get(path.name))
     except UserError:
         return f"has a damaged {NAME} beside it"
+
+
+def _fault(path: pathlib.Path, expected: str | None) -> str:
+    try:
+        found = digest(path)
     except FileNotFoundError:
         return LOST
     except OSError as error:
@@ -70,6 +74,18 @@ def fault(path: pathlib.Path) -> str:
 def faults(folder: pathlib.Path) -> dict[str, str]:
     """Returns what is wrong with each recorded file of a folder, by name; nothing for those that are sound."""
     found = {name: fault(folder / name) for name in recorded(folder)}
+    return {name: wrong for name, wrong in found.items() if wrong}
+
+
+def tree(folder: pathlib.Path) -> dict[str, str]:
+    """Returns the digests of all files below a folder, by their path in it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): digest(path) for path in files}
+
+
+def tree_faults(folder: pathlib.Path, expected: Mapping[str, str]) -> dict[str, str]:
+    """Returns what is wrong with each file of `expected`, a `tree`, by its path; nothing for those that are sound."""
+    found = {name: _fault(folder / name, of_file) for name, of_file in expected.items()}
     return {name: wrong for name, wrong in found.items() if wrong}
 
 

@@ -15,6 +15,7 @@ An interrupted training run resumes with the same command.
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -26,7 +27,7 @@ os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 from spidercap.pipeline.errors import STOPPING, Interrupted, UserError
 from spidercap.pipeline.settings.flags import help_text, parse
-from spidercap.pipeline.text.one_line import one_line
+from spidercap.pipeline.text.printable import printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +54,8 @@ def _run(argv: Sequence[str]) -> int:
     except (UserError, OSError) as error:
         named = isinstance(error, OSError) and error.filename
         text = f"{error.filename} cannot be used ({error.strerror})" if named else str(error)
-        print(f"error: {one_line(' '.join(text.split()))}", file=sys.stderr)
+        line = re.sub(r"\s*\n\s*", " ", text.strip())  # blanks within names stay
+        print(f"error: {printable(line)}", file=sys.stderr)
         return 1
     except Interrupted as stopped:
         print(f"stopped; saved {stopped}. The same command resumes from there.")

@@ -3,30 +3,34 @@
 import hashlib
 import json
 import os
+import pathlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 import tensorflow as tf
 
-from spidercap.export.saved_model import CheckFailed, export, kept_decoder, kept_source, versions
+from spidercap.export.saved_model import CheckFailed, export, faults, kept_decoder, kept_source, versions
 from spidercap.models.encoder import decode_image, resize_image
 from spidercap.pipeline import digests
 from spidercap.pipeline.data.batches import TokenizedSplit, tokenize_split, training_arrays
-from spidercap.pipeline.data.coco_folder import readable_files
 from spidercap.pipeline.data.features import all_features, load_encoder, split_features
+from spidercap.pipeline.data.image_files import readable_files, suffix_of
 from spidercap.pipeline.data.prepare import Data, image_records, prepare_data, read_captions
 from spidercap.pipeline.data.records import SPLITS
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.evaluation.caption_files import caption_files, image_files
+from spidercap.pipeline.evaluation.caption_files import caption_files
 from spidercap.pipeline.evaluation.evaluate import Evaluation, build_decoder, decoder_of, evaluate
+from spidercap.pipeline.evaluation.image_paths import image_files
 from spidercap.pipeline.evaluation.score_files import score_files
+from spidercap.pipeline.files import written_aside
 from spidercap.pipeline.metrics.registry import single_terms
 from spidercap.pipeline.metrics.reward_functions import RewardFunction, load_reward_functions
 from spidercap.pipeline.metrics.text_metrics import TextMetric, open_text_metrics
 from spidercap.pipeline.report.results import print_table, write_results
 from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.text.printable import printable
 from spidercap.pipeline.text.vocabulary import Vocabulary, build_vocabulary
 from spidercap.pipeline.training import kept
 from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
@@ -67,11 +71,14 @@ def run_train(config: Config, reward_functions: Mapping[str, RewardFunction] = M
         data = _train_stages(config, text_metrics, own)
         _evaluate(config, text_metrics)
     exported = versions(config.export_path())
-    if exported and kept_source(exported[-1]) == _source(config):
+    damaged = bool(exported) and ", ".join(f"{name} {wrong}" for name, wrong in faults(exported[-1]).items())
+    if damaged:
+        print(f"warning: {exported[-1]}: {damaged}; the model is exported again", file=sys.stderr)
+    if exported and not damaged and kept_source(exported[-1]) == _source(config):
         print(f"model:       {exported[-1]}")  # the run was finished before
     else:
         run_export(config)
-    run_caption(config.with_values(mode="caption", images=_sample_images(config, data)))
+    run_caption(config, _sample_images(config, data))
 
 
 def _train_stages(config: Config, text_metrics: Mapping[str, TextMetric], own: Mapping[str, RewardFunction]) -> Data:
@@ -160,10 +167,16 @@ def run_export(config: Config) -> None:
     print(f"model:       {path}")
 
 
-def run_caption(config: Config) -> None:
-    """Prints one line per caption of the newest exported model; exports one if none has the decoding settings."""
+def run_caption(config: Config, images: Sequence[pathlib.Path] | None = None) -> None:
+    """Prints one line per caption of the newest exported model; exports one if none has the decoding settings.
+
+    Args:
+      config: the settings.
+      images: image files; by default those that --images names.
+    """
+    skip = config.data.skip_bad_images
     # Mistakes in --images are reported before anything is exported.
-    files = readable_files(image_files(config.data.images), config.data.skip_bad_images)
+    files = readable_files(image_files(config.data.images, skip) if images is None else images, skip)
     models = versions(config.export_path())
     if models and kept_decoder(models[-1]) != decoder_of(config, kept.kept_vocabulary(config).words).to_json():
         print(f"{models[-1]} has other decoding settings; exporting a model with these beside it")
@@ -171,9 +184,9 @@ def run_caption(config: Config) -> None:
     if not models:
         run_export(config)
     model = versions(config.export_path())[-1]
-    for file, captions in caption_files(model, files):
+    for file, captions in caption_files(model, files, skip):
         for caption, log_prob in captions:
-            print(f"{file}: {caption} (log-probability {log_prob:.2f})")
+            print(printable(f"{file}: {caption} (log-probability {log_prob:.2f})"))
 
 
 def _source(config: Config) -> str:
@@ -201,15 +214,15 @@ def _shown_images(data: Data, split: TokenizedSplit) -> tuple[np.ndarray, list[l
     return images, [list(c) for c in split.captions[:SHOWN]]
 
 
-def _sample_images(config: Config, data: Data) -> str:
-    """Writes the first validation images to <workdir>/samples as they are stored; returns their folder."""
-    folder = config.workdir_path() / "samples"
-    folder.mkdir(exist_ok=True)
+def _sample_images(config: Config, data: Data) -> list[pathlib.Path]:
+    """Writes the first validation images to <workdir>/samples as they are stored; returns their paths."""
+    paths = []
     for i, record in enumerate(image_records(data, "val").take(SAMPLES)):
         image = record.numpy()
-        suffix = "png" if image.startswith(b"\x89PNG") else "jpg"
-        (folder / f"val_{i}.{suffix}").write_bytes(image)
-    return str(folder)
+        paths.append(config.workdir_path() / "samples" / f"val_{i}{suffix_of(image)}")
+        with written_aside(paths[-1], len(image)) as aside:
+            aside.write_bytes(image)
+    return paths
 
 
 RUN: dict[str, Callable[[Config], object]] = {

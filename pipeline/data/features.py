@@ -9,7 +9,7 @@ import json
 import pathlib
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from spidercap.models.encoder import build_encoder, decode_image, draw_view, resize_image
 from spidercap.pipeline import digests
-from spidercap.pipeline.data.prepare import Data, image_records
+from spidercap.pipeline.data.prepare import Data, image_records, reading
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import written_aside
 from spidercap.pipeline.settings.config import Config
@@ -74,7 +74,7 @@ def all_features(config: Config, data: Data, encoder: keras.Model, views: Mappin
                 print(f"warning: {path} {wrong}; its features are computed again", file=sys.stderr)
             if wrong:
                 name = f"{split}, view {view + 1} of {len(of_views)}" if len(of_views) > 1 else split
-                features = _compute(encode, image_records(data, split), config.model.image_size, view, name)
+                features = _compute(encode, data, split, config.model.image_size, view, name)
                 with written_aside(path, features.nbytes) as aside:
                     np.save(aside, features)
                 digests.record(path.parent, [path.name])
@@ -109,19 +109,26 @@ def _stacked(paths: Sequence[pathlib.Path]) -> np.ndarray:
     return np.stack(views, axis=1, out=np.empty((images, len(views), size), np.float32))
 
 
-def _compute(encode: Callable, records: tf.data.Dataset, image_size: int, view: int, name: str) -> np.ndarray:
+def _compute(encode: Callable, data: Data, split: str, image_size: int, view: int, name: str) -> np.ndarray:
+    records = image_records(data, split)
     count = int(records.cardinality())
     parts = []
     with tqdm(total=count, desc=f"features of {name}", unit="image", disable=None) as bar:
         if bar.disable:
             print(f"computing the features of {count} images ({name}), once for all runs with this cache", flush=True)
-        for images in pixels(records, image_size, view):
+        for images in _read(data, pixels(records, image_size, view)):
             parts.append(encode(images).numpy())
             bar.update(len(parts[-1]))
     features = np.concatenate(parts)
     if not np.isfinite(features).all():
         raise UserError(f"features of {name} are NaN or infinite; check --encoder_weights")
     return features
+
+
+def _read(data: Data, batches: tf.data.Dataset) -> Iterator[tf.Tensor]:
+    # Errors of the encoder, such as a full memory, are not those of reading.
+    with reading(data):
+        yield from batches
 
 
 def _key(config: Config, data: Data, encoder: keras.Model) -> str:

@@ -15,6 +15,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from spidercap.pipeline import digests
+from spidercap.pipeline.data.image_files import reason_of
 from spidercap.pipeline.data.records import Source
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import disk_errors, open_lock, sync_tree
@@ -49,7 +50,7 @@ def prepare_data(config: Config, accept: Callable[[str], None] = lambda fingerpr
     Raises:
       UserError: captions or images cannot be used.
     """
-    source: Source = pkgutil.resolve_name(DATASETS[config.data.dataset].source)(config.data)
+    source: Source = pkgutil.resolve_name(DATASETS[config.data.dataset].source)(config.data, config.cache_path())
     accept(source.fingerprint)
     folder = config.cache_path() / "data" / source.fingerprint
     if _fault(folder):
@@ -64,7 +65,8 @@ def read_captions(data: Data, split: str) -> Captions:
     """Returns ids, file names and captions of a split; decodes no image."""
     # Without the images, or a whole split of them would be in memory.
     texts = _records(data, split).map(lambda e: {name: value for name, value in e.items() if name != "image"})
-    examples = list(tfds.as_numpy(texts))
+    with reading(data):
+        examples = list(tfds.as_numpy(texts))
     return Captions(
         np.array([e["image_id"] for e in examples], np.int64),
         tuple(e["file_name"].decode() for e in examples),
@@ -79,9 +81,22 @@ def image_records(data: Data, split: str) -> tf.data.Dataset:
 
 def read_images(data: Data, split: str, image_ids: set[int]) -> Iterator[tuple[int, bytes]]:
     """Yields (image id, encoded image) for those images of a split."""
-    for example in tfds.as_numpy(_records(data, split)):
-        if int(example["image_id"]) in image_ids:
-            yield int(example["image_id"]), example["image"]
+    with reading(data):
+        for example in tfds.as_numpy(_records(data, split)):
+            if int(example["image_id"]) in image_ids:
+                yield int(example["image_id"]), example["image"]
+
+
+@contextlib.contextmanager
+def reading(data: Data) -> Iterator[None]:
+    """Raises TensorFlow's errors within the block, in which records are read, as UserErrors that name their folder."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise UserError(
+            f"the images in {data.builder.data_dir} cannot be read ({reason_of(error)}); delete that folder, then run "
+            "the same command again, which prepares them again"
+        ) from error
 
 
 def _records(data: Data, split: str) -> tf.data.Dataset:

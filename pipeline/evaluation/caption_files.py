@@ -9,36 +9,12 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from spidercap.models.encoder import decode_image
+from spidercap.export.saved_model import faults
+from spidercap.pipeline.data.image_files import FORMATS, fault, readable_files, reason_of
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.text.printable import printable
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 BATCH = 16
-
-
-def image_files(images: str) -> list[pathlib.Path]:
-    """Returns the files of a comma-separated list of files and folders; those of a folder are sorted by name.
-
-    Raises:
-      UserError: a file or folder does not exist, the list is empty, or a folder holds no images.
-    """
-    files: list[pathlib.Path] = []
-    for part in filter(None, (p.strip() for p in images.split(","))):
-        path = pathlib.Path(part)
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-            if not found:
-                raise UserError(
-                    f"--images: the folder {path} holds no images; allowed: {', '.join(SUFFIXES)}; name another folder"
-                )
-            files += found
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise UserError(f"--images: {path} does not exist; name image files or folders, separated by commas")
-    if not files:
-        raise UserError(f"--images={images} names no files; name image files or folders, separated by commas")
-    return files
 
 
 class ExportedCaptioner:
@@ -48,10 +24,13 @@ class ExportedCaptioner:
         """Loads the model in the folder of one version.
 
         Raises:
-          UserError: the folder holds no exported model.
+          UserError: the folder holds no exported model, or it is damaged.
         """
         if not (pathlib.Path(folder) / "saved_model.pb").is_file():
             raise UserError(f"{folder} holds no exported model (no saved_model.pb); name the folder of a version")
+        damaged = ", ".join(f"{name} {wrong}" for name, wrong in faults(pathlib.Path(folder)).items())
+        if damaged:
+            raise UserError(f"{folder} is not what was exported ({damaged}); export it again with --mode=export")
         try:
             self._model = tf.saved_model.load(os.fspath(folder))
             self._serve = self._model.signatures["serving_default"]
@@ -64,7 +43,7 @@ class ExportedCaptioner:
         """Returns (caption, log-probability) for each image, best first: as many as the model was exported with.
 
         Args:
-          images: files, encoded images (JPEG, PNG, BMP or GIF bytes) or arrays, uint8 `[H, W, 3]`.
+          images: files, encoded images (JPEG, PNG, GIF, BMP or WebP bytes) or arrays, uint8 `[H, W, 3]`.
 
         Raises:
           UserError: a file cannot be read, or an image cannot be decoded.
@@ -90,16 +69,30 @@ class ExportedCaptioner:
 
 
 def caption_files(
-    model: pathlib.Path, files: Sequence[pathlib.Path]
+    model: pathlib.Path, files: Sequence[pathlib.Path], skip_bad_images: bool = False
 ) -> Iterator[tuple[pathlib.Path, list[tuple[str, float]]]]:
     """Yields (file, [(caption, log-probability), ...]) for every file, from the exported model in folder `model`.
 
-    All files must be decodable images. The captions are all those of the model, best first.
+    All files must be images that `readable_files` has checked. The captions are all those of the model, best first.
+
+    Raises:
+      UserError: files vanished or changed since, and `skip_bad_images` is False or they are a whole batch.
     """
     captioner = ExportedCaptioner(model)
     for i in tqdm(range(0, len(files), BATCH), "captions", unit="batch", disable=None if len(files) > BATCH else True):
-        batch = files[i : i + BATCH]
-        yield from zip(batch, captioner.caption_bytes([file.read_bytes() for file in batch]), strict=True)
+        yield from _of_batch(captioner, files[i : i + BATCH], skip_bad_images)
+
+
+def _of_batch(
+    captioner: ExportedCaptioner, files: Sequence[pathlib.Path], skip_bad_images: bool
+) -> list[tuple[pathlib.Path, list[tuple[str, float]]]]:
+    try:
+        return list(zip(files, captioner.caption_bytes([file.read_bytes() for file in files]), strict=True))
+    except (OSError, tf.errors.OpError):
+        good = readable_files(files, skip_bad_images)  # names those that vanished or changed
+        if len(good) == len(files):
+            raise
+    return _of_batch(captioner, good, skip_bad_images)
 
 
 def _encoded(image: str | os.PathLike | bytes | np.ndarray, name: str) -> bytes:
@@ -109,18 +102,15 @@ def _encoded(image: str | os.PathLike | bytes | np.ndarray, name: str) -> bytes:
             raise UserError(f"{name} is {image.dtype} {list(image.shape)}; an array must be uint8 [H, W, 3]")
         return tf.io.encode_png(image).numpy()
     if isinstance(image, str | os.PathLike):
-        name = os.fspath(image)
+        name = printable(os.fsdecode(image))
         try:
             image = pathlib.Path(image).read_bytes()
         except (OSError, ValueError) as error:  # a path with a NUL byte is a ValueError
-            reason = getattr(error, "strerror", None) or error
+            reason = reason_of(error) if isinstance(error, OSError) else error
             raise UserError(f"{name} cannot be read ({reason}); name an image file") from error
     if not isinstance(image, bytes):
         raise UserError(f"{name} is a {type(image).__name__}; give a path, bytes, or a uint8 array [H, W, 3]")
-    try:
-        whole = 0 not in decode_image(tf.constant(image)).shape
-    except tf.errors.InvalidArgumentError:
-        whole = False
-    if not whole:
-        raise UserError(f"{name} cannot be decoded; allowed: whole JPEG, PNG, BMP and GIF images; replace it")
+    wrong = fault(image)
+    if wrong:
+        raise UserError(f"{name} cannot be decoded ({wrong}); allowed: whole {FORMATS} images; replace it")
     return image

@@ -18,6 +18,7 @@ from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import written_aside
 from spidercap.pipeline.report.charts import ABSENT, Colours, Curve, chart, number
 from spidercap.pipeline.report.word_differences import differences
+from spidercap.pipeline.text.printable import printable
 
 _COLOURS = 8  # classes c0..c7 in report.css; further names repeat them with dashed lines
 _NO_BEST = frozenset({"mean length"})
@@ -106,7 +107,7 @@ def page(title: str, body: str) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_SAFETY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n"
+        f"<title>{escape(printable(title))}</title>\n<style>\n{style}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
@@ -140,7 +141,7 @@ def head(title: str, notes: Sequence[str]) -> str:
     date = f'<time datetime="{now.isoformat(timespec="seconds")}">{now.day} {now:%B %Y, %H:%M %Z}</time>'
     listed = "".join(f"<li>{escape(note)}</li>" for note in notes)
     listed = f'\n<ul class="notes">{listed}</ul>' if notes else ""
-    return f'<header>\n<p class="date">{date}</p>\n<h1>{escape(title)}</h1>{listed}\n</header>'
+    return f'<header>\n<p class="date">{date}</p>\n<h1>{escape(printable(title))}</h1>{listed}\n</header>'
 
 
 def _settings(settings: Mapping[str, object]) -> str:
@@ -215,7 +216,7 @@ def card(item: GalleryItem, colours: Colours, metric: str, texts: Mapping[str, s
         for name in names
     )
     captions = f"<dl>\n{captions}\n</dl>" if captions else ""
-    label = f"<span>{escape(item.file_name)}</span> <span>{item.image_id}</span>"
+    label = f"<span>{escape(printable(item.file_name))}</span> <span>{item.image_id}</span>"
     return (
         f'<article>\n<figure><img alt="" src="{_data_uri(item)}"><figcaption>{label}</figcaption></figure>\n'
         f"<div>\n{references}\n{captions}\n</div>\n</article>"

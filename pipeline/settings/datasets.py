@@ -8,7 +8,7 @@ class DatasetKind:
     """What defines a data set."""
 
     help: str
-    source: str  # 'module:function', (settings of the data) -> data.prepare.Source
+    source: str  # 'module:function', (settings of the data, cache folder) -> data.records.Source
     needs: tuple[str, ...] = ()  # flags that must be given
     reads: tuple[str, ...] = ()  # optional flags that no other data set reads
 
@@ -21,7 +21,7 @@ DATASETS: dict[str, DatasetKind] = {
     ),
     "coco_json": DatasetKind(
         help="your own images with captions in COCO's format",
-        source="spidercap.pipeline.data.coco_folder:folder_source",
+        source="spidercap.pipeline.data.coco_source:folder_source",
         needs=("images", "train_captions", "val_captions"),
         reads=("skip_bad_images",),
     ),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.text.printable import printable
 
 SHOWN = 3  # wrong entries named in a message
 
@@ -66,4 +67,4 @@ def reject(path: str, what: str, which: Sequence, remedy: str) -> None:
 
 def first(which: Sequence) -> str:
     """Returns the first few entries as text for a message."""
-    return ", ".join(str(w) for w in which[:SHOWN]) + (", ..." if len(which) > SHOWN else "")
+    return ", ".join(printable(w) for w in which[:SHOWN]) + (", ..." if len(which) > SHOWN else "")

@@ -92,8 +92,9 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
             )
 
 
-def scenes_source(settings: DataSettings) -> Source:
+def scenes_source(settings: DataSettings, cache: pathlib.Path) -> Source:
     """Returns the scenes of the settings; runs with different --seed share them, so that they can be compared."""
+    del cache
     train, val = settings.scenes_train, settings.scenes_val
 
     def build(root: pathlib.Path) -> Scenes:

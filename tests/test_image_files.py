@@ -1,0 +1,335 @@
+"""Image files: which are taken, how the others are named, and that a change of any of them is noticed."""
+
+import base64
+import errno
+import io
+import os
+import pathlib
+
+import pytest
+
+from spidercap.pipeline.data import image_digests, image_files
+from spidercap.pipeline.data.coco_source import Folder, folder_source
+from spidercap.pipeline.data.image_digests import ImageDigests
+from spidercap.pipeline.data.image_files import fault, in_threads, readable_files, skip_or_reject, suffix_of
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.evaluation import image_paths
+from spidercap.pipeline.settings.groups import DataSettings
+from spidercap.pipeline.text.printable import printable
+from tests.test_folder import JPEG, PNG, coco, write
+
+GIF = (
+    b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
+)
+BMP = b"BM:\0\0\0\0\0\0\0" + b"6\0\0\0" + b"(\0\0\0\1\0\0\0\1\0\0\0\1\0\x18\0" + bytes(24) + b"\1\2\3\0"
+WEBP = base64.b64decode("UklGRiIAAABXRUJQVlA4IBYAAAAwAQCdASoBAAEADsD+JaQAA3AAAAAA")
+
+
+# Which files of a folder are images
+
+
+@pytest.mark.parametrize(
+    "content, suffix",
+    [(JPEG, ".jpg"), (PNG, ".png"), (GIF, ".gif"), (BMP, ".bmp"), (WEBP, ".webp")]
+    + [(c, "") for c in (b"", b"B", b"BMW drivers, a list of them", b"II*\0 a TIFF", b"RIFF\0\0\0\0WAVEfmt ")],
+)
+def test_images_are_known_by_their_first_bytes(content, suffix):
+    assert suffix_of(content) == suffix
+    assert bool(suffix) == (not fault(content))
+
+
+def test_a_folder_gives_all_its_images_and_names_the_others(tmp_path, capsys):
+    contents = {"a.jpg": JPEG, "b.WEBP": WEBP, "c.jfif": JPEG, "d": PNG, "e.txt": GIF, "sub/f.jpe": JPEG, "g.png": b""}
+    for name in contents:
+        write(tmp_path / name, contents[name])
+    for name in ("d.tiff", "sub/notes.txt", "x.heic", ".DS_Store", "._a.jpg", ".thumbs/h.jpg"):
+        write(tmp_path / name, b"II*\0")
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "link").symlink_to(tmp_path / "sub")
+    found = image_paths.image_files(str(tmp_path))
+    assert [str(f.relative_to(tmp_path)) for f in found] == sorted(contents)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: 5 files of {tmp_path} are left out, because they are not JPEG, PNG, GIF, BMP and")
+    assert line.endswith(": d.tiff, gone.jpg, link, sub/notes.txt, x.heic")
+
+
+def test_of_many_files_that_are_left_out_ten_are_named(tmp_path, capsys):
+    for i in range(13):
+        write(tmp_path / f"{i:02}.txt", b"text")
+    with pytest.raises(UserError, match=r"holds no images, but 13 other files \(00.txt, .*, 09.txt, 3 more\); allowed"):
+        image_paths.image_files(str(tmp_path))
+    write(tmp_path / "a", PNG)
+    assert image_paths.image_files(str(tmp_path)) == [tmp_path / "a"]
+    assert capsys.readouterr().err.endswith("08.txt, 09.txt, 3 more\n")
+
+
+def test_a_folder_without_any_file_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="holds no images; allowed: JPEG"):
+        image_paths.image_files(str(tmp_path))
+
+
+def test_folders_that_cannot_be_listed_are_named(tmp_path, capsys, monkeypatch):
+    write(tmp_path / "a.jpg", JPEG)
+    write(tmp_path / "shut" / "b.jpg", JPEG)
+    scan = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("shut"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UserError, match=r"the folder .*shut cannot be read \(Permission denied\).*--skip_bad_images"):
+        image_paths.image_files(str(tmp_path))
+    assert image_paths.image_files(str(tmp_path), skip_bad_images=True) == [tmp_path / "a.jpg"]
+    assert "shut cannot be read (Permission denied); its files are left out" in capsys.readouterr().err
+
+
+# Paths with commas and blanks
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The current folder, with files whose names have commas and blanks."""
+    for name in ("dog, running.jpg", "a", "b", "a,b", "b,c", " c ", ",d", "e,", "f,g,h", "in,out/x.jpg"):
+        write(tmp_path / name, JPEG)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "value, paths",
+    [
+        ("dog, running.jpg", ["dog, running.jpg"]),
+        ("a,dog, running.jpg,b", ["a", "dog, running.jpg", "b"]),
+        ("a , dog, running.jpg ", ["a", "dog, running.jpg"]),
+        ("a,b", ["a,b"]),
+        ("a,b,b", ["a,b", "b"]),
+        ("a,b,c", ["a", "b,c"]),  # the longest first path would leave "c", which is not there
+        ("b,a", ["b", "a"]),
+        ("a,, b,", ["a", "b"]),
+        (" c ", [" c "]),
+        ("a, c ", ["a", " c "]),
+        (",d,a", [",d", "a"]),
+        ("a,e,", ["a", "e,"]),
+        ("f,g,h,in,out,f,g,h", ["f,g,h", "in,out", "f,g,h"]),
+        ("in,out/x.jpg,a", ["in,out/x.jpg", "a"]),
+    ],
+)
+def test_commas_and_blanks_of_existing_paths_stay(here, value, paths):
+    assert image_paths.split_paths(value) == [pathlib.Path(path) for path in paths]
+
+
+@pytest.mark.parametrize(
+    "value, message",
+    [
+        ("", "--images= names no files"),
+        (" , ", "--images= ,  names no files"),
+        ("cat, running.jpg", "--images: cat does not exist; name image files or folders, separated by commas"),
+        ("a,none,b", "--images: none does not exist"),
+        ("a,b,none", "--images: none does not exist"),
+        ("a\0", r"--images: a\x00 does not exist"),
+        ("no\x1b[31m", r"--images: no\x1b[31m does not exist"),
+        ("x" * 300, "File name too long"),
+        ("a/b", "--images: a/b does not exist"),
+    ],
+)
+def test_paths_that_are_not_there_are_named(here, value, message):
+    with pytest.raises(UserError) as caught:
+        image_paths.split_paths(value)
+    assert message in str(caught.value)
+
+
+def test_a_long_list_is_split_in_no_time(here):
+    names = ["a", "dog, running.jpg"] * 100
+    assert [str(path) for path in image_paths.split_paths(",".join(["b", *names]))] == ["b", *names]
+
+
+# Bad files
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Makes reading of files whose names begin with an error's name fail with it, by any way of opening."""
+    opened = io.open
+
+    def fails(file, *args, **kwargs):
+        code = getattr(errno, str(os.path.basename(file)).split("_")[0], 0) if not isinstance(file, int) else 0
+        if code:
+            raise OSError(code, os.strerror(code))  # as `read` raises it: without the name
+        return opened(file, *args, **kwargs)
+
+    monkeypatch.setattr(io, "open", fails)
+    monkeypatch.setattr("builtins.open", fails)
+
+
+def test_files_that_cannot_be_read_are_bad_ones(tmp_path, failing, capsys):
+    good, locked, broken = (tmp_path / name for name in ("good.jpg", "EACCES_.jpg", "EIO_.jpg"))
+    write(good, JPEG)
+    with pytest.raises(UserError, match=r"1 of 2 images cannot be decoded \(.*EIO_.jpg\): Input/output error; allowed"):
+        readable_files([good, broken], skip_bad_images=False)
+    assert not capsys.readouterr().err  # the message says it all
+    with pytest.raises(UserError, match=r"2 of 3 images cannot be decoded \(.*EACCES_.jpg, .*EIO_.jpg\); allowed"):
+        readable_files([broken, good, locked], skip_bad_images=False)
+    lines = [f"  {locked} (Permission denied)", f"  {broken} (Input/output error)"]
+    assert capsys.readouterr().err.splitlines() == ["images that cannot be decoded:", *lines]
+    assert readable_files([broken, good, locked], skip_bad_images=True) == [good]
+    first = "warning: skipping 2 of 3 images that cannot be decoded: "
+    assert capsys.readouterr().err.splitlines() == [first, *lines]
+
+
+def test_of_many_bad_files_a_hundred_are_named(capsys):
+    skip_or_reject({pathlib.Path(f"{i:03}.jpg"): "empty" for i in range(103)}, 200, skip_bad_images=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 102 and lines[100:] == ["  099.jpg (empty)", "  and 3 more"]
+
+
+def test_reasons_are_without_what_only_programmers_can_read():
+    assert fault(b"") == "Input is empty"
+    assert fault(b"no image").startswith("Unknown image file format.")
+
+
+def test_large_images_are_decoded_one_at_a_time(monkeypatch):
+    assert not any(map(image_files._is_large, (JPEG, PNG, GIF, BMP, WEBP, b"", b"\xff\xd8\xff")))
+    monkeypatch.setattr(image_files, "LARGE", 64 * 64 - 1)
+    monkeypatch.setattr(image_files, "_LARGE_FILE", 10)
+    monkeypatch.setattr(image_files, "_LARGE_JPEG", 10)
+    assert [image_files._is_large(i) for i in (JPEG, PNG, GIF, BMP, b"")] == [True, True, False, True, False]
+    assert [fault(i) for i in (JPEG, PNG)] == ["", ""]
+
+
+def test_work_in_threads_comes_in_order_and_ends_with_the_caller():
+    done = []
+    results = in_threads(lambda i: done.append(i) or -i, range(1000), "work", 4)
+    assert [next(results) for _ in range(3)] == [0, -1, -2]
+    results.close()
+    assert list(in_threads(abs, [-3, 2], "work", 2)) == [3, 2]
+
+
+# Names
+
+
+@pytest.mark.parametrize("name", ["dog.jpg", "dog, running.jpg", "Hündin 犬.jpg", "🐕‍🦺.jpg", "a\u00a0b"])
+def test_ordinary_names_are_printed_as_they_are(name):
+    assert printable(name) == printable(pathlib.Path(name)) == name
+
+
+def test_control_characters_and_bytes_are_escaped():
+    name = os.fsdecode(b"a\x1b[2J\n\r\x07\x9f\xff.jpg") + "\u202e\u2028\x85"
+    assert printable(name) == r"a\x1b[2J\n\r\x07\x9f\xff.jpg\u202e\u2028\x85"
+    assert printable(name).isascii()
+
+
+def test_hostile_names_reach_no_message(tmp_path, capsys):
+    bad = pathlib.Path(os.fsdecode(os.fsencode(tmp_path) + b"/\x1b[31m\n\xff.jpg"))
+    good = write(tmp_path / "good.jpg", JPEG)
+    with pytest.raises(UserError) as caught:
+        readable_files([bad, good], skip_bad_images=False)
+    readable_files([bad, good], skip_bad_images=True)
+    for text in (str(caught.value), capsys.readouterr().err.rstrip("\n")):
+        assert text.isprintable() and r"/\x1b[31m\n\xff.jpg" in text
+
+
+# Contents count
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    """Settings of a folder with three images; files count as settled at once."""
+    monkeypatch.setattr(image_digests, "SETTLED", -(10**12))
+    for i in range(3):
+        write(tmp_path / "images" / f"{i}.bmp", BMP[:-4] + bytes([i, 0, 0, 0]))
+    paths = [write(tmp_path / f"{s}.json", coco(n)) for s, n in (("t", {0: "0.bmp", 1: "1.bmp"}), ("v", {2: "2.bmp"}))]
+    return DataSettings(
+        dataset="coco_json",
+        images=str(tmp_path / "images"),
+        train_captions=str(paths[0]),
+        val_captions=str(paths[1]),
+    )
+
+
+def test_swapped_images_of_one_size_are_noticed(settings, tmp_path):
+    """Though their sizes and times are the same as before."""
+    first, second = (tmp_path / "images" / f"{i}.bmp" for i in (0, 1))
+    for file in (first, second):
+        os.utime(file, ns=(0, 0))
+
+    def fingerprint():
+        source = folder_source(settings, tmp_path / "cache")
+        source.build(tmp_path / "cache" / "data" / source.fingerprint)
+        return source.fingerprint
+
+    before = fingerprint()
+    assert fingerprint() == before
+    a, b = first.read_bytes(), second.read_bytes()
+    for file, content in ((first, b), (second, a)):
+        file.write_bytes(content)
+        os.utime(file, ns=(0, 0))
+    swapped = fingerprint()
+    assert swapped != before
+    first.rename(tmp_path / "aside")
+    second.rename(first)
+    (tmp_path / "aside").rename(second)
+    assert fingerprint() == before
+
+
+def test_only_files_that_changed_are_read_again(settings, tmp_path, monkeypatch):
+    names, read = ["0.bmp", "1.bmp"], []
+    plain = ImageDigests._read
+    monkeypatch.setattr(ImageDigests, "_read", lambda self, name: read.append(name) or plain(self, name))
+
+    def find():
+        read.clear()
+        index = ImageDigests(settings.images, tmp_path / "cache")
+        found, faults = index.find([*names, *names])
+        index.save()
+        assert not faults and sorted(found) == names
+        return found, list(read)
+
+    found, first = find()
+    assert first == names and find() == (found, [])
+    write(tmp_path / "images" / "1.bmp", BMP)
+    changed, again = find()
+    assert again == ["1.bmp"] and changed["0.bmp"] == found["0.bmp"] and changed["1.bmp"] != found["1.bmp"]
+    (path,) = [p for p in (tmp_path / "cache" / "images").iterdir() if p.name != "digests.json"]
+    for damage in (path.read_text().replace("bmp", "png"), "[]", "{"):
+        path.write_text(damage)
+        assert find() == (changed, names)
+    path.unlink()
+    assert find() == (changed, names)
+
+
+def test_files_that_changed_just_now_are_read_again(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(image_digests, "SETTLED", 10**12)
+    index = ImageDigests(settings.images, tmp_path / "cache")
+    index.find(["0.bmp"])
+    index.save()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_index_that_cannot_be_written_is_a_warning(settings, tmp_path, capsys):
+    cache = write(tmp_path / "cache", b"a file")
+    index = ImageDigests(settings.images, cache)
+    assert len(index.find(["0.bmp"])[0]) == 1
+    index.save()
+    assert "warning: " in capsys.readouterr().err
+
+
+def test_images_that_cannot_be_read_are_named_or_change_the_fingerprint(settings, tmp_path, failing):
+    write(tmp_path / "t.json", coco({0: "0.bmp", 1: "EIO_1.bmp"}))
+    (tmp_path / "images" / "1.bmp").rename(tmp_path / "images" / "EIO_1.bmp")
+    with pytest.raises(UserError, match=r"1 of 3 images cannot be decoded \(.*EIO_1.bmp\): Input/output error"):
+        folder_source(settings, tmp_path / "cache")
+    skipping = DataSettings(**{**vars(settings), "skip_bad_images": True})
+    assert folder_source(skipping, tmp_path / "cache").fingerprint.endswith("-skip")
+
+
+def test_images_that_vanish_or_change_during_preparation_are_named(settings, tmp_path):
+    source = folder_source(settings, tmp_path / "cache")
+    builder = source.build(tmp_path / "cache" / "data" / source.fingerprint)
+    assert isinstance(builder, Folder)
+    (tmp_path / "images" / "1.bmp").write_bytes(BMP)
+    with pytest.raises(UserError, match=r"1\.bmp changed while the images were read"):
+        builder.download_and_prepare()
+    (tmp_path / "images" / "1.bmp").unlink()
+    with pytest.raises(UserError, match=r"1.bmp cannot be read any more \(No such file or directory\)"):
+        builder.download_and_prepare()
