@@ -159,7 +159,11 @@ class MetricSettings(Group):
         fixed=False,
         most=256,
     )
-    metric_timeout: float = setting(60.0, "Seconds that a Java process may take for one caption.", fixed=False)
+    metric_timeout: float = setting(
+        60.0,
+        "Seconds that a Java process may take for one caption; SPICE gets more for captions of over 60 words.",
+        fixed=False,
+    )
     metric_cache_dir: str = setting(
         "",
         "Folder for CoreNLP (385 MB) and SPICE's parsed captions; default: $SPIDERCAP_METRIC_CACHE, else "
