@@ -1,6 +1,7 @@
 """Curves of a comparison: a metric on validation over time, and over captions scored in training."""
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from benchmarks.compare_images import ValidationImage
@@ -106,7 +107,10 @@ def _scored_again(run: Run, metric: str, images: int, references: Mapping[int, V
     terms = (term_of(metric),)
     settings = {n: run.settings[n] for n in ("metric_workers", "metric_timeout", "metric_cache_dir", "corenlp")}
     with open_text_metrics(single_terms(terms), **settings) as text_metrics:
-        return score_captions(texts, [run.captions[i] for i in chosen], terms, text_metrics).corpus[metric]
+        scores = score_captions(texts, [run.captions[i] for i in chosen], terms, text_metrics)
+    for remark in scores.remarks.values():
+        print(f"warning: {run.workdir}: {remark}", file=sys.stderr)
+    return scores.corpus[metric]
 
 
 def common_images(runs: Sequence[Run], metric: str) -> int:

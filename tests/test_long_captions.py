@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.evaluation import score_files, scoring
 from spidercap.pipeline.metrics import long_captions
 from spidercap.pipeline.metrics.java import memory
 from spidercap.pipeline.metrics.java.pool import Pool
 from spidercap.pipeline.metrics.java.process import DoesNotStart, OutOfMemory, OutOfTime, WorkerFailed
 from spidercap.pipeline.metrics.long_captions import LongCaptions, beginning, is_long
 from spidercap.pipeline.metrics.meteor import MOST_PIECES, Meteor
-from spidercap.pipeline.metrics.scores import score_captions
+from spidercap.pipeline.metrics.scores import Scores, score_captions
 from spidercap.pipeline.metrics.spice import Spice
 from spidercap.pipeline.metrics.tuple_store import TupleStore
 from tests.fake_worker import service
@@ -184,6 +185,15 @@ class TestReports:
             spice.rewards(["a dog"] * 3, [[caption(300, name)]] * 3)
         told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
         assert len(told) == 1 and "SPICE read only the first 60 words of 1 caption, " in told[0]
+
+    def test_table_and_python_show_it(self, capsys, monkeypatch):
+        remark = "SPICE read only the first 60 words of 2 captions"
+        scores = Scores({"SPICE": 0.5, "SPICE Object": 0.5}, ({"SPICE": 0.5},), {"spice": remark})
+        assert score_files._lines(scores, 1)[-1] == remark
+        captioned = scoring.Captioned((1,), ("a dog",), (("a cat",),))
+        monkeypatch.setattr(scoring, "score_captioned", lambda *_: (captioned, scores))
+        assert scoring.score({1: ["a cat"]}, {1: "a dog"}, "spice").corpus["SPICE"] == 0.5
+        assert capsys.readouterr().err == f"warning: {remark}\n"
 
     def test_meteor_too(self, capsys):
         class Pool:

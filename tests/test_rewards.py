@@ -8,6 +8,7 @@ import tensorflow as tf
 from spidercap.models.special_tokens import END, SPECIAL_TOKENS
 from spidercap.pipeline.data.batches import Batch
 from spidercap.pipeline.metrics import spice
+from spidercap.pipeline.metrics.long_captions import LongCaptions
 from spidercap.pipeline.metrics.registry import SPICE_PARTS, parse_reward
 from spidercap.pipeline.text.vocabulary import Vocabulary
 from spidercap.pipeline.training.logs import as_floats, named_scalars
@@ -37,7 +38,7 @@ class Spice(spice.Spice):
     """Half of the tuples match in captions with a dog; others hold none, like their references."""
 
     def __init__(self):
-        pass
+        super().__init__(None, None, None, LongCaptions(None, None, 60.0))
 
     def score(self, candidates, references):
         counts = np.zeros([len(candidates), 1 + len(SPICE_PARTS), 3], np.int64)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from spidercap.pipeline.metrics import spice
+from spidercap.pipeline.metrics.long_captions import LongCaptions
 from spidercap.pipeline.metrics.registry import SPICE_PARTS, column_names, parse_metrics
 from spidercap.pipeline.metrics.scores import score_captions
 from spidercap.pipeline.metrics.text_metrics import Evaluated
@@ -28,7 +29,7 @@ class Spice(spice.Spice):
     """One caption with half of its propositions right and a colour; one without any, like its references."""
 
     def __init__(self):
-        pass
+        super().__init__(None, None, None, LongCaptions(None, None, 60.0))
 
     def to_parse(self, captions):
         return len(captions)

@@ -9,12 +9,13 @@ import tensorflow as tf
 from spidercap.pipeline.data import batches
 from spidercap.pipeline.data.batches import caption_batches, image_batches
 from spidercap.pipeline.errors import Interrupted, UserError
-from spidercap.pipeline.evaluation.evaluate import build_decoder
+from spidercap.pipeline.evaluation.evaluate import Evaluation, build_decoder
 from spidercap.pipeline.settings.config import Config, stage_labels
 from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
 from spidercap.pipeline.training.kept import build_models, last_kept, load_kept
 from spidercap.pipeline.training.progress import read_progress
 from spidercap.pipeline.training.stages import build_stage
+from tests import tiny_runs
 from tests.tiny_runs import IMAGES, LENGTH, VIEWS, VOCABULARY, assert_same_end, cider_of, config_of, make_arrays, run
 
 ALL = {  # every kind of stage; s is 6 6 4 2 2 0 0 in the seven steps of mixer
@@ -210,6 +211,20 @@ def test_a_schedule_that_comes_to_nothing_is_noted(tmp_path, arrays, changes, to
     config = config_of(tmp_path, **changes)
     stage = build_stage(config, 0, *build_models(config, VOCABULARY, 5), arrays, cider_of(arrays))
     assert stage.note == "" if told is None else told in stage.note
+
+
+def test_a_remark_on_validation_scores_is_printed_once_a_stage(tmp_path, arrays, capsys, monkeypatch):
+    counts = iter(range(1, 100))
+
+    def made(*values):
+        return Evaluation(*values, remarks={"spice": f"SPICE read only the first 60 words of {next(counts)} captions"})
+
+    monkeypatch.setattr(tiny_runs, "Evaluation", made)
+    _, progress = run(config_of(tmp_path, stages="mle:1,pg:1"), arrays)
+    told = [line for line in capsys.readouterr().err.splitlines() if "SPICE read" in line]
+    assert len(progress.history) > 2 == len(told)
+    assert told[0].startswith("warning: mle step ") and told[1].startswith("warning: pg step ")
+    assert [len(stage.warnings) for stage in progress.finished] == [1, 1]
 
 
 @pytest.mark.parametrize("epochs", [5, 0.5], ids=["too slow", "in time"])

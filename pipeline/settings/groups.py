@@ -175,7 +175,10 @@ class MetricSettings(Group):
         most=256,
     )
     metric_timeout: float = setting(
-        60.0, "Seconds that a Java process may take for one caption.", fixed=False, modes=SCORING
+        60.0,
+        "Seconds that a Java process may take for one caption; SPICE gets more for captions of over 60 words.",
+        fixed=False,
+        modes=SCORING,
     )
     metric_cache_dir: str = setting(
         "",
