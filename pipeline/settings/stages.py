@@ -19,7 +19,7 @@ class StageKind:
     help: str
     unit: str  # of batches and epochs: caption or image
     learning_rate: float  # default
-    decay: float = 1.0  # default factor of the learning rate per epoch
+    decay: float = 1.0  # default factor by which the learning rate falls over the stage
     objective: str = ""  # builds the Objective; empty: maximum likelihood
     settings: tuple[str, ...] = ()  # keyword arguments of the objective, each a setting of that name
     baseline: str = ""  # builds the learned baseline of the stage alone, from (units, max_length), or RUN_BASELINE
@@ -49,7 +49,7 @@ STAGES: dict[str, StageKind] = {
         help="maximum likelihood of the reference captions",
         unit="caption",
         learning_rate=1e-3,
-        decay=0.85,
+        decay=0.04,
         schedule=f"{_SCHEDULES}:SCHEDULED_SAMPLING",
         also_reads=(
             "dropout",

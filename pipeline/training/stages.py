@@ -68,7 +68,7 @@ def build_stage(
     size, batch_size = _size(kind, arrays), config.training.batch_size
     steps = [_steps(config, arrays, i) for i in range(index + 1)]
     per_epoch = size / batch_size
-    step, state = _step(config, name, size, captioner, baseline, reward)
+    step, state = _step(config, name, steps[index], captioner, baseline, reward)
     schedule: Schedule = pkgutil.resolve_name(kind.schedule) if kind.schedule else CONSTANT
     samples = (config.of_stage("samples", name) if "samples" in kind.settings else 1) if kind.learns_from_rewards else 0
     averages = kind.moves_policy and config.of_stage("weight_average", name) > 0
@@ -109,13 +109,13 @@ def _batches(config: Config, name: str) -> Callable[..., tf.data.Dataset]:
 
 
 def _step(
-    config: Config, name: str, size: int, captioner: Captioner, baseline: Baseline, reward: Reward
+    config: Config, name: str, steps: int, captioner: Captioner, baseline: Baseline, reward: Reward
 ) -> tuple[TrainStep, dict[str, Any]]:
     """The stage's train step, and the trackables that are saved beside the models."""
     kind = STAGES[name]
     state: dict[str, Any] = {}
     if kind.moves_policy:
-        state["optimizer"] = _optimizer(config, name, size, captioner)
+        state["optimizer"] = _optimizer(config, name, steps, captioner)
     if not kind.learns_from_rewards:
         step = likelihood_step(
             captioner,
@@ -130,7 +130,7 @@ def _step(
         build = pkgutil.resolve_name(kind.baseline)
         learned = state[OWN_BASELINE] = build(config.model.units, config.data.max_length)
     if learned is not None:
-        state["baseline_optimizer"] = _optimizer(config, "baseline", size, learned)
+        state["baseline_optimizer"] = _optimizer(config, "baseline", steps, learned)
     step = policy_gradient_step(
         captioner,
         learned,
@@ -158,13 +158,10 @@ def _size(kind: StageKind, arrays: TrainingArrays) -> int:
     return len(arrays.tokens if kind.unit == "caption" else arrays.features)
 
 
-def _optimizer(config: Config, name: str, size: int, model: keras.Model) -> keras.Optimizer:
-    """Adam with the stage's learning rate, multiplied by its decay each epoch; built, so that it can be restored."""
+def _optimizer(config: Config, name: str, steps: int, model: keras.Model) -> keras.Optimizer:
+    """Adam whose learning rate falls by the stage's decay over `steps` updates; built, so that it can be restored."""
     schedule = keras.optimizers.schedules.ExponentialDecay(
-        config.of_stage("learning_rate", name),
-        decay_steps=max(1, round(size / config.training.batch_size)),
-        decay_rate=config.of_stage("decay", name),
-        staircase=True,
+        config.of_stage("learning_rate", name), decay_steps=steps, decay_rate=config.of_stage("decay", name)
     )
     more: dict[str, Any] = {}
     if STAGES[name].moves_policy:
