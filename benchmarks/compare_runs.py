@@ -12,6 +12,7 @@ from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.score_files import RESULTS
 from spidercap.pipeline.settings.saved import read_settings
 from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, TEXT, Kind, read_json, rows
+from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
 from spidercap.pipeline.training.progress import Validation, read_progress
 
 EXAMPLE = '--runs="MLE=runs/mle_0,runs/mle_1;PG=runs/pg_0"'
@@ -151,7 +152,7 @@ def _captions(path: pathlib.Path) -> dict[int, str]:
 
 
 def _validations(workdir: pathlib.Path, stage: str) -> tuple[Validation, ...]:
-    newest = tf.train.latest_checkpoint(str(workdir / "checkpoints"))
+    newest = newest_checkpoint(workdir / "checkpoints")
     try:
         history = read_progress(newest).history
     except (tf.errors.OpError, ValueError, TypeError) as error:

@@ -1,9 +1,7 @@
 """The captioner as a SavedModel: image bytes in, captions out. Loading it needs TensorFlow alone."""
 
 import json
-import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,9 +15,12 @@ from spidercap.models.captioner import Captioner
 from spidercap.models.decoder import Decoder
 from spidercap.models.encoder import decode_image, resize_image
 from spidercap.models.special_tokens import END, PAD
+from spidercap.pipeline.files import written_aside
 
 CHECK = pathlib.Path(__file__).with_name("check.py")
-KEPT_DECODER = pathlib.Path("assets.extra", "decoder.json")  # a folder that model servers ignore
+# In a folder that model servers ignore.
+KEPT_DECODER = pathlib.Path("assets.extra", "decoder.json")
+KEPT_SOURCE = pathlib.Path("assets.extra", "source.txt")
 TOLERANCE = 1e-4  # of log-probabilities, which are sums of up to T rounded numbers
 
 
@@ -62,33 +63,27 @@ def export(
     folder: pathlib.Path,
     images: Sequence[bytes],
     decoder: Decoder | None = None,
+    source: str = "",
 ) -> pathlib.Path:
     """Returns the new folder `<folder>/<version>`: written under another name, checked in a fresh process, renamed.
 
     The fresh process captions the encoded `images`; its captions must equal those of the model in memory. The default
-    `decoder` is greedy; its settings are stored with the model.
+    `decoder` is greedy; its settings are stored with the model, like `source`, which tells what it was made of.
 
     Raises:
-      NotADirectoryError: `folder` is a file.
+      UserError: the model cannot be written.
       CheckFailed: the captions differ; no files are left.
     """
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file; models are exported into a folder")
-    folder.mkdir(parents=True, exist_ok=True)
     decoder = decoder or Decoder()
     server = Server(encoder, captioner, words, max_length, decoder)
-    aside = pathlib.Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
-    try:
-        signature = server.serve.get_concrete_function()
-        tf.saved_model.save(server, str(aside), signatures={"serving_default": signature})
+    path = folder / str(max([int(p.name) for p in _numbered(folder)], default=0) + 1)
+    with written_aside(path, sum(v.numpy().nbytes for v in server.weights)) as aside:
+        tf.saved_model.save(server, str(aside), signatures={"serving_default": server.serve.get_concrete_function()})
         (aside / KEPT_DECODER).parent.mkdir()
         (aside / KEPT_DECODER).write_text(decoder.to_json(), encoding="utf-8")
+        (aside / KEPT_SOURCE).write_text(source, encoding="utf-8")
         _check(aside, server, images)
-        os.chmod(aside, 0o755)
-        version = max([int(p.name) for p in _numbered(folder)], default=0) + 1
-        return aside.rename(folder / str(version))
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    return path
 
 
 def versions(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -107,6 +102,12 @@ def kept_decoder(model: pathlib.Path) -> str:
     """Returns the `Decoder.to_json` of an exported model; without the file it is greedy."""
     path = model / KEPT_DECODER
     return path.read_text(encoding="utf-8") if path.is_file() else Decoder().to_json()
+
+
+def kept_source(model: pathlib.Path) -> str:
+    """Returns the `source` that was given to `export`; '' without the file."""
+    path = model / KEPT_SOURCE
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def _check(folder: pathlib.Path, server: Server, images: Sequence[bytes]) -> None:

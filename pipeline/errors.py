@@ -1,8 +1,12 @@
-"""Exceptions that end a command early."""
+"""Exceptions and signals that end a command early."""
 
 import difflib
+import signal
 from collections.abc import Collection
 from typing import Any
+
+# Ctrl-C, what `kill` and job schedulers send, and what a scheduler such as SLURM can send before a time limit.
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class UserError(Exception):

@@ -1,33 +1,113 @@
-"""Atomic writes: to a temporary file in the same folder, which is then renamed."""
+"""Files that are whole or not there: written aside, synced to the disk, then renamed."""
 
 import contextlib
 import os
 import pathlib
+import re
+import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Collection, Iterator
 
 from spidercap.pipeline.errors import UserError
 
+# What is being written, by whom: `.writing-<host>-<process>-<name>`.
+_ASIDE = re.compile(r"\.writing-(?P<host>[^/]*)-(?P<process>\d+)-.*", re.DOTALL)
+ABANDONED = 24 * 3600  # seconds after which what another machine was writing counts as left over
+
 
 @contextlib.contextmanager
-def written_aside(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a temporary path beside `path`, with the same suffix, to write a file to.
+def written_aside(path: pathlib.Path, size: int = 0) -> Iterator[pathlib.Path]:
+    """Yields a path in the same folder, with the same suffix, to write a file or folder to.
 
-    It is renamed to `path` if the block succeeds and deleted if it fails. An older file at `path` stays until then.
+    If the block succeeds, it is synced to the disk and renamed to `path`, so that not even a power cut leaves half of
+    it. An older file at `path` stays until then. If the block fails, what was written is deleted.
+
+    Args:
+      path: the file or folder; an older folder is an error.
+      size: the bytes that it will need, for the message of a full disk.
+
+    Raises:
+      UserError: it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        yield aside
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    aside = aside_of(path)
+    with disk_errors(path, size):
+        _make_folder(path.parent)
+        try:
+            yield aside
+            sync_tree(aside)
+            os.replace(aside, path)
+            sync(path.parent)
+        finally:
+            _remove(aside)
+
+
+def aside_of(path: pathlib.Path) -> pathlib.Path:
+    """Returns the path beside `path` under which this process writes it."""
+    return path.with_name(f".writing-{socket.gethostname()}-{os.getpid()}-{path.name[-100:]}")
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Replaces the file at `path` by `text` (UTF-8)."""
-    with written_aside(path) as aside:
+    with written_aside(path, len(text)) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+def sync_tree(path: pathlib.Path) -> None:
+    """Syncs a file, or a folder with all that is in it, to the disk."""
+    if path.is_dir():
+        for child in path.iterdir():
+            sync_tree(child)
+    sync(path)
+
+
+def sync(path: pathlib.Path) -> None:
+    """Syncs a file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sweep(folder: pathlib.Path) -> None:
+    """Deletes what processes that ended were writing to `folder`, but not to folders in it."""
+    for path in list(folder.glob(".writing-*")):
+        if _is_left_over(path):
+            _remove(path)
+
+
+def open_lock(path: pathlib.Path) -> int:
+    """Returns a handle of a file to be locked, which is created if it is new; a link in its place is not followed.
+
+    Raises:
+      OSError: it cannot be opened for writing; ELOOP if it is a link.
+    """
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+@contextlib.contextmanager
+def disk_errors(path: pathlib.Path, size: int = 0) -> Iterator[None]:
+    """Raises errors of the file system within the block, TensorFlow's too, as UserErrors that name `path`.
+
+    Args:
+      path: what is written.
+      size: the bytes that it needs.
+    """
+    from tensorflow import errors  # flags, which need this module, do not wait for TensorFlow
+
+    try:
+        yield
+    except (OSError, errors.OpError) as error:
+        reason = error.strerror or str(error) if isinstance(error, OSError) else error.message.strip().split("\n")[0]
+        if "No space left" in str(error):
+            reason = "no space left on the disk"
+        needed = f"; about {_mebibytes(size)} are needed" if size else ""
+        raise UserError(
+            f"{path} cannot be written ({reason}{needed}{_free(path)}); make room or restore the folder, then run the "
+            "same command again"
+        ) from error
 
 
 def check_output(flag: str, path: str | os.PathLike, read: Collection[str | os.PathLike] = ()) -> None:
@@ -45,9 +125,57 @@ def check_output(flag: str, path: str | os.PathLike, read: Collection[str | os.P
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
-        raise unwritable(flag, path, error) from error
+        raise UserError(
+            f"--{flag}={path} cannot be written ({error.strerror}); name a file in another folder"
+        ) from error
 
 
-def unwritable(flag: str, path: str | os.PathLike, error: OSError) -> UserError:
-    """Returns the error for a file that cannot be written."""
-    return UserError(f"--{flag}={path} cannot be written ({error.strerror}); name a file in another folder")
+def _make_folder(folder: pathlib.Path) -> None:
+    """Makes a folder and its parents, each synced to the disk."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
+
+
+def _is_left_over(path: pathlib.Path) -> bool:
+    match = _ASIDE.fullmatch(path.name)
+    if not match:
+        return False
+    if match["host"] == socket.gethostname():
+        return not _runs(int(match["process"]))
+    with contextlib.suppress(OSError):
+        return time.time() - path.stat().st_mtime > ABANDONED
+    return False
+
+
+def _runs(process: int) -> bool:
+    if process == os.getpid():
+        return False  # this process sweeps before it writes; an earlier one had its number
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _remove(path: pathlib.Path) -> None:
+    # What cannot be deleted is swept later. An error here would hide the one that matters.
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _free(path: pathlib.Path) -> str:
+    """How much room there is for `path`, as the end of a message; '' if its folder is gone."""
+    with contextlib.suppress(OSError):
+        return f"; {_mebibytes(shutil.disk_usage(path.parent).free)} are free"
+    return ""
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"

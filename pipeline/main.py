@@ -15,20 +15,29 @@ An interrupted training run resumes with the same command.
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 # Before TensorFlow is imported. Without growth this process would leave no GPU memory for the one that checks exports.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
-from spidercap.pipeline.errors import Interrupted, UserError
+from spidercap.pipeline.errors import STOPPING, Interrupted, UserError
 from spidercap.pipeline.settings.flags import help_text, parse
+from spidercap.pipeline.text.one_line import one_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line, by default sys.argv; returns the exit code: 0 success, 1 user error, 130 interrupted."""
     argv = sys.argv if argv is None else argv
+    with contextlib.ExitStack() as stack:
+        _stop_on_signals(stack)
+        return _run(argv)
+
+
+def _run(argv: Sequence[str]) -> int:
     try:
         if any(word.lstrip("-") in ("help", "helpfull", "h") for word in argv[1:] if word.startswith("-")):
             _print_help()
@@ -38,10 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         from spidercap.pipeline import modes
         from spidercap.pipeline.training import workdir
 
-        with workdir.open_workdir(config) if config.run.workdir else contextlib.nullcontext():
+        needs_workdir = config.run.mode != "score"
+        with workdir.open_workdir(config) if needs_workdir else contextlib.nullcontext():
             modes.RUN[config.run.mode](config)
     except (UserError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(' '.join(str(error).split()))}", file=sys.stderr)
         return 1
     except Interrupted as stopped:
         print(f"stopped; saved {stopped}. The same command resumes from there.")
@@ -50,6 +60,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stopped. The same command resumes from what was last saved.", file=sys.stderr)
         return 130
     return 0
+
+
+def _stop_on_signals(stack: contextlib.ExitStack) -> None:
+    """Lets what would kill the process end it like Ctrl-C, with a line and without halves of files."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # only the main thread may
+    for number in STOPPING:
+        if signal.getsignal(number) == signal.SIG_DFL:
+            stack.callback(signal.signal, number, signal.signal(number, signal.default_int_handler))
 
 
 def _print_help() -> None:

@@ -1,5 +1,7 @@
 """One function per mode, which calls the parts of the pipeline in order."""
 
+import hashlib
+import json
 import sys
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -7,8 +9,9 @@ from types import MappingProxyType
 import numpy as np
 import tensorflow as tf
 
-from spidercap.export.saved_model import CheckFailed, export, kept_decoder, versions
+from spidercap.export.saved_model import CheckFailed, export, kept_decoder, kept_source, versions
 from spidercap.models.encoder import decode_image, resize_image
+from spidercap.pipeline import digests
 from spidercap.pipeline.data.batches import TokenizedSplit, tokenize_split, training_arrays
 from spidercap.pipeline.data.coco_folder import readable_files
 from spidercap.pipeline.data.features import all_features, load_encoder, split_features
@@ -25,6 +28,7 @@ from spidercap.pipeline.report.results import write_results
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.vocabulary import Vocabulary, build_vocabulary
 from spidercap.pipeline.training import kept
+from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
 from spidercap.pipeline.training.checkpoints import Models
 from spidercap.pipeline.training.loop import train
 from spidercap.pipeline.training.progress import Progress
@@ -61,7 +65,11 @@ def run_train(config: Config, reward_functions: Mapping[str, RewardFunction] = M
     with open_text_metrics(single_terms(config.terms()), **config.metrics.for_workers()) as text_metrics:
         data = _train_stages(config, text_metrics, own)
         _evaluate(config, text_metrics)
-    run_export(config)
+    exported = versions(config.export_path())
+    if exported and kept_source(exported[-1]) == _source(config):
+        print(f"model:       {exported[-1]}")  # the run was finished before
+    else:
+        run_export(config)
     run_caption(config.with_values(mode="caption", images=_sample_images(config, data)))
 
 
@@ -131,8 +139,16 @@ def run_export(config: Config) -> None:
     )
     images = [tf.io.encode_png(image).numpy() for image in noise]
     try:
-        folder, decoder = config.export_path(), decoder_of(config, vocabulary.words)
-        path = export(encoder, captioner, vocabulary.words, config.data.max_length, folder, images, decoder)
+        path = export(
+            encoder,
+            captioner,
+            vocabulary.words,
+            config.data.max_length,
+            config.export_path(),
+            images,
+            decoder_of(config, vocabulary.words),
+            _source(config),
+        )
     except CheckFailed as error:
         raise UserError(f"nothing was exported, because the written model differs: {error}") from error
     print(f"model:       {path}")
@@ -152,6 +168,14 @@ def run_caption(config: Config) -> None:
     for file, captions in caption_files(model, files):
         for caption, log_prob in captions:
             print(f"{file}: {caption} (log-probability {log_prob:.2f})")
+
+
+def _source(config: Config) -> str:
+    """What a model is exported from: digests of the weights and of the run's files, and the decoder."""
+    weights = newest_checkpoint(kept.kept_folder(config.workdir_path(), kept.last_kept(config)))
+    decoder = decoder_of(config, kept.kept_vocabulary(config).words)
+    made_of = [digests.recorded(weights), digests.recorded(config.workdir_path()), decoder.to_json()]
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest() + "\n"
 
 
 def identified_data(config: Config) -> Data:

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from benchmarks import compare
 from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.training.checkpoint_files import write_checkpoint
 from spidercap.pipeline.training.progress import Progress, Validation
 
 CAPTIONS = ("a dog runs", "a cat sits on the", "two birds fly")
@@ -40,10 +41,8 @@ def make_run(
     for name in ("mle", stage):
         (folder / "results" / f"{name}.json").write_text(json.dumps(said))
         (folder / "results" / f"{name}.metrics.json").write_text(json.dumps(scores))
-    variable = tf.Variable("", dtype=tf.string)
-    Progress(history=list(history)).store(variable)
-    checkpoint = tf.train.Checkpoint(progress=variable)
-    tf.train.CheckpointManager(checkpoint, folder / "checkpoints", max_to_keep=2).save()
+    progress = Progress(history=list(history)).to_json()
+    write_checkpoint(folder / "checkpoints", tf.train.Checkpoint(), keep=2, progress=progress)
     return folder
 
 

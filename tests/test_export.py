@@ -16,6 +16,7 @@ from spidercap.models.captioner import Captioner
 from spidercap.models.decoder import Decoder
 from spidercap.models.encoder import build_encoder, decode_image, resize_image
 from spidercap.models.special_tokens import END, SPECIAL_TOKENS
+from spidercap.pipeline.errors import UserError
 
 SIDE, T = 32, 5
 WORDS = (*SPECIAL_TOKENS, "ein", "rød", "二", "dog", "cat")
@@ -159,7 +160,7 @@ def test_versions_count_up_and_nothing_half_written_stays(parts, exported, monke
 
 def test_a_file_in_the_way_is_refused(parts, tmp_path):
     (tmp_path / "export").write_text("not a folder")
-    with pytest.raises(NotADirectoryError, match="is a file"):
+    with pytest.raises(UserError, match="cannot be written"):
         export(*parts, WORDS, T, tmp_path / "export", [picture(0)])
 
 

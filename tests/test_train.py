@@ -11,6 +11,7 @@ from spidercap.pipeline.data.batches import caption_batches, image_batches
 from spidercap.pipeline.errors import Interrupted, UserError
 from spidercap.pipeline.evaluation.evaluate import build_decoder
 from spidercap.pipeline.settings.config import Config, stage_labels
+from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
 from spidercap.pipeline.training.kept import build_models, last_kept, load_kept
 from spidercap.pipeline.training.progress import read_progress
 from spidercap.pipeline.training.stages import build_stage
@@ -31,7 +32,7 @@ def arrays():
 
 
 def newest(workdir):
-    return read_progress(tf.train.latest_checkpoint(str(workdir / "checkpoints")))
+    return read_progress(newest_checkpoint(workdir / "checkpoints"))
 
 
 def test_resumed_equals_uninterrupted(tmp_path, arrays):
@@ -101,7 +102,7 @@ def test_weights_of_a_stage_at_work_are_not_taken_for_handed_on(tmp_path, arrays
         with pytest.raises(Interrupted):
             run(config, arrays, validation)
         assert last_kept(config) == kept
-    assert list((tmp_path / "kept" / "pg").glob("*.index"))
+    assert list((tmp_path / "kept" / "pg").glob("ckpt-*"))
     run(config, arrays)
     assert last_kept(config) == "pg"
 

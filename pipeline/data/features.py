@@ -7,6 +7,7 @@ The others are crops, some of them mirrored.
 import hashlib
 import json
 import pathlib
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 
@@ -16,6 +17,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from spidercap.models.encoder import build_encoder, decode_image, draw_view, resize_image
+from spidercap.pipeline import digests
 from spidercap.pipeline.data.prepare import Data, image_records
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import written_aside
@@ -55,10 +57,10 @@ def split_features(config: Config, data: Data, encoder: keras.Model, split: str)
 def all_features(config: Config, data: Data, encoder: keras.Model, views: Mapping[str, int]) -> dict[str, np.ndarray]:
     """Returns features float32 `[I, N, F]` by split, in the order of its records, with N = `views` of each image.
 
-    Views in the cache are read, others are computed and stored.
+    Views in the cache are read. Others, and those whose file is damaged, are computed and stored.
 
     Raises:
-      UserError: features are NaN or infinite, or a file of the cache has another number of images.
+      UserError: features are NaN or infinite.
     """
     folder = config.cache_path() / "features" / _key(config, data, encoder)
     # One function for all, because tracing a deep network takes seconds. It is traced only if something is computed.
@@ -67,14 +69,16 @@ def all_features(config: Config, data: Data, encoder: keras.Model, views: Mappin
     paths = {split: [folder / _file(split, view) for view in range(number)] for split, number in views.items()}
     for split, of_views in paths.items():
         for view, path in enumerate(of_views):
-            if not path.exists():
+            wrong = digests.fault(path)
+            if wrong and path.exists():
+                print(f"warning: {path} {wrong}; its features are computed again", file=sys.stderr)
+            if wrong:
                 name = f"{split}, view {view + 1} of {len(of_views)}" if len(of_views) > 1 else split
                 features = _compute(encode, image_records(data, split), config.model.image_size, view, name)
-                with written_aside(path) as aside:
+                with written_aside(path, features.nbytes) as aside:
                     np.save(aside, features)
-    return {
-        split: _stacked(of_views, int(image_records(data, split).cardinality())) for split, of_views in paths.items()
-    }
+                digests.record(path.parent, [path.name])
+    return {split: _stacked(of_views) for split, of_views in paths.items()}
 
 
 def pixels(records: tf.data.Dataset, image_size: int, view: int = 0) -> tf.data.Dataset:
@@ -97,22 +101,12 @@ def _file(split: str, view: int) -> str:
     return f"{split}-view{view}.npy" if view else f"{split}.npy"
 
 
-def _stacked(paths: Sequence[pathlib.Path], images: int) -> np.ndarray:
+def _stacked(paths: Sequence[pathlib.Path]) -> np.ndarray:
     """Float32 `[I, N, F]` of the files of N views."""
     # Memory-mapped, or all views would be in memory twice.
-    views = [_read(path) for path in paths]
-    for path, view in zip(paths, views, strict=True):
-        if view is None or view.dtype != np.float32 or view.shape != (images, views[0].shape[-1]):
-            raise UserError(f"{path} does not hold the features of {images} images; delete it, to compute them again")
-    return np.stack(views, axis=1, out=np.empty((images, len(views), views[0].shape[1]), np.float32))
-
-
-def _read(path: pathlib.Path) -> np.ndarray | None:
-    """The memory-mapped file; None if it is truncated or not an array."""
-    try:
-        return np.load(path, mmap_mode="r")
-    except (ValueError, EOFError):
-        return None
+    views = [np.load(path, mmap_mode="r") for path in paths]
+    images, size = views[0].shape
+    return np.stack(views, axis=1, out=np.empty((images, len(views), size), np.float32))
 
 
 def _compute(encode: Callable, records: tf.data.Dataset, image_size: int, view: int, name: str) -> np.ndarray:

@@ -1,7 +1,9 @@
 """Prepares a data set once; later runs read it from the cache folder."""
 
+import contextlib
 import dataclasses
 import fcntl
+import os
 import pathlib
 import pkgutil
 import shutil
@@ -12,7 +14,10 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from spidercap.pipeline import digests
 from spidercap.pipeline.data.records import Source
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.files import disk_errors, open_lock, sync_tree
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.datasets import DATASETS
 
@@ -82,12 +87,43 @@ def _records(data: Data, split: str) -> tf.data.Dataset:
 
 def _made(builder: tfds.core.DatasetBuilder, fingerprint: str) -> Data:
     root = pathlib.Path(builder.data_dir)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with open(root.parent / ".lock", "w") as lock:  # two runs may share a cache
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not builder.is_prepared():
-            shutil.rmtree(root, ignore_errors=True)
-            if not sys.stderr.isatty():
-                tfds.disable_progress_bar()
-            builder.download_and_prepare()
+    if _fault(root):
+        with _locked(root.parent):  # two runs may share a cache
+            wrong = _fault(root)  # the other run may have prepared it
+            if wrong:
+                _write(builder, root, wrong)
     return Data(tfds.builder_from_directory(builder.data_dir), fingerprint)
+
+
+def _fault(root: pathlib.Path) -> str:
+    """What is wrong with a prepared data set; '' if it is whole."""
+    try:
+        if not digests.recorded(root):
+            return "is not whole"
+        return ", ".join(f"{name} {wrong}" for name, wrong in digests.faults(root).items())
+    except UserError as error:
+        return str(error)
+
+
+def _write(builder: tfds.core.DatasetBuilder, root: pathlib.Path, wrong: str) -> None:
+    if root.exists():
+        print(f"warning: {root}: {wrong}; the data set is prepared again", file=sys.stderr)
+        shutil.rmtree(root)
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    with disk_errors(root):
+        builder.download_and_prepare()
+        sync_tree(root)
+    digests.record(root, [path.name for path in root.iterdir()])
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = open_lock(folder / ".lock")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -10,6 +10,7 @@ from spidercap.pipeline.errors import UserError, check_choice
 from spidercap.pipeline.metrics.registry import parse_metrics, term_of, terms_without_java, with_mixes
 from spidercap.pipeline.settings.fields import stage_values
 from spidercap.pipeline.settings.groups import (
+    MODES,
     DataSettings,
     DecodingSettings,
     MetricSettings,
@@ -151,6 +152,11 @@ def groups() -> dict[str, type]:
 def fields() -> dict[str, dataclasses.Field]:
     """Returns the settings by name; their metadata are the arguments of `setting`."""
     return {field.name: field for group in groups().values() for field in dataclasses.fields(group)}
+
+
+def readers(field: dataclasses.Field) -> tuple[str, ...]:
+    """Returns the modes that read a setting."""
+    return tuple(field.metadata["modes"]) or tuple(mode for mode in MODES if mode != "score")
 
 
 def stage_labels(config: Config) -> list[str]:

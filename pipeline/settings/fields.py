@@ -19,6 +19,7 @@ def setting(
     text: str,
     *,
     fixed: bool = True,
+    modes: Collection[str] = (),
     added: bool = False,
     choices: Collection[str] | Callable[[], Collection[str]] = (),
     least: float = 1,
@@ -34,6 +35,7 @@ def setting(
       default: the value without the flag; its type is the flag's type.
       text: the help text.
       fixed: may not change in a workdir; False: may change from command to command.
+      modes: the modes that read it; empty: all but score, as those of a run are compared with its own.
       added: a config.json without this setting has its default.
       choices: allowed values of a text; a function or table is read on each check, so that added rows count.
       least: minimum of a number.
@@ -43,7 +45,7 @@ def setting(
       ordered: the order of the pairs matters, and a name may come twice.
       aliases: other names of choices -> the names they stand for.
     """
-    metadata = {"help": text, "fixed": fixed, "added": added, "aliases": aliases}
+    metadata = {"help": text, "fixed": fixed, "modes": modes, "added": added, "aliases": aliases}
     metadata |= {"by_stage": by_stage, "pairs": pairs, "ordered": ordered}
     metadata |= {"choices": choices if callable(choices) else lambda: tuple(choices), "least": least, "most": most}
     return dataclasses.field(default=default, metadata=metadata)

@@ -5,20 +5,24 @@ import difflib
 import os
 import pathlib
 import re
+import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.settings.config import Config, fields, groups
+from spidercap.pipeline.settings.config import Config, fields, groups, readers
 from spidercap.pipeline.settings.fields import allowed
 from spidercap.pipeline.settings.saved import read_settings
 from spidercap.pipeline.settings.stages import STAGES
 
 WIDTH = 100  # characters per line of --help
 INDENT = 30
+NESTED = 20  # flagfiles that include each other
+# Folders that a command writes to or takes programs from: a workdir of somebody else may not choose them.
+OWN = ("export_dir", "cache_dir", "metric_cache_dir", "corenlp", "output")
 
 
 def parse(argv: Sequence[str]) -> Config:
@@ -37,10 +41,12 @@ def parse(argv: Sequence[str]) -> Config:
     if rest:
         raise UserError(f"unexpected {rest[0]!r}; settings are given as --name=value (--help lists them)")
     given = {name: values[name].value for name in fields() if values[name].present}
-    if not given.get("workdir") and given.get("mode") != "score":
+    mode = given.get("mode", fields()["mode"].default)
+    _check_read(argv[1:], given, mode)
+    if not given.get("workdir") and mode != "score":
         raise UserError("no --workdir given; name the folder of the run, for example --workdir=runs/first")
-    if given.get("mode") in ("evaluate", "caption", "export"):
-        given = _saved(pathlib.Path(given["workdir"]), given["mode"]) | given
+    if mode in ("evaluate", "caption", "export"):
+        given = _saved(pathlib.Path(given["workdir"]), mode, given) | given
     return Config.of(**given)
 
 
@@ -96,7 +102,15 @@ def _flag_error(error: flags.Error) -> str:
     return f"{error}; settings are given as --name=value (--help lists them)"
 
 
-def _with_flagfiles(words: Iterable[str], opened: tuple[pathlib.Path, ...] = ()) -> list[str]:
+def _check_read(words: Sequence[str], given: Mapping[str, Any], mode: str) -> None:
+    """Raises UserError for a flag of the command line that the mode does not read; flagfiles may serve several modes."""
+    for name in given:
+        modes = readers(fields()[name])
+        if mode not in modes and any(re.fullmatch(rf"--?(no)?{name}(=.*)?", word, re.DOTALL) for word in words):
+            raise UserError(f"--{name} is not read by --mode={mode}, but by {', '.join(modes)}; leave it out")
+
+
+def _with_flagfiles(words: Iterable[str], opened: tuple[str, ...] = ()) -> list[str]:
     """The flags of all flagfiles, then the other words; `opened` are the enclosing flagfiles."""
     from_files, others = [], []
     words = iter(words)
@@ -109,12 +123,14 @@ def _with_flagfiles(words: Iterable[str], opened: tuple[pathlib.Path, ...] = ())
     return from_files + others
 
 
-def _read_flagfile(name: str, opened: tuple[pathlib.Path, ...]) -> list[str]:
+def _read_flagfile(name: str, opened: tuple[str, ...]) -> list[str]:
     if not name:
         raise UserError("--flagfile names no file; for example --flagfile=recipes/quickstart.flags")
     path = pathlib.Path(os.path.expanduser(name))
-    if path.resolve() in opened:
+    if os.path.realpath(path) in opened:
         raise UserError(f"flagfile {name} includes itself; remove its --flagfile line")
+    if len(opened) == NESTED:
+        raise UserError(f"flagfile {name} is the {NESTED + 1}th of a chain that include each other; allowed: {NESTED}")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -131,15 +147,20 @@ def _read_flagfile(name: str, opened: tuple[pathlib.Path, ...]) -> list[str]:
             )
     if not flag_lines:
         raise UserError(f"flagfile {name} holds no flags; needed: one --name=value per line")
-    return _with_flagfiles((line for _, line in flag_lines), (*opened, path.resolve()))
+    return _with_flagfiles((line for _, line in flag_lines), (*opened, os.path.realpath(path)))
 
 
-def _saved(workdir: pathlib.Path, mode: str) -> dict[str, Any]:
+def _saved(workdir: pathlib.Path, mode: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the run in `workdir`, but for those that only their owner may choose."""
     path = workdir / "config.json"
     if not path.is_file():
         raise UserError(f"{workdir} holds no run (no config.json); name the --workdir of one, or train it first")
     saved = read_settings(path)
-    if mode == "caption":
-        # The saved ones are those of the training images.
-        return {name: value for name, value in saved.items() if name not in ("images", "skip_bad_images")}
-    return saved
+    for name in OWN:
+        if saved[name] and name not in given and mode in readers(fields()[name]):
+            print(
+                f"--{name}={saved[name]} of {path} is not taken over; give it again, if it is wanted", file=sys.stderr
+            )
+    # For captions, the saved images are those of training.
+    left_out = (*OWN, "images", "skip_bad_images") if mode == "caption" else OWN
+    return {name: value for name, value in saved.items() if name not in left_out}

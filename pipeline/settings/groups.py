@@ -12,18 +12,24 @@ from spidercap.pipeline.settings.datasets import ALIASES, DATASETS
 from spidercap.pipeline.settings.fields import Group, setting
 
 MODES = ("prepare", "train", "evaluate", "score", "caption", "export")
+# Modes that read a setting; all settings of training are saved by `prepare`.
+ALL = MODES
+TRAINING = ("prepare", "train")
+DATA = (*TRAINING, "evaluate")
+EXPORTING = (*TRAINING, "caption", "export")
+SCORING = (*DATA, "score")
 
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings(Group):
     """What to do, and where."""
 
-    mode: str = setting("train", "What to do.", fixed=False, choices=MODES)
+    mode: str = setting("train", "What to do.", fixed=False, modes=ALL, choices=MODES)
     workdir: str = setting("", "Folder of the run: settings, checkpoints, logs, results.", fixed=False)
     seed: int = setting(0, "Seed of all that is random in training: weights, order, dropout, samples.", least=0)
-    log_every: int = setting(20, "Steps between two log lines.", fixed=False)
-    checkpoint_every: float = setting(5.0, "Minutes between two checkpoints.", fixed=False, least=0)
-    export_dir: str = setting("", "Folder of exported models; default: <workdir>/export.", fixed=False)
+    log_every: int = setting(20, "Steps between two log lines.", fixed=False, modes=TRAINING)
+    checkpoint_every: float = setting(5.0, "Minutes between two checkpoints.", fixed=False, modes=TRAINING, least=0)
+    export_dir: str = setting("", "Folder of exported models; default: <workdir>/export.", fixed=False, modes=EXPORTING)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +44,16 @@ class DataSettings(Group):
         aliases=ALIASES,
     )
     images: str = setting(
-        "", "coco_json: folder of the images; mode=caption: files or folders, separated by commas.", fixed=False
+        "",
+        "coco_json: folder of the images; mode=caption: files or folders, separated by commas.",
+        fixed=False,
+        modes=(*DATA, "caption"),
     )
-    train_captions: str = setting("", "coco_json: COCO-format JSON to train on.", fixed=False)
-    val_captions: str = setting("", "coco_json: COCO-format JSON to validate on.", fixed=False)
-    skip_bad_images: bool = setting(False, "coco_json: leave out images that cannot be decoded.", fixed=False)
+    train_captions: str = setting("", "coco_json: COCO-format JSON to train on.", fixed=False, modes=DATA)
+    val_captions: str = setting("", "coco_json: COCO-format JSON to validate on.", fixed=False, modes=DATA)
+    skip_bad_images: bool = setting(
+        False, "coco_json: leave out images that cannot be decoded.", fixed=False, modes=(*DATA, "caption")
+    )
     scenes_train: int = setting(3000, "scenes: number of training images.")
     scenes_val: int = setting(500, "scenes: number of validation images.")
     min_word_count: int = setting(5, "Words seen less often in training are not generated.")
@@ -55,7 +66,7 @@ class DataSettings(Group):
     )
     max_length: int = setting(20, "Maximum caption length in tokens, end token included (T).", least=2, most=1000)
     cache_dir: str = setting(
-        "", "Folder of prepared images and features; default: 'cache' beside the workdir.", fixed=False
+        "", "Folder of prepared images and features; default: 'cache' beside the workdir.", fixed=False, modes=DATA
     )
 
     def check_flags(self) -> None:
@@ -94,7 +105,7 @@ class ModelSettings(Group):
         added=True,
         choices=("float32", "bfloat16"),
     )
-    jit: bool = setting(False, "Compile the steps over the vocabulary with XLA; see BUILD.md.", fixed=False)
+    jit: bool = setting(False, "Compile the steps over the vocabulary with XLA; see BUILD.md.", fixed=False, modes=DATA)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,24 +160,33 @@ class MetricSettings(Group):
         "the approximations spice_fast and spider_fast only by name). Default: all in mode=score; in other modes "
         "those without Java, and those of reward and best_metric.",
         fixed=False,
+        modes=SCORING,
     )
-    references: str = setting("", "mode=score: COCO captions file with the references.", fixed=False)
-    results: str = setting("", "mode=score: COCO results file with the captions to score.", fixed=False)
-    output: str = setting("", "mode=score: JSON file for corpus and per-image scores.", fixed=False)
+    references: str = setting("", "mode=score: COCO captions file with the references.", fixed=False, modes=("score",))
+    results: str = setting(
+        "", "mode=score: COCO results file with the captions to score.", fixed=False, modes=("score",)
+    )
+    output: str = setting("", "mode=score: JSON file for corpus and per-image scores.", fixed=False, modes=("score",))
     metric_workers: int = setting(
         2,
         "Java processes for METEOR and for SPICE; 1.1 GB each for METEOR, 1.5 to 3 GB for SPICE.",
         fixed=False,
+        modes=SCORING,
         most=256,
     )
-    metric_timeout: float = setting(60.0, "Seconds that a Java process may take for one caption.", fixed=False)
+    metric_timeout: float = setting(
+        60.0, "Seconds that a Java process may take for one caption.", fixed=False, modes=SCORING
+    )
     metric_cache_dir: str = setting(
         "",
         "Folder for CoreNLP (385 MB) and SPICE's parsed captions; default: $SPIDERCAP_METRIC_CACHE, else "
         "spidercap in the user's cache folder.",
         fixed=False,
+        modes=SCORING,
     )
-    corenlp: str = setting("", "Folder with the two jars of CoreNLP 3.6.0; default: they are downloaded.", fixed=False)
+    corenlp: str = setting(
+        "", "Folder with the two jars of CoreNLP 3.6.0; default: they are downloaded.", fixed=False, modes=SCORING
+    )
 
     def check(self) -> None:
         """Raises UserError for unknown metrics."""

@@ -60,7 +60,10 @@ class TrainingSettings(Group):
     )
     patience: int = setting(0, "End a stage after this many validations without a new best; 0: off.", least=0)
     max_skipped: int = setting(
-        10, "Stop the run after this many updates of a stage with a non-finite loss or gradient.", fixed=False
+        10,
+        "Stop the run after this many updates of a stage with a non-finite loss or gradient.",
+        fixed=False,
+        modes=("prepare", "train"),
     )
     warm_start: str = setting("", "Workdir of a trained run; this run starts from its last kept weights.")
     evaluate_every: float = setting(1.0, "Epochs between two validations.", least=1e-3)

@@ -7,8 +7,16 @@ import tensorflow as tf
 
 from spidercap.models.baseline import Baseline
 from spidercap.models.captioner import Captioner
+from spidercap.pipeline.training.checkpoint_files import (
+    checkpoints,
+    newest_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+from spidercap.pipeline.training.kept import checkpoint_folder, kept_folder
 from spidercap.pipeline.training.progress import FinishedStage, Progress
 from spidercap.pipeline.training.stages import BuiltStage
+from spidercap.pipeline.training.tensorboard import Board
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,41 +30,31 @@ class Models:
 class Saver:
     """Checkpoints of the run, and the best weights of a stage."""
 
-    def __init__(self, workdir: pathlib.Path, models: Models, stage: BuiltStage, progress: Progress):
-        self._progress = progress
-        self._variable = tf.Variable("", dtype=tf.string, trainable=False)
+    def __init__(self, workdir: pathlib.Path, models: Models, stage: BuiltStage, progress: Progress, board: Board):
+        self._progress, self._board = progress, board
         self._weights = {"captioner": models.captioner, "baseline": models.baseline}
-        self._run = tf.train.Checkpoint(**self._weights, **stage.state, progress=self._variable)
-        self._manager = tf.train.CheckpointManager(self._run, str(workdir / "checkpoints"), max_to_keep=2)
-        kept = tf.train.Checkpoint(**self._weights)
-        self._kept = tf.train.CheckpointManager(kept, str(workdir / "kept" / stage.label), max_to_keep=1)
+        self._run = tf.train.Checkpoint(**self._weights, **stage.state)
+        self._folder, self._kept_folder = checkpoint_folder(workdir), kept_folder(workdir, stage.label)
 
-    def restore(self, path: str) -> None:
+    def restore(self, path: pathlib.Path) -> None:
         """Restores weights and optimizers within the stage."""
-        self._run.restore(path).assert_consumed()
+        read_checkpoint(path, self._run).assert_consumed()
 
-    def checkpoints(self) -> list[str]:
+    def checkpoints(self) -> list[pathlib.Path]:
         """Returns the paths of the checkpoints on disk, the newest last."""
-        return self._manager.checkpoints
+        return checkpoints(self._folder)
 
-    def newest(self) -> str | None:
-        """Returns the path of the newest checkpoint."""
-        return self._manager.latest_checkpoint
-
-    def save(self) -> str:
+    def save(self) -> pathlib.Path:
         """Writes a checkpoint; returns its path."""
-        self._progress.store(self._variable)
-        newest = self.newest()
-        # Checkpoint numbers continue across stages, although each stage has its own manager.
-        return self._manager.save(checkpoint_number=1 + int(newest.rpartition("-")[2]) if newest else 1)
+        return save_run(self._folder, self._run, self._progress, self._board)
 
     def keep(self) -> None:
         """Keeps the current weights as those of the stage."""
-        self._kept.save(checkpoint_number=self._progress.step)
+        write_checkpoint(self._kept_folder, tf.train.Checkpoint(**self._weights), keep=1)
 
-    def finish(self, stage: BuiltStage) -> str:
+    def finish(self, stage: BuiltStage) -> pathlib.Path:
         """Restores the kept weights, with which the next stage starts, and saves a checkpoint; returns its path."""
-        tf.train.Checkpoint(**self._weights).restore(self._kept.latest_checkpoint).expect_partial()
+        read_checkpoint(newest_checkpoint(self._kept_folder), tf.train.Checkpoint(**self._weights)).assert_consumed()
         done = self._progress
         done.finished.append(
             FinishedStage(
@@ -72,3 +70,9 @@ class Saver:
         )
         done.next_stage()
         return self.save()
+
+
+def save_run(folder: pathlib.Path, weights: tf.train.Checkpoint, progress: Progress, board: Board) -> pathlib.Path:
+    """Writes a checkpoint of a run, with its progress and the size of TensorBoard's files; returns its path."""
+    progress.events = board.flush()
+    return write_checkpoint(folder, weights, keep=2, progress=progress.to_json())

@@ -2,6 +2,7 @@
 
 import hashlib
 import pathlib
+import sys
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ import tensorflow as tf
 from spidercap.models.baseline import Baseline
 from spidercap.models.captioner import Captioner
 from spidercap.models.precision import PRECISIONS
+from spidercap.pipeline import digests
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import write_text, written_aside
 from spidercap.pipeline.metrics.document_frequencies import (
@@ -21,8 +23,14 @@ from spidercap.pipeline.settings.config import Config, stage_labels
 from spidercap.pipeline.settings.saved import differences, read_settings
 from spidercap.pipeline.settings.stages import STAGES
 from spidercap.pipeline.text.vocabulary import Vocabulary, load_vocabulary
+from spidercap.pipeline.training.checkpoint_files import checkpoints, newest_checkpoint, read_checkpoint
 from spidercap.pipeline.training.progress import Progress, read_progress
 from spidercap.pipeline.training.rewards import reward_frequencies
+
+# What a prepared run is about; the encoder is written last.
+IDENTITY = ("config.json", "vocabulary.json", "data.txt", "encoder.txt", "encoder.keras")
+FREQUENCIES = "document_frequencies.npz"
+_NO_COPY = "restore it from a copy, or name a new --workdir"
 
 
 def keep_identity(config: Config, name: str, text: str) -> None:
@@ -38,14 +46,15 @@ def keep_identity(config: Config, name: str, text: str) -> None:
 
 
 def keep_encoder(config: Config, encoder: keras.Model) -> None:
-    """Stores the whole encoder, so that evaluation and export need only the workdir.
+    """Stores the whole encoder, so that evaluation and export need only the workdir; then the run is prepared.
 
     Its weights are not enough: some networks of keras.applications have other layers with ImageNet's weights.
     """
     keep_identity(config, "encoder.txt", _encoder_text(encoder))
     if not is_prepared(config):
-        with written_aside(_encoder_path(config)) as aside:
+        with written_aside(_encoder_path(config), sum(w.nbytes for w in encoder.get_weights())) as aside:
             encoder.save(aside)
+        digests.record(config.workdir_path(), IDENTITY)
 
 
 def kept_encoder(config: Config) -> keras.Model:
@@ -62,11 +71,15 @@ def kept_vocabulary(config: Config) -> Vocabulary:
 
 def kept_frequencies(config: Config, references: np.ndarray, vocabulary: Vocabulary) -> DocumentFrequencies:
     """Returns the document frequencies of the run's reward, counted once in training references `[I, R, L]`."""
-    path = config.workdir_path() / "document_frequencies.npz"
-    if path.exists() and is_prepared(config):
+    path = config.workdir_path() / FREQUENCIES
+    wrong = digests.fault(path)
+    if not wrong:
         return load_document_frequencies(path)
+    if path.exists():
+        print(f"warning: {path} {wrong}; the document frequencies are counted again", file=sys.stderr)
     frequencies = reward_frequencies(references, vocabulary.reference_size, config.rewards.end_token_in_reward)
     save_document_frequencies(path, frequencies)
+    digests.record(path.parent, [path.name])
     return frequencies
 
 
@@ -107,19 +120,58 @@ def temperature_at(config: Config, index: int) -> float:
     return config.of_stage("temperature", learning)
 
 
-def kept_weights(workdir: pathlib.Path, label: str) -> str | None:
-    """Returns the checkpoint of the weights that a stage kept; None if it kept none yet."""
-    return tf.train.latest_checkpoint(str(workdir / "kept" / label))
+def checkpoint_folder(workdir: pathlib.Path) -> pathlib.Path:
+    """Returns the folder of the run's checkpoints."""
+    return workdir / "checkpoints"
+
+
+def kept_folder(workdir: pathlib.Path, label: str) -> pathlib.Path:
+    """Returns the folder of the checkpoint of the weights that a stage kept."""
+    return workdir / "kept" / label
+
+
+def check_kept(config: Config, progress: Progress, from_checkpoint: bool) -> None:
+    """Raises UserError if weights are lost that stages have kept, or the checkpoints of a run that has kept weights.
+
+    Otherwise a run would train to its end and then fail, or start from the beginning.
+
+    Args:
+      config: the settings.
+      progress: where the run goes on.
+      from_checkpoint: whether it was read from a checkpoint.
+    """
+    workdir = config.workdir_path()
+    current = [stage_labels(config)[progress.stage]] if progress.best is not None else []
+    for label in [*(stage.name for stage in progress.finished), *current]:
+        if newest_checkpoint(kept_folder(workdir, label)) is None:
+            raise UserError(f"{kept_folder(workdir, label)} is lost; {_NO_COPY}")
+    if not from_checkpoint and any(checkpoints(kept_folder(workdir, label)) for label in stage_labels(config)):
+        raise UserError(f"{workdir} has kept weights, but {checkpoint_folder(workdir)} is lost; {_NO_COPY}")
+
+
+def check_identity(config: Config) -> None:
+    """Raises UserError if a file that tells what a prepared run is about is damaged or lost."""
+    workdir = config.workdir_path()
+    wrong = digests.faults(workdir)
+    wrong.pop(FREQUENCIES, None)  # they can be counted again
+    for name, what in wrong.items():
+        raise UserError(f"{workdir / name} {what}; {_NO_COPY}")
+    if not is_prepared(config) and any((workdir / name).exists() for name in ("checkpoints", "kept")):
+        raise UserError(
+            f"{workdir / digests.NAME} is lost, or an earlier version wrote this run; restore it from a copy, use that "
+            "version, or name a new --workdir"
+        )
 
 
 def saved_progress(config: Config) -> Progress:
     """Returns the progress in the run's newest checkpoint."""
-    return read_progress(newest_checkpoint(config.workdir_path()))
+    return read_progress(newest_checkpoint(checkpoint_folder(config.workdir_path())))
 
 
 def last_kept(config: Config) -> str:
     """Returns the label of the last finished stage; if none is finished, of the first one that kept weights."""
-    labels = [label for label in stage_labels(config) if kept_weights(config.workdir_path(), label)]
+    workdir = config.workdir_path()
+    labels = [label for label in stage_labels(config) if checkpoints(kept_folder(workdir, label))]
     if not labels:
         raise UserError(f"{config.run.workdir} has kept no weights yet; run --mode=train first")
     # Weights of an unfinished stage may be worse than those it started from.
@@ -129,19 +181,18 @@ def last_kept(config: Config) -> str:
 
 def load_kept(workdir: pathlib.Path, label: str, captioner: Captioner, baseline: Baseline) -> None:
     """Loads the kept weights of a stage into the models."""
-    path = kept_weights(workdir, label)
+    path = newest_checkpoint(kept_folder(workdir, label))
     if path is None:
         raise UserError(f"{workdir} holds no weights of stage {label}; train it first")
     try:
-        status = tf.train.Checkpoint(captioner=captioner, baseline=baseline).restore(path)
-        status.assert_existing_objects_matched().expect_partial()
+        read_checkpoint(path, tf.train.Checkpoint(captioner=captioner, baseline=baseline)).assert_consumed()
     except (ValueError, AssertionError) as error:
         raise UserError(f"the weights in {workdir} are of a model of another size; use the same model flags") from error
 
 
 def check_warm_start(config: Config, vocabulary: Vocabulary, encoder: keras.Model) -> None:
     """Raises UserError if the run of --warm_start does not match; cheap, to be called before features are computed."""
-    if config.training.warm_start and not newest_checkpoint(config.workdir_path()):
+    if config.training.warm_start and not checkpoints(checkpoint_folder(config.workdir_path())):
         saved = warm_start_of(config)
         if kept_vocabulary(saved) != vocabulary:
             raise UserError(f"--warm_start={saved.run.workdir} has another vocabulary; train both on the same captions")
@@ -181,9 +232,4 @@ def _encoder_path(config: Config) -> pathlib.Path:
 
 def is_prepared(config: Config) -> bool:
     """Returns whether the data are prepared. Until then the workdir's settings and data may change."""
-    return _encoder_path(config).exists()
-
-
-def newest_checkpoint(workdir: pathlib.Path) -> str | None:
-    """Returns the checkpoint from which a stopped run resumes; None if there is none."""
-    return tf.train.latest_checkpoint(str(workdir / "checkpoints"))
+    return _encoder_path(config).name in digests.recorded(config.workdir_path())

@@ -10,6 +10,7 @@ A stopped run resumes like this, whatever stopped it:
 import contextlib
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -17,11 +18,12 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from spidercap.pipeline.data.batches import TrainingArrays
-from spidercap.pipeline.errors import Interrupted
+from spidercap.pipeline.errors import STOPPING, Interrupted
 from spidercap.pipeline.evaluation.evaluate import Evaluation
 from spidercap.pipeline.settings.config import Config, stage_labels
-from spidercap.pipeline.training.checkpoints import Models, Saver
-from spidercap.pipeline.training.kept import temperature_at
+from spidercap.pipeline.training.checkpoint_files import newest_checkpoint, read_checkpoint
+from spidercap.pipeline.training.checkpoints import Models, Saver, save_run
+from spidercap.pipeline.training.kept import check_kept, checkpoint_folder, temperature_at
 from spidercap.pipeline.training.logs import StepLogs, as_floats, named_scalars
 from spidercap.pipeline.training.progress import Progress, Validation, read_progress
 from spidercap.pipeline.training.stages import BuiltStage, build_stage
@@ -43,18 +45,23 @@ def train(
     `validate` scores the captioner; `begin` sets the initial weights of a new run.
 
     Raises:
-      Interrupted: Ctrl-C or SIGTERM came; the same call resumes from the checkpoint that was saved.
+      Interrupted: a signal of STOPPING came; the same call resumes from the checkpoint that was saved.
       UserError: too many updates were skipped, because loss or gradients were NaN or infinite.
     """
     workdir = config.workdir_path()
-    newest = tf.train.latest_checkpoint(str(workdir / "checkpoints"))
+    folder = checkpoint_folder(workdir)
+    newest = newest_checkpoint(folder, tell=True)
     progress = read_progress(newest)
+    check_kept(config, progress, from_checkpoint=newest is not None)
+    board.begin(progress.events, shown=bool(progress.history))
+    weights = tf.train.Checkpoint(captioner=models.captioner, baseline=models.baseline)
     if newest is None:
         begin()
+        # So that a run which has kept weights always has a checkpoint, unless it was lost.
+        save_run(folder, weights, progress, board)
     else:
         print(f"resuming from {newest}")
-        weights = tf.train.Checkpoint(captioner=models.captioner, baseline=models.baseline)
-        weights.restore(newest).assert_existing_objects_matched().expect_partial()
+        read_checkpoint(newest, weights).assert_existing_objects_matched().expect_partial()
     labels = stage_labels(config)
     if newest is None and all(temperature_at(config, k) == 1 for k in range(len(labels))):
         _warn_of_temperature(config)
@@ -64,7 +71,7 @@ def train(
             if progress.step == 0 and (temperature := temperature_at(config, progress.stage)) != 1:
                 models.captioner.apply_temperature(temperature)
             stage = build_stage(config, progress.stage, models.captioner, models.baseline, arrays, reward)
-            saver = Saver(workdir, models, stage, progress)
+            saver = Saver(workdir, models, stage, progress, board)
             if progress.step > 0:
                 saver.restore(newest)
             _run_stage(config, stage, saver, progress, validate, board, stopping)
@@ -123,7 +130,7 @@ def _run_stage(
             if over:
                 break
             if asked:
-                raise Interrupted(saver.newest() or "nothing yet")
+                raise Interrupted(saver.checkpoints()[-1])
 
 
 def _validate(
@@ -200,7 +207,7 @@ def _log(stage: BuiltStage, progress: Progress, logs: StepLogs, rate: float, boa
 
 @contextlib.contextmanager
 def _stop_asked() -> Iterator[Callable[[], bool]]:
-    """Yields whether to stop after the step: true after the first Ctrl-C or SIGTERM. A second one stops at once."""
+    """Yields whether to stop after the step: true after the first of STOPPING. A second one stops at once."""
     asked: list[int] = []
 
     def ask(number: int, frame: object) -> None:
@@ -210,7 +217,8 @@ def _stop_asked() -> Iterator[Callable[[], bool]]:
         asked.append(number)
         print("\nstopping after this step; press Ctrl-C again to stop at once", flush=True)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    in_main = threading.current_thread() is threading.main_thread()  # the only one that may set them
+    before = {number: signal.signal(number, ask) for number in STOPPING if in_main}
     try:
         yield lambda: bool(asked)
     finally:

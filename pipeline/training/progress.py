@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import tensorflow as tf
-
-VARIABLE = "progress"
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.training.checkpoint_files import PROGRESS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,24 +73,32 @@ class Progress:
     warned: dict[str, str] = dataclasses.field(default_factory=dict)  # warnings reported in the stage, by kind
     history: list[Validation] = dataclasses.field(default_factory=list)
     finished: list[FinishedStage] = dataclasses.field(default_factory=list)
+    events: dict[str, int] = dataclasses.field(default_factory=dict)  # size in bytes of TensorBoard's files, by name
 
     def next_stage(self) -> None:
         """Starts the next stage; history and finished stages stay."""
-        fresh = Progress(stage=self.stage + 1, history=self.history, finished=self.finished)
+        fresh = Progress(stage=self.stage + 1, history=self.history, finished=self.finished, events=self.events)
         self.__dict__.update(fresh.__dict__)
 
-    def store(self, variable: tf.Variable) -> None:
-        """Writes this to a string variable, to be saved with the weights."""
+    def to_json(self) -> str:
+        """Returns the JSON that `read_progress` reads, to be saved with the weights."""
         rows = {"history": self.history, "finished": self.finished}
         content = vars(self) | {name: [row.to_dict() for row in of_kind] for name, of_kind in rows.items()}
-        variable.assign(json.dumps(content))
+        return json.dumps(content) + "\n"
 
 
-def read_progress(checkpoint: str | None) -> Progress:
-    """Returns the progress in a checkpoint; a new one for None."""
+def read_progress(checkpoint: pathlib.Path | None) -> Progress:
+    """Returns the progress in the folder of a checkpoint; a new one for None.
+
+    Raises:
+      UserError: it cannot be read.
+    """
     if checkpoint is None:
         return Progress()
-    content = json.loads(tf.train.load_variable(checkpoint, f"{VARIABLE}/.ATTRIBUTES/VARIABLE_VALUE"))
+    try:
+        content = json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{checkpoint / PROGRESS} cannot be read ({error}); restore it from a copy") from error
     history = [Validation.from_dict(row) for row in content.pop("history", ())]
     finished = [FinishedStage.from_dict(row) for row in content.pop("finished", ())]
     return Progress(**content, history=history, finished=finished)
