@@ -6,8 +6,6 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import tensorflow as tf
-
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.score_files import RESULTS
 from spidercap.pipeline.settings.saved import read_settings
@@ -152,9 +150,5 @@ def _captions(path: pathlib.Path) -> dict[int, str]:
 
 
 def _validations(workdir: pathlib.Path, stage: str) -> tuple[Validation, ...]:
-    newest = newest_checkpoint(workdir / "checkpoints")
-    try:
-        history = read_progress(newest).history
-    except (tf.errors.OpError, ValueError, TypeError) as error:
-        raise UserError(f"{newest} cannot be read ({error}); restore the checkpoint's files") from error
+    history = read_progress(newest_checkpoint(workdir / "checkpoints")).history
     return tuple(validation for validation in history if validation.stage == stage)

@@ -246,8 +246,8 @@ def saved_run(folder, **changes):
 
 def test_modes_that_need_a_run_take_its_settings(tmp_path):
     run = saved_run(tmp_path / "run")
-    config = parse(["main", "--mode=evaluate", f"--workdir={run}", "--log_every=3"])
-    assert (config.model.units, config.data.images, config.run.log_every, config.run.mode) == (
+    config = parse(["main", "--mode=evaluate", f"--workdir={run}", "--beam_width=3"])
+    assert (config.model.units, config.data.images, config.decoding.beam_width, config.run.mode) == (
         8,
         "learned/from",
         3,
@@ -264,7 +264,8 @@ def test_captioning_asks_for_pictures_even_where_the_run_had_some(tmp_path):
 
 @pytest.mark.parametrize("mode", ["evaluate", "caption", "export"])
 def test_modes_that_need_a_run_say_that_there_is_none(tmp_path, mode):
-    message = refusal(f"--mode={mode}", f"--workdir={tmp_path / 'none'}", "--images=a.jpg")
+    images = ["--images=a.jpg"] * (mode == "caption")
+    message = refusal(f"--mode={mode}", f"--workdir={tmp_path / 'none'}", *images)
     assert "holds no run (no config.json)" in message
     assert not (tmp_path / "none").exists()
 

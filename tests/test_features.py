@@ -10,7 +10,6 @@ from spidercap.pipeline.data import features
 from spidercap.pipeline.data.features import all_features, split_features
 from spidercap.pipeline.data.prepare import image_records, prepare_data
 from spidercap.pipeline.data.records import SPLITS
-from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.config import Config
 
 
@@ -62,22 +61,27 @@ def test_more_views_cost_only_the_new_ones_and_the_first_is_the_whole_picture(co
         assert (np.abs(three[:, a] - three[:, b]).max(axis=1) > 0).all()
 
 
-@pytest.mark.parametrize("content", ["", "cut", "fewer", "other"])
-def test_a_file_of_the_cache_that_went_wrong_is_named(config, content):
+@pytest.mark.parametrize("content", ["", "cut", "fewer", "reversed", "nan", "no digest"])
+def test_a_file_of_the_cache_that_went_wrong_is_named_and_made_again(config, content, capsys):
     data, encoder = prepare_data(config), CountedCalls()
     all_features(config, data, encoder, {"train": 2})
     (path,) = config.cache_path().glob("features/*/train-view1.npy")
     whole = np.load(path)
     if content == "fewer":
         np.save(path, whole[1:])
-    elif content == "other":
-        np.save(path, whole[:, 1:])
+    elif content == "reversed":
+        np.save(path, whole[::-1])
+    elif content == "nan":
+        np.save(path, np.where(np.arange(len(whole))[:, None] == 1, np.nan, whole).astype(np.float32))
+    elif content == "no digest":
+        (path.parent / "digests.json").unlink()
     else:
         path.write_bytes(path.read_bytes()[:-5] if content == "cut" else b"")
-    with pytest.raises(UserError, match=r"train-view1.npy does not hold the features of 5 images; delete it"):
-        all_features(config, data, encoder, {"train": 2})
-    path.unlink()
     np.testing.assert_array_equal(all_features(config, data, encoder, {"train": 2})["train"][:, 1], whole)
+    told = "has no digest" if content == "no digest" else "is damaged or was changed"
+    assert f"train-view1.npy {told}; its features are computed again" in capsys.readouterr().err
+    all_features(config, data, encoder, {"train": 2})
+    assert not capsys.readouterr().err
 
 
 def test_views_are_those_of_their_picture_whatever_the_order_of_threads(config):

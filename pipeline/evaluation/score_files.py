@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.scoring import LONGEST, Captioned, score_captioned
 from spidercap.pipeline.evaluation.table import table
-from spidercap.pipeline.files import check_output, unwritable, write_text
+from spidercap.pipeline.files import check_output, write_text
 from spidercap.pipeline.metrics.registry import remarks
 from spidercap.pipeline.metrics.scores import Scores
 from spidercap.pipeline.settings.config import Config
@@ -32,10 +32,7 @@ def score_files(config: Config) -> Scores:
     if config.metrics.output:
         by_id = {str(i): image for i, image in zip(captioned.image_ids, scores.images, strict=True)}
         content = {"corpus": scores.corpus, "images": by_id}
-        try:
-            write_text(pathlib.Path(config.metrics.output), json.dumps(content, indent=1) + "\n")
-        except OSError as error:
-            raise unwritable("output", config.metrics.output, error) from error
+        write_text(pathlib.Path(config.metrics.output), json.dumps(content, indent=1) + "\n")
         print(f"scores: {config.metrics.output}")
     return scores
 

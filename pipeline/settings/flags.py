@@ -15,6 +15,7 @@ from absl import flags
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.config import Config, fields, groups, readers
 from spidercap.pipeline.settings.fields import allowed
+from spidercap.pipeline.settings.groups import MODES
 from spidercap.pipeline.settings.saved import read_settings
 from spidercap.pipeline.settings.stages import STAGES
 
@@ -103,10 +104,11 @@ def _flag_error(error: flags.Error) -> str:
 
 
 def _check_read(words: Sequence[str], given: Mapping[str, Any], mode: str) -> None:
-    """Raises UserError for a flag of the command line that the mode does not read; flagfiles may serve several modes."""
-    for name in given:
+    """Raises UserError for a flag that the mode does not read; only flagfiles may serve several modes."""
+    for name, value in given.items():
         modes = readers(fields()[name])
-        if mode not in modes and any(re.fullmatch(rf"--?(no)?{name}(=.*)?", word, re.DOTALL) for word in words):
+        unread = mode in MODES and mode not in modes and value != fields()[name].default
+        if unread and any(re.fullmatch(rf"--?(no)?{name}(=.*)?", word, re.DOTALL) for word in words):
             raise UserError(f"--{name} is not read by --mode={mode}, but by {', '.join(modes)}; leave it out")
 
 
