@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -18,6 +18,7 @@ from spidercap.pipeline.data.batches import TrainingArrays, caption_batches, ima
 from spidercap.pipeline.settings.config import Config, stage_labels
 from spidercap.pipeline.settings.stages import RUN_BASELINE, STAGES, StageKind
 from spidercap.pipeline.training import objectives
+from spidercap.pipeline.training.advice import remedies
 from spidercap.pipeline.training.optimizer import Adam, averaged
 from spidercap.pipeline.training.progress import Progress
 from spidercap.pipeline.training.rewards import Reward
@@ -47,7 +48,8 @@ class BuiltStage:
     moves_policy: bool
     as_kept: Callable[[], contextlib.AbstractContextManager]  # within it, weights are those to validate and keep
     steps_before: int  # planned steps of earlier stages
-    note: str  # a warning about its settings, or ''
+    notes: Mapping[str, str]  # warnings about its settings, by kind
+    remedies: Mapping[str, str]  # against faults of its samples, by kind
 
     def validates_at(self, step: int) -> bool:
         """Returns whether to validate after `step` steps: at every interval, and at the end instead of just before."""
@@ -71,6 +73,7 @@ def build_stage(
     step, state = _step(config, name, steps[index], captioner, baseline, reward)
     schedule: Schedule = pkgutil.resolve_name(kind.schedule) if kind.schedule else CONSTANT
     samples = (config.of_stage("samples", name) if "samples" in kind.settings else 1) if kind.learns_from_rewards else 0
+    notes = {"schedule": schedule.note(config, schedule.level(config, (steps[index] - 1) / per_epoch))}
     averages = kind.moves_policy and config.of_stage("weight_average", name) > 0
     return BuiltStage(
         name=name,
@@ -91,7 +94,8 @@ def build_stage(
         moves_policy=kind.moves_policy,
         as_kept=functools.partial(averaged, captioner, state["optimizer"]) if averages else contextlib.nullcontext,
         steps_before=sum(steps[:index]),
-        note=schedule.note(config, schedule.level(config, (steps[index] - 1) / per_epoch)),
+        notes={kind: text for kind, text in notes.items() if text},
+        remedies=remedies(config, name),
     )
 
 
