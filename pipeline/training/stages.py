@@ -19,6 +19,7 @@ from spidercap.pipeline.settings.config import Config, stage_labels
 from spidercap.pipeline.settings.stages import RUN_BASELINE, STAGES, StageKind
 from spidercap.pipeline.training import objectives
 from spidercap.pipeline.training.advice import remedies
+from spidercap.pipeline.training.lengths import batch_note, length_note, planned_steps, validation_interval
 from spidercap.pipeline.training.optimizer import Adam, averaged
 from spidercap.pipeline.training.progress import Progress
 from spidercap.pipeline.training.rewards import Reward
@@ -66,14 +67,12 @@ def build_stage(
 ) -> BuiltStage:
     """Returns stage number `index` of the run with fresh optimizers."""
     name = config.training.parsed_stages()[index].name
-    kind = STAGES[name]
-    size, batch_size = _size(kind, arrays), config.training.batch_size
+    kind, batch_size = STAGES[name], config.training.batch_size
     steps = [_steps(config, arrays, i) for i in range(index + 1)]
-    per_epoch = size / batch_size
+    per_epoch = _size(kind, arrays) / batch_size
     step, state = _step(config, name, steps[index], captioner, baseline, reward)
-    schedule: Schedule = pkgutil.resolve_name(kind.schedule) if kind.schedule else CONSTANT
+    schedule = _schedule(kind)
     samples = (config.of_stage("samples", name) if "samples" in kind.settings else 1) if kind.learns_from_rewards else 0
-    notes = {"schedule": schedule.note(config, schedule.level(config, (steps[index] - 1) / per_epoch))}
     averages = kind.moves_policy and config.of_stage("weight_average", name) > 0
     return BuiltStage(
         name=name,
@@ -89,12 +88,12 @@ def build_stage(
         reference_length=float(np.mean(np.sum(arrays.tokens != PAD, axis=1))),
         steps=steps[index],
         steps_per_epoch=per_epoch,
-        validate_every=max(1, round(config.training.evaluate_every * per_epoch)),
+        validate_every=validation_interval(config.training.evaluate_every, per_epoch),
         images_per_step=batch_size,
         moves_policy=kind.moves_policy,
         as_kept=functools.partial(averaged, captioner, state["optimizer"]) if averages else contextlib.nullcontext,
         steps_before=sum(steps[:index]),
-        notes={kind: text for kind, text in notes.items() if text},
+        notes=_notes(config, index, arrays, steps[index]),
         remedies=remedies(config, name),
     )
 
@@ -154,7 +153,27 @@ def _likelihood_weight(config: Config, name: str) -> float:
 
 def _steps(config: Config, arrays: TrainingArrays, index: int) -> int:
     stage = config.training.parsed_stages()[index]
-    return max(1, round(stage.epochs * _size(STAGES[stage.name], arrays) / config.training.batch_size))
+    return planned_steps(stage, _size(STAGES[stage.name], arrays) / config.training.batch_size)
+
+
+def _notes(config: Config, index: int, arrays: TrainingArrays, steps: int) -> dict[str, str]:
+    """Warnings about the settings of stage number `index`, by kind."""
+    stages, batch_size = config.training.parsed_stages()[: index + 1], config.training.batch_size
+    kinds = [STAGES[stage.name] for stage in stages]
+    sizes, unit = [_size(kind, arrays) for kind in kinds], kinds[-1].unit
+    per_epoch, schedule = sizes[-1] / batch_size, _schedule(kinds[-1])
+    # Once in a run is enough.
+    batch = "" if min(sizes[:-1], default=batch_size) < batch_size else batch_note(sizes[-1], batch_size, unit)
+    notes = {
+        "schedule": schedule.note(config, schedule.level(config, (steps - 1) / per_epoch)),
+        "length": length_note(stages[-1], per_epoch, batch_size, unit),
+        "batch": batch,
+    }
+    return {kind: text for kind, text in notes.items() if text}
+
+
+def _schedule(kind: StageKind) -> Schedule:
+    return pkgutil.resolve_name(kind.schedule) if kind.schedule else CONSTANT
 
 
 def _size(kind: StageKind, arrays: TrainingArrays) -> int:
