@@ -1,12 +1,13 @@
 # make quickstart: the first five minutes.  make test: everything is checked.  make test-fast: the
 # inner loop, under two minutes.  make lint: style.
+# make torture: every file of a run damaged, and runs killed between any two writes; half an hour.
 # make benchmark: what training and decoding cost on this machine.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RUN := .venv/bin/python
 # Processes that tests run in; each takes 1-2 GB, the one with Java up to 6.
 JOBS ?= 2
 
-.PHONY: .venv quickstart test test-fast benchmark lint format clean
+.PHONY: .venv quickstart test test-fast torture benchmark lint format clean
 
 quickstart: .venv
 	$(RUN) -m pipeline.main --flagfile=recipes/quickstart.flags
@@ -16,6 +17,9 @@ test: .venv
 
 test-fast: .venv
 	$(RUN) -m pytest -q -n $(JOBS) --no-loadscope-reorder -m "not slow"
+
+torture: .venv
+	$(RUN) -m tests.torture
 
 benchmark: .venv
 	$(RUN) -m benchmarks.speed

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -24,7 +25,7 @@ from spidercap.pipeline.evaluation.score_files import score_files
 from spidercap.pipeline.metrics.registry import single_terms
 from spidercap.pipeline.metrics.reward_functions import RewardFunction, load_reward_functions
 from spidercap.pipeline.metrics.text_metrics import TextMetric, open_text_metrics
-from spidercap.pipeline.report.results import write_results
+from spidercap.pipeline.report.results import print_table, write_results
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.vocabulary import Vocabulary, build_vocabulary
 from spidercap.pipeline.training import kept
@@ -122,7 +123,12 @@ def _evaluate(config: Config, text_metrics: Mapping[str, TextMetric]) -> None:
     for stage in progress.finished:
         kept.load_kept(config.workdir_path(), stage.name, captioner, baseline)
         evaluations[stage.name] = evaluate(decode, vocabulary, split, features, config.terms(), text_metrics)
-    page = write_results(config, data, split, progress, evaluations, _policies(progress))
+    policies = _policies(progress)
+    print_table({label: evaluations[label] for label in policies})
+    if not os.access(config.workdir_path(), os.W_OK):
+        print(f"warning: {config.run.workdir} is read-only, so results and report are not written", file=sys.stderr)
+        return
+    page = write_results(config, data, split, progress, evaluations, policies)
     print(f"report:      {page}\nTensorBoard: tensorboard --logdir={config.workdir_path() / 'logs'}")
 
 

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spidercap.pipeline import main
+from spidercap.pipeline import digests, main
 from spidercap.pipeline.data.prepare import prepare_data
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.saved import read_settings
 from spidercap.pipeline.text.vocabulary import Vocabulary
 from spidercap.pipeline.training import kept, workdir
+from spidercap.pipeline.training.checkpoint_files import write_checkpoint
+from spidercap.pipeline.training.progress import Progress
 from tests.conftest import ROOT
 from tests.test_folder import JPEG, NOT_WHOLE, PNG, coco, write
 
@@ -92,7 +94,8 @@ def keep_weights(run):
     captioner, baseline = kept.build_models(config, kept.kept_vocabulary(config), feature_size=1280)
     captioner.initial_state(tf.zeros([1, 1280]))
     checkpoint = tf.train.Checkpoint(captioner=captioner, baseline=baseline)
-    tf.train.CheckpointManager(checkpoint, str(run / "kept" / "mle"), max_to_keep=1).save()
+    write_checkpoint(run / "kept" / "mle", checkpoint, keep=1)
+    write_checkpoint(run / "checkpoints", checkpoint, keep=2, progress=Progress().to_json())
 
 
 def test_the_program_ends_with_one_line_and_no_traceback():
@@ -157,7 +160,7 @@ def test_other_settings_are_refused_and_shown(refused, data, run):
     # Validations by another search are not compared with those that there are.
     error = refused(*data, f"--workdir={run}", "--mode=train", "--decode=beam")
     assert "has other settings (decode: 'greedy' -> 'beam')" in error
-    error = refused("--mode=evaluate", f"--workdir={run}", "--stages=mle:2")
+    error = refused("--mode=evaluate", f"--workdir={run}", f"--cache_dir={run.parent}", "--stages=mle:2")
     assert "(stages: 'mle:1' -> 'mle:2')" in error
 
 
@@ -190,8 +193,9 @@ def test_settings_of_another_version_are_named(refused, data, run):
     saved = json.loads((run / "config.json").read_text())
     del saved["rollouts"]
     (run / "config.json").write_text(json.dumps(saved | {"hoops": 3}))
+    digests.record(run, ["config.json"])
     for mode in ("train", "evaluate", "export"):
-        error = refused(f"--mode={mode}", f"--workdir={run}", *data)
+        error = refused(f"--mode={mode}", f"--workdir={run}", *(data if mode != "export" else ()))
         assert "config.json was written by another version (unknown: hoops; missing: rollouts)" in error
 
 
@@ -256,15 +260,15 @@ def test_broken_captions_and_pictures_are_told_through_the_program(refused, data
 
 @pytest.mark.parametrize("mode", ["evaluate", "caption", "export"])
 def test_a_workdir_without_a_run_is_named(refused, tmp_path, mode):
-    error = refused(f"--mode={mode}", f"--workdir={tmp_path / 'none'}", "--images=a.jpg")
+    error = refused(f"--mode={mode}", f"--workdir={tmp_path / 'none'}", *["--images=a.jpg"] * (mode == "caption"))
     assert f"{tmp_path / 'none'} holds no run (no config.json)" in error
     assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("mode", ["evaluate", "caption", "export"])
 def test_a_run_that_has_kept_no_weights_is_named(refused, run, tmp_path, mode):
-    picture = write(tmp_path / "a.jpg", JPEG)
-    error = refused(f"--mode={mode}", f"--workdir={run}", f"--images={picture}")
+    more = {"evaluate": f"--cache_dir={tmp_path}", "caption": f"--images={write(tmp_path / 'a.jpg', JPEG)}"}
+    error = refused(f"--mode={mode}", f"--workdir={run}", *filter(None, [more.get(mode)]))
     assert "has kept no weights yet; run --mode=train first" in error
 
 
@@ -272,7 +276,8 @@ def test_a_start_that_failed_is_no_run(refused, data, tmp_path):
     new, picture = tmp_path / "new", write(tmp_path / "a.jpg", JPEG)
     refused("--mode=prepare", *data, f"--workdir={new}", "--image_size=10")
     for mode in ("evaluate", "export"):
-        assert "has kept no weights yet" in refused(f"--mode={mode}", f"--workdir={new}")
+        more = [f"--cache_dir={tmp_path}"] * (mode == "evaluate")
+        assert "has kept no weights yet" in refused(f"--mode={mode}", f"--workdir={new}", *more)
     assert "has trained nothing yet" in refused("--mode=caption", f"--workdir={new}", f"--images={picture}")
 
 
@@ -363,9 +368,10 @@ def test_a_warm_start_that_fits_gives_its_weights(run):
 
 
 def test_a_run_that_goes_on_needs_its_warm_start_no_more(run):
-    tf.train.CheckpointManager(tf.train.Checkpoint(), str(run / "checkpoints"), max_to_keep=1).save()
+    write_checkpoint(run / "checkpoints", tf.train.Checkpoint(), keep=2, progress=Progress().to_json())
     config = config_of(run, warm_start="gone")
     (run / "config.json").write_text(config.to_json())
+    digests.record(run, ["config.json"])
     with workdir.open_workdir(config):
         pass
     shutil.rmtree(run / "checkpoints")

@@ -57,8 +57,6 @@ def write_results(
     }
     _write_json(workdir / "summary.json", summary)
     shown = {label: evaluations[label] for label in policies}
-    notes = remarks({name for evaluation in shown.values() for name in evaluation.corpus})
-    print("\n".join([table({label: _whole_metrics(e.corpus) for label, e in shown.items()}), *notes]))
     best, worst = _gallery(data, split, shown, config.training.best_metric)
     curves = {config.training.best_metric: config.training.best_metric, **CURVES}
     page = workdir / "report.html"
@@ -75,9 +73,19 @@ def write_results(
         curves=[_curve(progress, metric, unit, policies) for metric, unit in curves.items()],
         best=best,
         worst=worst,
-        notes=[SELECTION_NOTE, *notes, *_warnings(progress)],
+        notes=[SELECTION_NOTE, *_remarks(shown), *_warnings(progress)],
     )
     return page
+
+
+def print_table(evaluations: Mapping[str, Evaluation]) -> None:
+    """Prints the scores of stages, by label, and the remarks on their metrics."""
+    scores = {label: _whole_metrics(evaluation.corpus) for label, evaluation in evaluations.items()}
+    print("\n".join([table(scores), *_remarks(evaluations)]))
+
+
+def _remarks(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    return remarks({name for evaluation in evaluations.values() for name in evaluation.corpus})
 
 
 def _warnings(progress: Progress) -> list[str]:
