@@ -51,7 +51,9 @@ def _run(argv: Sequence[str]) -> int:
         with workdir.open_workdir(config) if needs_workdir else contextlib.nullcontext():
             modes.RUN[config.run.mode](config)
     except (UserError, OSError) as error:
-        print(f"error: {one_line(' '.join(str(error).split()))}", file=sys.stderr)
+        named = isinstance(error, OSError) and error.filename
+        text = f"{error.filename} cannot be used ({error.strerror})" if named else str(error)
+        print(f"error: {one_line(' '.join(text.split()))}", file=sys.stderr)
         return 1
     except Interrupted as stopped:
         print(f"stopped; saved {stopped}. The same command resumes from there.")

@@ -40,6 +40,8 @@ class Service:
             sys.stderr.write("something\nsnapped\n")
             sys.stderr.flush()
             os._exit(1)
+        elif what == "exhaust":
+            os._exit(3)  # as a JVM does without memory
         elif what == "raise":
             raise ValueError("two\nlines")
         elif what == "sleep":

@@ -140,6 +140,8 @@ def test_missing_file_is_named(server, contents, tmp_path, name):
     [
         (lambda content: content[:-1000], "is not a whole jar .it has 49[0-9]+ bytes, Maven's has 50[0-9]+"),
         (lambda content: make_zip("another", 5), f"does not hold {corenlp.MODELS.member}: it is another file"),
+        (lambda content: content.replace(b"xxx", b"xyx", 1), "has the SHA-256 [0-9a-f]{12}..., not .*: it is damaged"),
+        (lambda content: make_zip(corenlp.MODELS.member, 9), "has the SHA-256 .*: it is damaged or another file"),
     ],
 )
 def test_damaged_file_is_refused_at_the_door(server, contents, tmp_path, place, damage, said):
@@ -156,6 +158,9 @@ def test_copy_of_pycocoevalcap_is_taken_if_it_has_both(server, contents, tmp_pat
     monkeypatch.setattr(runtime, "package_path", lambda package, path: tmp_path / package / path)
     assert corenlp.corenlp_jars("", str(tmp_path / "cache")) == (folder / CODE, folder / MODELS)
     assert server.asked == []
+    (folder / CODE).write_bytes((folder / CODE).read_bytes().replace(b"xxx", b"xyx", 1))
+    with pytest.raises(UserError, match=f"{folder / CODE} has the SHA-256 .* it is damaged.*delete this copy"):
+        corenlp.corenlp_jars("", str(tmp_path / "cache"))
     (folder / MODELS).unlink()
     assert corenlp.corenlp_jars("", str(tmp_path / "cache"))[0].parent == tmp_path / "cache/corenlp-3.6.0"
 

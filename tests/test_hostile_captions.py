@@ -1,11 +1,14 @@
 """Captions that nobody would write: no tool trips over them, and none moves the scores of its neighbours."""
 
+import contextlib
 import functools
 import random
 
 import numpy as np
 
+from spidercap.pipeline.metrics.java.process import OutOfTime
 from spidercap.pipeline.metrics.java.tokenizer import tokenize_with_java
+from spidercap.pipeline.metrics.long_captions import LongCaptions
 from spidercap.pipeline.metrics.registry import METRICS, column_names
 from spidercap.pipeline.metrics.scores import score_captions
 from spidercap.pipeline.metrics.spice import Spice, f_score
@@ -74,6 +77,20 @@ def finite(scores, least=0.0, most=1.0):
     return bool(np.isfinite(scores).all() and (scores >= least).all() and (scores <= most + 1e-9).all())
 
 
+class NoTime:
+    """Parses nothing, as longer captions take the parser seconds to hours."""
+
+    def try_each(self, items, *, keep, **_):
+        for place in range(len(items)):
+            keep(place, [OutOfTime("no answer in time")])
+
+
+def at_most_15_words(monkeypatch):
+    """Returns what cuts all longer captions."""
+    monkeypatch.setattr("spidercap.pipeline.metrics.long_captions.MOST_WORDS", 15)
+    return LongCaptions(NoTime(), lambda: contextlib.nullcontext(NoTime()), 60.0)
+
+
 class TestOwnTokenizer:
     def test_returns_words_without_white_space(self):
         for caption in hostile(10_000):
@@ -109,7 +126,7 @@ class TestMeteor:
     def test_many_at_once_are_as_each_alone(self, meteor):
         captions = hostile(600)
         references = [[captions[i], captions[i - 1], "a dog on a surfboard"] for i in range(len(captions))]
-        corpus, together, _ = meteor.evaluate(captions, references)
+        corpus, together, *_ = meteor.evaluate(captions, references)
         assert finite(corpus) and finite(together)
         alone = [
             meteor.rewards([caption], [of_image])[0] for caption, of_image in zip(captions, references, strict=True)
@@ -120,15 +137,15 @@ class TestMeteor:
 
 class TestSpice:
     def test_many_at_once_are_as_each_alone(self, spice, monkeypatch, tmp_path):
-        monkeypatch.setattr("spidercap.pipeline.metrics.spice.MOST_WORDS", 15)  # longer ones take the parser seconds
+        long = at_most_15_words(monkeypatch)
         captions = list(dict.fromkeys(hostile(250)))
         references = [[captions[i], captions[i - 1], "a dog on a surfboard"] for i in range(len(captions))]
         store = TupleStore(tmp_path)
-        fresh = Spice(spice._parsers, spice._matchers, store)
+        fresh = Spice(spice._parsers, spice._matchers, store, long)
         counts = fresh.score(captions, references)
         store.close()
         again = TupleStore(tmp_path)
-        found = Spice(spice._parsers, spice._matchers, again)
+        found = Spice(spice._parsers, spice._matchers, again, long)
         assert found.to_parse(captions) == 0
         for i in range(len(captions)):
             assert (found.score([captions[i]], [references[i]])[0] == counts[i]).all(), captions[i]
@@ -139,7 +156,7 @@ class TestSpice:
 
 
 def test_all_scores_are_finite(meteor, spice, monkeypatch):
-    monkeypatch.setattr("spidercap.pipeline.metrics.spice.MOST_WORDS", 15)
+    monkeypatch.setattr(spice, "_long", at_most_15_words(monkeypatch))
     captions = in_lines(hostile(100))
     references = [captions[i - 3 : i] if i % 7 else [] for i in range(len(captions))]
     metrics = {"meteor": meteor, "spice": spice, "spice_fast": TextSpiceFast(load_parser())}

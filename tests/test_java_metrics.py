@@ -16,7 +16,7 @@ from spidercap.pipeline.metrics.java.tokenizer import tokenize_with_java
 from spidercap.pipeline.metrics.registry import SPICE_PARTS
 from spidercap.pipeline.metrics.spice import Spice, f_score
 from spidercap.pipeline.metrics.tuple_store import TupleStore
-from tests.conftest import demo_tuples
+from tests.conftest import GOLDEN, demo_tuples
 
 TIED = 191381  # an image whose SPICE depends on the order in which objects are merged
 
@@ -45,7 +45,7 @@ def published(data_folder):
 class TestMeteor:
     def test_demo_has_the_published_score(self, meteor, demo):
         captions, references, _ = demo
-        corpus, each, _ = meteor.evaluate(captions, references)
+        corpus, each, *_ = meteor.evaluate(captions, references)
         assert corpus == pytest.approx(0.195, abs=5e-4)
         assert corpus != pytest.approx(each.mean(), abs=1e-4)  # which is why it has a number of its own
 
@@ -65,7 +65,7 @@ class TestMeteor:
         theirs = reference.compute_score(truth, {i: [said] for i, (said, _) in enumerate(pairs)})
         for pipe in (reference.meteor_p.stdout, reference.meteor_p.stderr):  # which it leaves open
             pipe.close()
-        corpus, each, _ = meteor.evaluate([said for said, _ in pairs], list(truth.values()))
+        corpus, each, *_ = meteor.evaluate([said for said, _ in pairs], list(truth.values()))
         assert (corpus, list(each)) == (theirs[0], theirs[1])
         assert min(each[:5]) > 0.05
 
@@ -157,6 +157,15 @@ class TestSpice:
         sample = random.Random(3).sample(sorted(golden), 60)
         assert spice._parsers.map(sample, names=sample, chunk=16) == [golden[caption] for caption in sample]
 
+    def test_captions_of_over_60_words_are_parsed_whole(self, spice):
+        """Tuples and scores of SPICE's own classes; tests/golden/make_long_captions.py has the command."""
+        golden = json.loads((GOLDEN / "long_captions.json").read_text())
+        captions, references = [row["caption"] for row in golden], [[row["reference"]] for row in golden]
+        assert min(len(caption.split()) for caption in captions) > 60
+        assert spice.tuples(captions) == [row["tuples"] for row in golden]
+        found = spice.evaluate(captions, references)
+        assert list(found.images) == pytest.approx([row["spice"] for row in golden], abs=1e-9) and found.remark == ""
+
     def test_killed_parsers_and_matchers_change_nothing(self, spice, demo, published, tmp_path, monkeypatch):
         images = [demo[2].index(TIED), *range(7)]
         captions, references = ([demo[part][i] for i in images] for part in (0, 1))
@@ -174,7 +183,7 @@ class TestSpice:
         monkeypatch.setattr(
             spice._matchers, "map", lambda *a, **k: mapped(*a, **k, done=lambda count: kill_one(spice._matchers))
         )
-        fresh = Spice(spice._parsers, spice._matchers, store)
+        fresh = Spice(spice._parsers, spice._matchers, store, spice._long)
         counts = fresh.score(captions, references, lambda count: kill_one(spice._parsers))
         assert killed == [spice._parsers, spice._matchers]
         assert counts.tolist() == [published[demo[2][i]][1] for i in images]
@@ -183,7 +192,7 @@ class TestSpice:
     def test_same_caption_is_parsed_and_compared_once(self, spice, monkeypatch, tmp_path):
         parsed, matched = spy(spice._parsers, monkeypatch), spy(spice._matchers, monkeypatch)
         store = TupleStore(tmp_path)
-        fresh = Spice(spice._parsers, spice._matchers, store)
+        fresh = Spice(spice._parsers, spice._matchers, store, spice._long)
         references = [["a red ball", "a ball"]] * 4 + [["a ball", "a red ball"]]
         finished = []
         counts = fresh.score(["a ball", "a red ball", "a ball", "two dogs", "a ball"], references, finished.append)

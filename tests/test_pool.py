@@ -17,7 +17,7 @@ from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.metrics.java import pool as pool_module
 from spidercap.pipeline.metrics.java import process
 from spidercap.pipeline.metrics.java.pool import Pool
-from spidercap.pipeline.metrics.java.process import WorkerFailed
+from spidercap.pipeline.metrics.java.process import OutOfMemory, OutOfTime, WorkerFailed
 from tests.fake_worker import service
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -193,6 +193,31 @@ class TestFaults:
             finished = []
             assert ask(pool, [*items, *says(48)], chunk=16, done=finished.append) == [*range(16), *range(48)]
             assert finished == [16] * 4  # none was tried again
+
+
+class TestEachAlone:
+    """Items that may fail."""
+
+    def test_those_that_fail_are_returned_as_failures(self):
+        items = says(6)
+        items[1] |= {"do": "sleep", "seconds": 1000}
+        items[3] |= {"do": "exhaust"}
+        items[4] |= {"do": "raise"}
+        kept, finished = {}, []
+        with Pool(service(), 2, 30) as pool:
+            options = {"keep": lambda place, answers: kept.update({place: answers[0]}), "done": finished.append}
+            answers = pool.try_each(items, timeouts=[30, 0.3, 30, 30, 30, 30], **options)
+        assert [answers[n] for n in (0, 2, 5)] == [0, 2, 5] and finished == [1] * 6
+        assert [type(answers[n]) for n in (1, 3, 4)] == [OutOfTime, OutOfMemory, WorkerFailed]
+        assert kept == dict(enumerate(answers))
+
+    @pytest.mark.parametrize("fault", ["crash", "exception", "no JSON", "exhaust", "sleep"])
+    def test_only_limits_are_final(self, fault, tmp_path):
+        """A process that was killed says nothing about its item."""
+        item = {"say": 7, **FAULTS.get(fault, {"do": fault}), "once": str(tmp_path / "once")}
+        with Pool(service(), 1, 30) as pool:
+            (answer,) = pool.try_each([item], timeouts=[0.5])
+        assert answer == 7 if fault in ("crash", "exception", "no JSON") else isinstance(answer, WorkerFailed)
 
 
 class TestStarts:

@@ -323,7 +323,7 @@ def _not_renamed(*_):
 def test_a_failed_write_leaves_the_old_page_and_nothing_else(tmp_path, monkeypatch, owner, name, failing):
     path = tmp_path / "report.html"
     old = _write(path, title="old")
-    with monkeypatch.context() as patched, pytest.raises(OSError):
+    with monkeypatch.context() as patched, pytest.raises(UserError):
         patched.setattr(owner, name, failing)
         _write(path, title="new")
     assert path.read_text("utf-8") == old

@@ -348,4 +348,4 @@ class TestTuples:
         save_parser(tmp_path / "parser.npz", made)
         again = load_parser(tmp_path / "parser.npz")
         assert (again.words, again.lemmas.nouns) == (words, made.lemmas.nouns)
-        assert again.parse([[1]], again.lexicon(["", "teeshirts"])).shape == (1, PLACES, 3)
+        assert again.parse([[1]], again.lexicon(["", "teeshirts"]))[0].shape == (PLACES, 3)

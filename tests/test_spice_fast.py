@@ -12,7 +12,7 @@ from spidercap.pipeline.evaluation.score_files import score_files
 from spidercap.pipeline.metrics.registry import parse_metrics, parse_reward, single_terms
 from spidercap.pipeline.metrics.scores import score_captions
 from spidercap.pipeline.metrics.spice import f_score
-from spidercap.pipeline.metrics.spice_fast.metric import MOST_WORDS, SpiceFast, TextSpiceFast
+from spidercap.pipeline.metrics.spice_fast.metric import SpiceFast, TextSpiceFast
 from spidercap.pipeline.metrics.spice_fast.parser import PACKAGED, load_parser, parsed
 from spidercap.pipeline.metrics.text_metrics import open_text_metrics
 from spidercap.pipeline.parser_training.agreement import TupleScore
@@ -102,15 +102,30 @@ class TestMetric:
         np.testing.assert_allclose(scores, expected, atol=1e-6)
         assert scores[0] == 1 and 0 < scores[1] < 1
 
-    def test_words_beyond_the_most_are_not_read_as_text_or_as_ids(self, parser, metric):
-        """Pairs of words take the square of a caption's length in memory."""
-        ahead, said = " ".join(["a"] * (MOST_WORDS - 1)), "dog runs through the grass"
+    def test_long_captions_are_read_to_their_end_as_text_and_as_ids(self, parser, metric):
+        ahead, said = " ".join(["a"] * 80), "dog runs through the grass"
         text = TextSpiceFast(parser)
         expected = np.nan_to_num(f_score(text.score([f"{ahead} {said}"], REFERENCES[:1])))
-        np.testing.assert_allclose(
-            metric(rows([f"{ahead} {said}"], MOST_WORDS + 9), tf.constant([0])), expected, atol=1e-6
-        )
-        assert text.tuples([f"{ahead} {said}"]) == text.tuples([f"{ahead} dog"]) != text.tuples([said])
+        assert expected > 0 and ("grass",) in text.tuples([f"{ahead} {said}"])[0]
+        np.testing.assert_allclose(metric(rows([f"{ahead} {said}"], 96), tf.constant([0])), expected, atol=1e-6)
+
+    def test_long_references_are_read_to_their_end(self, parser):
+        words = [*SPECIAL_TOKENS, "a", "dog", "runs", "through", "the", "grass"]
+        long = f"{'a ' * 80}dog runs through the grass"
+        score = SpiceFast(parser, words, [[long, "a dog"], ["a dog"]])
+        captions = tf.constant([[words.index("grass"), 0]] * 2)
+        text = TextSpiceFast(parser).score(["grass"] * 2, [[long, "a dog"], ["a dog"]])
+        np.testing.assert_allclose(score(captions, tf.constant([0, 1])), np.nan_to_num(f_score(text)), atol=1e-6)
+        assert score(captions, tf.constant([0, 1]))[0] > 0
+
+    def test_a_long_caption_takes_no_memory_from_others(self, parser, monkeypatch):
+        lexicon = parser.lexicon(["", "dog", "a"])
+        captions = [[2, 1], [2, 1] * 100, [2], [1, 1] * 100]
+        together = parser.parse(captions, lexicon)
+        assert [len(tuples) for tuples in together] == [24, 200, 24, 200]
+        monkeypatch.setattr("spidercap.pipeline.metrics.spice_fast.parser.PAIRS", 1)
+        for one, other in zip(parser.parse(captions, lexicon), together, strict=True):
+            np.testing.assert_array_equal(one, other)
 
     def test_the_end_token_is_no_word(self, metric):
         captions, images = zip(*SAID[:4], strict=True)

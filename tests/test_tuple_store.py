@@ -12,6 +12,7 @@ import pytest
 
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.metrics import tuple_store
+from spidercap.pipeline.metrics.long_captions import LongCaptions
 from spidercap.pipeline.metrics.spice import Spice
 from spidercap.pipeline.metrics.tuple_store import TupleStore
 
@@ -232,7 +233,9 @@ class InterruptedPool:
 def test_what_was_parsed_before_an_interruption_is_kept(tmp_path):
     store = TupleStore(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        Spice(InterruptedPool(), None, store).score(["a red dog", "a cat"], [["dogs"], ["cats"]])
+        Spice(InterruptedPool(), None, store, LongCaptions(InterruptedPool(), None, 60.0)).score(
+            ["a red dog", "a cat"], [["dogs"], ["cats"]]
+        )
     store.close()
     again = TupleStore(tmp_path)
     assert again.get(["a red dog", "a cat", "dogs", "cats"]) == {

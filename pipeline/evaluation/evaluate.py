@@ -33,6 +33,7 @@ class Evaluation:
     corpus: dict[str, float | None]  # by column of the tables, then "mean length", "distinct captions"
     images: tuple[dict[str, float | None], ...]  # by column of the tables
     n_best: tuple[tuple[tuple[str, float], ...], ...] = ()  # (caption, log-probability) of each image, best first
+    remarks: Mapping[str, str] = dataclasses.field(default_factory=dict)  # Scores.remarks
 
 
 def decoder_of(config: Config, words: Sequence[str]) -> Decoder:
@@ -94,7 +95,7 @@ def evaluate(
         tuple((vocabulary.decode(ids), float(p)) for ids, p in zip(*of_image, strict=True) if p > -np.inf)
         for of_image in zip(decoded.tokens, decoded.log_prob, strict=True)
     )
-    return Evaluation(captions, scores.corpus | counts, scores.images, n_best)
+    return Evaluation(captions, scores.corpus | counts, scores.images, n_best, scores.remarks)
 
 
 def results_json(split: TokenizedSplit, evaluation: Evaluation) -> list[dict]:

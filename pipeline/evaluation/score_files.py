@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-from collections.abc import Mapping
 
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.scoring import LONGEST, Captioned, score_captioned
@@ -27,7 +26,7 @@ def score_files(config: Config) -> Scores:
         check_output("output", config.metrics.output, read=(config.metrics.references, config.metrics.results))
     captioned = read_captioned(config.metrics.references, config.metrics.results)
     captioned, scores = score_captioned(captioned, config.terms(), config.metrics.for_workers(), progress=True)
-    for line in _lines(scores.corpus, len(captioned.captions)):
+    for line in _lines(scores, len(captioned.captions)):
         print(line)
     if config.metrics.output:
         by_id = {str(i): image for i, image in zip(captioned.image_ids, scores.images, strict=True)}
@@ -77,11 +76,12 @@ def read_captioned(references: str, results: str) -> Captioned:
     return Captioned(image_ids, tuple(captions[i] for i in image_ids), tuple(tuple(of_image[i]) for i in image_ids))
 
 
-def _lines(corpus: Mapping[str, float | None], images: int) -> list[str]:
+def _lines(scores: Scores, images: int) -> list[str]:
     """The table, then SPICE's parts and remarks."""
+    corpus = scores.corpus
     parts = {name: score for name, score in corpus.items() if name.startswith("SPICE ")}
     lines = [table({f"{images:,} images": {name: s for name, s in corpus.items() if name not in parts}})]
     if parts:
         shown = ", ".join(f"{n.removeprefix('SPICE ')} {'-' if s is None else f'{s:.3f}'}" for n, s in parts.items())
         lines.append(f"SPICE by part: {shown}")
-    return lines + remarks(corpus)
+    return [*lines, *remarks(corpus), *scores.remarks.values()]

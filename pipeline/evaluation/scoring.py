@@ -44,7 +44,8 @@ def score(
     """Returns the scores of captions against references, equal to those of the COCO caption evaluation.
 
     They are the scores of `--mode=score`. With Java, captions are tokenised by the evaluation's tokenizer, else by one
-    that differs in about one of 200,000 captions. CIDEr's document frequencies are those of these references.
+    that differs in about one of 200,000 captions. CIDEr's document frequencies are those of these references. A warning
+    says how many captions were too long for METEOR or SPICE to read whole.
 
     Args:
       references: by image id, one or more captions as written. Images without a candidate are ignored.
@@ -75,6 +76,8 @@ def score(
     captioned = Captioned(images, tuple(candidates[i] for i in images), tuple(texts[i] for i in images))
     terms = parse_metrics(metrics)
     captioned, scores = score_captioned(captioned, terms, MetricSettings(**settings).for_workers())
+    for remark in scores.remarks.values():
+        print(f"warning: {remark}", file=sys.stderr)
     return CaptionScores(scores.corpus, dict(zip(captioned.image_ids, scores.images, strict=True)))
 
 

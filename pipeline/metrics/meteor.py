@@ -7,13 +7,13 @@ English, with the options of the COCO caption evaluation.
 import contextlib
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from spidercap.pipeline.metrics.java.pool import Pool
 from spidercap.pipeline.metrics.java.runtime import meteor_jar
-from spidercap.pipeline.metrics.text_metrics import Bar, Evaluated, TextSettings, no_bar
+from spidercap.pipeline.metrics.text_metrics import Bar, Evaluated, TextSettings, WarnOnce, cut_remark, no_bar
 from spidercap.pipeline.text.one_line import one_line
 
 CHUNK = 64  # captions per request, about 0.2 s
@@ -28,17 +28,21 @@ class Meteor:
 
     def __init__(self, pool: Pool):
         self._pool = pool
+        self._warn = WarnOnce()
 
     def rewards(self, captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
-        """Returns float64 `[N]` for N captions, each with its references."""
-        return _scores(self._answers(captions, references, lambda count: None))
+        """Returns float64 `[N]` for N captions, each with its references. Warns of the first cut captions."""
+        scores = _scores(self._answers(captions, references, lambda count: None))
+        self._warn(_remark({*captions, *(reference for of_image in references for reference in of_image)}))
+        return scores
 
     def evaluate(self, captions: Sequence[str], references: Sequence[Sequence[str]], bar: Bar = no_bar) -> Evaluated:
         """Returns METEOR of the corpus, which is not the mean over captions, and of each caption."""
         with bar("METEOR", len(captions)) as shown:
             answers = self._answers(captions, references, shown.update)
             total = self._pool.map([{"stats": [a["stats"] for a in answers]}], names=["the corpus"], chunk=1)[0]
-        return Evaluated(total, _scores(answers))
+        remark = _remark([*captions, *(reference for of_image in references for reference in of_image)])
+        return Evaluated(total, _scores(answers), remark=remark)
 
     def _answers(
         self, candidates: Sequence[str], references: Sequence[Sequence[str]], done: Callable[[int], object]
@@ -63,6 +67,24 @@ def _scores(answers: Sequence[dict]) -> np.ndarray:
 
 def _plain(caption: str) -> str:
     """The caption cut to MOST_PIECES, without "|||", which separates captions in METEOR's protocol."""
-    caption = one_line(caption).replace("|||", "").replace("  ", " ")
-    beyond = next(itertools.islice(_PIECE.finditer(caption), MOST_PIECES, None), None)
+    caption = _joined(caption)
+    beyond = _beyond(caption)
     return caption[: beyond.start()] if beyond else caption
+
+
+def _joined(caption: str) -> str:
+    return one_line(caption).replace("|||", "").replace("  ", " ")
+
+
+def _beyond(caption: str) -> re.Match | None:
+    """The first piece that is cut off."""
+    if len(caption) <= MOST_PIECES:  # as nearly all are; each piece has a character
+        return None
+    return next(itertools.islice(_PIECE.finditer(caption), MOST_PIECES, None), None)
+
+
+def _remark(captions: Iterable[str]) -> str:
+    cut = sum(_beyond(_joined(caption)) is not None for caption in captions)
+    return cut_remark(
+        "METEOR", f"{MOST_PIECES} words and punctuation marks", cut, "need minutes each, or too much memory"
+    )

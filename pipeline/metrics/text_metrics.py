@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from tqdm import tqdm
 
+from spidercap.pipeline.metrics.java.memory import large_heap
 from spidercap.pipeline.metrics.java.pool import Pool, pool_of
 from spidercap.pipeline.metrics.java.runtime import Jvm, find_jvm
 from spidercap.pipeline.metrics.registry import METRICS, ordered
@@ -24,6 +25,7 @@ class Evaluated(NamedTuple):
     corpus: float
     images: np.ndarray  # float64 [N]
     parts: Mapping[str, np.ndarray] = {}  # column -> float64 [N] of a part of the metric, NaN where undefined
+    remark: str = ""  # to be printed with the scores
 
 
 class TextMetric(Protocol):
@@ -34,6 +36,25 @@ class TextMetric(Protocol):
 
     def evaluate(self, captions: Sequence[str], references: Sequence[Sequence[str]], bar: Bar) -> Evaluated:
         """Returns the scores of a corpus and of each of its captions."""
+
+
+class WarnOnce:
+    """Prints the first remark that is not empty as a warning; for rewards, which are computed again and again."""
+
+    def __init__(self):
+        self._warned = False
+
+    def __call__(self, remark: str) -> None:
+        """Prints the remark, unless it is empty or one has been printed."""
+        if remark and not self._warned:
+            self._warned = True
+            tqdm.write(f"warning: {remark}", file=sys.stderr)
+
+
+def cut_remark(metric: str, read: str, captions: int, reason: str) -> str:
+    """Returns 'SPICE read only the first 60 words of 2 captions, which need more time'; '' for no captions."""
+    some = "1 caption" if captions == 1 else f"{captions:,} captions"
+    return f"{metric} read only the first {read} of {some}, which {reason}" if captions else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +71,10 @@ class TextSettings:
         """Returns Java workers of `service`, to be closed by the caller."""
         return pool_of(service, self.jvm, jars, self.metric_workers, self.metric_timeout)
 
+    def large_pool(self, service: str, *jars: object) -> Pool:
+        """Returns one Java worker of `service` with most of the available memory, to be closed by the caller."""
+        return pool_of(service, self.jvm, jars, 1, self.metric_timeout, large_heap())
+
 
 @contextlib.contextmanager
 def open_text_metrics(
@@ -64,7 +89,8 @@ def open_text_metrics(
 
     Args:
       metric_workers: processes for each of METEOR, SPICE's parser and SPICE's matcher.
-      metric_timeout: seconds that a worker may take for one caption before it is replaced.
+      metric_timeout: seconds that a worker may take for one caption before it is replaced; SPICE's parser has more
+        for captions of over 60 words.
       metric_cache_dir: folder for CoreNLP and parsed captions; '' for the default one.
       corenlp: folder with CoreNLP's two jars; '' to have them downloaded.
 

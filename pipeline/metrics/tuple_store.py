@@ -9,6 +9,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.files import open_lock
 
 Tuples = list[list[str]]  # [object], [object, attribute], [subject, object, relation], in the parser's order
 
@@ -35,7 +36,7 @@ class TupleStore:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             # SQLite does not wait for another process that creates the same database.
-            with open(self.path.with_suffix(".lock"), "w") as lock:
+            with open(open_lock(self.path.with_suffix(".lock")), "r+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 self._database = self._opened()
         except (OSError, sqlite3.Error) as error:

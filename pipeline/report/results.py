@@ -85,7 +85,8 @@ def print_table(evaluations: Mapping[str, Evaluation]) -> None:
 
 
 def _remarks(evaluations: Mapping[str, Evaluation]) -> list[str]:
-    return remarks({name for evaluation in evaluations.values() for name in evaluation.corpus})
+    of_runs = [f"{label}: {text}" for label, evaluation in evaluations.items() for text in evaluation.remarks.values()]
+    return [*remarks({name for evaluation in evaluations.values() for name in evaluation.corpus}), *of_runs]
 
 
 def _warnings(progress: Progress) -> list[str]:

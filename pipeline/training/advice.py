@@ -41,29 +41,26 @@ def selection_notes(config: Config, label: str, progress: Progress, images: int)
     """Returns a warning, by its kind, if --best_metric cannot select a checkpoint of the stage so far.
 
     `images` is the number of validation images. One validation is enough to know it for CIDEr of one image, which is 0
-    because the logarithms of its document frequencies are.
+    because the logarithms of its document frequencies are. Equal scores above 0 say nothing of the metric while the
+    captions are the same, as in a short stage at a low learning rate; then all metrics are equal.
     """
     metric = config.training.best_metric
     values = progress.validations(label, metric)
     single = metric == "CIDEr" and images == 1
-    if len(values) < (1 if single else 2) or not tied(values):
+    others = [other for other in OTHER_METRICS if other != metric]
+    telling = [other for other in others if not tied(progress.validations(label, other))]
+    if len(values) < (1 if single else 2) or not tied(values) or not (telling or tied([*values, 0.0])):
         return {}
-    why = "CIDEr of a single validation image is 0" if single else f"{metric} was {values[-1]:.4f} in every validation"
+    why = (
+        "CIDEr of a single image is always 0" if single else f"{metric} was {values[-1]:.4f} in all validations so far"
+    )
     # --val_images is the number asked for: there may be fewer images.
     more = "raise --val_images" if images == config.training.val_images else "give more validation images"
     patience = ", and --patience counts nothing" if config.training.patience else ""
-    other = _other_metric(metric, label, progress)
     return {
         "best metric": f"{why}, so it cannot select a checkpoint: the latest weights are kept{patience}; "
-        f"choose --best_metric={other}, or {more}"
+        f"choose --best_metric={[*telling, *others][0]}, or {more}"
     }
-
-
-def _other_metric(metric: str, label: str, progress: Progress) -> str:
-    """The first other metric that can tell the validations apart; the first of all if none can."""
-    others = [other for other in OTHER_METRICS if other != metric]
-    telling = (other for other in others if not tied(progress.validations(label, other)))
-    return next(telling, others[0])
 
 
 def _either(remedies: Iterable[str]) -> str:

@@ -119,7 +119,7 @@ def _run_stage(
             validated = stage.validates_at(progress.step)
             if validated:
                 watch.read()
-                over = _validate(config, stage, progress, validate, board, saver, watch, clock)
+                over = _validate(config, stage, progress, validate, board, saver, clock, watch)
             progress.seconds = time.monotonic() - clock
             # Read once per step: a later signal stops the run after the next step, which is then saved.
             asked = stopping()
@@ -141,8 +141,8 @@ def _validate(
     validate: Callable[[], Evaluation],
     board: Board,
     saver: Saver,
-    watch: Watch,
     clock: float,
+    watch: Watch,
 ) -> bool:
     """Scores the captioner and keeps the best weights; returns whether patience is over."""
     if not stage.moves_policy:
@@ -150,6 +150,7 @@ def _validate(
         return False
     with stage.as_kept():
         evaluation = validate()
+        _warn(stage, watch.new(evaluation.remarks))
         value = evaluation.corpus[config.training.best_metric]
         best = progress.validated(stage.label, config.training.best_metric, value)
         if best:

@@ -9,11 +9,13 @@ import pathlib
 import shutil
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator
 
 import tqdm
 
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.files import open_lock
 from spidercap.pipeline.metrics.java import runtime
 
 GROUP, ARTIFACT, VERSION = "edu.stanford.nlp", "stanford-corenlp", "3.6.0"
@@ -83,31 +85,39 @@ def corenlp_jars(corenlp: str, metric_cache_dir: str) -> tuple[pathlib.Path, pat
     # The folder to which pycocoevalcap's Spice() downloads.
     lib = runtime.package_path("pycocoevalcap", "spice/lib")
     if lib and all((lib / jar.file_name).exists() for jar in JARS):
-        return _checked(lib, "delete this copy in pycocoevalcap to have both files downloaded")
+        return _checked(lib, "delete this copy in pycocoevalcap to have both files downloaded", any_build=True)
     _download_once(folder)
     return _checked(folder, remedy)
 
 
-def _checked(folder: pathlib.Path, remedy: str) -> tuple[pathlib.Path, pathlib.Path]:
+def _checked(folder: pathlib.Path, remedy: str, any_build: bool = False) -> tuple[pathlib.Path, pathlib.Path]:
+    """The paths of both jars, which must be Maven's, or with `any_build` whole ones."""
     missing = [jar.file_name for jar in JARS if not (folder / jar.file_name).is_file()]
     if missing:
         raise UserError(f"{folder} lacks {' and '.join(missing)}, which SPICE needs; {remedy}")
     for jar in JARS:
         path = folder / jar.file_name
-        fault = _fault(path, jar)
+        fault = _fault(path, jar, any_build)
         if fault:
             size = path.stat().st_size
             raise UserError(f"{path} {fault} (it has {size} bytes, Maven's has {jar.size}); {remedy}")
     return folder / CODE.file_name, folder / MODELS.file_name
 
 
-def _fault(path: pathlib.Path, jar: Jar) -> str | None:
-    # Sizes are not compared: Stanford's zip, which pycocoevalcap downloads, has another size than Maven's.
-    # A truncated file is found nevertheless, because a zip's table of contents is at its end.
+def _fault(path: pathlib.Path, jar: Jar, any_build: bool) -> str | None:
     try:
+        digest = _sha256(path)  # of both jars in half a second
+        if digest == jar.sha256:
+            return None
+        # A truncated file has no table of contents, which is at a zip's end.
         with zipfile.ZipFile(path) as opened:
-            return None if jar.member in opened.namelist() else f"does not hold {jar.member}: it is another file"
-    except zipfile.BadZipFile:
+            if jar.member not in opened.namelist():
+                return f"does not hold {jar.member}: it is another file"
+            # Stanford's zip, which pycocoevalcap downloads, holds jars of other bytes than Maven's.
+            if any_build and opened.testzip() is None:
+                return None
+        return f"has the SHA-256 {digest[:12]}..., not {jar.sha256[:12]}...: it is damaged or another file"
+    except (zipfile.BadZipFile, zlib.error):
         return "is not a whole jar"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
@@ -137,7 +147,7 @@ def _download_once(folder: pathlib.Path) -> None:
 def _lock(cache: pathlib.Path) -> Iterator[None]:
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        lock = open(cache / ".lock", "w")  # noqa: SIM115 (closed below)
+        lock = open(open_lock(cache / ".lock"), "r+")  # noqa: SIM115 (closed below)
     except OSError as error:
         raise UserError(
             f"the metric cache {cache} cannot be written ({error.strerror}); "
@@ -177,11 +187,15 @@ def _fetch(part: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def _verify(path: pathlib.Path, jar: Jar) -> None:
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = _sha256(path)
     if digest != jar.sha256:
         size = path.stat().st_size
         raise RuntimeError(f"{jar.file_name} came with {size} of {jar.size} bytes and the SHA-256 {digest[:12]}...")
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _by_hand(folder: pathlib.Path, error: Exception) -> str:

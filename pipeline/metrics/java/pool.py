@@ -1,7 +1,7 @@
 """Resident worker processes that share a batch, which survives workers that are killed, hang or fail.
 
 A worker that dies, answers wrongly or does not answer in time is replaced. Its items are tried again one by one, so
-that an item that fails ATTEMPTS times alone can be named in the error.
+that an item that fails ATTEMPTS times alone can be named in the error. Items that may fail are asked with `try_each`.
 """
 
 import concurrent.futures
@@ -11,11 +11,18 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.metrics.java.process import ATTEMPTS, Service, WorkerFailed, WorkerProcess
+from spidercap.pipeline.metrics.java.process import (
+    ATTEMPTS,
+    OutOfMemory,
+    OutOfTime,
+    Service,
+    WorkerFailed,
+    WorkerProcess,
+)
 from spidercap.pipeline.metrics.java.runtime import Jvm
 
 POLL = 1.0  # seconds
-# Heap of a JVM, measured on the longest captions that are sent; METEOR's tables fill its heap.
+# Heap of a JVM, measured on the longest captions that are sent, 200 words to the parser; METEOR's tables fill its heap.
 HEAPS = {"tokenizer": "1g", "meteor": "1500m", "spice_parser": "2500m", "spice_matcher": "1500m"}
 
 
@@ -57,28 +64,38 @@ class Pool:
           keep: called with the index of the first item of each answered request, and its answers.
 
         Raises:
-          UserError: an item failed three times alone, or no worker starts.
+          UserError: an item failed three times alone, or no worker starts (DoesNotStart).
           WorkerFailed: another thread closed the pool.
         """
         # Enough requests that all workers finish at about the same time, but not so many that their overhead counts.
         size = max(1, min(chunk, len(items) // (4 * len(self._workers))))
         parts = [range(i, min(i + size, len(items))) for i in range(0, len(items), size)]
-        futures = [
-            self._threads.submit(self._answer, [items[i] for i in part], [names[i] for i in part]) for part in parts
-        ]
-        waiting = dict(zip(futures, parts, strict=True))
-        try:
-            while waiting:
-                # With a timeout, because Ctrl-C cannot interrupt a wait for a lock.
-                ready = concurrent.futures.wait(waiting, POLL, concurrent.futures.FIRST_COMPLETED).done
-                for future in ready:
-                    part = waiting.pop(future)
-                    keep(part.start, future.result())
-                    done(len(part))
-        finally:
-            for future in futures:
-                future.cancel()
-        return [answer for future in futures for answer in future.result()]
+        return self._gather(
+            parts, lambda part: self._answer([items[i] for i in part], [names[i] for i in part]), done, keep
+        )
+
+    def try_each(
+        self,
+        items: Sequence[Any],
+        *,
+        timeouts: Sequence[float],
+        done: Callable[[int], object] = lambda count: None,
+        keep: Callable[[int, list[Any]], object] = lambda place, answers: None,
+    ) -> list[Any]:
+        """Returns the service's answer to each item, which is sent alone; for an item that failed, its WorkerFailed.
+
+        An item that runs out of time or memory is not tried again.
+
+        Args:
+          timeouts: seconds for each item.
+          done, keep: as for `map`; `keep` also gets failures.
+
+        Raises:
+          DoesNotStart: no worker starts.
+          WorkerFailed: another thread closed the pool.
+        """
+        parts = [range(i, i + 1) for i in range(len(items))]
+        return self._gather(parts, lambda part: [self._try(items[part.start], timeouts[part.start])], done, keep)
 
     def processes(self) -> list[int]:
         """Returns the process ids of the running workers."""
@@ -94,11 +111,34 @@ class Pool:
         for worker in self._workers:
             worker.end()
 
+    def _gather(
+        self,
+        parts: Sequence[range],
+        answer: Callable[[range], list[Any]],
+        done: Callable[[int], object],
+        keep: Callable[[int, list[Any]], object],
+    ) -> list[Any]:
+        """The answers to all parts, each in a thread, in order."""
+        futures = [self._threads.submit(answer, part) for part in parts]
+        waiting = dict(zip(futures, parts, strict=True))
+        try:
+            while waiting:
+                # With a timeout, because Ctrl-C cannot interrupt a wait for a lock.
+                ready = concurrent.futures.wait(waiting, POLL, concurrent.futures.FIRST_COMPLETED).done
+                for future in ready:
+                    part = waiting.pop(future)
+                    keep(part.start, future.result())
+                    done(len(part))
+        finally:
+            for future in futures:
+                future.cancel()
+        return [answer for future in futures for answer in future.result()]
+
     def _answer(self, items: list[Any], names: list[str]) -> list[Any]:
         failed = 0
         while True:
             try:
-                return self._ask(items)
+                return self._ask(items, self._timeout)
             except WorkerFailed as error:
                 if self._closed.is_set():
                     raise
@@ -113,16 +153,35 @@ class Pool:
                         "(fewer --metric_workers)"
                     ) from error
 
-    def _ask(self, items: list[Any]) -> list[Any]:
+    def _try(self, item: Any, timeout: float) -> Any:
+        """The answer to an item, or its failure."""
+        for _ in range(ATTEMPTS):
+            try:
+                return self._ask([item], timeout)[0]
+            except WorkerFailed as error:
+                if self._closed.is_set():
+                    raise
+                failure = error
+                if isinstance(error, OutOfTime | OutOfMemory):
+                    break
+        return failure
+
+    def _ask(self, items: list[Any], timeout: float) -> list[Any]:
         worker = self._idle.get()
         try:
             if self._closed.is_set():
                 raise WorkerFailed("the pool is closed")
-            return worker.ask(items, self._timeout)
+            return worker.ask(items, timeout)
         finally:
             self._idle.put(worker)
 
 
-def pool_of(service: str, jvm: Jvm, jars: Iterable[object], workers: int, timeout: float) -> Pool:
-    """Returns `workers` processes of a service of worker.SERVICES, with these jars on their class path."""
-    return Pool(Service(service, jvm.library, jvm.version, tuple(map(str, jars)), HEAPS[service]), workers, timeout)
+def pool_of(
+    service: str, jvm: Jvm, jars: Iterable[object], workers: int, timeout: float, heap: str | None = None
+) -> Pool:
+    """Returns `workers` processes of a service of worker.SERVICES, with these jars on their class path.
+
+    `heap` is the maximum memory of each JVM, by default that of HEAPS.
+    """
+    settings = Service(service, jvm.library, jvm.version, tuple(map(str, jars)), heap or HEAPS[service])
+    return Pool(settings, workers, timeout)

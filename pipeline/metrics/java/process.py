@@ -17,6 +17,8 @@ from spidercap.pipeline.errors import UserError
 ATTEMPTS = 3
 START_TIMEOUT = 300.0  # seconds; reading METEOR's tables takes 10 to 20 on a busy machine
 LAST_WORDS = 300  # characters of a failed worker's standard error that are shown
+OUT_OF_MEMORY = 3  # exit status of a JVM with -XX:+ExitOnOutOfMemoryError
+ENDING = 10.0  # seconds from the end of a process's output to its exit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +40,18 @@ class Service:
 
 class WorkerFailed(Exception):
     """A worker died, answered wrongly or too late, or was stopped because the pool was closed."""
+
+
+class OutOfTime(WorkerFailed):
+    """A worker did not answer in time."""
+
+
+class OutOfMemory(WorkerFailed):
+    """A worker reached the maximum memory of its JVM."""
+
+
+class DoesNotStart(UserError):
+    """No process of a service starts."""
 
 
 class WorkerProcess:
@@ -62,8 +76,8 @@ class WorkerProcess:
         """Returns the answers; each may take `timeout` seconds.
 
         Raises:
-          WorkerFailed: it did not answer; the process has been killed.
-          UserError: the process does not start.
+          WorkerFailed: it did not answer; the process has been killed. OutOfTime and OutOfMemory say why.
+          DoesNotStart: the process does not start.
         """
         if self.pid is None:
             self._start()
@@ -76,7 +90,8 @@ class WorkerProcess:
             self._stderr.truncate(0)
         except (OSError, WorkerFailed) as error:
             self.end()
-            raise WorkerFailed(_one_line(error)) from error
+            kind = type(error) if isinstance(error, WorkerFailed) else WorkerFailed
+            raise kind(_one_line(error)) from error
         return answers
 
     def stop(self) -> None:
@@ -113,7 +128,7 @@ class WorkerProcess:
             if self._stopped:
                 raise WorkerFailed("the pool is closed")
         self.end()
-        raise UserError(
+        raise DoesNotStart(
             f"{self._service.title}: its process does not start: {fault}; if memory is short, use fewer "
             "--metric_workers; if Java fails, set JAVA_HOME to another one"
         )
@@ -149,7 +164,7 @@ class WorkerProcess:
                 try:
                     left = left[os.write(self._process.stdin.fileno(), left[: 1 << 16]) :]
                 except BrokenPipeError:
-                    raise WorkerFailed(self._last_words()) from None
+                    raise self._ended() from None
 
     def _read(self, number: int, timeout: float) -> Any:
         """Returns the next answer, which must be to the item with this number."""
@@ -173,10 +188,18 @@ class WorkerProcess:
                 _wait(selector, deadline)
                 part = os.read(self._process.stdout.fileno(), 1 << 16)
                 if not part:
-                    raise WorkerFailed(self._last_words())
+                    raise self._ended()
                 parts.append(part)
         line, _, self._unread = b"".join(parts).partition(b"\n")
         return line
+
+    def _ended(self) -> WorkerFailed:
+        """The failure of a process that has closed its streams."""
+        try:
+            status = self._process.wait(ENDING)
+        except subprocess.TimeoutExpired:
+            status = None
+        return (OutOfMemory if status == OUT_OF_MEMORY else WorkerFailed)(self._last_words())
 
     def _last_words(self) -> str:
         size = os.fstat(self._stderr.fileno()).st_size
@@ -188,7 +211,7 @@ class WorkerProcess:
 
 def _wait(selector: selectors.BaseSelector, deadline: float) -> None:
     if not selector.select(max(0.0, deadline - time.monotonic())):
-        raise WorkerFailed("no answer in time")
+        raise OutOfTime("no answer in time")
 
 
 def _one_line(error: Exception) -> str:

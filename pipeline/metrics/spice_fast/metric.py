@@ -19,8 +19,6 @@ from spidercap.pipeline.metrics.spice_fast.parser import SceneGraphParser, load_
 from spidercap.pipeline.metrics.spice_fast.synonyms import wordnet_synonyms
 from spidercap.pipeline.metrics.text_metrics import Bar, Evaluated, TextSettings, no_bar
 
-MOST_WORDS = 60  # of a caption that are parsed, as in the exact metric
-
 
 class SpiceFast:
     """Scores captions on token ids against references that are parsed once.
@@ -38,9 +36,8 @@ class SpiceFast:
         """
         rows, strings = _encoded((caption for of_image in references for caption in of_image), words)
         lexicon = parser.lexicon(strings)
-        tuples = parser.parse(rows, lexicon)
-        ends = np.cumsum([len(of_image) for of_image in references])
-        graphs = [of_image[of_image[:, :, 0] > 0] for of_image in np.split(tuples, ends[:-1])]
+        tuples = iter(parser.parse(rows, lexicon))
+        graphs = [_graph([next(tuples) for _ in of_image]) for of_image in references]
         self._parser, self._tables = parser, lexicon.tables
         self._matcher = Matcher(lexicon.terms, graphs)
 
@@ -49,7 +46,7 @@ class SpiceFast:
 
         Equal captions, which are frequent in rollouts, are parsed once.
         """
-        captions = tf.cast(without_end(captions), tf.int32)[:, :MOST_WORDS]
+        captions = tf.cast(without_end(captions), tf.int32)
         distinct, place = tf.unique(caption_codes(captions))
         first = tf.math.unsorted_segment_min(tf.range(tf.shape(captions)[0]), place, tf.shape(distinct)[0])
         tuples = tf.gather(self._parser(tf.gather(captions, first), self._tables), place)
@@ -92,7 +89,7 @@ class TextSpiceFast:
         new = [caption for caption in dict.fromkeys(captions) if caption not in self._known]
         if not new:
             return
-        tuples = parsed(self._parser, [caption.split()[:MOST_WORDS] for caption in new])
+        tuples = parsed(self._parser, [caption.split() for caption in new])
         self._known |= zip(new, tuples, strict=True)
 
 
@@ -106,9 +103,15 @@ def open_spice_fast(stack: contextlib.ExitStack, settings: TextSettings) -> Text
     return TextSpiceFast(load_parser())
 
 
+def _graph(tuples: Sequence[np.ndarray]) -> np.ndarray:
+    """The tuples `[n, 3]` of an image's references, of those `[P, 3]` of each."""
+    together = np.concatenate([np.zeros([0, 3], np.int32), *tuples])
+    return together[together[:, 0] > 0]
+
+
 def _encoded(captions: Iterable[str], words: Sequence[str]) -> tuple[list[list[int]], list[str]]:
     """The token ids of captions, and the string of each id: `words`, then new words."""
-    split = [caption.split()[:MOST_WORDS] for caption in captions]
+    split = [caption.split() for caption in captions]
     known = set(words[1:])  # without padding, so that a word spelt "<pad>" is a new word
     strings = [*words, *dict.fromkeys(word for caption in split for word in caption if word not in known)]
     ids = {word: place for place, word in enumerate(strings) if place}

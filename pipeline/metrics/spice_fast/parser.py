@@ -27,6 +27,8 @@ from spidercap.pipeline.text.vocabulary import pad
 NAME = "~"  # in a label: the lemma of the verb that names the relation
 PACKAGED = pathlib.Path(__file__).with_name("parser.npz")
 STEPS = 8  # captions are padded to multiples of this
+USUAL = 64  # words of a caption; of longer ones fewer are parsed at once
+PAIRS = 1024 * USUAL**2  # pairs of words of longer captions that are parsed at once
 PLACES = 24  # minimum of P: 7 of 150,000 captions have more tuples
 TEXTS = ("words", "labels", "nouns", "verbs", "lemmas")  # lists of strings in the file
 # Raised for files that are damaged or not a parser; the last two for kinds of ZIP that Python cannot read.
@@ -92,28 +94,34 @@ class SceneGraphParser:
         (tuples,), _ = in_blocks(lambda block: ([self._tuples(block, tables)], ()), [captions], [shape])
         return tf.ensure_shape(tuples, [None, places, 3])
 
-    def parse(self, captions: Sequence[Sequence[int]], lexicon: Lexicon) -> np.ndarray:
-        """Returns int32 `[N, P, 3]` of captions, lists of token ids; not to be traced.
+    def parse(self, captions: Sequence[Sequence[int]], lexicon: Lexicon) -> list[np.ndarray]:
+        """Returns int32 `[P, 3]` of each of the captions, lists of token ids; not to be traced.
 
-        Captions of similar length are parsed together, so that little time is spent on padding.
+        Captions of similar length are parsed together, so that little time is spent on padding, and P depends on the
+        length, so that a long caption takes no memory from the others.
         """
         steps = np.array([-(-max(len(caption), 1) // STEPS) * STEPS for caption in captions], np.int64)
-        result = np.zeros([len(captions), _places(int(steps.max(initial=0))), 3], np.int32)
+        result: list[np.ndarray] = [_NO_TUPLES] * len(captions)
         specs = tf.nest.map_structure(
             lambda t: tf.TensorSpec([None, *t.shape[1:]][: t.shape.rank], t.dtype), lexicon.tables
         )
         for length in np.unique(steps):
             rows = np.flatnonzero(steps == length)
-            block = pad([captions[row] for row in rows], int(length))
             call = self._compiled.get_concrete_function(tf.TensorSpec([None, length], tf.int32), specs)
-            result[rows, : _places(int(length))] = call(tf.constant(block), lexicon.tables).numpy()
+            most = len(rows) if length <= USUAL else max(1, PAIRS // int(length) ** 2)
+            for begin in range(0, len(rows), most):
+                here = rows[begin : begin + most]
+                block = pad([captions[row] for row in here], int(length))
+                found = call(tf.constant(block), lexicon.tables).numpy()
+                for row, tuples in zip(here, found, strict=True):
+                    result[row] = tuples
         return result
 
-    def texts(self, tuples: np.ndarray, lexicon: Lexicon) -> list[list[tuple[str, ...]]]:
-        """Returns the tuples `[N, P, 3]` as strings, like those of SPICE, without repetition within a caption."""
+    def texts(self, tuples: Iterable[np.ndarray], lexicon: Lexicon) -> list[list[tuple[str, ...]]]:
+        """Returns the tuples `[P, 3]` of captions as strings, like those of SPICE, none twice in a caption."""
         return [
-            list(dict.fromkeys(self._text(one, lexicon) for one in of_caption if one[0]))
-            for of_caption in np.asarray(tuples).tolist()
+            list(dict.fromkeys(self._text(one, lexicon) for one in np.asarray(of_caption).tolist() if one[0]))
+            for of_caption in tuples
         ]
 
     def _text(self, one: Sequence[int], lexicon: Lexicon) -> tuple[str, ...]:
@@ -162,6 +170,9 @@ class SceneGraphParser:
         named = tf.where(label == self._bare, verb, tables.terms + verb * len(self.labels) + label)
         named = tf.where(tf.logical_and(verb == tables.being, beside > 0), beside, named)
         return tf.where(tf.gather(self._of_verb, label), named, beside)
+
+
+_NO_TUPLES = np.zeros([PLACES, 3], np.int32)
 
 
 def _where(mask: tf.Tensor) -> tf.Tensor:
