@@ -54,10 +54,18 @@ class Captioner(keras.Model):
         self.built = True
 
     def adapt(self, features: np.ndarray) -> None:
-        """Sets mean and std of the normalisation from training features `[I, F]`; a std of 0 counts as 1."""
-        self.feature_mean.assign(features.mean(axis=0, dtype=np.float64))
-        std = features.std(axis=0, dtype=np.float64)
-        self.feature_deviation.assign(np.where(std > 0, std, 1.0))
+        """Sets mean and std of the normalisation from training features `[I, F]`.
+
+        A feature that hardly varies in training would be huge in other images. So the std has a floor:
+          std_f = max(std_f, 0.1 mean_f(std_f)).
+        If the images are alike, mean_f(std_f) <= 0.01 mean_f(|mean_f|), the floor is mean_f(|mean_f|) instead.
+        """
+        mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+        size = np.abs(mean).mean()
+        alike = std.mean() <= 0.01 * size
+        floor = (size if alike else 0.1 * std.mean()) or 1.0
+        self.feature_mean.assign(mean)
+        self.feature_deviation.assign(np.maximum(std, floor))
 
     def apply_temperature(self, temperature: float) -> None:
         """Divides the weights of the logits by `temperature`, for good; below 1 the policy becomes sharper.

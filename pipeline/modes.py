@@ -31,6 +31,7 @@ from spidercap.pipeline.metrics.text_metrics import TextMetric, open_text_metric
 from spidercap.pipeline.report.results import print_table, write_results
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.printable import printable
+from spidercap.pipeline.text.rare_words import rare_words_note, unknown_share, vocabulary_line
 from spidercap.pipeline.text.vocabulary import Vocabulary, build_vocabulary
 from spidercap.pipeline.training import kept
 from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
@@ -49,15 +50,18 @@ def run_prepare(config: Config) -> tuple[Data, dict[str, TokenizedSplit], Vocabu
     encoder = load_encoder(config)
     data = identified_data(config)
     splits = {name: tokenize_split(read_captions(data, name)) for name in SPLITS}
-    vocabulary = build_vocabulary((c for image in splits["train"].tokens for c in image), config.data.min_word_count)
+    captions, least = [c for image in splits["train"].tokens for c in image], config.data.min_word_count
+    vocabulary = build_vocabulary(captions, least)
     kept.keep_identity(config, "vocabulary.json", vocabulary.to_json())
     kept.check_warm_start(config, vocabulary, encoder)
     kept.keep_encoder(config, encoder)
     features = all_features(config, data, encoder, {"train": config.data.views, "val": 1})
     print(
         f"data: {len(splits['train'].tokens)} training and {len(splits['val'].tokens)} validation images, "
-        f"{len(vocabulary.words)} words in the vocabulary, {len(vocabulary.rare_words)} too rare"
+        f"{vocabulary_line(vocabulary, unknown_share(captions, least))}"
     )
+    if note := rare_words_note(captions, least):
+        print(f"warning: {note}", file=sys.stderr)
     return data, splits, vocabulary, features
 
 

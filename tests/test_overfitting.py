@@ -42,7 +42,7 @@ def decayed_adam(weight, gradients, rates, decay):
 
 @pytest.mark.parametrize("name", ["mle", "pg", "scst"])
 def test_weights_decay_once_an_update_times_the_rate_and_biases_do_not(tmp_path, name):
-    """Over ten updates with a rate that falls by half an epoch, which has 7 steps in mle and 3 elsewhere."""
+    """Over ten updates with a rate that falls by half over the stage, which has 27 steps in mle and 14 elsewhere."""
     captioner, _baseline, stage = built(
         tmp_path, f"{name}:4", weight_decay=3.0, clip_norm=0.0, decay=f"{name}:0.5", learning_rate=f"{name}:1e-2"
     )
@@ -57,7 +57,7 @@ def test_weights_decay_once_an_update_times_the_rate_and_biases_do_not(tmp_path,
         assert apply(tf.constant(np.nan), *map(tf.constant, found)).skipped == 1
         assert_same(values_of(captioner.weights), kept)
         assert apply(tf.constant(1.0), *map(tf.constant, found)).skipped == 0
-    rates = [1e-2 * 0.5 ** (i // (7 if name == "mle" else 3)) for i in range(10)]
+    rates = [1e-2 * 0.5 ** (i / (27 if name == "mle" else 14)) for i in range(10)]
     for place, weight in enumerate(weights):
         decay = 0.0 if weight.path.endswith("bias") else 3.0
         expected = decayed_adam(begun[place], [found[place] for found in gradients], rates, decay)

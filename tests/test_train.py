@@ -82,7 +82,8 @@ def test_validations_tell_how_many_captions_were_scored(tmp_path, arrays):
 
 def test_best_weights_are_handed_on(tmp_path, arrays):
     """What a stage hands on is what validated best, not what came last."""
-    config = config_of(tmp_path, stages="mle:4", learning_rate="mle:0.3", seed=1)  # wild enough to fall again
+    # Wild enough to fall again.
+    config = config_of(tmp_path, stages="mle:4", learning_rate="mle:0.3", decay="mle:1", seed=1)
     weights, progress = run(config, arrays)
     scores = [row.metrics["CIDEr"] for row in progress.history]
     assert progress.finished[0].best_step == progress.history[int(np.argmax(scores))].step
@@ -109,7 +110,7 @@ def test_weights_of_a_stage_at_work_are_not_taken_for_handed_on(tmp_path, arrays
 
 
 def test_patience_ends_a_stage(tmp_path, arrays):
-    config = config_of(tmp_path, stages="mle:50", learning_rate="mle:0.3", patience=2)
+    config = config_of(tmp_path, stages="mle:50", learning_rate="mle:0.3", decay="mle:1", patience=2)
     _, progress = run(config, arrays)
     scores = [row.metrics["CIDEr"] for row in progress.history]
     assert len(scores) < 100
@@ -210,7 +211,8 @@ def test_a_schedule_that_comes_to_nothing_is_noted(tmp_path, arrays, changes, to
     """T = 6, epochs of 7 steps."""
     config = config_of(tmp_path, **changes)
     stage = build_stage(config, 0, *build_models(config, VOCABULARY, 5), arrays, cider_of(arrays))
-    assert stage.note == "" if told is None else told in stage.note
+    note = stage.notes.get("schedule", "")
+    assert note == "" if told is None else told in note
 
 
 def test_a_remark_on_validation_scores_is_printed_once_a_stage(tmp_path, arrays, capsys, monkeypatch):

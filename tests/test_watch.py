@@ -8,6 +8,9 @@ import tensorflow as tf
 
 from spidercap.models.special_tokens import END
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.training.advice import remedies
+from spidercap.pipeline.training.checkpoint_files import PROGRESS
 from spidercap.pipeline.training.logs import PolicyLogs, SampleLogs, StepLogs, as_floats
 from spidercap.pipeline.training.progress import Progress, read_progress
 from spidercap.pipeline.training.sample_logs import sample_logs
@@ -50,6 +53,7 @@ def watch_of(progress=None, samples=SAMPLES, limit=10, images=None, steps=100):
         images_per_step=samples if images is None else images,
         reference_length=REFERENCE_LENGTH,
         steps=steps,
+        remedies=remedies(Config.of(workdir="w", reward="bleu4", end_token_in_reward=False), "pg"),
     )
     return Watch(Progress() if progress is None else progress, stage, limit)
 
@@ -253,9 +257,8 @@ def test_fewer_skipped_updates_than_the_limit_do_not_stop_a_run():
 
 
 def through_a_checkpoint(progress, folder):
-    variable = tf.Variable("", dtype=tf.string)
-    progress.store(variable)
-    return read_progress(tf.train.Checkpoint(progress=variable).save(str(folder / "ckpt")))
+    (folder / PROGRESS).write_text(progress.to_json())
+    return read_progress(folder)
 
 
 def test_a_resumed_run_remembers_what_was_told_and_skipped(tmp_path):

@@ -4,12 +4,14 @@ import dataclasses
 import os
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from spidercap.pipeline.errors import UserError, check_choice
 from spidercap.pipeline.settings.stages import STAGES
+
+Number = TypeVar("Number", float, float | None)
 
 LARGEST = 2**31 - 1  # TensorFlow counts in int32
 
@@ -42,7 +44,7 @@ def setting(
       most: maximum of a number, or of those in `pairs`, which are above 0.
       by_stage: the type of a number that may differ by stage: the text is a number, or 'name:number,...'.
       pairs: the text is 'name:number,...'.
-      ordered: the order of the pairs matters, and a name may come twice.
+      ordered: the order of the pairs matters, a name may come twice, and it may come without a number.
       aliases: other names of choices -> the names they stand for.
     """
     metadata = {"help": text, "fixed": fixed, "modes": modes, "added": added, "aliases": aliases}
@@ -93,11 +95,13 @@ def canonical(field: dataclasses.Field, value: Any) -> Any:
     """
     if field.metadata["by_stage"] or field.metadata["pairs"]:
         parts = [p.strip().partition(":") for p in str(value).split(",") if p.strip()]
+        ordered = field.metadata["ordered"]
+        alone = (lambda name: (name, None)) if ordered else (lambda number: ("", float(number)))
         try:
-            numbers = [(name, float(number)) if colon else ("", float(name)) for name, colon, number in parts]
+            numbers = [(name, float(number)) if colon else alone(name) for name, colon, number in parts]
         except ValueError:
             return value
-        return numbers if field.metadata["ordered"] else sorted(numbers)
+        return numbers if ordered else sorted(numbers)
     return field.metadata["aliases"].get(value, value) if isinstance(value, str) else value
 
 
@@ -139,21 +143,21 @@ def stage_values(field: dataclasses.Field, text: str) -> dict[str, float]:
 
 
 def parse_pairs(
-    name: str, text: str, names: Collection[str], number: Callable[[str, str], float], repeated: bool = False
-) -> list[tuple[str, float]]:
+    name: str, text: str, names: Collection[str], number: Callable[[str, str], Number], repeated: bool = False
+) -> list[tuple[str, Number]]:
     """Returns the pairs of a flag such as 'mle:20,pg:1.5': [('mle', 20.0), ('pg', 1.5)].
 
     Args:
       name: the flag.
       text: its value.
       names: allowed names before a colon.
-      number: (text after the colon, the whole pair) -> number; raises UserError for other text.
+      number: (text after the colon or '', the whole pair) -> number or None; raises UserError for other text.
       repeated: whether a name may come twice.
 
     Raises:
       UserError: the text has another form.
     """
-    pairs: list[tuple[str, float]] = []
+    pairs: list[tuple[str, Number]] = []
     for part in filter(None, (p.strip() for p in text.split(","))):
         key, _, after = part.partition(":")
         value = number(after, part)

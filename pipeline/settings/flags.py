@@ -58,7 +58,8 @@ def help_text() -> str:
         "--flagfile=",
         "Text file of flags, one per line; lines that start with # are comments. The command line overrides it.",
     )
-    sections = {**entries, "files": [flagfile], "stages": [_help_entry(n, kind.help) for n, kind in STAGES.items()]}
+    stages = [_help_entry(name, f"{kind.help}; default length: {kind.length}") for name, kind in STAGES.items()]
+    sections = {**entries, "files": [flagfile], "stages": stages}
     texts = ["\n".join([f"{name}:", *of_section]) for name, of_section in sections.items()]
     return "\nSettings with their defaults:\n\n" + "\n\n".join(texts)
 

@@ -19,7 +19,9 @@ class StageKind:
     help: str
     unit: str  # of batches and epochs: caption or image
     learning_rate: float  # default
-    decay: float = 1.0  # default factor of the learning rate per epoch
+    decay: float = 1.0  # default factor by which the learning rate falls over the stage
+    epochs: float = 10.0  # default length, but not under `least_updates`: few images make short epochs
+    least_updates: int = 300
     objective: str = ""  # builds the Objective; empty: maximum likelihood
     settings: tuple[str, ...] = ()  # keyword arguments of the objective, each a setting of that name
     baseline: str = ""  # builds the learned baseline of the stage alone, from (units, max_length), or RUN_BASELINE
@@ -28,6 +30,11 @@ class StageKind:
     moves_policy: bool = True  # False: only the baseline is trained
     least_samples: int = 1  # minimum of --samples
     scored_besides: int = 0  # captions per image that are scored beside samples and rollouts
+
+    @property
+    def length(self) -> str:
+        """The default length as text."""
+        return f"{self.epochs:g} epoch{'s' * (self.epochs != 1)}, but {self.least_updates} updates or more"
 
     @property
     def learns_from_rewards(self) -> bool:
@@ -49,7 +56,9 @@ STAGES: dict[str, StageKind] = {
         help="maximum likelihood of the reference captions",
         unit="caption",
         learning_rate=1e-3,
-        decay=0.85,
+        decay=0.04,
+        epochs=20,
+        least_updates=1500,
         schedule=f"{_SCHEDULES}:SCHEDULED_SAMPLING",
         also_reads=(
             "dropout",
@@ -64,6 +73,8 @@ STAGES: dict[str, StageKind] = {
         help="warms up pg's learned baseline; the policy is not trained",
         unit="image",
         learning_rate=1e-3,
+        epochs=1,
+        least_updates=90,
         objective=f"{_OBJECTIVES}:policy_gradient",
         settings=_ROLLOUTS,
         baseline=RUN_BASELINE,
@@ -83,6 +94,7 @@ STAGES: dict[str, StageKind] = {
         help="MIXER: likelihood of a reference's first tokens, REINFORCE on the sampled rest",
         unit="caption",
         learning_rate=5e-5,
+        epochs=40,  # of Liu et al. (2017)
         objective=f"{_OBJECTIVES}:mixer",
         settings=("mixer_likelihood_weight",),
         baseline=_STEP_BASELINE,

@@ -11,13 +11,15 @@ from spidercap.pipeline.metrics.reward_functions import parse_reward_functions
 from spidercap.pipeline.settings.fields import Group, parse_pairs, setting
 from spidercap.pipeline.settings.stages import STAGES, default_pairs
 
+EXAMPLE = "mle:20,baseline:1,pg:10"
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One stage of a run: `name` of STAGES for `epochs` passes over the training data."""
+    """One stage of a run: `name` of STAGES for `epochs` passes over the training data; None: its default length."""
 
     name: str
-    epochs: float
+    epochs: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +27,9 @@ class TrainingSettings(Group):
     """Settings of all stages."""
 
     stages: str = setting(
-        "mle:20,baseline:1,pg:10",
-        "Stages in order, name:epochs; fractions of an epoch are allowed.",
+        "mle,baseline,pg",
+        "Stages in order, name or name:epochs; fractions of an epoch are allowed. A name alone has the stage's default "
+        "length, which is longer on few images; see stages below.",
         pairs=True,
         ordered=True,
         most=1e6,
@@ -38,7 +41,10 @@ class TrainingSettings(Group):
         most=1,
     )
     decay: str = setting(
-        default_pairs("decay"), "Factor of the learning rate per epoch, per stage.", pairs=True, most=1
+        default_pairs("decay"),
+        "Factor by which the learning rate falls over the planned length of a stage; 1: constant.",
+        pairs=True,
+        most=1,
     )
     batch_size: int = setting(64, "Captions per step in mle and mixer, images per step elsewhere (B).", most=2**20)
     clip_norm: float = setting(5.0, "Global norm to which gradients are clipped; 0: off.", least=0)
@@ -66,7 +72,7 @@ class TrainingSettings(Group):
         modes=("prepare", "train"),
     )
     warm_start: str = setting("", "Workdir of a trained run; this run starts from its last kept weights.")
-    evaluate_every: float = setting(1.0, "Epochs between two validations.", least=1e-3)
+    evaluate_every: float = setting(0.0, "Epochs between two validations; 0: one, and 20 updates or more.", least=0)
     val_images: int = setting(0, "Validation images used while training; 0: all.", least=0)
     best_metric: str = setting("CIDEr", "Metric that selects the best checkpoint.", choices=column_names)
 
@@ -76,22 +82,25 @@ class TrainingSettings(Group):
             if field.metadata["pairs"]:
                 self.pairs(field.name)
         if not self.parsed_stages():
-            raise UserError("--stages is empty; for example --stages=mle:20,baseline:1,pg:10")
+            raise UserError(f"--stages is empty; for example --stages={EXAMPLE} or --stages=mle,pg")
 
     def parsed_stages(self) -> tuple[Stage, ...]:
         """Returns the stages in order."""
         return tuple(Stage(name, epochs) for name, epochs in self.pairs("stages"))
 
-    def pairs(self, name: str) -> list[tuple[str, float]]:
-        """Returns the (stage, number) of the setting `name`: stages, learning_rate or decay."""
+    def pairs(self, name: str) -> list[tuple[str, float | None]]:
+        """Returns the (stage, number) of the setting `name`; in `stages` the number can be missing: None."""
         field = next(f for f in dataclasses.fields(self) if f.name == name)
-        most = field.metadata["most"]
+        most, optional = field.metadata["most"], field.metadata["ordered"]
 
-        def number(text: str, part: str) -> float:
+        def number(text: str, part: str) -> float | None:
+            if optional and ":" not in part:
+                return None
             try:
                 value = float(text)
             except ValueError:
-                raise UserError(f"--{name}: {part!r} is not name:number; for example {field.default}") from None
+                form, example = ("name:number or name", EXAMPLE) if optional else ("name:number", field.default)
+                raise UserError(f"--{name}: {part!r} is not {form}; for example {example}") from None
             if not 0 < value <= most:
                 raise UserError(f"--{name}: {part!r} is out of range; allowed: above 0, at most {most:g}")
             return value

@@ -21,6 +21,7 @@ from spidercap.pipeline.data.batches import TrainingArrays
 from spidercap.pipeline.errors import STOPPING, Interrupted
 from spidercap.pipeline.evaluation.evaluate import Evaluation
 from spidercap.pipeline.settings.config import Config, stage_labels
+from spidercap.pipeline.training.advice import selection_notes
 from spidercap.pipeline.training.checkpoint_files import newest_checkpoint, read_checkpoint
 from spidercap.pipeline.training.checkpoints import Models, Saver, save_run
 from spidercap.pipeline.training.kept import check_kept, checkpoint_folder, temperature_at
@@ -95,7 +96,7 @@ def _run_stage(
     clock, first = started - progress.seconds, progress.step
     seed = tf.constant([config.run.seed, progress.stage], tf.int32)
     watch = Watch(progress, stage, config.training.max_skipped)
-    _warn(stage, watch.new({"schedule": stage.note} if stage.note else {}))
+    _warn(stage, watch.new(stage.notes))
     with tqdm(
         total=stage.steps * config.training.batch_size,
         initial=progress.step * config.training.batch_size,
@@ -151,8 +152,8 @@ def _validate(
         evaluation = validate()
         _warn(stage, watch.new(evaluation.remarks))
         value = evaluation.corpus[config.training.best_metric]
-        better = progress.best is None or value > progress.best
-        if better:
+        best = progress.validated(stage.label, config.training.best_metric, value)
+        if best:
             saver.keep()
     progress.history.append(
         Validation(
@@ -166,15 +167,12 @@ def _validate(
         )
     )
     board.validation(stage.global_step(progress), evaluation)
-    if better:
-        progress.best, progress.best_step, progress.since_best = value, progress.step, 0
-    else:
-        progress.since_best += 1
     tqdm.write(
         f"{stage.label} epoch {progress.step / stage.steps_per_epoch:.2f}: validation {config.training.best_metric} "
-        f"{value:.4f}{' (best)' if better else ''}, {evaluation.corpus['distinct captions']:.0f} distinct of "
+        f"{value:.4f}{' (best)' if best else ''}, {evaluation.corpus['distinct captions']:.0f} distinct of "
         f"{len(evaluation.captions)}, mean length {evaluation.corpus['mean length']:.1f}"
     )
+    _warn(stage, watch.new(selection_notes(config, stage.label, progress, len(evaluation.captions))))
     return 0 < config.training.patience <= progress.since_best
 
 

@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.training.checkpoint_files import PROGRESS
+
+TIE = 1e-6  # scores that differ by no more are equal: rounding, and CIDEr's penalty of captions cut short, reach 1e-8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,15 +67,34 @@ class Progress:
     stage: int = 0  # index of the current stage
     step: int = 0  # steps done in it
     seconds: float = 0.0  # spent in it, validation included
-    best: float | None = None  # best validation of the stage
-    best_step: int = 0
-    since_best: int = 0  # validations without a new best
+    best: float | None = None  # highest validation of the stage
+    best_step: int = 0  # of the weights that are kept
+    since_best: int = 0  # validations without a new best, once two of them have differed
     skipped: int = 0  # skipped updates of the stage: loss or gradients were NaN or infinite
     scored: int = 0  # captions scored in the stage: samples, rollouts, greedy captions
     warned: dict[str, str] = dataclasses.field(default_factory=dict)  # warnings reported in the stage, by kind
     history: list[Validation] = dataclasses.field(default_factory=list)
     finished: list[FinishedStage] = dataclasses.field(default_factory=list)
     events: dict[str, int] = dataclasses.field(default_factory=dict)  # size in bytes of TensorBoard's files, by name
+
+    def validations(self, label: str, metric: str) -> list[float]:
+        """Returns the values of `metric` in the validations of a stage so far; fewer if some lack it."""
+        values = (row.metrics.get(metric) for row in self.history if row.stage == label)
+        return [value for value in values if value is not None]
+
+    def validated(self, label: str, metric: str, value: float) -> bool:
+        """Updates the best of the stage by a validation that is not in `history` yet; returns whether it is the best.
+
+        The best has the highest value; of several it is the latest. Ties count for patience, but not while all
+        validations of the stage tie, because then the metric cannot tell whether anything is learned.
+        """
+        better = self.best is None or value > self.best + TIE
+        kept = better or value >= self.best - TIE
+        self.since_best = 0 if better or tied([*self.validations(label, metric), value]) else self.since_best + 1
+        if kept:
+            self.best_step = self.step
+            self.best = value if self.best is None else max(self.best, value)
+        return kept
 
     def next_stage(self) -> None:
         """Starts the next stage; history and finished stages stay."""
@@ -85,6 +106,11 @@ class Progress:
         rows = {"history": self.history, "finished": self.finished}
         content = vars(self) | {name: [row.to_dict() for row in of_kind] for name, of_kind in rows.items()}
         return json.dumps(content) + "\n"
+
+
+def tied(values: Sequence[float]) -> bool:
+    """Returns whether no two of the values differ by more than TIE."""
+    return not values or max(values) - min(values) <= TIE
 
 
 def read_progress(checkpoint: pathlib.Path | None) -> Progress:

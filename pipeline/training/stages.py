@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -18,6 +18,8 @@ from spidercap.pipeline.data.batches import TrainingArrays, caption_batches, ima
 from spidercap.pipeline.settings.config import Config, stage_labels
 from spidercap.pipeline.settings.stages import RUN_BASELINE, STAGES, StageKind
 from spidercap.pipeline.training import objectives
+from spidercap.pipeline.training.advice import remedies
+from spidercap.pipeline.training.lengths import batch_note, length_note, planned_steps, validation_interval
 from spidercap.pipeline.training.optimizer import Adam, averaged
 from spidercap.pipeline.training.progress import Progress
 from spidercap.pipeline.training.rewards import Reward
@@ -47,7 +49,8 @@ class BuiltStage:
     moves_policy: bool
     as_kept: Callable[[], contextlib.AbstractContextManager]  # within it, weights are those to validate and keep
     steps_before: int  # planned steps of earlier stages
-    note: str  # a warning about its settings, or ''
+    notes: Mapping[str, str]  # warnings about its settings, by kind
+    remedies: Mapping[str, str]  # against faults of its samples, by kind
 
     def validates_at(self, step: int) -> bool:
         """Returns whether to validate after `step` steps: at every interval, and at the end instead of just before."""
@@ -64,12 +67,11 @@ def build_stage(
 ) -> BuiltStage:
     """Returns stage number `index` of the run with fresh optimizers."""
     name = config.training.parsed_stages()[index].name
-    kind = STAGES[name]
-    size, batch_size = _size(kind, arrays), config.training.batch_size
+    kind, batch_size = STAGES[name], config.training.batch_size
     steps = [_steps(config, arrays, i) for i in range(index + 1)]
-    per_epoch = size / batch_size
-    step, state = _step(config, name, size, captioner, baseline, reward)
-    schedule: Schedule = pkgutil.resolve_name(kind.schedule) if kind.schedule else CONSTANT
+    per_epoch = _size(kind, arrays) / batch_size
+    step, state = _step(config, name, steps[index], captioner, baseline, reward)
+    schedule = _schedule(kind)
     samples = (config.of_stage("samples", name) if "samples" in kind.settings else 1) if kind.learns_from_rewards else 0
     averages = kind.moves_policy and config.of_stage("weight_average", name) > 0
     return BuiltStage(
@@ -86,12 +88,13 @@ def build_stage(
         reference_length=float(np.mean(np.sum(arrays.tokens != PAD, axis=1))),
         steps=steps[index],
         steps_per_epoch=per_epoch,
-        validate_every=max(1, round(config.training.evaluate_every * per_epoch)),
+        validate_every=validation_interval(config.training.evaluate_every, per_epoch),
         images_per_step=batch_size,
         moves_policy=kind.moves_policy,
         as_kept=functools.partial(averaged, captioner, state["optimizer"]) if averages else contextlib.nullcontext,
         steps_before=sum(steps[:index]),
-        note=schedule.note(config, schedule.level(config, (steps[index] - 1) / per_epoch)),
+        notes=_notes(config, index, arrays, steps[index]),
+        remedies=remedies(config, name),
     )
 
 
@@ -109,13 +112,13 @@ def _batches(config: Config, name: str) -> Callable[..., tf.data.Dataset]:
 
 
 def _step(
-    config: Config, name: str, size: int, captioner: Captioner, baseline: Baseline, reward: Reward
+    config: Config, name: str, steps: int, captioner: Captioner, baseline: Baseline, reward: Reward
 ) -> tuple[TrainStep, dict[str, Any]]:
     """The stage's train step, and the trackables that are saved beside the models."""
     kind = STAGES[name]
     state: dict[str, Any] = {}
     if kind.moves_policy:
-        state["optimizer"] = _optimizer(config, name, size, captioner)
+        state["optimizer"] = _optimizer(config, name, steps, captioner)
     if not kind.learns_from_rewards:
         step = likelihood_step(
             captioner,
@@ -130,7 +133,7 @@ def _step(
         build = pkgutil.resolve_name(kind.baseline)
         learned = state[OWN_BASELINE] = build(config.model.units, config.data.max_length)
     if learned is not None:
-        state["baseline_optimizer"] = _optimizer(config, "baseline", size, learned)
+        state["baseline_optimizer"] = _optimizer(config, "baseline", steps, learned)
     step = policy_gradient_step(
         captioner,
         learned,
@@ -150,7 +153,27 @@ def _likelihood_weight(config: Config, name: str) -> float:
 
 def _steps(config: Config, arrays: TrainingArrays, index: int) -> int:
     stage = config.training.parsed_stages()[index]
-    return max(1, round(stage.epochs * _size(STAGES[stage.name], arrays) / config.training.batch_size))
+    return planned_steps(stage, _size(STAGES[stage.name], arrays) / config.training.batch_size)
+
+
+def _notes(config: Config, index: int, arrays: TrainingArrays, steps: int) -> dict[str, str]:
+    """Warnings about the settings of stage number `index`, by kind."""
+    stages, batch_size = config.training.parsed_stages()[: index + 1], config.training.batch_size
+    kinds = [STAGES[stage.name] for stage in stages]
+    sizes, unit = [_size(kind, arrays) for kind in kinds], kinds[-1].unit
+    per_epoch, schedule = sizes[-1] / batch_size, _schedule(kinds[-1])
+    # Once in a run is enough.
+    batch = "" if min(sizes[:-1], default=batch_size) < batch_size else batch_note(sizes[-1], batch_size, unit)
+    notes = {
+        "schedule": schedule.note(config, schedule.level(config, (steps - 1) / per_epoch)),
+        "length": length_note(stages[-1], per_epoch, batch_size, unit),
+        "batch": batch,
+    }
+    return {kind: text for kind, text in notes.items() if text}
+
+
+def _schedule(kind: StageKind) -> Schedule:
+    return pkgutil.resolve_name(kind.schedule) if kind.schedule else CONSTANT
 
 
 def _size(kind: StageKind, arrays: TrainingArrays) -> int:
@@ -158,13 +181,10 @@ def _size(kind: StageKind, arrays: TrainingArrays) -> int:
     return len(arrays.tokens if kind.unit == "caption" else arrays.features)
 
 
-def _optimizer(config: Config, name: str, size: int, model: keras.Model) -> keras.Optimizer:
-    """Adam with the stage's learning rate, multiplied by its decay each epoch; built, so that it can be restored."""
+def _optimizer(config: Config, name: str, steps: int, model: keras.Model) -> keras.Optimizer:
+    """Adam whose learning rate falls by the stage's decay over `steps` updates; built, so that it can be restored."""
     schedule = keras.optimizers.schedules.ExponentialDecay(
-        config.of_stage("learning_rate", name),
-        decay_steps=max(1, round(size / config.training.batch_size)),
-        decay_rate=config.of_stage("decay", name),
-        staircase=True,
+        config.of_stage("learning_rate", name), decay_steps=steps, decay_rate=config.of_stage("decay", name)
     )
     more: dict[str, Any] = {}
     if STAGES[name].moves_policy:

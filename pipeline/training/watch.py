@@ -99,40 +99,37 @@ class Watch:
 
 def _faults(logs: StepLogs, stage: BuiltStage) -> dict[str, str]:
     """Warnings about samples and their rewards, by kind; none while mixer's samples begin with given tokens."""
-    found = {}
     policy, samples = logs.policy, logs.samples
     if policy is None or samples is None or (policy.given_tokens or 0) > 0:
-        return found
+        return {}
+    found = {}
     count, images, reference_length = stage.samples_per_step, stage.images_per_step, stage.reference_length
     if policy.entropy < LOW_ENTROPY:
         found["entropy"] = (
             f"the policy hardly varies its captions any more (entropy {policy.entropy:.3f} nats a token), so there "
-            "is little left to learn from samples; lower --learning_rate, or stop earlier"
+            "is little left to learn from samples"
         )
     if samples.length < SHORT * reference_length:
         found["length"] = (
             f"sampled captions are short ({samples.length:.1f} tokens with the end; references have "
-            f"{reference_length:.1f}); keep --end_token_in_reward, or add CIDEr to --reward, which penalizes short ones"
+            f"{reference_length:.1f})"
         )
     if samples.repeated_trigrams > REPEATED:
         found["repeated"] = (
             f"sampled captions repeat themselves ({samples.repeated_trigrams:.0%} of trigrams occur earlier in the "
-            "same caption); add CIDEr to --reward, which does not reward repetition"
+            "same caption)"
         )
     distinct = samples.distinct * count
     if images >= FEW_NEEDS and distinct < FEW * images:
         found["distinct"] = (
             f"the sampled captions of {images} images are only {distinct:.0f} different ones, so the policy hardly "
-            "depends on the image; lower --learning_rate, or train longer by likelihood first"
+            "depends on the image"
         )
     if count > 1 and samples.reward_std <= CONSTANT * abs(samples.reward):
         found["constant"] = (
             f"all {count} captions of a batch have the same reward ({samples.reward:.3f}), so there is nothing to "
-            "learn from it; train longer by likelihood first, or choose another --reward"
+            "learn from it"
         )
     if samples.unfinished > ENDLESS:
-        found["endless"] = (
-            f"{samples.unfinished:.0%} of sampled captions were cut at --max_length without an end token; raise it, or "
-            "train longer by likelihood first; CIDEr with --end_token_in_reward rewards an end"
-        )
-    return found
+        found["endless"] = f"{samples.unfinished:.0%} of sampled captions were cut at --max_length without an end token"
+    return {kind: f"{text}; {stage.remedies[kind]}" for kind, text in found.items()}
