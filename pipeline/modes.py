@@ -10,12 +10,20 @@ from types import MappingProxyType
 import numpy as np
 import tensorflow as tf
 
-from spidercap.export.saved_model import CheckFailed, export, kept_decoder, kept_source, versions
-from spidercap.models.encoder import decode_image, resize_image
+from spidercap.export.saved_model import (
+    CheckFailed,
+    export,
+    kept_decoder,
+    kept_max_pixels,
+    kept_source,
+    versions,
+)
+from spidercap.models.image_headers import SUFFIXES, image_kind
+from spidercap.models.images import decode_image, resize_image
 from spidercap.pipeline import digests
 from spidercap.pipeline.data.batches import TokenizedSplit, tokenize_split, training_arrays
-from spidercap.pipeline.data.coco_folder import readable_files
 from spidercap.pipeline.data.features import all_features, load_encoder, split_features
+from spidercap.pipeline.data.image_files import readable_files
 from spidercap.pipeline.data.prepare import Data, image_records, prepare_data, read_captions
 from spidercap.pipeline.data.records import SPLITS
 from spidercap.pipeline.errors import UserError
@@ -27,6 +35,7 @@ from spidercap.pipeline.metrics.reward_functions import RewardFunction, load_rew
 from spidercap.pipeline.metrics.text_metrics import TextMetric, open_text_metrics
 from spidercap.pipeline.report.results import print_table, write_results
 from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.text.one_line import shown_name
 from spidercap.pipeline.text.vocabulary import Vocabulary, build_vocabulary
 from spidercap.pipeline.training import kept
 from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
@@ -154,6 +163,7 @@ def run_export(config: Config) -> None:
             images,
             decoder_of(config, vocabulary.words),
             _source(config),
+            config.data.max_pixels,
         )
     except CheckFailed as error:
         raise UserError(f"nothing was exported, because the written model differs: {error}") from error
@@ -163,24 +173,31 @@ def run_export(config: Config) -> None:
 def run_caption(config: Config) -> None:
     """Prints one line per caption of the newest exported model; exports one if none has the decoding settings."""
     # Mistakes in --images are reported before anything is exported.
-    files = readable_files(image_files(config.data.images), config.data.skip_bad_images)
+    limit = config.data.max_pixels
+    files = readable_files(image_files(config.data.images), config.data.skip_bad_images, limit)
     models = versions(config.export_path())
     if models and kept_decoder(models[-1]) != decoder_of(config, kept.kept_vocabulary(config).words).to_json():
         print(f"{models[-1]} has other decoding settings; exporting a model with these beside it")
+        models = []
+    if models and kept_max_pixels(models[-1]) < limit:
+        print(
+            f"{models[-1]} reads images of at most {kept_max_pixels(models[-1])} pixels; exporting a model for {limit}"
+        )
         models = []
     if not models:
         run_export(config)
     model = versions(config.export_path())[-1]
     for file, captions in caption_files(model, files):
         for caption, log_prob in captions:
-            print(f"{file}: {caption} (log-probability {log_prob:.2f})")
+            print(f"{shown_name(file)}: {caption} (log-probability {log_prob:.2f})")
 
 
 def _source(config: Config) -> str:
-    """What a model is exported from: digests of the weights and of the run's files, and the decoder."""
+    """What a model is exported from: digests of the weights and of the run's files, the decoder and the limit of pixels."""
     weights = newest_checkpoint(kept.kept_folder(config.workdir_path(), kept.last_kept(config)))
     decoder = decoder_of(config, kept.kept_vocabulary(config).words)
     made_of = [digests.recorded(weights), digests.recorded(config.workdir_path()), decoder.to_json()]
+    made_of.append(config.data.max_pixels)
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest() + "\n"
 
 
@@ -206,9 +223,7 @@ def _sample_images(config: Config, data: Data) -> str:
     folder = config.workdir_path() / "samples"
     folder.mkdir(exist_ok=True)
     for i, record in enumerate(image_records(data, "val").take(SAMPLES)):
-        image = record.numpy()
-        suffix = "png" if image.startswith(b"\x89PNG") else "jpg"
-        (folder / f"val_{i}.{suffix}").write_bytes(image)
+        (folder / f"val_{i}.{SUFFIXES[int(image_kind(record))]}").write_bytes(record.numpy())
     return str(folder)
 
 

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from spidercap.pipeline.data import coco_folder
+from spidercap.pipeline.data.image_files import readable_files
 from spidercap.pipeline.data.prepare import image_records, prepare_data, read_captions
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.config import Config
@@ -142,15 +143,15 @@ def test_pictures_that_are_not_whole_are_named_or_left_out(pictures, capsys, nam
     good = [pictures / "0.jpg", pictures / "deep" / "5.png"]
     files = [good[0], bad, good[1]]
     with pytest.raises(UserError, match=f"1 of 3 images cannot be decoded .*{name}.*--skip_bad_images"):
-        coco_folder.readable_files(files, skip_bad_images=False)
-    assert coco_folder.readable_files(files, skip_bad_images=True) == good
+        readable_files(files, skip_bad_images=False, max_pixels=10**6)
+    assert readable_files(files, skip_bad_images=True, max_pixels=10**6) == good
     assert f"skipping 1 of 3 images that cannot be decoded: {bad}" in capsys.readouterr().err
 
 
 def test_leaving_out_all_pictures_is_refused(pictures):
     files = [write(pictures / name, content) for name, content in NOT_WHOLE.items()]
     with pytest.raises(UserError, match=r"4 of 4 images cannot be decoded \(.*, \.\.\.\).*; replace them$"):
-        coco_folder.readable_files(files, skip_bad_images=True)
+        readable_files(files, skip_bad_images=True, max_pixels=10**6)
 
 
 def test_every_kind_of_picture_is_whole(tmp_path):
@@ -162,7 +163,7 @@ def test_every_kind_of_picture_is_whole(tmp_path):
         "deep.png": tf.io.encode_png(tf.cast(still, tf.uint16)).numpy(),
     }
     paths = [write(tmp_path / name, content) for name, content in files.items()]
-    assert coco_folder.readable_files(paths, skip_bad_images=False) == paths
+    assert readable_files(paths, skip_bad_images=False, max_pixels=10**6) == paths
 
 
 @pytest.fixture
@@ -201,7 +202,7 @@ def test_a_broken_picture_stops_preparation_or_is_left_out(config, pictures):
     # As after a kill at that point: a folder is there, but no data in it.
     paths = {"train": config.data.train_captions, "val": config.data.val_captions}
     splits = {split: coco_folder.read_captions(path, config.data.images) for split, path in paths.items()}
-    (config.cache_path() / "data" / f"folder-{coco_folder.fingerprint(splits, config.data.images)}").mkdir(parents=True)
+    (config.cache_path() / "data" / f"folder-{coco_folder.fingerprint(splits, config.data.images, config.cache_path())}").mkdir(parents=True)
     with pytest.raises(UserError, match=r"1 of 3 images .*2.jpg"):
         prepare_data(config)
     data = prepare_data(config.with_values(skip_bad_images=True))

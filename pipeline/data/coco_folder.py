@@ -1,25 +1,22 @@
 """Your own images: COCO-format JSON and a folder of images, checked, then stored as a TFDS data set."""
 
 import collections
-import concurrent.futures
 import dataclasses
 import hashlib
 import json
 import os
 import pathlib
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
-import tensorflow as tf
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
-from spidercap.models.encoder import decode_image
+from spidercap.pipeline.data.image_digests import image_digests
+from spidercap.pipeline.data.image_files import readable_files
 from spidercap.pipeline.data.records import Source, feature_spec
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.groups import DataSettings
-from spidercap.pipeline.text.coco_json import ID, TEXT, first, read_json, reject, rows
+from spidercap.pipeline.text.coco_json import ID, TEXT, read_json, reject, rows
 
 NEEDED = '{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}'
 
@@ -65,46 +62,14 @@ def read_captions(path: str, images: str) -> list[Entry]:
     return [Entry(i, names[i], tuple(captions[i])) for i in sorted(names)]
 
 
-def fingerprint(splits: dict[str, list[Entry]], images: str) -> str:
-    """Returns 12 hex digits that change with any caption, file name or file size."""
+def fingerprint(splits: dict[str, list[Entry]], images: str, cache: pathlib.Path) -> str:
+    """Returns 12 hex digits that change with any caption, file name or image; `cache` remembers digests of images."""
+    of_images = image_digests(images, [entry.file_name for entries in splits.values() for entry in entries], cache)
     digest = hashlib.sha256()
     for split, entries in splits.items():
         for entry in entries:
-            size = os.path.getsize(os.path.join(images, entry.file_name))
-            digest.update(json.dumps([split, dataclasses.astuple(entry), size]).encode())
+            digest.update(json.dumps([split, dataclasses.astuple(entry), of_images[entry.file_name]]).encode())
     return digest.hexdigest()[:12]
-
-
-def readable_files(files: Sequence[pathlib.Path], skip_bad_images: bool) -> list[pathlib.Path]:
-    """Returns the files that TensorFlow can decode; each is decoded once, with a progress bar if there are many.
-
-    Raises:
-      UserError: none can be decoded, or some cannot and `skip_bad_images` is False.
-    """
-
-    def decodes(file: pathlib.Path) -> bool:
-        try:
-            return 0 not in decode_image(tf.constant(file.read_bytes())).shape
-        except tf.errors.InvalidArgumentError:
-            return False
-
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        bar = tqdm(total=len(files), desc="checking", unit="image", disable=None if len(files) > 100 else True)
-        good = []
-        for file, fine in zip(files, pool.map(decodes, files), strict=True):
-            good += [file] * fine
-            bar.update()
-        bar.close()
-    bad = sorted(set(files) - set(good))
-    if bad and not (skip_bad_images and good):
-        remedy = "replace them" if skip_bad_images else "replace them, or leave them out with --skip_bad_images"
-        raise UserError(
-            f"{len(bad)} of {len(files)} images cannot be decoded ({first(bad)}); "
-            f"allowed: whole JPEG, PNG, BMP and GIF files; {remedy}"
-        )
-    if bad:
-        print(f"skipping {len(bad)} of {len(files)} images that cannot be decoded: {first(bad)}", file=sys.stderr)
-    return good
 
 
 class Folder(tfds.core.GeneratorBasedBuilder):
@@ -137,7 +102,7 @@ class Folder(tfds.core.GeneratorBasedBuilder):
 
 
 def folder_source(settings: DataSettings) -> Source:
-    """Returns the images and captions that the settings name.
+    """Returns the images and captions that the settings name; `cache_dir` must be set.
 
     Raises:
       UserError: captions cannot be used; from `build`, images cannot be decoded.
@@ -152,10 +117,12 @@ def folder_source(settings: DataSettings) -> Source:
         readable = {split: _readable(entries, settings) for split, entries in splits.items()}
         return Folder(splits=readable, images=settings.images, data_dir=root)
 
-    return Source(f"folder-{fingerprint(splits, settings.images)}" + "-skip" * settings.skip_bad_images, build)
+    name = f"folder-{fingerprint(splits, settings.images, pathlib.Path(settings.cache_dir))}"
+    # The images that are left out depend on the limit.
+    return Source(f"{name}-skip-{settings.max_pixels}" if settings.skip_bad_images else name, build)
 
 
 def _readable(entries: list[Entry], settings: DataSettings) -> list[Entry]:
     files = [pathlib.Path(settings.images, e.file_name) for e in entries]
-    good = set(readable_files(files, settings.skip_bad_images))
+    good = set(readable_files(files, settings.skip_bad_images, settings.max_pixels))
     return [entry for entry, file in zip(entries, files, strict=True) if file in good]

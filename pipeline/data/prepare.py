@@ -49,7 +49,8 @@ def prepare_data(config: Config, accept: Callable[[str], None] = lambda fingerpr
     Raises:
       UserError: captions or images cannot be used.
     """
-    source: Source = pkgutil.resolve_name(DATASETS[config.data.dataset].source)(config.data)
+    settings = dataclasses.replace(config.data, cache_dir=str(config.cache_path()))
+    source: Source = pkgutil.resolve_name(DATASETS[config.data.dataset].source)(settings)
     accept(source.fingerprint)
     return _made(source.build(config.cache_path() / "data" / source.fingerprint), source.fingerprint)
 
