@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from spidercap.models.captioner import Captioner
 from spidercap.models.decoder import Decoder
-from spidercap.models.encoder import decode_image, resize_image
+from spidercap.models.images import decode_image, image_fault, resize_image
 from spidercap.models.special_tokens import END, PAD
 from spidercap.pipeline import digests
 from spidercap.pipeline.errors import UserError
@@ -23,6 +23,8 @@ CHECK = pathlib.Path(__file__).with_name("check.py")
 # In a folder that model servers ignore.
 EXTRA = pathlib.Path("assets.extra")
 KEPT_DECODER, KEPT_SOURCE, KEPT_DIGESTS = EXTRA / "decoder.json", EXTRA / "source.txt", EXTRA / digests.NAME
+KEPT_LIMIT = EXTRA / "max_pixels.txt"
+MAX_PIXELS = 50_000_000  # of an image, width x height
 TOLERANCE = 1e-4  # of log-probabilities, which are sums of up to T rounded numbers
 
 
@@ -31,10 +33,16 @@ class CheckFailed(Exception):
 
 
 class Server(tf.Module):
-    """Bytes -> pixels -> features -> tokens -> text, as one graph: `serve`."""
+    """Bytes -> pixels -> features -> tokens -> text, as one graph: `serve`. `check` tells what it would reject."""
 
     def __init__(
-        self, encoder: keras.Model, captioner: Captioner, words: Sequence[str], max_length: int, decoder: Decoder
+        self,
+        encoder: keras.Model,
+        captioner: Captioner,
+        words: Sequence[str],
+        max_length: int,
+        decoder: Decoder,
+        max_pixels: int,
     ):
         super().__init__()
         # The plain variables, not the Keras objects. Variables that Keras tracks are restored in TensorFlow 2, but not
@@ -45,7 +53,9 @@ class Server(tf.Module):
 
         def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
             pixels = tf.map_fn(
-                lambda one: resize_image(decode_image(one), image_size), image_bytes, fn_output_signature=tf.float32
+                lambda one: resize_image(decode_image(one, max_pixels), image_size),
+                image_bytes,
+                fn_output_signature=tf.float32,
             )
             ids, log_probs = decoder.captions(captioner, encoder(pixels, training=False), max_length)
             text = tf.where((ids != PAD) & (ids != END), tf.gather(self.words, ids), "")
@@ -53,8 +63,12 @@ class Server(tf.Module):
             best = {"caption": captions[:, 0], "log_prob": log_probs[:, 0]}
             return best if decoder.n_best == 1 else best | {"captions": captions, "log_probs": log_probs}
 
+        def check(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"fault": tf.map_fn(lambda one: image_fault(one, max_pixels), image_bytes)}
+
         signature = [tf.TensorSpec([None], tf.string, name="image_bytes")]
         self.serve = tf.function(serve, input_signature=signature, autograph=False)
+        self.check = tf.function(check, input_signature=signature, autograph=False)
 
 
 def export(
@@ -66,24 +80,29 @@ def export(
     images: Sequence[bytes],
     decoder: Decoder | None = None,
     source: str = "",
+    max_pixels: int = MAX_PIXELS,
 ) -> pathlib.Path:
     """Returns the new folder `<folder>/<version>`: written under another name, checked in a fresh process, renamed.
 
     The fresh process captions the encoded `images`; its captions must equal those of the model in memory. The default
     `decoder` is greedy; its settings are stored with the model, like `source`, which tells what it was made of.
+    Images of more than `max_pixels` are rejected by the model.
 
     Raises:
       UserError: the model cannot be written.
       CheckFailed: the captions differ; no files are left.
     """
     decoder = decoder or Decoder()
-    server = Server(encoder, captioner, words, max_length, decoder)
+    server = Server(encoder, captioner, words, max_length, decoder, max_pixels)
     path = folder / str(max([int(p.name) for p in _numbered(folder)], default=0) + 1)
     with written_aside(path, sum(v.numpy().nbytes for v in server.weights)) as aside:
-        tf.saved_model.save(server, str(aside), signatures={"serving_default": server.serve.get_concrete_function()})
+        served = {"serving_default": server.serve, "check": server.check}
+        served = {name: function.get_concrete_function() for name, function in served.items()}
+        tf.saved_model.save(server, str(aside), signatures=served)
         (aside / KEPT_DECODER).parent.mkdir()
         (aside / KEPT_DECODER).write_text(decoder.to_json(), encoding="utf-8")
         (aside / KEPT_SOURCE).write_text(source, encoding="utf-8")
+        (aside / KEPT_LIMIT).write_text(f"{max_pixels}\n", encoding="utf-8")
         _check(aside, server, images)
         (aside / KEPT_DIGESTS).write_text(digests.to_json(digests.tree(aside)), encoding="utf-8")
     return path
@@ -119,6 +138,13 @@ def faults(model: pathlib.Path) -> dict[str, str]:
         return digests.tree_faults(model, digests.recorded(model / EXTRA))
     except UserError:
         return {str(KEPT_DIGESTS): digests.DAMAGED}
+
+
+def kept_max_pixels(model: pathlib.Path) -> int:
+    """Returns the `max_pixels` that was given to `export`; 0 without the file, or if it holds no number."""
+    path = model / KEPT_LIMIT
+    text = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    return int(text) if text.isdecimal() else 0
 
 
 def _check(folder: pathlib.Path, server: Server, images: Sequence[bytes]) -> None:

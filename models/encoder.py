@@ -1,11 +1,8 @@
-"""From image bytes to pixels to the pooled features of any keras.applications network."""
+"""From pixels to the pooled features of any keras.applications network."""
 
 import types
 
 import keras
-import tensorflow as tf
-
-LEAST_SEEN = 0.75  # of an image's height and of its width, in a random crop
 
 
 def encoder_names() -> list[str]:
@@ -16,39 +13,6 @@ def encoder_names() -> list[str]:
 def default_image_size(name: str) -> int:
     """Returns the side in pixels that the network was trained on (299 for the Inception family, else 224)."""
     return 299 if name in ("InceptionV3", "InceptionResNetV2", "Xception") else 224
-
-
-def decode_image(image_bytes: tf.Tensor) -> tf.Tensor:
-    """Returns one JPEG, PNG, BMP or GIF (first frame) as uint8 `[height, width, 3]`.
-
-    Raises:
-      tf.errors.InvalidArgumentError: the bytes are of no such image, or truncated.
-    """
-    return tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
-
-
-def resize_image(image: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Returns `[height, width, 3]` as float32 `[image_size, image_size, 3]` in 0..255, squeezed, not cropped.
-
-    Antialiasing matters: without it, a large photograph and its small copy have different features.
-    """
-    image = tf.image.resize(image, [image_size, image_size], antialias=True)
-    return tf.ensure_shape(image, [image_size, image_size, 3])
-
-
-def draw_view(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Returns a random crop of uint8 `[height, width, 3]`, flipped left to right or not; `seed` is `[2]`.
-
-    At least LEAST_SEEN of each side remains, so that most of what captions mention is still visible.
-    """
-    whole = tf.shape(image)[:2]
-    seeds = tf.random.experimental.stateless_split(seed, 3)
-    kept = tf.random.stateless_uniform([2], seeds[0], LEAST_SEEN, 1.0)
-    size = tf.maximum(1, tf.cast(tf.round(kept * tf.cast(whole, tf.float32)), tf.int32))
-    spare = tf.cast(whole - size + 1, tf.float32)
-    corner = tf.cast(tf.random.stateless_uniform([2], seeds[1]) * spare, tf.int32)
-    part = tf.slice(image, tf.pad(corner, [[0, 1]]), tf.pad(size, [[0, 1]], constant_values=3))
-    return tf.image.stateless_random_flip_left_right(part, seeds[2])
 
 
 def build_encoder(name: str, weights: str, image_size: int, seed: int = 0) -> keras.Model:

@@ -11,8 +11,16 @@ from types import MappingProxyType
 import numpy as np
 import tensorflow as tf
 
-from spidercap.export.saved_model import CheckFailed, export, faults, kept_decoder, kept_source, versions
-from spidercap.models.encoder import decode_image, resize_image
+from spidercap.export.saved_model import (
+    CheckFailed,
+    export,
+    faults,
+    kept_decoder,
+    kept_max_pixels,
+    kept_source,
+    versions,
+)
+from spidercap.models.images import decode_image, resize_image
 from spidercap.pipeline import digests
 from spidercap.pipeline.data.batches import TokenizedSplit, tokenize_split, training_arrays
 from spidercap.pipeline.data.features import all_features, load_encoder, split_features
@@ -165,6 +173,7 @@ def run_export(config: Config) -> None:
             images,
             decoder_of(config, vocabulary.words),
             _source(config),
+            config.data.max_pixels,
         )
     except CheckFailed as error:
         raise UserError(f"nothing was exported, because the written model differs: {error}") from error
@@ -178,12 +187,15 @@ def run_caption(config: Config, images: Sequence[pathlib.Path] | None = None) ->
       config: the settings.
       images: image files; by default those that --images names.
     """
-    skip = config.data.skip_bad_images
+    skip, limit = config.data.skip_bad_images, config.data.max_pixels
     # Mistakes in --images are reported before anything is exported.
-    files = readable_files(image_files(config.data.images, skip) if images is None else images, skip)
+    files = readable_files(image_files(config.data.images, skip) if images is None else images, skip, limit)
     models = versions(config.export_path())
     if models and kept_decoder(models[-1]) != decoder_of(config, kept.kept_vocabulary(config).words).to_json():
         print(f"{models[-1]} has other decoding settings; exporting a model with these beside it")
+        models = []
+    if models and kept_max_pixels(models[-1]) < limit:
+        print(f"{models[-1]} reads at most {kept_max_pixels(models[-1])} pixels; exporting a model for {limit}")
         models = []
     if not models:
         run_export(config)
@@ -194,10 +206,11 @@ def run_caption(config: Config, images: Sequence[pathlib.Path] | None = None) ->
 
 
 def _source(config: Config) -> str:
-    """What a model is exported from: digests of the weights and of the run's files, and the decoder."""
+    """What a model is exported from: digests of the weights and of the run's files, decoder, limit of pixels."""
     weights = newest_checkpoint(kept.kept_folder(config.workdir_path(), kept.last_kept(config)))
     decoder = decoder_of(config, kept.kept_vocabulary(config).words)
     made_of = [digests.recorded(weights), digests.recorded(config.workdir_path()), decoder.to_json()]
+    made_of.append(config.data.max_pixels)
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest() + "\n"
 
 

@@ -14,7 +14,8 @@ from spidercap.export.saved_model import CHECK, CheckFailed, export, kept_decode
 from spidercap.models import decoding
 from spidercap.models.captioner import Captioner
 from spidercap.models.decoder import Decoder
-from spidercap.models.encoder import build_encoder, decode_image, resize_image
+from spidercap.models.encoder import build_encoder
+from spidercap.models.images import decode_image, resize_image
 from spidercap.models.special_tokens import END, SPECIAL_TOKENS
 from spidercap.pipeline.errors import UserError
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spidercap.models.encoder import LEAST_SEEN, decode_image, draw_view, resize_image
+from spidercap.models.images import LEAST_SEEN, decode_image, draw_view, resize_image
 from spidercap.pipeline.data import features
 from spidercap.pipeline.data.features import all_features, split_features
 from spidercap.pipeline.data.prepare import image_records, prepare_data, read_captions

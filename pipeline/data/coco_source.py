@@ -94,5 +94,5 @@ def folder_source(settings: DataSettings, cache: pathlib.Path) -> Source:
 
 def _readable(entries: list[Entry], settings: DataSettings) -> list[Entry]:
     files = [pathlib.Path(settings.images, e.file_name) for e in entries]
-    good = set(readable_files(files, settings.skip_bad_images))
+    good = set(readable_files(files, settings.skip_bad_images, settings.max_pixels))
     return [entry for entry, file in zip(entries, files, strict=True) if file in good]

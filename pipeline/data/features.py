@@ -16,7 +16,9 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from spidercap.models.encoder import build_encoder, decode_image, draw_view, resize_image
+from spidercap.models.encoder import build_encoder
+from spidercap.models.image_headers import LARGE, read_header
+from spidercap.models.images import decode_image, draw_view, resize_image
 from spidercap.pipeline import digests
 from spidercap.pipeline.data.prepare import Data, image_records, reading
 from spidercap.pipeline.errors import UserError
@@ -93,7 +95,17 @@ def pixels(records: tf.data.Dataset, image_size: int, view: int = 0) -> tf.data.
             image = draw_view(image, tf.stack([tf.constant(view, tf.int64), number]))
         return resize_image(image, image_size)
 
-    decoded = records.enumerate().map(seen, num_parallel_calls=tf.data.AUTOTUNE)
+    def small(number: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Decodes an image, unless it is large."""
+        large = read_header(record).pixels > LARGE
+        none = lambda: tf.zeros([image_size, image_size, 3])  # noqa: E731
+        return number, tf.where(large, record, ""), tf.cond(large, none, lambda: seen(number, record))
+
+    def large(number: tf.Tensor, record: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+        return tf.cond(record == "", lambda: image, lambda: seen(number, record))
+
+    # Large images are decoded a few at a time, or the memory for them would grow with the number of cores.
+    decoded = records.enumerate().map(small, num_parallel_calls=tf.data.AUTOTUNE).map(large, num_parallel_calls=2)
     return decoded.batch(BATCH).prefetch(tf.data.AUTOTUNE)
 
 

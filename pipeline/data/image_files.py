@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import functools
 import os
 import pathlib
 import re
@@ -14,21 +15,21 @@ from typing import TypeVar
 import tensorflow as tf
 from tqdm import tqdm
 
-from spidercap.models.encoder import decode_image
+from spidercap.models.image_headers import FORMATS, LARGE, read_header
+from spidercap.models.images import decode_image
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.text.coco_json import first
 from spidercap.pipeline.text.printable import printable
 
-FORMATS = "JPEG, PNG, GIF, BMP and WebP"
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp")
 LISTED = 100  # bad files named on stderr
 MANY = 100  # files that get a progress bar
-LARGE = 32 * 2**20  # pixels; images above this are decoded one at a time
-_LARGE_FILE = 8 * 2**20  # bytes; the same where the header is not read
-_LARGE_JPEG = 2**18  # bytes; a smaller file has fewer pixels
 _HEAD = 32  # bytes that show the format
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # sizes of the header's kinds; "BM" alone may begin a text
-_large = threading.Lock()
+# Large images that are decoded at the same time, or the memory for them would grow with the number of cores.
+_large = threading.Semaphore(2)
+UNLIMITED = 2**62  # pixels
+_BYTES = tf.TensorSpec([], tf.string)
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
@@ -80,13 +81,21 @@ def _is_image(file: pathlib.Path) -> bool:
         return True
 
 
-def readable_files(files: Sequence[pathlib.Path], skip_bad_images: bool) -> list[pathlib.Path]:
-    """Returns the files that TensorFlow can decode; each is decoded once, with a progress bar if there are many.
+def readable_files(
+    files: Sequence[pathlib.Path], skip_bad_images: bool, max_pixels: int = UNLIMITED
+) -> list[pathlib.Path]:
+    """Returns the files that can be decoded; each is decoded once, with a progress bar if there are many.
+
+    Args:
+      files: image files.
+      skip_bad_images: leave out the others, instead of an error.
+      max_pixels: images of more pixels count as bad, and are not decoded.
 
     Raises:
       UserError: none can be read and decoded, or some cannot and `skip_bad_images` is False.
     """
-    found = zip(files, in_threads(_file_fault, files, "checking", os.cpu_count() or 1), strict=True)
+    check = functools.partial(_file_fault, max_pixels=max_pixels)
+    found = zip(files, in_threads(check, files, "checking", os.cpu_count() or 1), strict=True)
     faults = {file: fault for file, fault in found if fault}
     skip_or_reject(faults, len(files), skip_bad_images)
     return [file for file in files if file not in faults]
@@ -117,34 +126,36 @@ def skip_or_reject(faults: Mapping[pathlib.Path, str], total: int, skip_bad_imag
     )
 
 
-def _file_fault(file: pathlib.Path) -> str:
+def _file_fault(file: pathlib.Path, max_pixels: int) -> str:
     try:
-        return fault(file.read_bytes())
+        return fault(file.read_bytes(), max_pixels)
     except OSError as error:
         return reason_of(error)
 
 
-def fault(encoded: bytes) -> str:
-    """Returns why an encoded image cannot be decoded; '' if it can."""
+def fault(encoded: bytes, max_pixels: int = UNLIMITED) -> str:
+    """Returns why an encoded image cannot be read, such as more than `max_pixels`, without a subject; '' if it can."""
+    image_bytes = tf.constant(encoded)
+    wrong, pixels = _header(image_bytes, tf.constant(max_pixels, tf.int64))
+    if wrong != "":
+        return wrong.numpy().decode()
     try:
-        with _large if _is_large(encoded) else contextlib.nullcontext():  # many cores would need many gigabytes
-            return "it has no pixels" if 0 in decode_image(tf.constant(encoded)).shape else ""
+        with _large if pixels > LARGE else contextlib.nullcontext():
+            _decode(image_bytes)
     except tf.errors.OpError as error:
         return reason_of(error)
+    return ""
 
 
-def _is_large(encoded: bytes) -> bool:
-    """Whether an image is large, by its header, or by the size of its file."""
-    match suffix_of(encoded):
-        case ".png":
-            sides = int.from_bytes(encoded[16:20], "big"), int.from_bytes(encoded[20:24], "big")
-        case ".gif":
-            sides = int.from_bytes(encoded[6:8], "little"), int.from_bytes(encoded[8:10], "little")
-        case ".jpg" if len(encoded) > _LARGE_JPEG:
-            sides = tf.io.extract_jpeg_shape(encoded).numpy()[:2].tolist()
-        case suffix:
-            return suffix != ".jpg" and len(encoded) > _LARGE_FILE
-    return sides[0] * sides[1] > LARGE
+@tf.function(input_signature=[_BYTES, tf.TensorSpec([], tf.int64)], autograph=False)
+def _header(image_bytes: tf.Tensor, max_pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    header = read_header(image_bytes, max_pixels)
+    return header.fault, header.pixels
+
+
+@tf.function(input_signature=[_BYTES], autograph=False)
+def _decode(image_bytes: tf.Tensor) -> tf.Tensor:
+    return tf.shape(decode_image(image_bytes))  # the pixels are freed at once
 
 
 def reason_of(error: OSError | tf.errors.OpError) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from spidercap.export.saved_model import faults
-from spidercap.pipeline.data.image_files import FORMATS, fault, readable_files, reason_of
+from spidercap.export.saved_model import faults, kept_max_pixels
+from spidercap.pipeline.data.image_files import FORMATS, UNLIMITED, fault, readable_files, reason_of
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.text.printable import printable
 
@@ -31,6 +31,7 @@ class ExportedCaptioner:
         damaged = ", ".join(f"{name} {wrong}" for name, wrong in faults(pathlib.Path(folder)).items())
         if damaged:
             raise UserError(f"{folder} is not what was exported ({damaged}); export it again with --mode=export")
+        self._max_pixels = kept_max_pixels(pathlib.Path(folder)) or UNLIMITED
         try:
             self._model = tf.saved_model.load(os.fspath(folder))
             self._serve = self._model.signatures["serving_default"]
@@ -50,7 +51,7 @@ class ExportedCaptioner:
         """
         if isinstance(images, str | bytes | os.PathLike | np.ndarray):
             raise UserError("caption() takes a list of images; for a single one, caption([image])")
-        encoded = [_encoded(image, f"image {i}") for i, image in enumerate(images)]
+        encoded = [_encoded(image, f"image {i}", self._max_pixels) for i, image in enumerate(images)]
         parts = [encoded[i : i + BATCH] for i in range(0, len(encoded), BATCH)]
         return [of_image for part in parts for of_image in self.caption_bytes(part)]
 
@@ -95,7 +96,7 @@ def _of_batch(
     return _of_batch(captioner, good, skip_bad_images)
 
 
-def _encoded(image: str | os.PathLike | bytes | np.ndarray, name: str) -> bytes:
+def _encoded(image: str | os.PathLike | bytes | np.ndarray, name: str, max_pixels: int) -> bytes:
     """The image as bytes that the model can decode."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
@@ -110,7 +111,7 @@ def _encoded(image: str | os.PathLike | bytes | np.ndarray, name: str) -> bytes:
             raise UserError(f"{name} cannot be read ({reason}); name an image file") from error
     if not isinstance(image, bytes):
         raise UserError(f"{name} is a {type(image).__name__}; give a path, bytes, or a uint8 array [H, W, 3]")
-    wrong = fault(image)
+    wrong = fault(image, max_pixels)
     if wrong:
         raise UserError(f"{name} cannot be decoded ({wrong}); allowed: whole {FORMATS} images; replace it")
     return image

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from spidercap.models.encoder import decode_image
+from spidercap.models.images import decode_image
 from spidercap.pipeline.data.batches import TokenizedSplit
 from spidercap.pipeline.data.prepare import Data, read_images
 from spidercap.pipeline.evaluation.evaluate import Evaluation, n_best_json, results_json

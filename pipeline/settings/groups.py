@@ -52,7 +52,14 @@ class DataSettings(Group):
     train_captions: str = setting("", "coco_json: COCO-format JSON to train on.", fixed=False, modes=DATA)
     val_captions: str = setting("", "coco_json: COCO-format JSON to validate on.", fixed=False, modes=DATA)
     skip_bad_images: bool = setting(
-        False, "coco_json: leave out images that cannot be decoded.", fixed=False, modes=(*DATA, "caption")
+        False, "coco_json, mode=caption: leave out images that cannot be read.", fixed=False, modes=(*DATA, "caption")
+    )
+    max_pixels: int = setting(
+        50_000_000,
+        "Images of more pixels (width x height) are rejected before they are decoded.",
+        fixed=False,
+        modes=(*DATA, "caption", "export"),
+        added=True,
     )
     scenes_train: int = setting(3000, "scenes: number of training images.")
     scenes_val: int = setting(500, "scenes: number of validation images.")

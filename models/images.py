@@ -1,0 +1,77 @@
+"""From encoded images to pixels, as graph operations, so that training and exported models see the same."""
+
+import tensorflow as tf
+
+from spidercap.models.bitmaps import decode_bitmap
+from spidercap.models.exif import upright
+from spidercap.models.image_headers import BMP, GIF, WEBP, read_header
+
+LEAST_SEEN = 0.75  # of an image's height and of its width, in a random crop
+
+
+def image_fault(image_bytes: tf.Tensor, max_pixels: int | tf.Tensor | None = None) -> tf.Tensor:
+    """Returns why an encoded image cannot be read, as the end of a sentence about it, or '' (scalar string).
+
+    This reads the header alone: the format and the size. Damage to the pixels is found by `decode_image`.
+
+    Args:
+      image_bytes: scalar string.
+      max_pixels: the limit of width x height; None: any size.
+    """
+    with tf.device("CPU"):
+        return read_header(image_bytes, max_pixels).fault
+
+
+def decode_image(image_bytes: tf.Tensor, max_pixels: int | tf.Tensor | None = None) -> tf.Tensor:
+    """Returns one JPEG, PNG, BMP, WebP or GIF (first frame) as uint8 `[height, width, 3]`, turned as its Exif tells.
+
+    Alpha is left out. Of 16-bit samples the upper 8 bits remain. `max_pixels` limits width x height; None: any size,
+    for images that have been checked.
+
+    Raises:
+      tf.errors.InvalidArgumentError: what `image_fault` returns, or damage to the pixels.
+    """
+    with tf.device("CPU"):  # of an exported model, too; a GPU would take long for many small operations
+        return _decode(image_bytes, max_pixels)
+
+
+def _decode(image_bytes: tf.Tensor, max_pixels: int | tf.Tensor | None) -> tf.Tensor:
+    header = read_header(image_bytes, max_pixels)
+    with tf.control_dependencies([tf.debugging.Assert(header.fault == "", [header.fault])]):
+        image_bytes, turned = tf.identity(image_bytes), tf.identity(header.orientation)
+    decoders = [_by_tensorflow] * 5
+    decoders[BMP] = decode_bitmap
+    decoders[WEBP] = lambda data: _by_tensorflow(data, channels=0)[..., :3]  # it rejects alpha with 3 channels
+    # With a trailer after the first frame, the others are not unpacked.
+    decoders[GIF] = lambda data: _by_tensorflow(tf.strings.substr(data, tf.constant(0, tf.int64), header.end) + ";")
+    image = tf.switch_case(header.kind, [lambda d=d: d(image_bytes) for d in decoders])
+    return upright(tf.ensure_shape(image, [None, None, 3]), turned)
+
+
+def _by_tensorflow(image_bytes: tf.Tensor, channels: int = 3) -> tf.Tensor:
+    image = tf.io.decode_image(image_bytes, channels=channels, expand_animations=False)
+    return tf.ensure_shape(image, [None, None, channels or None])
+
+
+def resize_image(image: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Returns `[height, width, 3]` as float32 `[image_size, image_size, 3]` in 0..255, squeezed, not cropped.
+
+    Antialiasing matters: without it, a large photograph and its small copy have different features.
+    """
+    image = tf.image.resize(image, [image_size, image_size], antialias=True)
+    return tf.ensure_shape(image, [image_size, image_size, 3])
+
+
+def draw_view(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Returns a random crop of uint8 `[height, width, 3]`, flipped left to right or not; `seed` is `[2]`.
+
+    At least LEAST_SEEN of each side remains, so that most of what captions mention is still visible.
+    """
+    whole = tf.shape(image)[:2]
+    seeds = tf.random.experimental.stateless_split(seed, 3)
+    kept = tf.random.stateless_uniform([2], seeds[0], LEAST_SEEN, 1.0)
+    size = tf.maximum(1, tf.cast(tf.round(kept * tf.cast(whole, tf.float32)), tf.int32))
+    spare = tf.cast(whole - size + 1, tf.float32)
+    corner = tf.cast(tf.random.stateless_uniform([2], seeds[1]) * spare, tf.int32)
+    part = tf.slice(image, tf.pad(corner, [[0, 1]]), tf.pad(size, [[0, 1]], constant_values=3))
+    return tf.image.stateless_random_flip_left_right(part, seeds[2])
