@@ -52,7 +52,7 @@ class DataSettings(Group):
     train_captions: str = setting("", "coco_json: COCO-format JSON to train on.", fixed=False, modes=DATA)
     val_captions: str = setting("", "coco_json: COCO-format JSON to validate on.", fixed=False, modes=DATA)
     skip_bad_images: bool = setting(
-        False, "coco_json: leave out images that cannot be decoded.", fixed=False, modes=(*DATA, "caption")
+        False, "Leave out images that cannot be read or decoded.", fixed=False, modes=(*DATA, "caption")
     )
     scenes_train: int = setting(3000, "scenes: number of training images.")
     scenes_val: int = setting(500, "scenes: number of validation images.")
