@@ -18,6 +18,7 @@ class Frame(NamedTuple):
     whole: tf.Tensor  # bool: neither the frame nor the file is cut off
     width: tf.Tensor  # int64, of the frame or of the screen, whichever is larger
     height: tf.Tensor
+    covers: tf.Tensor  # bool: the frame covers the screen
     end: tf.Tensor  # int64: position after the first frame
 
 
@@ -26,26 +27,29 @@ def first_frame(image_bytes: tf.Tensor) -> Frame:
     last = length(image_bytes)
     head = read(image_bytes, 6, 5)
 
-    def step(at, state, width, height):
+    def step(at, state, corner, width, height):
         found = read(image_bytes, at, 10)
         begins, frame = state == _BETWEEN, (state == _BETWEEN) & (found[0] == 0x2C)
         opened = choose(frame, _FRAME, choose(found[0] == 0x21, _EXTENSION, _BAD))
         closed = choose(found[0] > 0, state, choose(state == _FRAME, _DONE, _BETWEEN))
         # A frame's descriptor is followed by its colours and by the size of a code.
         beginning = choose(frame, 11 + _colours(found[9]), 2)
-        width = choose(frame, tf.maximum(width, little_endian(found[5:7])), width)
-        height = choose(frame, tf.maximum(height, little_endian(found[7:9])), height)
+        corner = choose(frame, little_endian(found[1:5]), corner)
+        width = choose(frame, little_endian(found[5:7]), width)
+        height = choose(frame, little_endian(found[7:9]), height)
         moved = at + choose(begins, beginning, _sub_blocks(image_bytes, at))
-        return moved, choose(begins, opened, closed), width, height
+        return moved, choose(begins, opened, closed), corner, width, height
 
-    end, state, width, height = walk(
-        lambda at, state, *_: (state < _DONE) & (at < last), step, 13 + _colours(head[4]), _BETWEEN, 0, 0
+    end, state, corner, width, height = walk(
+        lambda at, state, *_: (state < _DONE) & (at < last), step, 13 + _colours(head[4]), _BETWEEN, 0, 0, 0
     )
     # What follows the first frame is not walked through. The end of the file is looked at instead.
     tail = tf.concat([[0], read(image_bytes, last - 64, 64)], 0)
     ending = tf.gather(tail, tf.reduce_max(choose(tail > 0, tf.range(65), 0)))
     whole = (state == _DONE) & ((read(image_bytes, end, 1)[0] == _TRAILER) | (ending == _TRAILER))
-    return Frame(whole, tf.maximum(width, little_endian(head[:2])), tf.maximum(height, little_endian(head[2:4])), end)
+    screen = little_endian(head[:2]), little_endian(head[2:4])
+    covers = (corner == 0) & (width >= screen[0]) & (height >= screen[1])
+    return Frame(whole, tf.maximum(width, screen[0]), tf.maximum(height, screen[1]), covers, end)
 
 
 def _colours(packed: tf.Tensor) -> tf.Tensor:

@@ -202,7 +202,11 @@ def test_a_broken_picture_stops_preparation_or_is_left_out(config, pictures):
     # As after a kill at that point: a folder is there, but no data in it.
     paths = {"train": config.data.train_captions, "val": config.data.val_captions}
     splits = {split: coco_folder.read_captions(path, config.data.images) for split, path in paths.items()}
-    (config.cache_path() / "data" / f"folder-{coco_folder.fingerprint(splits, config.data.images, config.cache_path())}").mkdir(parents=True)
+    (
+        config.cache_path()
+        / "data"
+        / f"folder-{coco_folder.fingerprint(splits, config.data.images, config.cache_path())}"
+    ).mkdir(parents=True)
     with pytest.raises(UserError, match=r"1 of 3 images .*2.jpg"):
         prepare_data(config)
     data = prepare_data(config.with_values(skip_bad_images=True))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 from tqdm import tqdm
 
-from spidercap.models.image_headers import CUT_OFF, FORMATS, LARGE, OTHER, image_kind, read_header
+from spidercap.models.image_headers import ANY_SIZE, CUT_OFF, FORMATS, LARGE, OTHER, image_kind, read_header
 from spidercap.models.images import decode_image
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.text.coco_json import first
@@ -20,27 +20,25 @@ from spidercap.pipeline.text.one_line import shown_name
 MOST_NAMED = 100  # files that cannot be read, one per line
 # Decoded at the same time, or the memory for images would grow with the number of cores.
 _large_images = threading.Semaphore(2)
-LARGEST = 2**62  # pixels: no limit
-_BYTES = tf.TensorSpec([], tf.string)
 
 
 def has_image_format(beginning: bytes) -> bool:
     """Returns whether a file that begins so has a format that can be read."""
-    return bool(_kind(tf.constant(beginning)) != OTHER)
+    return bool(image_kind(tf.constant(beginning)) != OTHER)
 
 
-def image_fault(image: bytes, max_pixels: int = LARGEST) -> str:
+def image_fault(image: bytes, max_pixels: int = ANY_SIZE) -> str:
     """Returns why an encoded image cannot be read, as the end of a sentence about it; '' if it can.
 
     The image is decoded, unless its header shows that it has a fault, such as more than `max_pixels`.
     """
     image_bytes = tf.constant(image)
-    wrong, pixels = _header(image_bytes, tf.constant(max_pixels, tf.int64))
-    if wrong != "":
-        return wrong.numpy().decode()
-    with _large_images if pixels > LARGE else contextlib.nullcontext():
+    header = read_header(image_bytes, max_pixels)
+    if header.fault != "":
+        return header.fault.numpy().decode()
+    with _large_images if header.pixels > LARGE else contextlib.nullcontext():
         try:
-            _decoded_size(image_bytes)
+            decode_image(image_bytes)
         except tf.errors.InvalidArgumentError:
             return CUT_OFF
     return ""
@@ -54,6 +52,8 @@ def readable_files(files: Sequence[pathlib.Path], skip_bad_images: bool, max_pix
     Raises:
       UserError: none can be read, or some cannot and `skip_bad_images` is False.
     """
+    if files:
+        _file_fault(files[0], max_pixels)  # threads that trace at the same time take much longer than one
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         faults = pool.map(lambda file: _file_fault(file, max_pixels), files)
         hidden = None if len(files) > MOST_NAMED else True
@@ -80,19 +80,3 @@ def _file_fault(file: pathlib.Path, max_pixels: int) -> str:
         return image_fault(file.read_bytes(), max_pixels)
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
-
-
-@tf.function(input_signature=[_BYTES], autograph=False)
-def _kind(image_bytes: tf.Tensor) -> tf.Tensor:
-    return image_kind(image_bytes)
-
-
-@tf.function(input_signature=[_BYTES, tf.TensorSpec([], tf.int64)], autograph=False)
-def _header(image_bytes: tf.Tensor, max_pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    header = read_header(image_bytes, max_pixels)
-    return header.fault, header.pixels
-
-
-@tf.function(input_signature=[_BYTES], autograph=False)
-def _decoded_size(image_bytes: tf.Tensor) -> tf.Tensor:
-    return tf.shape(decode_image(image_bytes))  # the pixels are freed at once
