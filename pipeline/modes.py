@@ -180,7 +180,7 @@ def run_caption(config: Config) -> None:
         print(f"{models[-1]} has other decoding settings; exporting a model with these beside it")
         models = []
     if models and kept_max_pixels(models[-1]) < limit:
-        print(print(f"{models[-1]} rejects images that --max_pixels={limit} allows; exporting a model beside it"))
+        print(f"{models[-1]} rejects images that --max_pixels={limit} allows; exporting a model beside it")
         models = []
     if not models:
         run_export(config)
