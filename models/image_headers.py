@@ -17,6 +17,7 @@ JPEG, PNG, GIF, BMP, WEBP, OTHER = range(6)
 FORMATS = "JPEG, PNG, GIF, BMP and WebP"
 SUFFIXES = ("jpg", "png", "gif", "bmp", "webp", "bin")  # by kind
 LARGE = 2**24  # pixels; of larger images, few should be in memory at the same time
+ANY_SIZE = 2**62  # pixels: no limit
 CUT_OFF = "is cut off or damaged"
 # Bytes -> where they stand, and what has them there.
 _OTHERS = (
@@ -48,23 +49,26 @@ class Header(NamedTuple):
     end: tf.Tensor  # int64: bytes from here on are not needed
 
 
-def read_header(image_bytes: tf.Tensor, max_pixels: int | tf.Tensor | None = None) -> Header:
+def read_header(image_bytes: tf.Tensor, max_pixels: int | tf.Tensor = ANY_SIZE) -> Header:
     """Returns the header of one encoded image; more than `max_pixels` are a fault.
 
     Exif that is damaged means orientation 1. Damage to the pixels is found by decoding alone.
     """
-    kind = image_kind(image_bytes)
-    readers = (_jpeg, _png, _gif, _bmp, _webp, _other)
-    wrong, width, height, turned, end = tf.switch_case(kind, [lambda f=f: _typed(f(image_bytes)) for f in readers])
-    # Within int64, whatever a header claims.
-    pixels = tf.clip_by_value(width, 0, 2**31) * tf.clip_by_value(height, 0, 2**31)
-    wrong = first_fault(wrong, fault(pixels < 1, CUT_OFF))
-    if max_pixels is not None:
-        too_many = tf.strings.format(
-            "has {} x {} pixels, more than the {} allowed", (width, height, tf.cast(max_pixels, tf.int64))
-        )
-        wrong = first_fault(wrong, fault(pixels > tf.cast(max_pixels, tf.int64), too_many))
-    return Header(wrong, kind, pixels, turned, end)
+    return _header(image_bytes, tf.cast(max_pixels, tf.int64))
+
+
+# A function of its own, because tracing so many operations takes a second; they are traced once for all callers.
+@tf.function(input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)], autograph=False)
+def _header(image_bytes: tf.Tensor, max_pixels: tf.Tensor) -> Header:
+    with tf.device("CPU"):  # of an exported model, too; a GPU would take long for many small operations
+        kind = image_kind(image_bytes)
+        readers = (_jpeg, _png, _gif, _bmp, _webp, _other)
+        wrong, width, height, turned, end = tf.switch_case(kind, [lambda f=f: _typed(f(image_bytes)) for f in readers])
+        # Within int64, whatever a header claims.
+        pixels = tf.clip_by_value(width, 0, 2**31) * tf.clip_by_value(height, 0, 2**31)
+        too_many = tf.strings.format("has {} x {} pixels, more than the {} allowed", (width, height, max_pixels))
+        wrong = first_fault(wrong, fault(pixels < 1, CUT_OFF), fault(pixels > max_pixels, too_many))
+        return Header(wrong, kind, pixels, turned, end)
 
 
 def _typed(values: tuple) -> list[tf.Tensor]:

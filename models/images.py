@@ -4,48 +4,52 @@ import tensorflow as tf
 
 from spidercap.models.bitmaps import decode_bitmap
 from spidercap.models.exif import upright
-from spidercap.models.image_headers import BMP, GIF, WEBP, read_header
+from spidercap.models.image_headers import ANY_SIZE, BMP, GIF, WEBP, read_header
 
 LEAST_SEEN = 0.75  # of an image's height and of its width, in a random crop
 
 
-def image_fault(image_bytes: tf.Tensor, max_pixels: int | tf.Tensor | None = None) -> tf.Tensor:
+def image_fault(image_bytes: tf.Tensor, max_pixels: int | tf.Tensor = ANY_SIZE) -> tf.Tensor:
     """Returns why an encoded image cannot be read, as the end of a sentence about it, or '' (scalar string).
 
     This reads the header alone: the format and the size. Damage to the pixels is found by `decode_image`.
 
     Args:
       image_bytes: scalar string.
-      max_pixels: the limit of width x height; None: any size.
+      max_pixels: the limit of width x height.
     """
-    with tf.device("CPU"):
-        return read_header(image_bytes, max_pixels).fault
+    return read_header(image_bytes, max_pixels).fault
 
 
-def decode_image(image_bytes: tf.Tensor, max_pixels: int | tf.Tensor | None = None) -> tf.Tensor:
+def decode_image(image_bytes: tf.Tensor, max_pixels: int | tf.Tensor = ANY_SIZE) -> tf.Tensor:
     """Returns one JPEG, PNG, BMP, WebP or GIF (first frame) as uint8 `[height, width, 3]`, turned as its Exif tells.
 
-    Alpha is left out. Of 16-bit samples the upper 8 bits remain. `max_pixels` limits width x height; None: any size,
-    for images that have been checked.
+    Alpha is left out. Of 16-bit samples the upper 8 bits remain. `max_pixels` limits width x height; images that were
+    checked before need no limit.
 
     Raises:
       tf.errors.InvalidArgumentError: what `image_fault` returns, or damage to the pixels.
     """
-    with tf.device("CPU"):  # of an exported model, too; a GPU would take long for many small operations
-        return _decode(image_bytes, max_pixels)
+    return _decode(image_bytes, tf.cast(max_pixels, tf.int64))
 
 
-def _decode(image_bytes: tf.Tensor, max_pixels: int | tf.Tensor | None) -> tf.Tensor:
+@tf.function(input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)], autograph=False)
+def _decode(image_bytes: tf.Tensor, max_pixels: tf.Tensor) -> tf.Tensor:
     header = read_header(image_bytes, max_pixels)
-    with tf.control_dependencies([tf.debugging.Assert(header.fault == "", [header.fault])]):
-        image_bytes, turned = tf.identity(image_bytes), tf.identity(header.orientation)
-    decoders = [_by_tensorflow] * 5
-    decoders[BMP] = decode_bitmap
-    decoders[WEBP] = lambda data: _by_tensorflow(data, channels=0)[..., :3]  # it rejects alpha with 3 channels
-    # With a trailer after the first frame, the others are not unpacked.
-    decoders[GIF] = lambda data: _by_tensorflow(tf.strings.substr(data, tf.constant(0, tf.int64), header.end) + ";")
-    image = tf.switch_case(header.kind, [lambda d=d: d(image_bytes) for d in decoders])
-    return upright(tf.ensure_shape(image, [None, None, 3]), turned)
+    with tf.device("CPU"):
+        with tf.control_dependencies([tf.debugging.Assert(header.fault == "", [header.fault])]):
+            image_bytes, turned = tf.identity(image_bytes), tf.identity(header.orientation)
+        decoders = [_by_tensorflow] * 5
+        decoders[BMP] = decode_bitmap
+        decoders[WEBP] = lambda data: _by_tensorflow(data, channels=0)[..., :3]  # it rejects alpha with 3 channels
+        decoders[GIF] = lambda data: _by_tensorflow(_first_frame(data, header.end))
+        image = tf.switch_case(header.kind, [lambda d=d: d(image_bytes) for d in decoders])
+        return upright(tf.ensure_shape(image, [None, None, 3]), turned)
+
+
+def _first_frame(image_bytes: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
+    """A GIF that ends, with a trailer, after its first frame, so that no other is unpacked."""
+    return tf.strings.substr(image_bytes, tf.constant(0, tf.int64), end) + ";"
 
 
 def _by_tensorflow(image_bytes: tf.Tensor, channels: int = 3) -> tf.Tensor:

@@ -195,7 +195,7 @@ def run_caption(config: Config, images: Sequence[pathlib.Path] | None = None) ->
         print(f"{models[-1]} has other decoding settings; exporting a model with these beside it")
         models = []
     if models and kept_max_pixels(models[-1]) < limit:
-        print(f"{models[-1]} reads at most {kept_max_pixels(models[-1])} pixels; exporting a model for {limit}")
+        print(f"{models[-1]} rejects images that --max_pixels={limit} allows; exporting a model beside it")
         models = []
     if not models:
         run_export(config)

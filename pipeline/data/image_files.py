@@ -15,7 +15,7 @@ from typing import TypeVar
 import tensorflow as tf
 from tqdm import tqdm
 
-from spidercap.models.image_headers import FORMATS, LARGE, read_header
+from spidercap.models.image_headers import ANY_SIZE, CUT_OFF, FORMATS, LARGE, read_header
 from spidercap.models.images import decode_image
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.text.coco_json import first
@@ -28,8 +28,6 @@ _HEAD = 32  # bytes that show the format
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # sizes of the header's kinds; "BM" alone may begin a text
 # Large images that are decoded at the same time, or the memory for them would grow with the number of cores.
 _large = threading.Semaphore(2)
-UNLIMITED = 2**62  # pixels
-_BYTES = tf.TensorSpec([], tf.string)
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
@@ -82,7 +80,7 @@ def _is_image(file: pathlib.Path) -> bool:
 
 
 def readable_files(
-    files: Sequence[pathlib.Path], skip_bad_images: bool, max_pixels: int = UNLIMITED
+    files: Sequence[pathlib.Path], skip_bad_images: bool, max_pixels: int = ANY_SIZE
 ) -> list[pathlib.Path]:
     """Returns the files that can be decoded; each is decoded once, with a progress bar if there are many.
 
@@ -133,29 +131,18 @@ def _file_fault(file: pathlib.Path, max_pixels: int) -> str:
         return reason_of(error)
 
 
-def fault(encoded: bytes, max_pixels: int = UNLIMITED) -> str:
+def fault(encoded: bytes, max_pixels: int = ANY_SIZE) -> str:
     """Returns why an encoded image cannot be read, such as more than `max_pixels`, without a subject; '' if it can."""
     image_bytes = tf.constant(encoded)
-    wrong, pixels = _header(image_bytes, tf.constant(max_pixels, tf.int64))
-    if wrong != "":
-        return wrong.numpy().decode()
-    try:
-        with _large if pixels > LARGE else contextlib.nullcontext():
-            _decode(image_bytes)
-    except tf.errors.OpError as error:
-        return reason_of(error)
-    return ""
-
-
-@tf.function(input_signature=[_BYTES, tf.TensorSpec([], tf.int64)], autograph=False)
-def _header(image_bytes: tf.Tensor, max_pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     header = read_header(image_bytes, max_pixels)
-    return header.fault, header.pixels
-
-
-@tf.function(input_signature=[_BYTES], autograph=False)
-def _decode(image_bytes: tf.Tensor) -> tf.Tensor:
-    return tf.shape(decode_image(image_bytes))  # the pixels are freed at once
+    if header.fault != "":
+        return header.fault.numpy().decode()
+    try:
+        with _large if header.pixels > LARGE else contextlib.nullcontext():
+            decode_image(image_bytes)
+    except tf.errors.OpError:
+        return CUT_OFF
+    return ""
 
 
 def reason_of(error: OSError | tf.errors.OpError) -> str:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from spidercap.export.saved_model import faults, kept_max_pixels
-from spidercap.pipeline.data.image_files import FORMATS, UNLIMITED, fault, readable_files, reason_of
+from spidercap.pipeline.data.image_files import ANY_SIZE, FORMATS, fault, readable_files, reason_of
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.text.printable import printable
 
@@ -31,7 +31,7 @@ class ExportedCaptioner:
         damaged = ", ".join(f"{name} {wrong}" for name, wrong in faults(pathlib.Path(folder)).items())
         if damaged:
             raise UserError(f"{folder} is not what was exported ({damaged}); export it again with --mode=export")
-        self._max_pixels = kept_max_pixels(pathlib.Path(folder)) or UNLIMITED
+        self._max_pixels = kept_max_pixels(pathlib.Path(folder)) or ANY_SIZE
         try:
             self._model = tf.saved_model.load(os.fspath(folder))
             self._serve = self._model.signatures["serving_default"]

@@ -1,0 +1,157 @@
+"""Images of all kinds are read as Pillow reads them, or rejected by name."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from spidercap.models.images import decode_image, image_fault
+
+Image = pytest.importorskip("PIL.Image")
+ImageOps = pytest.importorskip("PIL.ImageOps")
+
+Y, X = np.mgrid[0:19, 0:23]
+RGB = np.stack([X * 11, Y * 13, (X * 7 + Y * 11) % 256], -1).astype(np.uint8)
+IMAGE = Image.fromarray(RGB)
+GREY = IMAGE.convert("L")
+ALPHA = Image.fromarray(np.concatenate([RGB, RGB[..., :1]], -1))
+JPEG_TOLERANCE = 4  # the inverse cosine transform may be rounded in several ways
+
+
+def encoded(image, kind, **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def turned(kind, orientation, order="<", **options):
+    exif = Image.Exif()
+    exif.endian = order
+    exif[0x0112] = orientation
+    return encoded(IMAGE, kind, exif=exif, **options)
+
+
+def bitmap(bits, rows, palette=b"", header=40, compression=0, height=19, masks=b""):
+    """A BMP with bytes of rows; with header=12 it is OS/2's."""
+    start = 14 + header + len(masks) + len(palette)
+    if header == 12:
+        head = struct.pack("<IHHHH", 12, 23, height, 1, bits)
+    else:
+        used = len(palette) // 4
+        head = struct.pack("<IiiHHIIiiII", 40, 23, height, 1, bits, compression, len(rows), 0, 0, used, 0)
+    return b"BM" + struct.pack("<IHHI", start + len(rows), 0, 0, start) + head + masks + palette + rows
+
+
+def padded(rows):
+    return b"".join(row + bytes(-len(row) % 4) for row in rows)
+
+
+INDICES = [bytes(((X + Y)[y] % 40).tolist()) for y in range(19)]
+COLOURS = bytes(np.random.default_rng(0).integers(0, 255, 160).astype(np.uint8))
+INVERTED = b"".join(bytes([255 - i] * 3 + [0]) for i in range(256))
+WORDS = [struct.pack("<23H", *((X * 2000 + Y * 37)[y] % 2**15).tolist()) for y in range(19)]
+MASKS_565 = struct.pack("<III", 0xF800, 0x07E0, 0x001F)
+EXACT = {
+    "png 1": encoded(IMAGE.convert("1"), "PNG"),
+    **{f"png {b} bits": encoded(IMAGE.quantize(2**b), "PNG", bits=b) for b in (1, 2, 4, 8)},
+    "png grey": encoded(GREY, "PNG"),
+    "png transparent colour": encoded(IMAGE.quantize(16), "PNG", transparency=3),
+    "png rgb": encoded(IMAGE, "PNG"),
+    "png rgba": encoded(ALPHA, "PNG"),
+    "png grey and alpha": encoded(ALPHA.convert("LA"), "PNG"),
+    "gif": encoded(IMAGE.quantize(64), "GIF"),
+    "gif not interlaced": encoded(IMAGE.quantize(64), "GIF", interlace=0),
+    "gif grey": encoded(GREY, "GIF"),
+    "gif transparent": encoded(IMAGE.quantize(16), "GIF", transparency=3),
+    "gif animated": encoded(IMAGE.quantize(8), "GIF", save_all=True, append_images=[GREY.quantize(8)] * 3),
+    "bmp 1": encoded(IMAGE.convert("1"), "BMP"),
+    "bmp 4": encoded(IMAGE.quantize(16), "BMP"),
+    "bmp grey": encoded(GREY, "BMP"),
+    "bmp 256 colours": encoded(IMAGE.quantize(256), "BMP"),
+    "bmp 40 colours": bitmap(8, padded(INDICES), COLOURS),
+    "bmp inverted grey": bitmap(8, padded(INDICES), INVERTED),
+    "bmp palette, top-down": bitmap(8, padded(INDICES), COLOURS, height=-19),
+    "bmp 16": bitmap(16, padded(WORDS)),
+    "bmp 16 with masks": bitmap(16, padded(WORDS), compression=3, masks=MASKS_565),
+    "bmp 24": encoded(IMAGE, "BMP"),
+    "bmp 24 top-down": bitmap(24, padded([RGB[y, :, ::-1].tobytes() for y in range(19)]), height=-19),
+    "bmp 24 of OS/2": bitmap(24, padded([RGB[y, :, ::-1].tobytes() for y in range(19)]), header=12),
+    "bmp 32": encoded(ALPHA, "BMP"),
+    "webp": encoded(IMAGE, "WEBP"),
+    "webp lossless": encoded(IMAGE, "WEBP", lossless=True),
+    "webp alpha": encoded(ALPHA, "WEBP"),
+    "webp lossless alpha": encoded(ALPHA, "WEBP", lossless=True),
+    **{f"png exif {o}{e}": turned("PNG", o, e) for o in (3, 6) for e in "<>"},
+    **{f"webp exif {o}": turned("WEBP", o) for o in (5, 8)},
+}
+JPEGS = {
+    "grey": encoded(GREY, "JPEG"),
+    "cmyk": encoded(IMAGE.convert("CMYK"), "JPEG"),
+    "rgb": encoded(IMAGE, "JPEG", keep_rgb=True),
+    "progressive": encoded(IMAGE, "JPEG", progressive=True),
+    **{f"subsampling {s}": encoded(IMAGE, "JPEG", subsampling=s, quality=95) for s in (0, 1, 2)},
+    **{f"exif {o}{e}": turned("JPEG", o, e) for o in range(1, 9) for e in "<>"},
+}
+REJECTED = {
+    "a TIFF": encoded(IMAGE, "TIFF"),
+    "an ICO": encoded(IMAGE, "ICO"),
+    "a PNM": encoded(IMAGE, "PPM"),
+    "a HEIC": b"\0\0\0\x18ftypheic" + bytes(20),
+    "an AVIF": b"\0\0\0\x18ftypavif" + bytes(20),
+    "an animated WebP": encoded(IMAGE, "WEBP", save_all=True, append_images=[ALPHA]),
+    "a run-length encoded BMP": bitmap(8, padded(INDICES), COLOURS, compression=1),
+    "empty": b"",
+    "no image": b"text",
+    "cut off": EXACT["gif"][:-40],
+    "cut off or": EXACT["bmp 40 colours"][:-40],
+}
+
+
+def as_pillow(data):
+    return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")).astype(int)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_pixels_are_those_of_pillow(name):
+    np.testing.assert_array_equal(decode_image(EXACT[name]).numpy(), as_pillow(EXACT[name]))
+
+
+@pytest.mark.parametrize("name", JPEGS)
+def test_jpegs_are_those_of_pillow_but_for_rounding(name):
+    np.testing.assert_allclose(decode_image(JPEGS[name]).numpy(), as_pillow(JPEGS[name]), atol=JPEG_TOLERANCE)
+
+
+@pytest.mark.parametrize("what", REJECTED)
+def test_what_cannot_be_read_is_named(what):
+    assert what in image_fault(REJECTED[what]).numpy().decode()
+    with pytest.raises(tf.errors.InvalidArgumentError, match=what):
+        decode_image(REJECTED[what])
+
+
+def test_of_16_bits_the_upper_8_remain():
+    deep = (X * 2800 + Y).astype(np.uint16)
+    np.testing.assert_array_equal(decode_image(encoded(Image.fromarray(deep), "PNG")).numpy()[..., 0], deep >> 8)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "JPEG", "WEBP"])
+@pytest.mark.parametrize("options", [{}, {"lossless": True, "exif": Image.Exif()}])
+def test_too_many_pixels_are_named_with_their_size(kind, options):
+    data = encoded(IMAGE, kind, **options)
+    assert image_fault(data, 23 * 19).numpy() == b""
+    assert image_fault(data, 23 * 19 - 1).numpy() == b"has 23 x 19 pixels, more than the 436 allowed"
+
+
+def test_damaged_exif_means_upright():
+    whole, rng = turned("JPEG", 6), np.random.default_rng(1)
+    place = whole.index(b"Exif") + 6
+    upright = decode_image(encoded(IMAGE, "JPEG")).numpy()
+    for change in (struct.pack("<I", 2**32 - 1), struct.pack("<I", 2**31), struct.pack("<I", 0), b"\4\0\0\0"):
+        data = whole[: place + 4] + change + whole[place + 8 :]
+        np.testing.assert_array_equal(decode_image(data).numpy(), upright)
+    for _ in range(50):  # anything may stand there, and never is an error
+        data = bytearray(whole)
+        for at in rng.integers(place, place + 26, 4):
+            data[at] = rng.integers(256)
+        assert image_fault(bytes(data)).numpy() == b""
