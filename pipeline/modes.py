@@ -13,6 +13,7 @@ from spidercap.export.saved_model import CheckFailed, export, kept_decoder, kept
 from spidercap.models.encoder import decode_image, resize_image
 from spidercap.pipeline import digests
 from spidercap.pipeline.data.batches import TokenizedSplit, tokenize_split, training_arrays
+from spidercap.pipeline.data.caption_lengths import check_lengths
 from spidercap.pipeline.data.coco_folder import readable_files
 from spidercap.pipeline.data.features import all_features, load_encoder, split_features
 from spidercap.pipeline.data.prepare import Data, image_records, prepare_data, read_captions
@@ -44,6 +45,7 @@ def run_prepare(config: Config) -> tuple[Data, dict[str, TokenizedSplit], Vocabu
     encoder = load_encoder(config)
     data = identified_data(config)
     splits = {name: tokenize_split(read_captions(data, name)) for name in SPLITS}
+    check_lengths(splits["train"].tokens, config.data.max_length)
     vocabulary = build_vocabulary((c for image in splits["train"].tokens for c in image), config.data.min_word_count)
     kept.keep_identity(config, "vocabulary.json", vocabulary.to_json())
     kept.check_warm_start(config, vocabulary, encoder)
@@ -64,7 +66,7 @@ def run_train(config: Config, reward_functions: Mapping[str, RewardFunction] = M
     own = load_reward_functions(config.rewards.reward_functions, reward_functions)
     with open_text_metrics(single_terms(config.terms()), **config.metrics.for_workers()) as text_metrics:
         data = _train_stages(config, text_metrics, own)
-        _evaluate(config, text_metrics)
+        _evaluate(config, text_metrics, data)
     exported = versions(config.export_path())
     if exported and kept_source(exported[-1]) == _source(config):
         print(f"model:       {exported[-1]}")  # the run was finished before
@@ -108,11 +110,11 @@ def run_evaluate(config: Config) -> None:
         _evaluate(config, text_metrics)
 
 
-def _evaluate(config: Config, text_metrics: Mapping[str, TextMetric]) -> None:
+def _evaluate(config: Config, text_metrics: Mapping[str, TextMetric], data: Data | None = None) -> None:
     progress = kept.saved_progress(config)
     if not progress.finished:
         raise UserError(f"{config.run.workdir} has finished no stage yet; run --mode=train first")
-    data = identified_data(config)
+    data = data or identified_data(config)
     split = tokenize_split(read_captions(data, "val"))
     vocabulary = kept.kept_vocabulary(config)
     features = split_features(config, data, kept.kept_encoder(config), "val")
