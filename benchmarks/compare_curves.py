@@ -13,6 +13,7 @@ from spidercap.pipeline.metrics.scores import score_captions
 from spidercap.pipeline.metrics.text_metrics import open_text_metrics
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.stages import STAGES
+from spidercap.pipeline.text.coco_json import ImageId
 from spidercap.pipeline.text.tokenizer import tokenize
 
 START = "MLE"  # the label of the runs from which the others start
@@ -26,7 +27,7 @@ class Curves:
     notes: tuple[str, ...]
 
 
-def draw_curves(rows: Rows, metric: str, references: Mapping[int, ValidationImage] | None) -> Curves:
+def draw_curves(rows: Rows, metric: str, references: Mapping[ImageId, ValidationImage] | None) -> Curves:
     """Returns curves of the metric's validations of every label but START, whose score is a dashed line.
 
     Args:
@@ -81,7 +82,7 @@ def but_start(rows: Rows, flag: str) -> Rows:
 
 
 def start_score(
-    runs: tuple[Run, ...], metric: str, images: int, references: Mapping[int, ValidationImage] | None
+    runs: tuple[Run, ...], metric: str, images: int, references: Mapping[ImageId, ValidationImage] | None
 ) -> float | None:
     """Returns the mean score of runs on the first `images` images of the split; None if it is not known."""
     scores = [_known_score(run, metric, images) for run in runs]
@@ -101,7 +102,7 @@ def _known_score(run: Run, metric: str, images: int) -> float | None:
     return run.metrics.get(metric) if images == len(run.captions) else None
 
 
-def _scored_again(run: Run, metric: str, images: int, references: Mapping[int, ValidationImage]) -> float:
+def _scored_again(run: Run, metric: str, images: int, references: Mapping[ImageId, ValidationImage]) -> float:
     chosen = list(run.captions)[:images]
     texts = [[" ".join(tokenize(r)) for r in references[i].references] for i in chosen]
     terms = (term_of(metric),)

@@ -8,10 +8,12 @@ import tensorflow as tf
 
 from benchmarks.compare_images import ValidationImage
 from benchmarks.compare_runs import Rows
+from spidercap.pipeline.data.file_names import real_names
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import write_text
 from spidercap.pipeline.report.page import GalleryItem, card, class_names, differences, head, page, section
 from spidercap.pipeline.report.results import thumbnail
+from spidercap.pipeline.text.coco_json import ImageId
 
 SIDE = 240  # pixels of an image's longer side
 HINT = "Words that differ from the first caption are marked."
@@ -20,9 +22,9 @@ HINT = "Words that differ from the first caption are marked."
 def write_gallery(
     path: pathlib.Path,
     runs: Rows,
-    validation_images: Mapping[int, ValidationImage],
+    validation_images: Mapping[ImageId, ValidationImage],
     images: str,
-    image_ids: Sequence[int],
+    image_ids: Sequence[ImageId],
     notes: Sequence[str],
 ) -> None:
     """Writes the page, whole or not at all; a label's captions are those of its first run.
@@ -32,7 +34,10 @@ def write_gallery(
       OSError: the page cannot be written.
     """
     colours = class_names(list(runs))
-    items = [_item(runs, validation_images[image_id], images) for image_id in image_ids]
+    chosen = [validation_images[image_id] for image_id in image_ids]
+    real = real_names((image.file_name for image in chosen), images)
+    files = [pathlib.Path(images, real.get(image.file_name, image.file_name)) for image in chosen]
+    items = [_item(runs, image, file) for image, file in zip(chosen, files, strict=True)]
     cards = [card(item, colours, "", against_first(item.captions)) for item in items]
     title = f"{len(items)} validation images"
     body = [head(title, notes), section("Captions", "gallery", cards, HINT if len(runs) > 1 else "")]
@@ -49,18 +54,20 @@ def against_first(captions: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def check_images(validation_images: Mapping[int, ValidationImage], images: str, image_ids: Sequence[int]) -> None:
+def check_images(
+    validation_images: Mapping[ImageId, ValidationImage], images: str, image_ids: Sequence[ImageId]
+) -> None:
     """Raises UserError if files of these images are not in the folder `images`."""
     if not pathlib.Path(images).is_dir():
         raise UserError(f"--images={images} is not a folder; give the folder of the images")
-    for image_id in image_ids:
-        name = validation_images[image_id].file_name
-        if not pathlib.Path(images, name).is_file():
+    names = {image_id: validation_images[image_id].file_name for image_id in image_ids}
+    real = real_names(names.values(), images)
+    for image_id, name in names.items():
+        if name not in real:
             raise UserError(f"--images={images} has no {name}, the file of image {image_id}; name the right folder")
 
 
-def _item(runs: Rows, image: ValidationImage, images: str) -> GalleryItem:
-    file = pathlib.Path(images, image.file_name)
+def _item(runs: Rows, image: ValidationImage, file: pathlib.Path) -> GalleryItem:
     try:
         small = thumbnail(file.read_bytes(), SIDE)
     except (OSError, tf.errors.InvalidArgumentError) as error:

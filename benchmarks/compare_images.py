@@ -6,21 +6,21 @@ from collections.abc import Collection, Mapping, Sequence
 
 from benchmarks.compare_runs import Rows
 from benchmarks.compare_table import in_cell
-from spidercap.pipeline.data.coco_folder import NEEDED
+from spidercap.pipeline.data.captions_file import NEEDED
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, TEXT, read_json, reject, rows
+from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, TEXT, ImageId, in_order, read_json, reject_ids, rows
 
 
 @dataclasses.dataclass(frozen=True)
 class ValidationImage:
     """An image's id, file name and references."""
 
-    image_id: int
+    image_id: ImageId
     file_name: str
     references: tuple[str, ...]
 
 
-def read_images(path: str, image_ids: Collection[int]) -> dict[int, ValidationImage]:
+def read_images(path: str, image_ids: Collection[ImageId]) -> dict[ImageId, ValidationImage]:
     """Returns the images of a COCO captions file by id; it must hold `image_ids`.
 
     Raises:
@@ -31,16 +31,16 @@ def read_images(path: str, image_ids: Collection[int]) -> dict[int, ValidationIm
         raise UserError(f"{path} is not a COCO captions file, because it is not a JSON object; needed: {NEEDED}")
     names = dict(rows(path, content.get("images"), "images", {"id": ID, "file_name": TEXT}, NEEDED))
     columns = {"image_id": ID, "caption": ANY_TEXT}
-    captions: dict[int, list[str]] = {}
+    captions: dict[ImageId, list[str]] = {}
     for image_id, caption in rows(path, content.get("annotations"), "annotations", columns, NEEDED):
         captions.setdefault(image_id, []).append(caption)
-    unknown = sorted(i for i in image_ids if i not in names or i not in captions)
+    unknown = in_order(i for i in image_ids if i not in names or i not in captions)
     remedy = "name the captions file on which the runs were validated"
-    reject(path, "validation images of the runs have no references", unknown, remedy)
+    reject_ids(path, "validation images of the runs have no references", unknown, remedy, captions)
     return {i: ValidationImage(i, names[i], tuple(captions[i])) for i in names if i in captions}
 
 
-def drawn_ids(image_ids: Collection[int], flag: str, count: int, seed: int) -> list[int]:
+def drawn_ids(image_ids: Collection[ImageId], flag: str, count: int, seed: int) -> list[ImageId]:
     """Returns `count` of the ids, drawn by the seed independently of their order.
 
     Raises:
@@ -48,10 +48,10 @@ def drawn_ids(image_ids: Collection[int], flag: str, count: int, seed: int) -> l
     """
     if count > len(image_ids):
         raise UserError(f"--{flag}={count}, but the runs have {len(image_ids)} validation images; lower it")
-    return random.Random(seed).sample(sorted(image_ids), count)
+    return random.Random(seed).sample(in_order(image_ids), count)
 
 
-def side_by_side(runs: Rows, validation_images: Mapping[int, ValidationImage], image_ids: Sequence[int]) -> str:
+def side_by_side(runs: Rows, validation_images: Mapping[ImageId, ValidationImage], image_ids: Sequence[ImageId]) -> str:
     """Returns the captions of some images as a Markdown table: name, first reference, one column per label.
 
     A label's captions are those of its first run.

@@ -9,14 +9,15 @@ from typing import Any
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.score_files import RESULTS
 from spidercap.pipeline.settings.saved import read_settings
-from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, TEXT, Kind, read_json, rows
+from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, TEXT, ImageId, Kind, read_json, rows
 from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
 from spidercap.pipeline.training.progress import Validation, read_progress
 
 EXAMPLE = '--runs="MLE=runs/mle_0,runs/mle_1;PG=runs/pg_0"'
 SECONDS = Kind(lambda value: type(value) in (int, float) and value >= 0, "a number of 0 or more")
 YES_OR_NO = Kind(lambda value: isinstance(value, bool), "true or false")
-STAGE = {"name": TEXT, "moves_policy": YES_OR_NO, "seconds": SECONDS, "best_step": ID}
+STEP = Kind(lambda value: type(value) is int and value >= 0, "a whole number of 0 or more")
+STAGE = {"name": TEXT, "moves_policy": YES_OR_NO, "seconds": SECONDS, "best_step": STEP}
 SUMMARY = '{"decoding", "stages": [{"name", "moves_policy", "seconds", "best_step"}]}'
 
 # Label of a row -> its runs, which differ by their seeds.
@@ -32,7 +33,7 @@ class Run:
     settings: Mapping[str, Any]  # of config.json
     decoding: Mapping[str, Any]  # settings of the decoder
     metrics: Mapping[str, float | None]  # of the whole validation split, by column of the tables
-    captions: Mapping[int, str]  # by image id, in the order of the split
+    captions: Mapping[ImageId, str]  # by image id, in the order of the split
     seconds: float  # of the stage, with validations
     warm_up_seconds: float  # of the baseline's stages directly before it
     best_epoch: float | None  # None if no checkpoint holds it
@@ -141,7 +142,7 @@ def _metrics(path: pathlib.Path) -> dict[str, float | None]:
     return content
 
 
-def _captions(path: pathlib.Path) -> dict[int, str]:
+def _captions(path: pathlib.Path) -> dict[ImageId, str]:
     listed = read_json(str(path), "the captions of a finished stage")
     captions = dict(rows(str(path), listed, "results", {"image_id": ID, "caption": ANY_TEXT}, RESULTS))
     if not captions:

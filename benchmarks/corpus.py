@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import pathlib
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,8 +14,8 @@ from spidercap.models.special_tokens import PAD
 from spidercap.pipeline.data.scenes.captions import write_captions
 from spidercap.pipeline.data.scenes.layout import plan_layout
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, rows
-from spidercap.pipeline.text.tokenizer import tokenize
+from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, ImageId, rows
+from spidercap.pipeline.text.tokenizer import has_words, tokenize
 
 REFERENCES = 5  # per image
 LONGEST = 20  # words of a candidate, about the maximum length of a captioner
@@ -76,9 +75,9 @@ def read_corpus(references: str, images: int) -> Corpus:
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} cannot be read ({error}); needed: a COCO captions file, {NEEDED}") from error
     annotations = content.get("annotations") if isinstance(content, dict) else None
-    of_image: dict[int, list[str]] = {}
+    of_image: dict[ImageId, list[str]] = {}
     for image, caption in rows(str(path), annotations, "annotations", {"image_id": ID, "caption": ANY_TEXT}, NEEDED):
-        if re.search(r"\w", caption):
+        if has_words(caption):
             of_image.setdefault(image, []).append(caption)
     full = (captions[:REFERENCES] for captions in of_image.values() if len(captions) >= REFERENCES)
     chosen = list(itertools.islice(full, images))

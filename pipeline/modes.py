@@ -23,6 +23,7 @@ from spidercap.export.saved_model import (
 from spidercap.models.images import decode_image, resize_image
 from spidercap.pipeline import digests
 from spidercap.pipeline.data.batches import TokenizedSplit, tokenize_split, training_arrays
+from spidercap.pipeline.data.caption_lengths import check_lengths
 from spidercap.pipeline.data.features import all_features, load_encoder, split_features
 from spidercap.pipeline.data.image_files import readable_files, suffix_of
 from spidercap.pipeline.data.prepare import Data, image_records, prepare_data, read_captions
@@ -58,6 +59,7 @@ def run_prepare(config: Config) -> tuple[Data, dict[str, TokenizedSplit], Vocabu
     encoder = load_encoder(config)
     data = identified_data(config)
     splits = {name: tokenize_split(read_captions(data, name)) for name in SPLITS}
+    check_lengths(splits["train"].tokens, config.data.max_length)
     captions, least = [c for image in splits["train"].tokens for c in image], config.data.min_word_count
     vocabulary = build_vocabulary(captions, least)
     kept.keep_identity(config, "vocabulary.json", vocabulary.to_json())
@@ -81,7 +83,7 @@ def run_train(config: Config, reward_functions: Mapping[str, RewardFunction] = M
     own = load_reward_functions(config.rewards.reward_functions, reward_functions)
     with open_text_metrics(single_terms(config.terms()), **config.metrics.for_workers()) as text_metrics:
         data = _train_stages(config, text_metrics, own)
-        _evaluate(config, text_metrics)
+        _evaluate(config, text_metrics, data)
     exported = versions(config.export_path())
     damaged = bool(exported) and ", ".join(f"{name} {wrong}" for name, wrong in faults(exported[-1]).items())
     if damaged:
@@ -128,11 +130,11 @@ def run_evaluate(config: Config) -> None:
         _evaluate(config, text_metrics)
 
 
-def _evaluate(config: Config, text_metrics: Mapping[str, TextMetric]) -> None:
+def _evaluate(config: Config, text_metrics: Mapping[str, TextMetric], data: Data | None = None) -> None:
     progress = kept.saved_progress(config)
     if not progress.finished:
         raise UserError(f"{config.run.workdir} has finished no stage yet; run --mode=train first")
-    data = identified_data(config)
+    data = data or identified_data(config)
     split = tokenize_split(read_captions(data, "val"))
     vocabulary = kept.kept_vocabulary(config)
     features = split_features(config, data, kept.kept_encoder(config), "val")

@@ -157,7 +157,7 @@ def picture(seed):
 
 TINY = {
     **{"scenes_train": 24, "scenes_val": 6, "encoder": "VGG16", "encoder_weights": "random", "image_size": 32},
-    **{"units": 8, "embedding_size": 6, "max_length": 6, "batch_size": 24, "min_word_count": 2},
+    **{"units": 8, "embedding_size": 6, "max_length": 8, "batch_size": 24, "min_word_count": 2},
     **{"stages": "mle:0.4,leave_one_out:1", "samples": 2, "reward": "rouge:1,brevity:0.5"},
 }
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spidercap.pipeline.data import coco_folder
+from spidercap.pipeline.data import captions_file
 from spidercap.pipeline.data.coco_source import folder_source
 from spidercap.pipeline.data.image_files import readable_files
 from spidercap.pipeline.data.prepare import image_records, prepare_data, read_captions
@@ -59,14 +59,14 @@ def test_captions_are_read_in_the_order_of_ids(tmp_path, pictures):
     content = coco(names)
     content["annotations"][0]["caption"] = "  Zwei Hünde\u2028🐕\nrun  "
     path = write(tmp_path / "c.json", b"\xef\xbb\xbf" + json.dumps(content).encode())
-    entries = coco_folder.read_captions(str(path), str(pictures))
+    entries = captions_file.read_captions(str(path), str(pictures))
     assert [(e.image_id, e.file_name) for e in entries] == sorted(names.items())
     assert entries[2].captions == ("  Zwei Hünde\u2028🐕\nrun  ", f"Caption 2 of {2**63 - 1}.")
 
 
 def test_real_captions_are_taken(data_folder):
     flickr = data_folder / "flickr8k"
-    entries = coco_folder.read_captions(str(flickr / "captions_train.json"), str(flickr / "images"))
+    entries = captions_file.read_captions(str(flickr / "captions_train.json"), str(flickr / "images"))
     assert len(entries) == 6000 and all(len(e.captions) == 5 for e in entries)
 
 
@@ -84,22 +84,27 @@ def test_real_captions_are_taken(data_folder):
         ({"images": [{"id": 0, "file_name": "0.jpg"}]}, "has no list 'annotations'"),
         ({"images": [], "annotations": []}, "lists no images"),
         ({"images": ["0.jpg"], "annotations": []}, "'id' of images[0] is missing"),
-        (with_image(id="1"), "'id' of images[1] is '1'; needed: a whole number from 0"),
-        (with_image(id=1.0), "'id' of images[1] is 1.0"),
+        (with_image(id="1"), "1 annotated image ids are not in 'images' (1); 1 here is '1' there"),
+        (with_image(id=float("nan")), "'id' of images[1] is nan; needed: a finite number or text"),
+        (with_image(id=float("inf")), "'id' of images[1] is inf"),
+        (with_image(id=[1]), "'id' of images[1] is [1]"),
+        (with_image(id="\ud800"), "'id' of images[1] is '\\ud800'"),
         (with_image(id=True), "'id' of images[1] is True"),
         (with_image(id=None), "'id' of images[1] is None"),
-        (with_image(id=-1), "'id' of images[1] is -1"),
-        (with_image(id=2**63), f"'id' of images[1] is {2**63}"),
         (with_image(file_name=5), "'file_name' of images[1] is 5; needed: text"),
         (with_image(file_name="\ud800.jpg"), "'file_name' of images[1] is '\\ud800.jpg'"),
-        (with_annotation(image_id="1"), "'image_id' of annotations[3] is '1'"),
+        (with_annotation(image_id="1"), "are not in 'images' (\"1\"); '1' here is 1 there, but text never equals"),
+        (with_annotation(image_id=None), "'image_id' of annotations[3] is None"),
         (with_annotation(caption=None), "'caption' of annotations[3] is None; needed: text"),
         (with_annotation(caption=["a", "dog"]), "'caption' of annotations[3] is ['a', 'dog']"),
         (with_annotation(caption="a \ud83d dog"), "'caption' of annotations[3] is 'a \\ud83d dog'; needed: text"),
         (with_annotation(caption=""), "1 images have a caption without words (1)"),
         (with_annotation(caption=" .\n"), "1 images have a caption without words (1)"),
-        (with_annotation(image_id=9), "1 annotated image ids are not in 'images' (9)"),
-        (with_image(id=0), "1 image ids come twice (0)"),
+        (with_annotation(caption="\U0001d41d\U0001f415"), "1 images have a caption without words (1)"),
+        (with_annotation(caption="&nbsp;"), "leave them out with --skip_bad_captions"),
+        (with_annotation(caption="dog " * 2501), "1 images have a caption of over 10,000 characters (1)"),
+        (with_annotation(image_id=9), "(9); add those images, or remove those annotations"),
+        (with_image(id=0), "1 image ids come twice with different files (0)"),
         (with_image(file_name="nowhere.jpg"), "1 images are not in --images="),
         (with_image(file_name="deep"), "1 images are not in --images="),
         (with_image(file_name=""), "1 images are not in --images="),
@@ -111,7 +116,7 @@ def test_real_captions_are_taken(data_folder):
 def test_captions_that_cannot_be_used_are_named(tmp_path, pictures, content, shown):
     path = write(tmp_path / "c.json", content)
     with pytest.raises(UserError) as caught:
-        coco_folder.read_captions(str(path), str(pictures))
+        captions_file.read_captions(str(path), str(pictures))
     message = str(caught.value)
     assert message.startswith(str(path)) and shown in message
     assert "\n" not in message and "; " in message  # one line, with a remedy
@@ -120,22 +125,22 @@ def test_captions_that_cannot_be_used_are_named(tmp_path, pictures, content, sho
 def test_of_many_mistakes_the_first_are_listed_and_all_are_counted(tmp_path, pictures):
     path = write(tmp_path / "c.json", coco({i: f"{i}.jpg" for i in range(12)}))
     with pytest.raises(UserError, match=r"7 images are not in .*\(5.jpg, 6.jpg, 7.jpg, \.\.\.\); "):
-        coco_folder.read_captions(str(path), str(pictures))
+        captions_file.read_captions(str(path), str(pictures))
     content = coco({i: f"{i}.jpg" for i in range(5)})
     content["annotations"] = content["annotations"][:2]
     with pytest.raises(UserError, match=r"4 images have no caption \(1, 2, 3, \.\.\.\); "):
-        coco_folder.read_captions(str(write(path, content)), str(pictures))
+        captions_file.read_captions(str(write(path, content)), str(pictures))
 
 
 def test_files_that_are_not_there_are_named(tmp_path, pictures):
     with pytest.raises(UserError, match=r"none.json cannot be read .*; a COCO captions file is needed"):
-        coco_folder.read_captions(str(tmp_path / "none.json"), str(pictures))
+        captions_file.read_captions(str(tmp_path / "none.json"), str(pictures))
     with pytest.raises(UserError, match=r"cannot be read .Is a directory"):
-        coco_folder.read_captions(str(tmp_path), str(pictures))
+        captions_file.read_captions(str(tmp_path), str(pictures))
     path = write(tmp_path / "c.json", coco({0: "0.jpg"}))
     for no_folder in (tmp_path / "none", path):
         with pytest.raises(UserError, match="is not a folder; give the folder of the images"):
-            coco_folder.read_captions(str(path), str(no_folder))
+            captions_file.read_captions(str(path), str(no_folder))
 
 
 @pytest.mark.parametrize("name", NOT_WHOLE)
@@ -184,12 +189,12 @@ def config(tmp_path, pictures):
 def test_prepared_data_are_what_was_written_though_splits_share_pictures(config):
     data = prepare_data(config)
     train, val = read_captions(data, "train"), read_captions(data, "val")
-    assert dict(zip(train.image_ids.tolist(), train.file_names, strict=True)) == {
+    assert dict(zip(train.image_ids, train.file_names, strict=True)) == {
         3: "1.jpg",
         4: "2.jpg",
         2**63 - 1: "0.jpg",
     }
-    by_id = dict(zip(val.image_ids.tolist(), val.captions, strict=True))
+    by_id = dict(zip(val.image_ids, val.captions, strict=True))
     assert by_id == {i: (f"Caption 1 of {i}.", f"Caption 2 of {i}.") for i in (0, 3)}
     stored = dict(zip(val.file_names, image_records(data, "val").as_numpy_iterator(), strict=True))
     assert stored == {"2.jpg": JPEG, "deep/5.png": PNG}
@@ -205,7 +210,7 @@ def test_a_broken_picture_stops_preparation_or_is_left_out(config, pictures):
     with pytest.raises(UserError, match=r"1 of 3 images .*2.jpg"):
         prepare_data(config)
     data = prepare_data(config.with_values(skip_bad_images=True))
-    assert sorted(read_captions(data, "train").image_ids.tolist()) == [3, 2**63 - 1]
+    assert sorted(read_captions(data, "train").image_ids) == [3, 2**63 - 1]
     assert read_captions(data, "val").file_names == ("deep/5.png",)
 
 

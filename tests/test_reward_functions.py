@@ -46,7 +46,7 @@ def reward_of(arrays, weights, **own):
     """Returns a reward of tiny runs' captions; image ids begin at 100."""
     texts = [[VOCABULARY.decode(ids) for ids in of_image] for of_image in arrays.references]
     frequencies = reward_frequencies(arrays.references, WORDS + 1, True)
-    texts = ReferenceTexts(VOCABULARY, texts, np.arange(100, 100 + len(texts)))
+    texts = ReferenceTexts(VOCABULARY, texts, range(100, 100 + len(texts)))
     return build_reward(weights, arrays.references, frequencies, True, texts, own=own)
 
 

@@ -49,6 +49,68 @@ def test_captions_meet_their_references_in_the_order_of_the_file(files, capsys):
     assert "2 of 3 images" in capsys.readouterr().out
 
 
+def test_ids_are_keys_of_any_kind(files, tmp_path):
+    """Text and negative ids are taken; 16.0 is 16, and "16" is another image."""
+    ids = ["16", 16.0, -1, "000016.png", 2**70]
+    annotations = [{"image_id": i, "caption": f"caption number {k}"} for k, i in enumerate(ids)]
+    results = [{"image_id": i, "caption": f"caption number {k}"} for k, i in enumerate(["16", 16, *ids[2:]])]
+    captioned = read_captioned(*files(references={"annotations": annotations}, results=results))
+    assert captioned.references == tuple((caption,) for caption in captioned.captions)
+    assert list(map(repr, captioned.image_ids)) == ["'16'", "16", "-1", "'000016.png'", str(2**70)]
+    output = tmp_path / "scores.json"
+    paths = files(references={"annotations": annotations[1:]}, results=results[1:])
+    assert run(*paths, "--metrics=bleu", f"--output={output}") == 0
+    assert set(json.loads(output.read_text())["images"]) == {"16", "-1", "000016.png", str(2**70)}
+
+
+def test_ids_that_an_output_cannot_tell_apart_are_refused(files, tmp_path, capsys):
+    rows = [{"image_id": i, "caption": "a dog"} for i in (16, "16")]
+    paths = files(references={"annotations": rows}, results=rows)
+    assert run(*paths, "--metrics=bleu", f"--output={tmp_path / 'scores.json'}") == 1
+    assert "1 image ids come as a number and as text (16); rename them" in capsys.readouterr().err
+    assert run(*paths, "--metrics=bleu") == 0
+
+
+def test_empty_captions_are_scored_and_counted(files, capsys):
+    annotations = [*REFERENCES["annotations"], {"image_id": 3, "caption": "\U0001f415"}]
+    results = [RESULTS[0], {"image_id": 7, "caption": " . "}]
+    assert run(*files(references={"annotations": annotations}, results=results), "--metrics=bleu") == 0
+    assert "warning: 1 of 2 captions and 1 of 4 references are without words, and are scored so" in (
+        capsys.readouterr().err
+    )
+
+
+def test_bad_references_are_left_out(files, capsys):
+    """Of image 9 nothing is left; of image 3 one reference is marked and one is too long."""
+    annotations = [
+        *REFERENCES["annotations"][:2],
+        {"image_id": 3, "caption": "A brown dog.", "is_rejected": True, "is_precanned": False},
+        {"image_id": 3, "caption": "dog " * 2501},
+        {"image_id": 9, "caption": "\U0001f68c"},
+    ]
+    results = [*RESULTS, {"image_id": 9, "caption": "a bus"}]
+    paths = files(references={"annotations": annotations}, results=results)
+    captioned = read_captioned(*paths, skip_bad_captions=True)
+    assert dict(zip(captioned.image_ids, captioned.references, strict=True)) == {
+        3: ("A dog runs.",),
+        7: ("Two red birds sit on a wire.",),
+    }
+    told = capsys.readouterr().err
+    assert "skipping 3 of 5 captions of" in told and "1 without words" in told and "1 marked is_rejected" in told
+    assert "skipping 1 of 3 images whose references are all left out" in told
+    assert run(*paths, "--metrics=bleu") == 1
+    assert "over 10,000 characters (3); fix or remove" in capsys.readouterr().err
+    assert run(*paths, "--metrics=bleu", "--skip_bad_captions") == 0
+
+
+def test_marked_references_are_used_and_counted(files, capsys):
+    annotations = [{**row, "is_precanned": row["image_id"] == 9} for row in REFERENCES["annotations"]]
+    assert len(read_captioned(*files(references={"annotations": annotations})).image_ids) == 2
+    assert "1 of 4 captions are marked is_rejected or is_precanned and used as any others; --skip_bad_captions" in (
+        capsys.readouterr().err
+    )
+
+
 def test_references_without_a_list_of_images(files):
     captioned = read_captioned(*files(references={"annotations": REFERENCES["annotations"]}))
     assert captioned.image_ids == (3, 7)
@@ -91,11 +153,14 @@ def test_without_java_its_metrics_are_refused_at_the_door(files, monkeypatch, ca
         ({"references": []}, "references.json is not a COCO captions file"),
         ({"references": {"images": []}}, "has no list 'annotations'"),
         ({"references": {"annotations": [{"image_id": 3}]}}, "'caption' of annotations[0] is missing"),
-        ({"references": {**REFERENCES, "images": [{"id": "7"}]}}, "'id' of images[0] is '7'"),
+        ({"references": {**REFERENCES, "images": [{"id": [7]}]}}, "'id' of images[0] is [7]"),
         ({"results": {"annotations": []}}, "results.json is not a COCO results file"),
         ({"results": []}, "holds no captions"),
         ({"results": [{"image_id": 3, "caption": None}]}, "'caption' of results[0] is None; needed: text"),
-        ({"results": [{"image_id": 3.0, "caption": "a"}]}, "'image_id' of results[0] is 3.0"),
+        ({"results": [{"image_id": True, "caption": "a"}]}, "'image_id' of results[0] is True"),
+        ({"results": [{"image_id": float("nan"), "caption": "a"}]}, "'image_id' of results[0] is nan"),
+        ({"results": [{"image_id": "3", "caption": "a"}]}, "no references (\"3\"); '3' here is 3 there, but text"),
+        ({"results": [{"image_id": "3", "caption": "a"}, {"image_id": "x", "caption": "a"}]}, "; score against the"),
         ({"results": [*RESULTS, RESULTS[0]]}, "1 images have more than one caption (3)"),
         ({"results": [{"image_id": 4, "caption": "a"}]}, "1 images have no references (4)"),
         ({"results": [{"image_id": 3, "caption": "dog," * 2501}]}, "a caption of over 10,000 characters (3)"),

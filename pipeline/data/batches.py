@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from spidercap.pipeline.data.prepare import Captions
+from spidercap.pipeline.text.coco_json import ImageId
 from spidercap.pipeline.text.tokenizer import tokenize
 from spidercap.pipeline.text.vocabulary import Vocabulary, pad
 
@@ -18,7 +19,7 @@ CAPTION = 2**20 + 2  # separates the seed of reference captions from those of a 
 class TokenizedSplit:
     """A split's captions as tokens, in the order of its records."""
 
-    image_ids: np.ndarray  # int64 [I]
+    image_ids: tuple[ImageId, ...]  # [I]
     file_names: tuple[str, ...]
     captions: tuple[tuple[str, ...], ...]  # as written
     tokens: tuple[tuple[tuple[str, ...], ...], ...]  # [I][R][words]

@@ -6,13 +6,12 @@ import json
 import pathlib
 from collections.abc import Iterator, Mapping
 
-import numpy as np
 import tensorflow_datasets as tfds
 
-from spidercap.pipeline.data.coco_folder import Entry, read_captions
+from spidercap.pipeline.data.captions_file import Entry, read_captions
 from spidercap.pipeline.data.image_digests import ImageDigests
 from spidercap.pipeline.data.image_files import readable_files, reason_of, skip_or_reject
-from spidercap.pipeline.data.records import Source, feature_spec
+from spidercap.pipeline.data.records import Source, feature_spec, fits_int64, stored_id
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.groups import DataSettings
 from spidercap.pipeline.text.printable import printable
@@ -34,22 +33,25 @@ class Folder(tfds.core.GeneratorBasedBuilder):
 
     def __init__(self, *, splits: dict[str, list[Entry]], images: str, digests: Mapping[str, str], **kwargs):
         self._splits, self._images, self._digests = splits, images, digests
+        self._int64_ids = all(fits_int64(e.image_id) for entries in splits.values() for e in entries)
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(builder=self, description="Images of a folder.", features=feature_spec())
+        return tfds.core.DatasetInfo(
+            builder=self, description="Images of a folder.", features=feature_spec(self._int64_ids)
+        )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         del dl_manager
         return {name: self._generate_examples(entries) for name, entries in self._splits.items()}
 
-    def _generate_examples(self, entries: list[Entry]) -> Iterator[tuple[int, dict]]:
+    def _generate_examples(self, entries: list[Entry]) -> Iterator[tuple[bytes, dict]]:
         for entry in entries:
             yield (
-                entry.image_id,
+                json.dumps(entry.image_id).encode(),  # orders the records; of an integer the same as the integer
                 {
                     "image": self._read(entry.file_name),
-                    "image_id": np.int64(entry.image_id),
+                    "image_id": stored_id(entry.image_id, self._int64_ids),
                     "file_name": entry.file_name,
                     "captions": list(entry.captions),
                 },
@@ -77,7 +79,8 @@ def folder_source(settings: DataSettings, cache: pathlib.Path) -> Source:
       UserError: captions cannot be used, or images cannot be read; from `build`, images cannot be decoded.
     """
     paths = {"train": settings.train_captions, "val": settings.val_captions}
-    splits = {split: read_captions(path, settings.images) for split, path in paths.items()}
+    skip = {"skip_bad_captions": settings.skip_bad_captions, "skip_bad_images": settings.skip_bad_images}
+    splits = {split: read_captions(path, settings.images, **skip) for split, path in paths.items()}
     index = ImageDigests(settings.images, cache)
     digests, faults = index.find(entry.file_name for entries in splits.values() for entry in entries)
     if faults and not settings.skip_bad_images:

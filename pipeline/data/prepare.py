@@ -10,17 +10,17 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from spidercap.pipeline import digests
 from spidercap.pipeline.data.image_files import reason_of
-from spidercap.pipeline.data.records import Source
+from spidercap.pipeline.data.records import Source, id_of
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import disk_errors, open_lock, sync_tree
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.datasets import DATASETS
+from spidercap.pipeline.text.coco_json import ImageId
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Data:
 class Captions:
     """Ids, file names and captions of a split, in the order of its records."""
 
-    image_ids: np.ndarray  # int64 [I]
+    image_ids: tuple[ImageId, ...]  # [I]
     file_names: tuple[str, ...]
     captions: tuple[tuple[str, ...], ...]  # as written, one or more per image
 
@@ -68,7 +68,7 @@ def read_captions(data: Data, split: str) -> Captions:
     with reading(data):
         examples = list(tfds.as_numpy(texts))
     return Captions(
-        np.array([e["image_id"] for e in examples], np.int64),
+        tuple(id_of(e["image_id"]) for e in examples),
         tuple(e["file_name"].decode() for e in examples),
         tuple(tuple(c.decode() for c in e["captions"]) for e in examples),
     )
@@ -79,12 +79,13 @@ def image_records(data: Data, split: str) -> tf.data.Dataset:
     return _records(data, split).map(lambda e: e["image"])
 
 
-def read_images(data: Data, split: str, image_ids: set[int]) -> Iterator[tuple[int, bytes]]:
+def read_images(data: Data, split: str, image_ids: set[ImageId]) -> Iterator[tuple[ImageId, bytes]]:
     """Yields (image id, encoded image) for those images of a split."""
     with reading(data):
         for example in tfds.as_numpy(_records(data, split)):
-            if int(example["image_id"]) in image_ids:
-                yield int(example["image_id"]), example["image"]
+            image_id = id_of(example["image_id"])
+            if image_id in image_ids:
+                yield image_id, example["image"]
 
 
 @contextlib.contextmanager

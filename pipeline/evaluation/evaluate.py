@@ -101,12 +101,10 @@ def evaluate(
 def results_json(split: TokenizedSplit, evaluation: Evaluation) -> list[dict]:
     """Returns the captions in COCO's results format."""
     pairs = zip(split.image_ids, evaluation.captions, strict=True)
-    return [{"image_id": int(i), "caption": caption} for i, caption in pairs]
+    return [{"image_id": i, "caption": caption} for i, caption in pairs]
 
 
 def n_best_json(split: TokenizedSplit, evaluation: Evaluation) -> list[dict]:
     """Returns for each image all its captions, best first, with their log-probabilities."""
     pairs = zip(split.image_ids, evaluation.n_best, strict=True)
-    return [
-        {"image_id": int(i), "captions": [{"caption": c, "log_prob": p} for c, p in of_image]} for i, of_image in pairs
-    ]
+    return [{"image_id": i, "captions": [{"caption": c, "log_prob": p} for c, p in of_image]} for i, of_image in pairs]

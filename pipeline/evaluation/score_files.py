@@ -2,15 +2,18 @@
 
 import json
 import pathlib
+import sys
+from collections.abc import Mapping, Sequence
 
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.evaluation.scoring import LONGEST, Captioned, score_captioned
+from spidercap.pipeline.evaluation.scoring import Captioned, score_captioned
 from spidercap.pipeline.evaluation.table import table
 from spidercap.pipeline.files import check_output, write_text
 from spidercap.pipeline.metrics.registry import remarks
 from spidercap.pipeline.metrics.scores import Scores
 from spidercap.pipeline.settings.config import Config
-from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, read_json, reject, rows
+from spidercap.pipeline.text.annotations import read_annotations
+from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, LONGEST, ImageId, read_json, reject_ids, rows
 
 REFERENCES = '{"annotations": [{"image_id", "caption"}]}'
 RESULTS = '[{"image_id", "caption"}]'
@@ -24,7 +27,9 @@ def score_files(config: Config) -> Scores:
     """
     if config.metrics.output:
         check_output("output", config.metrics.output, read=(config.metrics.references, config.metrics.results))
-    captioned = read_captioned(config.metrics.references, config.metrics.results)
+    captioned = read_captioned(config.metrics.references, config.metrics.results, config.data.skip_bad_captions)
+    if config.metrics.output:
+        _check_output_ids(config.metrics.results, captioned.image_ids)
     captioned, scores = score_captioned(captioned, config.terms(), config.metrics.for_workers(), progress=True)
     for line in _lines(scores, len(captioned.captions)):
         print(line)
@@ -36,8 +41,13 @@ def score_files(config: Config) -> Scores:
     return scores
 
 
-def read_captioned(references: str, results: str) -> Captioned:
+def read_captioned(references: str, results: str, skip_bad_captions: bool = False) -> Captioned:
     """Returns the captions of the results file with the references of their images.
+
+    Args:
+      references: a COCO captions file.
+      results: a COCO results file.
+      skip_bad_captions: leave out references that should not be used (see `read_annotations`), and images without any.
 
     Raises:
       UserError: a file has another format, a result is of an unknown image, or an image has two results.
@@ -47,33 +57,50 @@ def read_captioned(references: str, results: str) -> Captioned:
         raise UserError(
             f"{references} is not a COCO captions file, because it is not a JSON object; needed: {REFERENCES}"
         )
-    columns = {"image_id": ID, "caption": ANY_TEXT}
-    of_image: dict[int, list[str]] = {}
-    for image_id, caption in rows(references, content.get("annotations"), "annotations", columns, REFERENCES):
-        of_image.setdefault(image_id, []).append(caption)
+    of_image = read_annotations(references, content, ANY_TEXT, REFERENCES, skip_bad=skip_bad_captions, need_words=False)
     listed = content.get("images")
     order = [i for (i,) in rows(references, listed, "images", {"id": ID}, REFERENCES)] if listed is not None else []
     listed = read_json(results, "a COCO results file")
     if not isinstance(listed, list):
         raise UserError(f"{results} is not a COCO results file, because it is not a JSON list; needed: {RESULTS}")
-    entries = rows(results, listed, "results", columns, RESULTS)
+    entries = rows(results, listed, "results", {"image_id": ID, "caption": ANY_TEXT}, RESULTS)
     if not entries:
         raise UserError(f"{results} holds no captions; at least one is needed")
     captions = dict(entries)
-    seen: set[int] = set()
+    seen: set[ImageId] = set()
     twice = [i for i, _ in entries if i in seen or seen.add(i)]
-    reject(results, "images have more than one caption", twice, "leave one for each image")
+    reject_ids(results, "images have more than one caption", twice, "leave one for each image")
     unknown = [i for i in captions if i not in of_image]
-    reject(
-        results, "images have no references", unknown, f"score against the references of these images ({references})"
-    )
-    for path, texts in ((references, of_image), (results, {i: [c] for i, c in entries})):
-        long = [i for i, of in texts.items() if any(len(c) > LONGEST for c in of)]
-        reject(path, f"images have a caption of over {LONGEST:,} characters", long, "shorten or remove those captions")
+    remedy = f"score against the references of these images ({references})"
+    reject_ids(results, "images have no references", unknown, remedy, of_image)
+    long = [i for i, caption in entries if len(caption) > LONGEST]
+    what = f"images have a caption of over {LONGEST:,} characters"
+    reject_ids(results, what, long, "shorten or remove those captions")
+    captions = _with_references(captions, of_image, results)
+    of_image = {i: of for i, of in of_image.items() if of}
     if len(captions) < len(of_image):
         print(f"{len(captions):,} of {len(of_image):,} images with references have a caption; only those are scored")
     image_ids = tuple(i for i in dict.fromkeys([*order, *of_image]) if i in captions)
     return Captioned(image_ids, tuple(captions[i] for i in image_ids), tuple(tuple(of_image[i]) for i in image_ids))
+
+
+def _with_references(
+    captions: dict[ImageId, str], of_image: Mapping[ImageId, Sequence[str]], results: str
+) -> dict[ImageId, str]:
+    """The captions of images of which not all references were left out."""
+    kept = {i: caption for i, caption in captions.items() if of_image[i]}
+    if not kept:
+        raise UserError(f"{results}: no image has a reference that is not left out; leave out --skip_bad_captions")
+    if len(kept) < len(captions):
+        left_out = len(captions) - len(kept)
+        print(f"skipping {left_out:,} of {len(captions):,} images whose references are all left out", file=sys.stderr)
+    return kept
+
+
+def _check_output_ids(path: str, image_ids: Sequence[ImageId]) -> None:
+    """Raises UserError for ids that a JSON object, whose keys are text, cannot tell apart."""
+    alike = [i for i in image_ids if not isinstance(i, str) and str(i) in image_ids]
+    reject_ids(path, "image ids come as a number and as text", alike, "rename them, or leave out --output")
 
 
 def _lines(scores: Scores, images: int) -> list[str]:

@@ -12,10 +12,8 @@ from spidercap.pipeline.metrics.registry import parse_metrics, single_terms
 from spidercap.pipeline.metrics.scores import Scores, score_captions
 from spidercap.pipeline.metrics.text_metrics import open_text_metrics
 from spidercap.pipeline.settings.groups import MetricSettings
-from spidercap.pipeline.text.coco_json import first
+from spidercap.pipeline.text.coco_json import LONGEST, first, text_for_number
 from spidercap.pipeline.text.tokenizer import tokenize
-
-LONGEST = 10_000  # characters of a caption; a longer one comes from a broken file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +63,9 @@ def score(
     images = tuple(_sorted_ids(candidates))
     wrong = [i for i in images if not isinstance(candidates[i], str)]
     _reject("candidates that are not text", wrong, "give one caption per image, as text")
-    _reject("candidates without references", [i for i in images if i not in references], "give references of them")
+    unknown = [i for i in images if i not in references]
+    remedy = text_for_number(unknown, references) or "give references of them"
+    _reject("candidates without references", unknown, remedy)
     texts = {i: _listed(references[i]) for i in images}
     wrong = [i for i, of in texts.items() if not of or not all(isinstance(r, str) for r in of)]
     _reject("images whose references are not a list of texts", wrong, "give a list of one or more captions for each")
@@ -103,11 +103,20 @@ def tokenized(captioned: Captioned) -> Captioned:
             file=sys.stderr,
         )
         captions, tokenized = ([" ".join(tokenize(c)) for c in some] for some in (captioned.captions, flat))
+    _report_wordless(captions, tokenized)
     rest = iter(tokenized)
     references = [tuple(next(rest) for _ in of_image) for of_image in captioned.references]
     by_id = dict(zip(captioned.image_ids, zip(captions, references, strict=True), strict=True))
     order = _sorted_ids(by_id)
     return Captioned(tuple(order), tuple(by_id[i][0] for i in order), tuple(by_id[i][1] for i in order))
+
+
+def _report_wordless(captions: Sequence[str], references: Sequence[str]) -> None:
+    """Reports on stderr how many tokenised texts are empty; they are scored as the evaluation scores them."""
+    kinds = (("captions", captions), ("references", references))
+    counts = [f"{texts.count(''):,} of {len(texts):,} {kind}" for kind, texts in kinds if "" in texts]
+    if counts:
+        print(f"warning: {' and '.join(counts)} are without words, and are scored so", file=sys.stderr)
 
 
 def _listed(references: Any) -> tuple[Any, ...]:

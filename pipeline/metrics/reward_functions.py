@@ -1,7 +1,8 @@
 """Reward functions of the user: Python functions on captions as text, from the files of --reward_functions.
 
-A function takes (captions: list[str], references: list[list[str]], image_ids: list[int]) and returns one number per
-caption, as a list or an array. Captions and references are tokenised, words separated by one space.
+A function takes (captions: list[str], references: list[list[str]], image_ids: list) and returns one number per
+caption, as a list or an array. Captions and references are tokenised, words separated by one space. Image ids are
+those of the data set, integers or text.
 """
 
 import dataclasses
@@ -22,8 +23,9 @@ import numpy as np
 
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.metrics.registry import GROUPS, METRICS
+from spidercap.pipeline.text.coco_json import ImageId
 
-RewardFunction = Callable[[list[str], list[list[str]], list[int]], Sequence[float]]
+RewardFunction = Callable[[list[str], list[list[str]], list[ImageId]], Sequence[float]]
 
 FORM = "name=file.py:function"
 FROM_PYTHON = "python"  # in place of a file: the caller passes the function
@@ -84,7 +86,7 @@ def named_from_python(given: Mapping[str, RewardFunction]) -> str:
 
 
 def call_reward_function(
-    name: str, function: RewardFunction, captions: list[str], references: list[list[str]], image_ids: list[int]
+    name: str, function: RewardFunction, captions: list[str], references: list[list[str]], image_ids: list[ImageId]
 ) -> np.ndarray:
     """Returns float32 `[N]`, the function's rewards of N captions.
 

@@ -18,6 +18,7 @@ from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import written_aside
 from spidercap.pipeline.report.charts import ABSENT, Colours, Curve, chart, number
 from spidercap.pipeline.report.word_differences import differences
+from spidercap.pipeline.text.coco_json import ImageId
 from spidercap.pipeline.text.printable import printable
 
 _COLOURS = 8  # classes c0..c7 in report.css; further names repeat them with dashed lines
@@ -42,7 +43,7 @@ class GalleryItem:
     """An image (JPEG or PNG bytes), its references, and by stage name its captions and their scores."""
 
     image: bytes
-    image_id: int
+    image_id: ImageId
     file_name: str
     references: Sequence[str]
     captions: Mapping[str, str]
@@ -216,7 +217,7 @@ def card(item: GalleryItem, colours: Colours, metric: str, texts: Mapping[str, s
         for name in names
     )
     captions = f"<dl>\n{captions}\n</dl>" if captions else ""
-    label = f"<span>{escape(printable(item.file_name))}</span> <span>{item.image_id}</span>"
+    label = f"<span>{escape(printable(item.file_name))}</span> <span>{escape(printable(item.image_id))}</span>"
     return (
         f'<article>\n<figure><img alt="" src="{_data_uri(item)}"><figcaption>{label}</figcaption></figure>\n'
         f"<div>\n{references}\n{captions}\n</div>\n</article>"

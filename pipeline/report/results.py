@@ -123,11 +123,11 @@ def _gallery(
     order = np.argsort(scores, kind="stable")
     ends = min(GALLERY, len(order) // 2)
     worst, best = order[:ends], order[len(order) - ends :][::-1]
-    chosen = {int(split.image_ids[i]) for i in [*worst, *best]}
+    chosen = {split.image_ids[i] for i in [*worst, *best]}
     images = dict(read_images(data, "val", chosen))
 
     def item(i: int) -> GalleryItem:
-        image_id = int(split.image_ids[i])
+        image_id = split.image_ids[i]
         return GalleryItem(
             image=thumbnail(images[image_id]),
             image_id=image_id,

@@ -23,7 +23,7 @@ DATASETS: dict[str, DatasetKind] = {
         help="your own images with captions in COCO's format",
         source="spidercap.pipeline.data.coco_source:folder_source",
         needs=("images", "train_captions", "val_captions"),
-        reads=("skip_bad_images",),
+        reads=("skip_bad_images", "skip_bad_captions"),
     ),
 }
 

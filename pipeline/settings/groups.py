@@ -18,6 +18,7 @@ TRAINING = ("prepare", "train")
 DATA = (*TRAINING, "evaluate")
 EXPORTING = (*TRAINING, "caption", "export")
 SCORING = (*DATA, "score")
+MOST_TOKENS = 1000  # of a caption
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,13 +53,24 @@ class DataSettings(Group):
     train_captions: str = setting("", "coco_json: COCO-format JSON to train on.", fixed=False, modes=DATA)
     val_captions: str = setting("", "coco_json: COCO-format JSON to validate on.", fixed=False, modes=DATA)
     skip_bad_images: bool = setting(
-        False, "coco_json, mode=caption: leave out images that cannot be read.", fixed=False, modes=(*DATA, "caption")
+        False,
+        "coco_json, mode=caption: leave out images that cannot be read or do not exist.",
+        fixed=False,
+        modes=(*DATA, "caption"),
     )
     max_pixels: int = setting(
         50_000_000,
         "Images of more pixels (width x height) are rejected before they are decoded.",
         fixed=False,
         modes=(*DATA, "caption", "export"),
+        added=True,
+    )
+    skip_bad_captions: bool = setting(
+        False,
+        "coco_json, mode=score: leave out captions without words, captions of over 10,000 characters, captions marked "
+        "is_rejected or is_precanned, and images left without captions; in mode=score these are the references.",
+        fixed=False,
+        modes=SCORING,
         added=True,
     )
     scenes_train: int = setting(3000, "scenes: number of training images.")
@@ -71,7 +83,9 @@ class DataSettings(Group):
         added=True,
         most=100,
     )
-    max_length: int = setting(20, "Maximum caption length in tokens, end token included (T).", least=2, most=1000)
+    max_length: int = setting(
+        20, "Maximum caption length in tokens, end token included (T).", least=2, most=MOST_TOKENS
+    )
     cache_dir: str = setting(
         "", "Folder of prepared images and features; default: 'cache' beside the workdir.", fixed=False, modes=DATA
     )

@@ -2,22 +2,27 @@
 
 import dataclasses
 import json
+import math
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.text.printable import printable
 
 SHOWN = 3  # wrong entries named in a message
+LONGEST = 10_000  # characters of a caption; a longer one comes from a broken file
+
+ImageId = int | float | str  # a key, as in the COCO evaluation: "16" is not 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A check of a value, and its description for messages."""
+    """A check of a value, its description for messages, and the value that is taken for it."""
 
     fits: Callable[[Any], bool]
     wanted: str
+    taken: Callable[[Any], Any] = lambda value: value
 
 
 def _is_whole_text(value: Any) -> bool:
@@ -27,7 +32,16 @@ def _is_whole_text(value: Any) -> bool:
         return False
 
 
-ID = Kind(lambda value: type(value) is int and 0 <= value < 2**63, "a whole number from 0 to 2**63 - 1")
+def _is_id(value: Any) -> bool:
+    return type(value) is int or (type(value) is float and math.isfinite(value)) or _is_whole_text(value)
+
+
+def _as_id(value: ImageId) -> ImageId:
+    """16 for 16.0: they are one key in Python, and tables of numbers are often stored as floats."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+ID = Kind(_is_id, "a finite number or text of whole Unicode characters", _as_id)
 TEXT = Kind(_is_whole_text, "text of whole Unicode characters")
 ANY_TEXT = Kind(lambda value: isinstance(value, str), "text")
 
@@ -56,13 +70,44 @@ def rows(path: str, entries: Any, name: str, columns: Mapping[str, Kind], needed
             if not present or not kind.fits(entry[column]):
                 found = ascii(entry[column])[:60] if present else "missing"
                 raise UserError(f"{path}: {column!r} of {name}[{i}] is {found}; needed: {kind.wanted}")
-    return [tuple(entry[column] for column in columns) for entry in entries]
+    return [tuple(kind.taken(entry[column]) for column, kind in columns.items()) for entry in entries]
 
 
 def reject(path: str, what: str, which: Sequence, remedy: str) -> None:
     """Raises UserError if `which`, the wrong entries of the file at `path`, is not empty."""
     if which:
         raise UserError(f"{path}: {len(which)} {what} ({first(which)}); {remedy}")
+
+
+def reject_ids(path: str, what: str, which: Iterable[ImageId], remedy: str, known: Collection[ImageId] = ()) -> None:
+    """Raises UserError if `which`, wrong image ids of the file at `path`, is not empty.
+
+    With `known`, ids that are needed, the remedy says so if they differ from them only as text differs from a number.
+    """
+    which = list(which)
+    reject(path, what, [json.dumps(i) for i in which], text_for_number(which, known) or remedy)
+
+
+def text_for_number(unknown: Iterable[Any], known: Collection[Any]) -> str:
+    """Returns what to do if each of the `unknown` ids is one of `known`, but as text for a number; else ''."""
+    by_number = {_number(i): i for i in known}
+    pairs = [(i, by_number.get(_number(i))) for i in unknown]
+    if not pairs or None in dict(pairs).values():
+        return ""
+    here, there = pairs[0]
+    return f"{here!r} here is {there!r} there, but text never equals a number; write all ids alike, such as {there!r}"
+
+
+def _number(image_id: Any) -> Any:
+    try:
+        return int(image_id) if isinstance(image_id, str) else image_id
+    except ValueError:
+        return image_id
+
+
+def in_order(ids: Iterable[ImageId]) -> list[ImageId]:
+    """Returns the ids in ascending order, numbers before text."""
+    return sorted(ids, key=lambda i: (isinstance(i, str), i))
 
 
 def first(which: Sequence) -> str:

@@ -120,10 +120,19 @@ def tokenize(caption: str) -> list[str]:
     the first word of the next caption decides whether a single letter keeps a dot that ends this one. Here that word
     is taken to be a capitalised "A" or "The", which it mostly is.
     """
+    words = []
+    for token in filter(None, _TOKEN.findall(_folded(caption))):
+        words += (_BRACKETS.get(token) or token.translate(_PARENTHESES).lower()).split()
+    return words
+
+
+def has_words(caption: str) -> bool:
+    """Returns whether `tokenize` finds a word; looks no further than the first."""
+    return any(match[1] for match in _TOKEN.finditer(_folded(caption)))
+
+
+def _folded(caption: str) -> str:
     text = caption.translate(_FOLDING)
     for entity, meaning in (("&nbsp;", " "), ("&quot;", '"'), ("&amp;", "&")):
         text = text.replace(entity, meaning)
-    words = []
-    for token in filter(None, _TOKEN.findall(text)):
-        words += (_BRACKETS.get(token) or token.translate(_PARENTHESES).lower()).split()
-    return words
+    return text

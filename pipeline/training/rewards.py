@@ -134,7 +134,7 @@ def _of_user(name: str, function: RewardFunction, texts: ReferenceTexts) -> OnHo
     def score(captions: np.ndarray, image_index: np.ndarray) -> np.ndarray:
         candidates = [texts.vocabulary.decode(ids) for ids in captions]
         references = [list(texts.references[i]) for i in image_index]
-        image_ids = [int(i if texts.image_ids is None else texts.image_ids[i]) for i in image_index]
+        image_ids = [int(i) if texts.image_ids is None else texts.image_ids[i] for i in image_index]
         return call_reward_function(name, function, candidates, references, image_ids)
 
     return score
