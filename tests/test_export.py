@@ -1,6 +1,7 @@
 """The exported thing is tested as exported: reloaded, compared, with other batch sizes and pictures."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.saved_model.loader_impl import parse_saved_model
 
-from spidercap.export.saved_model import CHECK, CheckFailed, export, kept_decoder, versions
+from spidercap.export.saved_model import CHECK, KEPT_DIGESTS, CheckFailed, export, faults, kept_decoder, versions
 from spidercap.models import decoding
 from spidercap.models.captioner import Captioner
 from spidercap.models.decoder import Decoder
@@ -18,6 +19,7 @@ from spidercap.models.encoder import build_encoder
 from spidercap.models.images import decode_image, resize_image
 from spidercap.models.special_tokens import END, SPECIAL_TOKENS
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.evaluation.caption_files import ExportedCaptioner
 
 SIDE, T = 32, 5
 WORDS = (*SPECIAL_TOKENS, "ein", "rød", "二", "dog", "cat")
@@ -157,6 +159,26 @@ def test_versions_count_up_and_nothing_half_written_stays(parts, exported, monke
     with pytest.raises(CheckFailed, match="the one in memory"):
         export(*parts, WORDS, T, folder, [picture(0)])
     assert sorted(p.name for p in folder.iterdir()) == ["1", "2"]
+
+
+def test_a_damaged_model_is_not_loaded(exported, tmp_path):
+    model = shutil.copytree(exported, tmp_path / "1")
+    recorded = json.loads((model / KEPT_DIGESTS).read_text())
+    there = {str(path.relative_to(model)) for path in model.rglob("*") if path.is_file()}
+    assert set(recorded) == there - {str(KEPT_DIGESTS)} and not faults(model)
+    index = model / "variables" / "variables.index"
+    whole = index.read_bytes()
+    index.write_bytes(whole[:-1])
+    assert faults(model) == {"variables/variables.index": "is damaged or was changed"}
+    with pytest.raises(
+        UserError, match=r"1 is not what was exported \(variables/variables.index is .*; export it again"
+    ):
+        ExportedCaptioner(model)
+    index.write_bytes(whole)
+    (model / KEPT_DIGESTS).write_text("{")
+    assert faults(model) == {str(KEPT_DIGESTS): "is damaged or was changed"}
+    (model / KEPT_DIGESTS).unlink()
+    assert not faults(model)  # nothing is known of it
 
 
 def test_a_file_in_the_way_is_refused(parts, tmp_path):

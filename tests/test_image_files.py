@@ -7,13 +7,14 @@ import os
 import pathlib
 
 import pytest
+import tensorflow as tf
 
 from spidercap.pipeline.data import image_digests, image_files
 from spidercap.pipeline.data.coco_source import Folder, folder_source
 from spidercap.pipeline.data.image_digests import ImageDigests
 from spidercap.pipeline.data.image_files import fault, in_threads, readable_files, skip_or_reject, suffix_of
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.evaluation import image_paths
+from spidercap.pipeline.evaluation import caption_files, image_paths
 from spidercap.pipeline.settings.groups import DataSettings
 from spidercap.pipeline.text.printable import printable
 from tests.test_folder import JPEG, PNG, coco, write
@@ -173,7 +174,7 @@ def test_files_that_cannot_be_read_are_bad_ones(tmp_path, failing, capsys):
     lines = [f"  {locked} (Permission denied)", f"  {broken} (Input/output error)"]
     assert capsys.readouterr().err.splitlines() == ["images that cannot be decoded:", *lines]
     assert readable_files([broken, good, locked], skip_bad_images=True) == [good]
-    first = "warning: skipping 2 of 3 images that cannot be decoded: "
+    first = "warning: skipping 2 of 3 images that cannot be decoded:"
     assert capsys.readouterr().err.splitlines() == [first, *lines]
 
 
@@ -203,6 +204,26 @@ def test_work_in_threads_comes_in_order_and_ends_with_the_caller():
     assert [next(results) for _ in range(3)] == [0, -1, -2]
     results.close()
     assert list(in_threads(abs, [-3, 2], "work", 2)) == [3, 2]
+
+
+class Captioner:
+    """Captions every image that can be decoded with its length, and raises what TensorFlow does for others."""
+
+    def caption_bytes(self, encoded):
+        for image in encoded:
+            tf.io.decode_image(tf.constant(image))
+        return [[(str(len(image)), 0.0)] for image in encoded]
+
+
+def test_files_that_vanish_or_change_while_captions_are_made_are_named_or_skipped(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(caption_files, "ExportedCaptioner", lambda model: Captioner())
+    good = write(tmp_path / "good.jpg", JPEG)
+    files = [tmp_path / "gone.jpg", good, write(tmp_path / "cut.jpg", JPEG[:50])]
+    with pytest.raises(UserError, match=r"2 of 3 images cannot be decoded \(.*cut.jpg, .*gone.jpg\)"):
+        list(caption_files.caption_files(tmp_path, files))
+    captions = [(good, [(str(len(JPEG)), 0.0)])]
+    assert list(caption_files.caption_files(tmp_path, files, skip_bad_images=True)) == captions
+    assert "gone.jpg (No such file or directory)" in capsys.readouterr().err
 
 
 # Names

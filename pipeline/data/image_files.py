@@ -110,9 +110,9 @@ def skip_or_reject(faults: Mapping[pathlib.Path, str], total: int, skip_bad_imag
     bad = sorted(faults)
     lines = [f"{printable(file)} ({faults[file]})" for file in bad[:LISTED]]
     lines += [f"and {len(bad) - LISTED} more"] * (len(bad) > LISTED)
-    text = lines[0] if len(lines) == 1 else "".join(f"\n  {line}" for line in lines)
+    text = f" {lines[0]}" if len(lines) == 1 else "".join(f"\n  {line}" for line in lines)
     if skip_bad_images and len(bad) < total:
-        print(f"warning: skipping {len(bad)} of {total} images that cannot be decoded: {text}", file=sys.stderr)
+        print(f"warning: skipping {len(bad)} of {total} images that cannot be decoded:{text}", file=sys.stderr)
         return
     if len(bad) > 1:
         print(f"images that cannot be decoded:{text}", file=sys.stderr)
