@@ -1,13 +1,14 @@
 """The training data as arrays in memory, and resumable streams of batches over them."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from spidercap.pipeline.data.prepare import Captions
+from spidercap.pipeline.metrics.size_classes import SizeClass, size_classes
 from spidercap.pipeline.text.coco_json import ImageId
 from spidercap.pipeline.text.tokenizer import tokenize
 from spidercap.pipeline.text.vocabulary import Vocabulary, pad
@@ -31,12 +32,13 @@ class TokenizedSplit:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingArrays:
-    """I images, N views of each, C captions in all, R the most captions an image has, L the longest caption."""
+    """I images, N views of each, C captions in all."""
 
     features: np.ndarray  # float32 [I, N, F]
     tokens: np.ndarray  # int32 [C, T], for likelihood: unknown words as UNKNOWN
     image_index: np.ndarray  # int32 [C], row of `features`, ascending
-    references: np.ndarray  # int32 [I, R, L], for rewards: unknown words with ids of their own
+    # For rewards: unknown words with ids of their own. One array of all images is one class.
+    references: Sequence[SizeClass] | np.ndarray  # int32 [I, R, L]
 
 
 class Batch(NamedTuple):
@@ -60,11 +62,8 @@ def training_arrays(
     encoder = vocabulary.encoder()
     encoded = [encoder.encode(c) for of_image in split.tokens for c in of_image]
     image_index = np.repeat(np.arange(len(split.tokens)), [len(of_image) for of_image in split.tokens])
-    references = [[encoder.encode_reference(c) for c in of_image] for of_image in split.tokens]
-    longest = max(len(c) for of_image in references for c in of_image)
-    most = max(len(of_image) for of_image in references)
-    padded = np.stack([pad(of_image + [[]] * (most - len(of_image)), longest) for of_image in references])
-    return TrainingArrays(features, pad(encoded, max_length), image_index.astype(np.int32), padded)
+    references = size_classes([[encoder.encode_reference(c) for c in of_image] for of_image in split.tokens])
+    return TrainingArrays(features, pad(encoded, max_length), image_index.astype(np.int32), references)
 
 
 def caption_batches(

@@ -20,6 +20,7 @@ from spidercap.pipeline.metrics.ngrams import (
     repeats,
 )
 from spidercap.pipeline.metrics.references import References, prepared
+from spidercap.pipeline.metrics.size_classes import FEW
 
 TINY, SMALL = 1e-15, 1e-9
 
@@ -56,7 +57,7 @@ class Bleu:
         matches = []
         for places, earlier in zip(ends(limbs), repeats(words), strict=True):
             count = counted(places, most)
-            best = functools.reduce(tf.maximum, [count[:, r] for r in range(count.shape[1])])  # [T', N]
+            best = _most(count)  # [T', N]
             # An n-gram matches at most as often as it occurs in any one reference.
             matches.append(tf.reduce_sum(tf.cast(counted(earlier, most) < best, self._dtype), 0))
         guesses = [tf.maximum(length - order + 1, 0) for order in ORDERS]
@@ -70,6 +71,14 @@ class Bleu:
         rank = tf.abs(length[:, None] - lengths) * base + lengths
         rank = tf.where(tf.gather(self._present, image_index), rank, base * 2**32)
         return -tf.reduce_max(-rank, 1) % base
+
+
+def _most(count: tf.Tensor) -> tf.Tensor:
+    """Returns the maximum over references `[T, N]` of `[T, R, N]`; many are halved first, to keep the graph small."""
+    while count.shape[1] > FEW:
+        half = count.shape[1] // 2
+        count = tf.concat([tf.maximum(count[:, :half], count[:, half : 2 * half]), count[:, 2 * half :]], 1)
+    return functools.reduce(tf.maximum, [count[:, r] for r in range(count.shape[1])])
 
 
 def corpus_bleu(statistics: tf.Tensor) -> tf.Tensor:

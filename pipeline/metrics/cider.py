@@ -15,8 +15,8 @@ from spidercap.models.special_tokens import PAD
 from spidercap.pipeline.metrics.compiled import family_of_one
 from spidercap.pipeline.metrics.document_frequencies import DocumentFrequencies
 from spidercap.pipeline.metrics.ngrams import (
+    BITS,
     ORDERS,
-    KeyTable,
     counted,
     ends,
     in_chunks,
@@ -24,6 +24,7 @@ from spidercap.pipeline.metrics.ngrams import (
     repeats,
 )
 from spidercap.pipeline.metrics.references import References, prepared
+from spidercap.pipeline.metrics.size_classes import alike, doublings
 
 SIGMA = 6.0
 SCALE = 10.0
@@ -73,15 +74,20 @@ class Cider:
         return tf.sqrt(tf.reduce_sum(idf**2 * (2 * tf.cast(rank, self._dtype) + 1), 0))
 
     def _reference_norms(self, references: np.ndarray) -> tf.Tensor:
-        images, per_image, longest = references.shape
+        """Returns `[I, R, 4]`; short references are not computed over the steps of the longest one."""
+        flat = references.reshape(-1, references.shape[-1])
+        lengths = (flat != PAD).sum(-1).tolist()
+        result = np.zeros([len(flat), len(ORDERS)], self._dtype.as_numpy_dtype)
+        for rows in alike(range(len(flat)), lambda row: doublings(lengths[row], BITS)):
+            longest = min(flat.shape[1], BITS << doublings(lengths[rows[0]], BITS))
 
-        def norms(words, _):
-            orders = zip(repeats(words), self._idf(words), strict=True)
-            return tf.stack([self._norm(idf, counted(earlier, longest)) for earlier, idf in orders], 1)
+            def norms(words, _, longest=longest):
+                orders = zip(repeats(words), self._idf(words), strict=True)
+                return tf.stack([self._norm(idf, counted(earlier, longest)) for earlier, idf in orders], 1)
 
-        flat = tf.constant(references.reshape(-1, longest))
-        result = in_chunks(norms, limbs_of(longest) + 1, flat, tf.zeros(len(flat), tf.int64), self._dtype)
-        return tf.reshape(result, [images, per_image, len(ORDERS)])
+            words = tf.constant(flat[rows, :longest])
+            result[rows] = in_chunks(norms, limbs_of(longest) + 1, words, tf.zeros(len(rows), tf.int64), self._dtype)
+        return tf.constant(result.reshape(*references.shape[:2], len(ORDERS)))
 
 
 class InverseFrequencies:
@@ -89,16 +95,11 @@ class InverseFrequencies:
 
     def __init__(self, frequencies: DocumentFrequencies, dtype: tf.DType):
         self._unknown = frequencies.base  # the id of all words outside of the corpus
+        self._tables = frequencies.tables
         log_images = np.log(max(frequencies.images, 1))
-        places, self._tables, self._idf = None, [], []
-        for order, keys, counts in zip(ORDERS, frequencies.keys, frequencies.counts, strict=True):
-            word = keys % frequencies.base
-            if order == 1:
-                places, size = word, self._unknown
-            else:
-                table = KeyTable(places[keys // frequencies.base] * (self._unknown + 1) + word)
-                places, size = table.places, table.size
-                self._tables.append(table)
+        sizes = [(frequencies.keys[0], self._unknown), *((table.places, table.size) for table in self._tables)]
+        self._idf = []
+        for (places, size), counts in zip(sizes, frequencies.counts, strict=True):
             idf = np.full(size + 1, log_images)
             idf[places] -= np.log(np.maximum(counts, 1))
             self._idf.append(tf.constant(idf, dtype))

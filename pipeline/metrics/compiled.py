@@ -10,6 +10,7 @@ import tensorflow as tf
 from spidercap.pipeline.metrics.document_frequencies import DocumentFrequencies
 from spidercap.pipeline.metrics.references import References
 from spidercap.pipeline.metrics.registry import METRICS, ordered
+from spidercap.pipeline.metrics.size_classes import by_class
 from spidercap.pipeline.text.vocabulary import Vocabulary
 
 # (captions int [N, T], padded, image_index [N]) -> [N, width]
@@ -24,7 +25,7 @@ class ReferenceTexts:
 
     vocabulary: Vocabulary
     references: Sequence[Sequence[str]]  # [I][R], words separated by one space
-    image_ids: Sequence[int] | None = None  # [I], of the data set; default: row numbers
+    image_ids: Sequence[int | str] | None = None  # [I], of the data set; default: row numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,16 +52,19 @@ class Family:
     build: Callable[[Inputs], Statistics]
     images: Callable = lambda statistics: statistics  # [N, width] -> each caption's scores [N, terms]
     corpus: Callable[[np.ndarray], Sequence[float]] = means  # [N, width] -> the corpus's scores [terms]
+    from_texts: bool = False  # it reads the texts alone, so it is built once for all size classes of references
 
 
-def family_of_one(term: str, build: Callable[[Inputs], Callable[[tf.Tensor, tf.Tensor], tf.Tensor]]) -> Family:
+def family_of_one(
+    term: str, build: Callable[[Inputs], Callable[[tf.Tensor, tf.Tensor], tf.Tensor]], from_texts: bool = False
+) -> Family:
     """Returns the family of one metric, (captions, image_index) -> `[N]`, whose corpus score is the mean."""
 
     def statistics(inputs: Inputs) -> Statistics:
         metric = build(inputs)
         return lambda captions, image_index: tf.expand_dims(metric(captions, image_index), 1)
 
-    return Family((term,), 1, statistics)
+    return Family((term,), 1, statistics, from_texts=from_texts)
 
 
 def families(terms: Collection[str]) -> list[Family]:
@@ -69,10 +73,15 @@ def families(terms: Collection[str]) -> list[Family]:
     return [pkgutil.resolve_name(name) for name in names if name]
 
 
-def compiled_scores(terms: Iterable[str], inputs: Inputs) -> CompiledScores:
-    """Returns a function, to be traced, that computes the compiled metrics `terms` of captions."""
+def compiled_scores(terms: Iterable[str], inputs: Sequence[tuple[np.ndarray, Inputs]]) -> CompiledScores:
+    """Returns a function, to be traced, that computes the compiled metrics `terms` of captions.
+
+    Args:
+      terms: compiled metrics.
+      inputs: for each size class of references, the images int `[n]` and what their metrics are built from.
+    """
     terms = tuple(terms)
-    built = [(family, family.build(inputs)) for family in families(terms)]
+    built = [(family, _statistics(family, inputs)) for family in families(terms)]
 
     def scores(captions: tf.Tensor, image_index: tf.Tensor) -> dict[str, tf.Tensor]:
         found: dict[str, tf.Tensor] = {}
@@ -82,3 +91,9 @@ def compiled_scores(terms: Iterable[str], inputs: Inputs) -> CompiledScores:
         return {term: found[term] for term in terms}
 
     return scores
+
+
+def _statistics(family: Family, inputs: Sequence[tuple[np.ndarray, Inputs]]) -> Statistics:
+    if family.from_texts:
+        return family.build(inputs[0][1])
+    return by_class([(images, family.build(of_class)) for images, of_class in inputs], family.width, inputs[0][1].dtype)

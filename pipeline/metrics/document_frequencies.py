@@ -1,15 +1,18 @@
 """Document frequencies of n-grams: counting them in references, saving and loading them."""
 
 import dataclasses
+import functools
 import pathlib
 import zipfile
+from collections.abc import Sequence
 
 import numpy as np
 
 from spidercap.models.special_tokens import PAD
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import written_aside
-from spidercap.pipeline.metrics.ngrams import ORDERS
+from spidercap.pipeline.metrics.ngrams import ORDERS, KeyTable
+from spidercap.pipeline.metrics.size_classes import SizeClass, classes_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +28,30 @@ class DocumentFrequencies:
     keys: tuple[np.ndarray, ...]  # int64 [G] for each order, ascending
     counts: tuple[np.ndarray, ...]  # int64 [G] for each order
 
+    @functools.cached_property
+    def tables(self) -> tuple[KeyTable, ...]:
+        """Tables of the orders from 2 on; the key of an n-gram is place of its prefix * (base + 1) + last word."""
+        places, tables = self.keys[0], []
+        for keys in self.keys[1:]:
+            tables.append(KeyTable(places[keys // self.base] * (self.base + 1) + keys % self.base))
+            places = tables[-1].places
+        return tuple(tables)
 
-def count_document_frequencies(references: np.ndarray, base: int) -> DocumentFrequencies:
-    """Returns the frequencies in references int `[I, R, L]`, ids below `base`, padded with PAD."""
-    words = np.pad(references, [[0, 0], [0, 0], [0, 1]], constant_values=PAD)
-    image = np.repeat(np.arange(len(words)), words[:1].size)
+
+def count_document_frequencies(references: np.ndarray | Sequence[SizeClass], base: int) -> DocumentFrequencies:
+    """Returns the frequencies in references int `[I, R, L]`, ids below `base`, padded with PAD, or in size classes."""
+    classes = classes_of(references)
+    words, image = zip(*(_in_a_row(images, ids) for images, ids in classes), strict=True)
+    return count_in_text(np.concatenate(words), np.concatenate(image), sum(len(c.images) for c in classes), base)
+
+
+def _in_a_row(images: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The words of references `[n, R, L]` with a PAD after each caption, and their images."""
+    words = np.pad(ids, [[0, 0], [0, 0], [0, 1]], constant_values=PAD)
+    image = np.repeat(images, words[:1].size)
     words = words.ravel()
     needed = (words != PAD) | (np.roll(words, 1) != PAD)  # one PAD after each caption is enough
-    return count_in_text(words[needed], image[needed], len(references), base)
+    return words[needed], image[needed]
 
 
 def count_in_text(words: np.ndarray, image: np.ndarray, images: int, base: int) -> DocumentFrequencies:

@@ -3,9 +3,9 @@
 import hashlib
 import pathlib
 import sys
+from collections.abc import Sequence
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from spidercap.models.baseline import Baseline
@@ -19,6 +19,7 @@ from spidercap.pipeline.metrics.document_frequencies import (
     load_document_frequencies,
     save_document_frequencies,
 )
+from spidercap.pipeline.metrics.size_classes import SizeClass
 from spidercap.pipeline.settings.config import Config, stage_labels
 from spidercap.pipeline.settings.saved import differences, read_settings
 from spidercap.pipeline.settings.stages import STAGES
@@ -69,8 +70,8 @@ def kept_vocabulary(config: Config) -> Vocabulary:
     return load_vocabulary(config.workdir_path() / "vocabulary.json")
 
 
-def kept_frequencies(config: Config, references: np.ndarray, vocabulary: Vocabulary) -> DocumentFrequencies:
-    """Returns the document frequencies of the run's reward, counted once in training references `[I, R, L]`."""
+def kept_frequencies(config: Config, references: Sequence[SizeClass], vocabulary: Vocabulary) -> DocumentFrequencies:
+    """Returns the document frequencies of the run's reward, counted once in training references."""
     path = config.workdir_path() / FREQUENCIES
     wrong = digests.fault(path)
     if not wrong:

@@ -5,7 +5,7 @@ functions are computed on the host, METEOR and SPICE in resident Java workers.
 """
 
 import concurrent.futures
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +16,7 @@ from spidercap.pipeline.metrics.ngrams import without_end
 from spidercap.pipeline.metrics.references import References
 from spidercap.pipeline.metrics.registry import METRICS, ordered
 from spidercap.pipeline.metrics.reward_functions import RewardFunction, call_reward_function
+from spidercap.pipeline.metrics.size_classes import SizeClass, classes_of
 from spidercap.pipeline.metrics.text_metrics import TextMetric
 from spidercap.pipeline.training.ragged import ragged
 
@@ -78,21 +79,23 @@ class Reward:
         return tf.add_n([weight * scores[term] for term, weight in self.weights.items()])
 
 
-def reward_frequencies(references: np.ndarray, base: int, end_token_in_reward: bool) -> DocumentFrequencies:
-    """Returns the document frequencies of training references `[I, R, L]` for the reward."""
-    return count_document_frequencies(_words(references, end_token_in_reward), base)
+def reward_frequencies(
+    references: Sequence[SizeClass] | np.ndarray, base: int, end_token_in_reward: bool
+) -> DocumentFrequencies:
+    """Returns the document frequencies of training references for the reward; size classes, or `[I, R, L]`."""
+    return count_document_frequencies(_read(references, end_token_in_reward), base)
 
 
 def build_reward(
     weights: Mapping[str, float],
-    references: np.ndarray,
+    references: Sequence[SizeClass] | np.ndarray,
     frequencies: DocumentFrequencies,
     end_token_in_reward: bool,
     texts: ReferenceTexts | None = None,
     text_metrics: Mapping[str, TextMetric] | None = None,
     own: Mapping[str, RewardFunction] | None = None,
 ) -> Reward:
-    """Returns the reward of metrics with `weights` against references `[I, R, L]`, one row per image.
+    """Returns the reward of metrics with `weights` against references: size classes, or `[I, R, L]`.
 
     With the end token as a word, a caption that ends like its references has a higher reward than one cut short. This
     applies to n-gram metrics; SPICE-fast and metrics on text never see the end token.
@@ -102,8 +105,10 @@ def build_reward(
       text_metrics: the metrics on text among `weights`.
       own: the user's reward functions, by their names in `weights`.
     """
-    words = References(_words(references, end_token_in_reward))
-    inputs = Inputs(words, lambda: frequencies, tf.float32, texts)
+    inputs = [
+        (images, Inputs(References(ids), lambda: frequencies, tf.float32, texts))
+        for images, ids in _read(references, end_token_in_reward)
+    ]
     metrics = compiled_scores([term for term in weights if term in METRICS and METRICS[term].compiled], inputs)
 
     def compiled(captions: tf.Tensor, image_index: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -138,6 +143,11 @@ def _of_user(name: str, function: RewardFunction, texts: ReferenceTexts) -> OnHo
         return call_reward_function(name, function, candidates, references, image_ids)
 
     return score
+
+
+def _read(references: Sequence[SizeClass] | np.ndarray, end_token_in_reward: bool) -> list[SizeClass]:
+    """The size classes as n-gram metrics read them."""
+    return [SizeClass(images, _words(ids, end_token_in_reward)) for images, ids in classes_of(references)]
 
 
 def _words(captions, end_token_in_reward: bool):

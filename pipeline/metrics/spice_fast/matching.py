@@ -12,15 +12,18 @@ Shapes: N candidates, P tuples each, K slots for different terms of a candidate'
 last, so that each step reads whole rows.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from spidercap.pipeline.metrics.ngrams import in_chunks
+from spidercap.pipeline.metrics.ngrams import BITS, in_chunks
+from spidercap.pipeline.metrics.size_classes import alike, by_class, doublings
 from spidercap.pipeline.metrics.spice_fast.synonyms import Synonyms, wordnet_synonyms
 from spidercap.pipeline.metrics.spice_fast.term_tables import FIRST, LAST, SECOND, References, Similarities, Terms
 
+ORDINARY = 4 * BITS  # tuples of an image's references, before they are merged; up to here one class
 WIDTH = 14  # of in_chunks: about 500 candidates of 24 tuples per chunk, which is fastest
 
 
@@ -39,7 +42,16 @@ class Matcher:
         """
         self._terms = Terms(terms, synonyms or wordnet_synonyms())
         self._similar = Similarities(self._terms)
-        self._references = References(self._terms, self._similar, references)
+        groups = alike(range(len(references)), lambda image: doublings(len(references[image]), ORDINARY))
+        classes = [
+            (images, References(self._terms, self._similar, [references[i] for i in images]))
+            for images in groups or [[]]
+        ]
+        self._counts = by_class(
+            [(np.array(images), functools.partial(self._of_class, of_class)) for images, of_class in classes],
+            3,
+            tf.int32,
+        )
 
     def __call__(self, tuples: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
         """Returns int32 `[N, 3]`: tuples matched, the candidate's, the references'.
@@ -50,23 +62,27 @@ class Matcher:
           image_index: int `[N]`.
         """
         steps = tuples.shape[1]
-        flat = tf.reshape(tuples, [-1, 3 * steps])
-        return in_chunks(self._chunk, WIDTH, flat, image_index, tf.int32)
+        return self._counts(tf.reshape(tuples, [-1, 3 * steps]), image_index)
 
-    def _chunk(self, flat: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+    def _of_class(self, references: References, flat: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
+        return in_chunks(functools.partial(self._chunk, references), WIDTH, flat, image_index, tf.int32)
+
+    def _chunk(self, references: References, flat: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
         """Takes tuples `[3P, N]` and images `[N]`."""
         first, second, last = tf.unstack(self._terms.known(tf.reshape(flat, [flat.shape[0] // 3, 3, -1])), axis=1)
         related = last > 0
         mentions = tf.reshape(tf.stack([first, tf.where(related, second, 0)], 1), [2 * first.shape[0], -1])
-        nodes, node_of_mention, fits = self._objects(mentions, images)
-        kinds = self._references.kinds(images)
+        nodes, node_of_mention, fits = self._objects(references, mentions, images)
+        kinds = references.kinds(images)
         values = tf.where((first > 0) & (second > 0), tf.where(related, self._terms.relation(last), second), 0)
-        matched, predicted = self._descriptions(node_of_mention, related, values, fits, kinds, images)
+        matched, predicted = self._descriptions(references, node_of_mention, related, values, fits, kinds, images)
         predicted += _count(nodes)
         matched += _count(nodes & _any_bit(fits[FIRST] & kinds[0][:, None]))
-        return tf.stack([matched, predicted, self._references.sizes(images)], 1)
+        return tf.stack([matched, predicted, references.sizes(images)], 1)
 
-    def _objects(self, mentions: tf.Tensor, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def _objects(
+        self, references: References, mentions: tf.Tensor, images: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Merges objects.
 
         Returns:
@@ -77,7 +93,7 @@ class Matcher:
         slots = mentions.shape[0] // 2
         words, slot_of_mention = _distinct(mentions, slots)
         rows = self._similar.rows(words)
-        bits = self._references.fits(images, words, [FIRST, SECOND])
+        bits = references.fits(images, words, [FIRST, SECOND])
         place = tf.range(slots)[:, None]
 
         def join(step, node, fits):
@@ -91,7 +107,9 @@ class Matcher:
         node, fits = _for_each(present, join, tf.zeros_like(words, tf.int32), tf.zeros_like(bits))
         return present & (node == place), _take(node, slot_of_mention), fits
 
-    def _descriptions(self, node_of_mention, related, values, fits, kinds, images) -> tuple[tf.Tensor, tf.Tensor]:
+    def _descriptions(
+        self, references: References, node_of_mention, related, values, fits, kinds, images
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns int32 `[N]`: how many attributes and relations match, and how many there are."""
         steps = values.shape[0]
         place = tf.range(steps)[:, None]
@@ -100,7 +118,7 @@ class Matcher:
         order = _front(values > 0)
         values, group = _take(values, order), _take(group, order)
         rows = self._similar.rows(values)
-        bits = self._references.fits(images, values, [LAST])[0]
+        bits = references.fits(images, values, [LAST])[0]
 
         def join(step, root, value_fits):
             alike = (self._similar(rows, rows[step]) > 0) | (values == values[step])

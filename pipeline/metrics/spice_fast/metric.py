@@ -94,7 +94,9 @@ class TextSpiceFast:
 
 
 SPICE_FAST = family_of_one(
-    "spice_fast", lambda inputs: SpiceFast(load_parser(), inputs.texts.vocabulary.words, inputs.texts.references)
+    "spice_fast",
+    lambda inputs: SpiceFast(load_parser(), inputs.texts.vocabulary.words, inputs.texts.references),
+    from_texts=True,
 )
 
 
