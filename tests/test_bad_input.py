@@ -185,6 +185,7 @@ class _Encoder:
 def test_a_start_that_failed_binds_to_nothing(refused, data, tmp_path):
     flags = ("--mode=prepare", f"--workdir={tmp_path / 'new'}", *data)
     assert "no word occurs 99 times" in refused(*flags, "--min_word_count=99", "--units=4")
+    assert "8 of 8 training captions are longer than --max_length=4" in refused(*flags, "--max_length=4")
     assert main.main(["main", *flags]) == 0
     assert read_settings(tmp_path / "new" / "config.json")["units"] == 8
 

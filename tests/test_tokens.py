@@ -95,11 +95,11 @@ def test_one_long_caption_does_not_pad_the_others(monkeypatch):
     references[5][0], said[7] = [4, 5] * 500, [4, 6] * 500
     elements = []
 
-    def recorded(captions, made=from_words._reference_array):
+    def recorded(captions, made=from_words.reference_array):
         elements.append(made(captions)[0].size)
         return made(captions)
 
-    monkeypatch.setattr(from_words, "_reference_array", recorded)
+    monkeypatch.setattr(from_words, "reference_array", recorded)
     score_tokens([words(image) for image in references], words(said), ("bleu1",))
     assert len(elements) > 2
     assert sum(elements) < 300 * 5 * 9 + 300 * 9 + 5 * 1000 + 1000 + 100

@@ -99,7 +99,8 @@ def _with_references(
 
 def _check_output_ids(path: str, image_ids: Sequence[ImageId]) -> None:
     """Raises UserError for ids that a JSON object, whose keys are text, cannot tell apart."""
-    alike = [i for i in image_ids if not isinstance(i, str) and str(i) in image_ids]
+    texts = {i for i in image_ids if isinstance(i, str)}
+    alike = [i for i in image_ids if not isinstance(i, str) and str(i) in texts]
     reject_ids(path, "image ids come as a number and as text", alike, "rename them, or leave out --output")
 
 
