@@ -143,7 +143,7 @@ def faults(model: pathlib.Path) -> dict[str, str]:
 def kept_max_pixels(model: pathlib.Path) -> int:
     """Returns the `max_pixels` that was given to `export`; 0 without the file, or if it holds no number."""
     path = model / KEPT_LIMIT
-    text = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    text = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
     return int(text) if text.isdecimal() else 0
 
 

@@ -94,7 +94,7 @@ def _jpeg(image_bytes: tf.Tensor) -> tuple:
     """The walk ends at the size, before which Exif stands."""
     last = length(image_bytes)
 
-    def step(at, width, height, start, size, _):
+    def step(at, width, height, start, size, samples, adobe, _):
         found = read(image_bytes, at, 10)
         segment = found[2] * 256 + found[3]
         does = choose(found[0] == 0xFF, tf.gather(tf.constant(_AT_MARKER, tf.int64), found[1]), _NEXT)
@@ -103,10 +103,17 @@ def _jpeg(image_bytes: tf.Tensor) -> tuple:
         start, size = choose(exif, at + 10, start), choose(exif, segment - 8, size)
         width = choose(sized, found[7] * 256 + found[8], width)
         height = choose(sized, found[5] * 256 + found[6], height)
-        return moved, width, height, start, size, does >= _SIZE
+        samples = choose(sized, found[4] * 256 + found[9], samples)  # bits of a sample, components of a pixel
+        adobe += tf.cast(same(found, b"\xff\xee") & same(found[4:], b"Adobe"), tf.int64)
+        return moved, width, height, start, size, samples, adobe, does >= _SIZE
 
-    _, width, height, start, size, _ = walk(lambda at, *state: (state[-1] == 0) & (at < last), step, 2, 0, 0, -1, 0, 0)
-    return "", width, height, orientation(image_bytes, start, size), last
+    state = 2, 0, 0, -1, 0, 8 * 256 + 3, 0, 0
+    found = walk(lambda at, *state: (state[-1] == 0) & (at < last), step, *state)
+    _, width, height, start, size, samples, adobe, _ = found
+    deep = fault(samples // 256 != 8, "is a JPEG of other than 8 bits per sample, which cannot be read")
+    # With the marker, which nearly all have, the inks are stored inverted. TensorFlow takes it for granted.
+    inks = fault((samples % 256 == 4) & (adobe == 0), "is a CMYK JPEG without an Adobe marker, which cannot be read")
+    return first_fault(deep, inks), width, height, orientation(image_bytes, start, size), last
 
 
 def _png(image_bytes: tf.Tensor) -> tuple:

@@ -91,10 +91,20 @@ JPEGS = {
     "cmyk": encoded(IMAGE.convert("CMYK"), "JPEG"),
     "rgb": encoded(IMAGE, "JPEG", keep_rgb=True),
     "progressive": encoded(IMAGE, "JPEG", progressive=True),
-    **{f"subsampling {s}": encoded(IMAGE, "JPEG", subsampling=s, quality=95) for s in (0, 1, 2)},
     **{f"exif {o}{e}": turned("JPEG", o, e) for o in range(1, 9) for e in "<>"},
 }
+SUBSAMPLED = [encoded(IMAGE, "JPEG", subsampling=s, quality=95) for s in (0, 1, 2)]
+
+
+def without_segment(data, marker):
+    """A JPEG without its first segment of a kind."""
+    place = data.index(bytes([0xFF, marker]))
+    return data[:place] + data[place + 2 + int.from_bytes(data[place + 2 : place + 4], "big") :]
+
+
 REJECTED = {
+    "a CMYK JPEG without an Adobe marker": without_segment(JPEGS["cmyk"], 0xEE),
+    "a JPEG of other than 8 bits per sample": JPEGS["grey"].replace(b"\xff\xc0\0\x0b\x08", b"\xff\xc0\0\x0b\x0c"),
     "a TIFF": encoded(IMAGE, "TIFF"),
     "an ICO": encoded(IMAGE, "ICO"),
     "a PNM": encoded(IMAGE, "PPM"),
@@ -121,6 +131,14 @@ def test_pixels_are_those_of_pillow(name):
 @pytest.mark.parametrize("name", JPEGS)
 def test_jpegs_are_those_of_pillow_but_for_rounding(name):
     np.testing.assert_allclose(decode_image(JPEGS[name]).numpy(), as_pillow(JPEGS[name]), atol=JPEG_TOLERANCE)
+
+
+@pytest.mark.parametrize("data", SUBSAMPLED, ids=["4:4:4", "4:2:2", "4:2:0"])
+def test_sharp_jpegs_differ_by_the_fast_transform_alone(data):
+    """TensorFlow's default, on which stored features rest; Pillow uses the accurate one."""
+    np.testing.assert_array_equal(decode_image(data), tf.io.decode_jpeg(data, dct_method="INTEGER_FAST"))
+    accurate = tf.io.decode_jpeg(data, dct_method="INTEGER_ACCURATE").numpy().astype(int)
+    np.testing.assert_allclose(accurate, as_pillow(data), atol=1)
 
 
 @pytest.mark.parametrize("what", REJECTED)

@@ -31,7 +31,7 @@ class ExportedCaptioner:
         damaged = ", ".join(f"{name} {wrong}" for name, wrong in faults(pathlib.Path(folder)).items())
         if damaged:
             raise UserError(f"{folder} is not what was exported ({damaged}); export it again with --mode=export")
-        self._max_pixels = kept_max_pixels(pathlib.Path(folder)) or ANY_SIZE
+        self.max_pixels = kept_max_pixels(pathlib.Path(folder)) or ANY_SIZE
         try:
             self._model = tf.saved_model.load(os.fspath(folder))
             self._serve = self._model.signatures["serving_default"]
@@ -51,7 +51,7 @@ class ExportedCaptioner:
         """
         if isinstance(images, str | bytes | os.PathLike | np.ndarray):
             raise UserError("caption() takes a list of images; for a single one, caption([image])")
-        encoded = [_encoded(image, f"image {i}", self._max_pixels) for i, image in enumerate(images)]
+        encoded = [_encoded(image, f"image {i}", self.max_pixels) for i, image in enumerate(images)]
         parts = [encoded[i : i + BATCH] for i in range(0, len(encoded), BATCH)]
         return [of_image for part in parts for of_image in self.caption_bytes(part)]
 
@@ -90,7 +90,7 @@ def _of_batch(
     try:
         return list(zip(files, captioner.caption_bytes([file.read_bytes() for file in files]), strict=True))
     except (OSError, tf.errors.OpError):
-        good = readable_files(files, skip_bad_images)  # names those that vanished or changed
+        good = readable_files(files, skip_bad_images, captioner.max_pixels)  # names those that vanished or changed
         if len(good) == len(files):
             raise
     return _of_batch(captioner, good, skip_bad_images)

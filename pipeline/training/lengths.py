@@ -24,8 +24,9 @@ def length_note(stage: Stage, per_epoch: float, batch_size: int, unit: str) -> s
     """Returns a warning if a stage is much longer than asked, because it has at least one update, or ''."""
     if stage.epochs is None or planned_steps(stage, per_epoch) <= ROUNDED_UP * stage.epochs * per_epoch:
         return ""
+    are = "s are" if stage.epochs != 1 else " is"
     return (
-        f"{stage.epochs:g} epochs are less than one update of {batch_size} {unit}{'s' * (batch_size > 1)}, so it "
+        f"{stage.epochs:g} epoch{are} less than one update of {batch_size} {unit}{'s' * (batch_size > 1)}, so it "
         f"trains for one update, which is {1 / per_epoch:.3g} epochs; "
         f"{'lower --batch_size, or ' * (batch_size > 1)}give {stage.name} more epochs"
     )
