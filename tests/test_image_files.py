@@ -5,6 +5,8 @@ import errno
 import io
 import os
 import pathlib
+import threading
+import time
 
 import pytest
 import tensorflow as tf
@@ -12,7 +14,7 @@ import tensorflow as tf
 from spidercap.pipeline.data import image_digests, image_files
 from spidercap.pipeline.data.coco_source import Folder, folder_source
 from spidercap.pipeline.data.image_digests import ImageDigests
-from spidercap.pipeline.data.image_files import fault, in_threads, readable_files, skip_or_reject, suffix_of
+from spidercap.pipeline.data.image_files import fault, in_threads, readable_files, reason_of, skip_or_reject, suffix_of
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation import caption_files, image_paths
 from spidercap.pipeline.settings.groups import DataSettings
@@ -185,17 +187,33 @@ def test_of_many_bad_files_a_hundred_are_named(capsys):
 
 
 def test_reasons_are_without_what_only_programmers_can_read():
-    assert fault(b"") == "Input is empty"
-    assert fault(b"no image").startswith("Unknown image file format.")
+    assert fault(b"") == "is empty"
+    assert fault(b"no image") == "is no image"
+    assert reason_of(tf.errors.DataLossError(None, None, "{{node a}} truncated [Op:b] name:")) == "truncated"
 
 
-def test_large_images_are_decoded_one_at_a_time(monkeypatch):
-    assert not any(map(image_files._is_large, (JPEG, PNG, GIF, BMP, WEBP, b"", b"\xff\xd8\xff")))
+def test_large_images_wait_for_each_other(monkeypatch):
+    """At most two are decoded at a time, however many threads there are."""
     monkeypatch.setattr(image_files, "LARGE", 64 * 64 - 1)
-    monkeypatch.setattr(image_files, "_LARGE_FILE", 10)
-    monkeypatch.setattr(image_files, "_LARGE_JPEG", 10)
-    assert [image_files._is_large(i) for i in (JPEG, PNG, GIF, BMP, b"")] == [True, True, False, True, False]
-    assert [fault(i) for i in (JPEG, PNG)] == ["", ""]
+    inside, most, lock = [], [], threading.Lock()
+
+    def decode(image_bytes):
+        inside.append(1)
+        most.append(len(inside))
+        with lock:
+            time.sleep(0.01)
+        inside.pop()
+
+    monkeypatch.setattr(image_files, "decode_image", decode)
+    assert list(in_threads(fault, [PNG] * 12, "work", 6)) == [""] * 12
+    assert max(most) <= 2
+
+
+def test_images_of_too_many_pixels_are_named_and_not_decoded(monkeypatch, tmp_path, capsys):
+    (tmp_path / "a.png").write_bytes(PNG)
+    monkeypatch.setattr(image_files, "decode_image", None)
+    with pytest.raises(UserError, match=r"has 64 x 64 pixels, more than the 4095 allowed"):
+        readable_files([tmp_path / "a.png"], skip_bad_images=False, max_pixels=64 * 64 - 1)
 
 
 def test_work_in_threads_comes_in_order_and_ends_with_the_caller():
@@ -208,6 +226,8 @@ def test_work_in_threads_comes_in_order_and_ends_with_the_caller():
 
 class Captioner:
     """Captions every image that can be decoded with its length, and raises what TensorFlow does for others."""
+
+    max_pixels = 10_000
 
     def caption_bytes(self, encoded):
         for image in encoded:
