@@ -15,6 +15,7 @@ from spidercap.pipeline.evaluation.score_files import Captioned
 from spidercap.pipeline.metrics.spice_fast.metric import SpiceFast, TextSpiceFast
 from spidercap.pipeline.metrics.spice_fast.parser import load_parser, parsed
 from spidercap.pipeline.parser_training.agreement import TupleScore
+from spidercap.pipeline.training.checkpoint_files import write_checkpoint
 from spidercap.pipeline.training.progress import Progress
 from tests.conftest import demo_tuples
 from tests.finished_runs import row
@@ -102,11 +103,8 @@ class TestBenchmark:
 class TestGap:
     def write(self, folder, rows):
         """A run's checkpoint, of which progress alone is read."""
-        progress = Progress(history=[row(1, **r) for r in rows])
-        variable = tf.Variable("", dtype=tf.string)
-        progress.store(variable)
-        checkpoint = tf.train.Checkpoint(progress=variable)
-        tf.train.CheckpointManager(checkpoint, folder / "checkpoints", max_to_keep=2).save()
+        progress = Progress(history=[row(1, **r) for r in rows]).to_json()
+        write_checkpoint(folder / "checkpoints", tf.train.Checkpoint(), keep=2, progress=progress)
 
     def test_draws_what_runs_reported(self, tmp_path, capsys):
         rows = [

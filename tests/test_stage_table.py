@@ -162,7 +162,7 @@ def constant_credit(captioner, max_length, *, samples):
     return objectives.Objective(made.sample, nothing)
 
 
-def toy_source(settings):
+def toy_source(settings, cache):
     """A data set of as many grey images as there are words in --train_captions."""
     words = settings.train_captions.split()
 

@@ -16,7 +16,8 @@ from spidercap.models import decoding
 from spidercap.pipeline import modes
 from spidercap.pipeline.main import main
 from spidercap.pipeline.settings.flags import parse
-from spidercap.pipeline.training.kept import kept_weights
+from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
+from spidercap.pipeline.training.kept import kept_folder
 from spidercap.pipeline.training.rewards import Reward
 from spidercap.pipeline.training.workdir import open_workdir
 from tests import plain
@@ -189,7 +190,7 @@ def test_the_policy_is_what_the_baseline_stage_kept(finished):
     config = parse(["variance", "--mode=evaluate", f"--workdir={finished}"])
     with open_workdir(config):
         policy = variance.load_policy(config)
-    kept = tf.train.load_checkpoint(kept_weights(finished, "mle"))
+    kept = tf.train.load_checkpoint(str(newest_checkpoint(kept_folder(finished, "mle")) / "weights"))
     weights = kept.get_tensor("captioner/words/_kernel/.ATTRIBUTES/VARIABLE_VALUE")
     np.testing.assert_array_equal(policy.captioner.words.kernel, weights)
     assert np.abs(policy.baseline.value.kernel).max() > 0
