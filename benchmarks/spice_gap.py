@@ -15,6 +15,7 @@ from benchmarks import aligned
 from benchmarks.svg import drawing, text
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import check_output, write_text
+from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
 from spidercap.pipeline.training.progress import read_progress
 
 EXACT, FAST = "SPICE", "SPICE-fast"
@@ -61,8 +62,7 @@ def read_course(folder: pathlib.Path) -> Course:
     Raises:
       UserError: there is no run, or it did not report both metrics.
     """
-    newest = sorted((folder / "checkpoints").glob("ckpt-*.index"), key=lambda path: int(path.stem.split("-")[1]))
-    history = read_progress(str(newest[-1].with_suffix(""))).history if newest else []
+    history = read_progress(newest_checkpoint(folder / "checkpoints")).history
     last = [v for v in history if v.stage == history[-1].stage and {EXACT, FAST} <= v.metrics.keys()]
     if not last:
         raise UserError(f"{folder} has no validations with SPICE and SPICE-fast; train with --metrics=spice,spice_fast")

@@ -321,7 +321,7 @@ def test_pictures_to_caption_that_are_not_whole_are_named_or_left_out(refused, e
     # What a model exported with the default limit keeps beside it.
     write(exported / "export" / "1" / "assets.extra" / "max_pixels.txt", b"50000000\n")
     error = refused(*flags)
-    assert f"1 of 3 images cannot be decoded ({bad} is " in error and "--skip_bad_images" in error
+    assert f"1 of 3 images cannot be decoded ({bad}): is " in error and "--skip_bad_images" in error
     assert main.main(["main", *flags, "--skip_bad_images"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert [line.split(" ")[:2] for line in out] == [

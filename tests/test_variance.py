@@ -13,7 +13,7 @@ import tensorflow as tf
 from benchmarks import Report, variance
 from benchmarks.bars import Moments, Result, chart, cosines
 from spidercap.models import decoding
-from spidercap.pipeline import modes
+from spidercap.pipeline import digests, modes
 from spidercap.pipeline.main import main
 from spidercap.pipeline.settings.flags import parse
 from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
@@ -219,6 +219,7 @@ class TestBadWorkdirs:
         other = self.copied(finished, "spider")
         settings = json.loads((other / "config.json").read_text())
         (other / "config.json").write_text(json.dumps(settings | {"reward": "spider"}))
+        digests.record(other, ["config.json"])
         assert "needs Java (spice)" in self.refused(other, capsys)
 
     def copied(self, finished: pathlib.Path, name: str) -> pathlib.Path:
