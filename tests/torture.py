@@ -22,6 +22,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 FLAGS = (
     f"--flagfile={ROOT / 'tests' / 'tiny.flags'}",
     "--stages=mle:2,baseline:1,pg:2",
+    "--evaluate_every=1",
     "--checkpoint_every=0",
 )
 
