@@ -98,7 +98,7 @@ def damage_all(scratch: pathlib.Path, stopped: pathlib.Path, whole: dict[str, ob
     targets = [
         str(path.relative_to(stopped))
         for path in sorted(stopped.rglob("*"))
-        if path.is_file() and path.name != ".lock" and "logs" not in path.parts and "samples" not in path.parts
+        if path.is_file() and path.stat().st_size and not {"logs", "samples"} & set(path.parts)
     ]
     wrong = []
     for file in targets:
