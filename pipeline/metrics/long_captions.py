@@ -1,7 +1,7 @@
 """Captions that are long for SPICE's parser: each is parsed alone, with limits of its own on time and memory.
 
 The parser, a CKY parser of a whole caption as one sentence, needs memory that grows with the square of the number of
-words, and time that grows with its cube. docs/metrics.md has the numbers.
+words, and about as much time. docs/metrics.md has the numbers.
 """
 
 import contextlib
