@@ -1,7 +1,7 @@
 """Captions that are long for SPICE's parser: each is parsed alone, with limits of its own on time and memory.
 
-The parser, a CKY parser of a whole caption as one sentence, needs memory that grows with the square of the number of
-words, and about as much time. docs/metrics.md has the numbers.
+The parser, a CKY parser of a whole caption as one sentence, needs time and memory that grow with about the square of
+the number of words. docs/metrics.md has the numbers.
 """
 
 import contextlib
