@@ -135,7 +135,7 @@ def kept_source(model: pathlib.Path) -> str:
 def faults(model: pathlib.Path) -> dict[str, str]:
     """Returns what is wrong with each file of an exported model, by its path; a model without digests is sound."""
     try:
-        return digests.tree_faults(model, digests.recorded(model / EXTRA))
+        return digests.faults(model, digests.recorded(model / EXTRA))
     except UserError:
         return {str(KEPT_DIGESTS): digests.DAMAGED}
 

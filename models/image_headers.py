@@ -15,7 +15,6 @@ from spidercap.models.image_bytes import big_endian, choose, fault, first_fault,
 
 JPEG, PNG, GIF, BMP, WEBP, OTHER = range(6)
 FORMATS = "JPEG, PNG, GIF, BMP and WebP"
-SUFFIXES = ("jpg", "png", "gif", "bmp", "webp", "bin")  # by kind
 LARGE = 2**24  # pixels; of larger images, few should be in memory at the same time
 ANY_SIZE = 2**62  # pixels: no limit
 CUT_OFF = "is cut off or damaged"
@@ -61,7 +60,7 @@ def read_header(image_bytes: tf.Tensor, max_pixels: int | tf.Tensor = ANY_SIZE) 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)], autograph=False)
 def _header(image_bytes: tf.Tensor, max_pixels: tf.Tensor) -> Header:
     with tf.device("CPU"):  # of an exported model, too; a GPU would take long for many small operations
-        kind = image_kind(image_bytes)
+        kind = _kind(image_bytes)
         readers = (_jpeg, _png, _gif, _bmp, _webp, _other)
         wrong, width, height, turned, end = tf.switch_case(kind, [lambda f=f: _typed(f(image_bytes)) for f in readers])
         # Within int64, whatever a header claims.
@@ -76,7 +75,7 @@ def _typed(values: tuple) -> list[tf.Tensor]:
     return [tf.convert_to_tensor(wrong, tf.string), *(tf.cast(n, tf.int64) for n in numbers)]
 
 
-def image_kind(image_bytes: tf.Tensor) -> tf.Tensor:
+def _kind(image_bytes: tf.Tensor) -> tf.Tensor:
     """Returns JPEG to OTHER, int32, by the first bytes of an image."""
     head = read(image_bytes, 0, 12)
     known = [

@@ -3,16 +3,14 @@
 A folder has one `digests.json`: {file name: SHA-256}. It is written after the files that it names.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.files import write_text
+from spidercap.pipeline.files import held, write_text
 
 NAME = "digests.json"
 DAMAGED, LOST, UNKNOWN = "is damaged or was changed", "is lost", "has no digest"
@@ -20,7 +18,8 @@ DAMAGED, LOST, UNKNOWN = "is damaged or was changed", "is lost", "has no digest"
 
 def record(folder: pathlib.Path, names: Iterable[str]) -> None:
     """Adds the digests of files in `folder` to its digests.json; those of other files stay."""
-    with _locked(folder):
+    # The folder itself is held while another process may write to the same digests.json.
+    with held(os.open(folder, os.O_RDONLY | os.O_CLOEXEC)):
         try:
             known = recorded(folder)
         except UserError:  # of a damaged one, nothing can be kept
@@ -71,10 +70,15 @@ def _fault(path: pathlib.Path, expected: str | None) -> str:
     return "" if found == expected else DAMAGED
 
 
-def faults(folder: pathlib.Path) -> dict[str, str]:
-    """Returns what is wrong with each recorded file of a folder, by name; nothing for those that are sound."""
-    found = {name: fault(folder / name) for name in recorded(folder)}
+def faults(folder: pathlib.Path, expected: Mapping[str, str]) -> dict[str, str]:
+    """Returns what is wrong with each file of `expected`, digests by path in the folder; nothing for sound ones."""
+    found = {name: _fault(folder / name, of_file) for name, of_file in expected.items()}
     return {name: wrong for name, wrong in found.items() if wrong}
+
+
+def listed(faults: Mapping[str, str]) -> str:
+    """Returns faults by file name as part of a sentence; '' for none."""
+    return ", ".join(f"{name} {wrong}" for name, wrong in faults.items())
 
 
 def tree(folder: pathlib.Path) -> dict[str, str]:
@@ -83,24 +87,7 @@ def tree(folder: pathlib.Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): digest(path) for path in files}
 
 
-def tree_faults(folder: pathlib.Path, expected: Mapping[str, str]) -> dict[str, str]:
-    """Returns what is wrong with each file of `expected`, a `tree`, by its path; nothing for those that are sound."""
-    found = {name: _fault(folder / name, of_file) for name, of_file in expected.items()}
-    return {name: wrong for name, wrong in found.items() if wrong}
-
-
 def digest(path: pathlib.Path) -> str:
     """Returns the SHA-256 of a file in hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[None]:
-    """Holds the folder itself while another process may write to the same digests.json."""
-    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

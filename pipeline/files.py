@@ -1,6 +1,7 @@
 """Files that are whole or not there: written aside, synced to the disk, then renamed."""
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import re
@@ -85,6 +86,16 @@ def open_lock(path: pathlib.Path) -> int:
       OSError: it cannot be opened for writing; ELOOP if it is a link.
     """
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+@contextlib.contextmanager
+def held(handle: int) -> Iterator[None]:
+    """Locks an open file or folder while the block runs, after waiting for other processes, then closes it."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

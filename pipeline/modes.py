@@ -40,7 +40,7 @@ from spidercap.pipeline.metrics.text_metrics import TextMetric, open_text_metric
 from spidercap.pipeline.report.results import print_table, write_results
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.printable import printable
-from spidercap.pipeline.text.rare_words import rare_words_note, unknown_share, vocabulary_line
+from spidercap.pipeline.text.rare_words import count_words, rare_words_note, unknown_share, vocabulary_line
 from spidercap.pipeline.text.vocabulary import Vocabulary, build_vocabulary
 from spidercap.pipeline.training import kept
 from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
@@ -66,11 +66,12 @@ def run_prepare(config: Config) -> tuple[Data, dict[str, TokenizedSplit], Vocabu
     kept.check_warm_start(config, vocabulary, encoder)
     kept.keep_encoder(config, encoder)
     features = all_features(config, data, encoder, {"train": config.data.views, "val": 1})
+    counts = count_words(captions)
     print(
         f"data: {len(splits['train'].tokens)} training and {len(splits['val'].tokens)} validation images, "
-        f"{vocabulary_line(vocabulary, unknown_share(captions, least))}"
+        f"{vocabulary_line(vocabulary, unknown_share(counts, least))}"
     )
-    if note := rare_words_note(captions, least):
+    if note := rare_words_note(counts, least):
         print(f"warning: {note}", file=sys.stderr)
     return data, splits, vocabulary, features
 
@@ -85,7 +86,7 @@ def run_train(config: Config, reward_functions: Mapping[str, RewardFunction] = M
         data = _train_stages(config, text_metrics, own)
         _evaluate(config, text_metrics, data)
     exported = versions(config.export_path())
-    damaged = bool(exported) and ", ".join(f"{name} {wrong}" for name, wrong in faults(exported[-1]).items())
+    damaged = digests.listed(faults(exported[-1])) if exported else ""
     if damaged:
         print(f"warning: {exported[-1]}: {damaged}; the model is exported again", file=sys.stderr)
     if exported and not damaged and kept_source(exported[-1]) == _source(config):

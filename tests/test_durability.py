@@ -149,17 +149,17 @@ def test_digests_of_files_written_at_different_times(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)
         digests.record(tmp_path, [name])
-    assert digests.faults(tmp_path) == {}
+    assert digests.faults(tmp_path, digests.recorded(tmp_path)) == {}
     (tmp_path / "a").write_text("b")
     (tmp_path / "b").unlink()
     (tmp_path / "c").write_text("c")
-    assert digests.faults(tmp_path) == {"a": "is damaged or was changed", "b": "is lost"}
+    assert digests.faults(tmp_path, digests.recorded(tmp_path)) == {"a": "is damaged or was changed", "b": "is lost"}
     assert digests.fault(tmp_path / "c") == "has no digest"
     for content in ("", "[]", "{"):
         (tmp_path / "digests.json").write_text(content)
         assert digests.fault(tmp_path / "c") == "has a damaged digests.json beside it"
         with pytest.raises(UserError, match=r"digests.json is damaged"):
-            digests.faults(tmp_path)
+            digests.faults(tmp_path, digests.recorded(tmp_path))
 
 
 def test_left_overs_of_processes_that_ended_are_swept(tmp_path):

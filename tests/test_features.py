@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from spidercap.models.images import LEAST_SEEN, decode_image, draw_view, resize_image
-from spidercap.pipeline.data import features
+from spidercap.pipeline.data import features, prepare
 from spidercap.pipeline.data.features import all_features, split_features
 from spidercap.pipeline.data.prepare import image_records, prepare_data, read_captions
 from spidercap.pipeline.data.records import SPLITS
@@ -134,3 +134,10 @@ def test_a_damaged_data_set_is_prepared_again(config, capsys, damage):
         assert capsys.readouterr().err.count("the data set is prepared again") == 1
         prepare_data(config)
         assert "prepared again" not in capsys.readouterr().err
+
+
+def test_a_data_set_without_any_digest_is_not_trusted(tmp_path):
+    (tmp_path / "1.0.0").mkdir()
+    assert prepare._fault(tmp_path) == "is not whole"
+    (tmp_path / "1.0.0" / "digests.json").write_text("{}")
+    assert prepare._fault(tmp_path) == "its digests.json is empty"

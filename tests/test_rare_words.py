@@ -2,7 +2,7 @@
 
 import pytest
 
-from spidercap.pipeline.text.rare_words import rare_words_note, unknown_share, vocabulary_line
+from spidercap.pipeline.text.rare_words import count_words, rare_words_note, unknown_share, vocabulary_line
 from spidercap.pipeline.text.vocabulary import build_vocabulary
 
 
@@ -20,7 +20,7 @@ def captions_of(**counts):
     ],
 )
 def test_special_tokens_are_no_words(captions, least, line):
-    assert vocabulary_line(build_vocabulary(captions, least), unknown_share(captions, least)) == line
+    assert vocabulary_line(build_vocabulary(captions, least), unknown_share(count_words(captions), least)) == line
 
 
 @pytest.mark.parametrize(
@@ -37,5 +37,5 @@ def test_special_tokens_are_no_words(captions, least, line):
     ],
 )
 def test_many_lost_words_are_reported_with_a_lower_count(counts, least, told):
-    note = rare_words_note(captions_of(**counts), least)
+    note = rare_words_note(count_words(captions_of(**counts)), least)
     assert note == "" if told is None else told in note

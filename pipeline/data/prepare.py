@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
-import os
 import pathlib
 import pkgutil
 import shutil
@@ -17,7 +15,7 @@ from spidercap.pipeline import digests
 from spidercap.pipeline.data.image_files import reason_of
 from spidercap.pipeline.data.records import Source, id_of
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.files import disk_errors, open_lock, sync_tree
+from spidercap.pipeline.files import disk_errors, held, open_lock, sync_tree
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.datasets import DATASETS
 from spidercap.pipeline.text.coco_json import ImageId
@@ -54,7 +52,7 @@ def prepare_data(config: Config, accept: Callable[[str], None] = lambda fingerpr
     accept(source.fingerprint)
     folder = config.cache_path() / "data" / source.fingerprint
     if _fault(folder):
-        with _locked(folder):  # two runs may share a cache
+        with _held(folder):  # two runs may share a cache
             wrong = _fault(folder)  # the other run may have prepared it
             if wrong:
                 _write(source, folder, wrong)
@@ -118,7 +116,8 @@ def _fault(folder: pathlib.Path) -> str:
     if root is None:
         return "is not whole"
     try:
-        return ", ".join(f"{name} {wrong}" for name, wrong in digests.faults(root).items())
+        known = digests.recorded(root)
+        return digests.listed(digests.faults(root, known)) if known else f"its {digests.NAME} is empty"
     except UserError as error:
         return str(error)
 
@@ -138,13 +137,7 @@ def _write(source: Source, folder: pathlib.Path, wrong: str) -> None:
     digests.record(root, [path.name for path in root.iterdir()])
 
 
-@contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[None]:
+def _held(folder: pathlib.Path) -> contextlib.AbstractContextManager[None]:
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        handle = open_lock(folder.with_name(f".{folder.name}.lock"))
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+        return held(open_lock(folder.with_name(f".{folder.name}.lock")))

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from spidercap.export.saved_model import faults, kept_max_pixels
+from spidercap.pipeline import digests
 from spidercap.pipeline.data.image_files import ANY_SIZE, FORMATS, fault, readable_files, reason_of
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.text.printable import printable
@@ -28,7 +29,7 @@ class ExportedCaptioner:
         """
         if not (pathlib.Path(folder) / "saved_model.pb").is_file():
             raise UserError(f"{folder} holds no exported model (no saved_model.pb); name the folder of a version")
-        damaged = ", ".join(f"{name} {wrong}" for name, wrong in faults(pathlib.Path(folder)).items())
+        damaged = digests.listed(faults(pathlib.Path(folder)))
         if damaged:
             raise UserError(f"{folder} is not what was exported ({damaged}); export it again with --mode=export")
         self.max_pixels = kept_max_pixels(pathlib.Path(folder)) or ANY_SIZE

@@ -67,7 +67,7 @@ class LongCaptions:
 
     def remark(self, captions: Iterable[str]) -> str:
         """Returns the remark to print with scores of these captions: how many are cut; '' if none is."""
-        cut = sum(caption in self.cut for caption in captions)
+        cut = sum(caption in self.cut for caption in captions) if self.cut else 0
         return cut_remark("SPICE", f"{MOST_WORDS} words", cut, "need more time (--metric_timeout) or memory")
 
     def _try(

@@ -13,7 +13,15 @@ import numpy as np
 
 from spidercap.pipeline.metrics.java.pool import Pool
 from spidercap.pipeline.metrics.java.runtime import meteor_jar
-from spidercap.pipeline.metrics.text_metrics import Bar, Evaluated, TextSettings, WarnOnce, cut_remark, no_bar
+from spidercap.pipeline.metrics.text_metrics import (
+    Bar,
+    Evaluated,
+    TextSettings,
+    WarnOnce,
+    cut_remark,
+    no_bar,
+    with_references,
+)
 from spidercap.pipeline.text.one_line import one_line
 
 CHUNK = 64  # captions per request, about 0.2 s
@@ -33,7 +41,7 @@ class Meteor:
     def rewards(self, captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
         """Returns float64 `[N]` for N captions, each with its references. Warns of the first cut captions."""
         scores = _scores(self._answers(captions, references, lambda count: None))
-        self._warn(_remark({*captions, *(reference for of_image in references for reference in of_image)}))
+        self._warn(_remark(set(with_references(captions, references))))
         return scores
 
     def evaluate(self, captions: Sequence[str], references: Sequence[Sequence[str]], bar: Bar = no_bar) -> Evaluated:
@@ -41,7 +49,7 @@ class Meteor:
         with bar("METEOR", len(captions)) as shown:
             answers = self._answers(captions, references, shown.update)
             total = self._pool.map([{"stats": [a["stats"] for a in answers]}], names=["the corpus"], chunk=1)[0]
-        remark = _remark([*captions, *(reference for of_image in references for reference in of_image)])
+        remark = _remark(with_references(captions, references))
         return Evaluated(total, _scores(answers), remark=remark)
 
     def _answers(
@@ -68,7 +76,7 @@ def _scores(answers: Sequence[dict]) -> np.ndarray:
 def _plain(caption: str) -> str:
     """The caption cut to MOST_PIECES, without "|||", which separates captions in METEOR's protocol."""
     caption = _joined(caption)
-    beyond = _beyond(caption)
+    beyond = _beyond(caption) if len(caption) > MOST_PIECES else None
     return caption[: beyond.start()] if beyond else caption
 
 
@@ -78,13 +86,12 @@ def _joined(caption: str) -> str:
 
 def _beyond(caption: str) -> re.Match | None:
     """The first piece that is cut off."""
-    if len(caption) <= MOST_PIECES:  # as nearly all are; each piece has a character
-        return None
     return next(itertools.islice(_PIECE.finditer(caption), MOST_PIECES, None), None)
 
 
 def _remark(captions: Iterable[str]) -> str:
-    cut = sum(_beyond(_joined(caption)) is not None for caption in captions)
+    # Nearly all captions have fewer characters than that, and each piece has one.
+    cut = sum(len(caption) > MOST_PIECES and _beyond(_joined(caption)) is not None for caption in captions)
     return cut_remark(
         "METEOR", f"{MOST_PIECES} words and punctuation marks", cut, "need minutes each, or too much memory"
     )

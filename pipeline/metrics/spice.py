@@ -16,7 +16,7 @@ from spidercap.pipeline.metrics.java.pool import Pool
 from spidercap.pipeline.metrics.java.runtime import spice_jars
 from spidercap.pipeline.metrics.long_captions import LongCaptions, beginning, is_long
 from spidercap.pipeline.metrics.registry import SPICE_PARTS
-from spidercap.pipeline.metrics.text_metrics import Bar, Evaluated, TextSettings, WarnOnce, no_bar
+from spidercap.pipeline.metrics.text_metrics import Bar, Evaluated, TextSettings, WarnOnce, no_bar, with_references
 from spidercap.pipeline.metrics.tuple_store import Tuples, TupleStore
 from spidercap.pipeline.text.one_line import one_line
 
@@ -45,7 +45,7 @@ class Spice:
         Row 0 counts all tuples, and its `f_score` is SPICE; the other rows are those of SPICE_PARTS. `done` is called
         with numbers of parsed captions, which sum up to `to_parse`.
         """
-        tuples = self._tuples(_all(candidates, references), done)
+        tuples = self._tuples(with_references(candidates, references), done)
         groups: dict[tuple[str, ...], dict[str, int]] = {}
         for candidate, of_image in zip(candidates, references, strict=True):
             of_group = groups.setdefault(tuple(of_image), {})
@@ -63,19 +63,19 @@ class Spice:
     def rewards(self, captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
         """Returns float64 `[N]`; 0 if neither caption nor references hold a tuple. Warns of the first cut captions."""
         scores = np.nan_to_num(f_score(self.score(captions, references)[:, 0]))
-        self._warn(self._remark(set(_all(captions, references))))
+        self._warn(self._remark(set(with_references(captions, references))))
         return scores
 
     def evaluate(self, captions: Sequence[str], references: Sequence[Sequence[str]], bar: Bar = no_bar) -> Evaluated:
         """Returns the mean over captions, SPICE of each caption (0 without tuples), and its parts."""
-        unseen = self.to_parse(_all(captions, references))
+        unseen = self.to_parse(with_references(captions, references))
         with bar("SPICE, parsing", unseen) as shown:
             f = f_score(self.score(captions, references, shown.update))
         each = np.nan_to_num(f[:, 0])
         # Summed in order, to reproduce the published mean to the last bit; NumPy sums in pairs.
         corpus = sum(each.tolist()) / len(captions) if captions else 0.0
         parts = {f"SPICE {part}": f[:, i] for i, part in enumerate(SPICE_PARTS, 1)}
-        return Evaluated(corpus, each, parts, self._remark(_all(captions, references)))
+        return Evaluated(corpus, each, parts, self._remark(with_references(captions, references)))
 
     def to_parse(self, captions: Sequence[str]) -> int:
         """Returns how many of the captions have not been parsed yet."""
@@ -147,7 +147,3 @@ def f_score(counts: np.ndarray) -> np.ndarray:
     total = precision + recall
     f = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
     return np.where(predicted + true > 0, f, np.nan)
-
-
-def _all(captions: Sequence[str], references: Sequence[Sequence[str]]) -> list[str]:
-    return [*captions, *(reference for of_image in references for reference in of_image)]

@@ -38,6 +38,11 @@ class TextMetric(Protocol):
         """Returns the scores of a corpus and of each of its captions."""
 
 
+def with_references(captions: Sequence[str], references: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the captions, then all their references."""
+    return [*captions, *(reference for of_image in references for reference in of_image)]
+
+
 class WarnOnce:
     """Prints the first remark that is not empty as a warning; for rewards, which are computed again and again."""
 

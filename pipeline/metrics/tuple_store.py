@@ -1,7 +1,6 @@
 """A cache of captions parsed by SPICE, in memory and on disk."""
 
 import collections
-import fcntl
 import json
 import pathlib
 import sqlite3
@@ -9,7 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.files import open_lock
+from spidercap.pipeline.files import held, open_lock
 
 Tuples = list[list[str]]  # [object], [object, attribute], [subject, object, relation], in the parser's order
 
@@ -36,8 +35,7 @@ class TupleStore:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             # SQLite does not wait for another process that creates the same database.
-            with open(open_lock(self.path.with_suffix(".lock")), "r+") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with held(open_lock(self.path.with_suffix(".lock"))):
                 self._database = self._opened()
         except (OSError, sqlite3.Error) as error:
             raise self._unusable(error) from error

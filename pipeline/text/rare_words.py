@@ -9,9 +9,13 @@ from spidercap.pipeline.text.vocabulary import Vocabulary
 MANY = 0.1  # share of the captions' words; 6,000 images with five captions lose 0.03 by default, 300 images 0.13
 
 
-def unknown_share(captions: Iterable[Sequence[str]], min_word_count: int) -> float:
-    """Returns the share of the words of tokenised captions that occur less than `min_word_count` times in them."""
-    counts = collections.Counter(token for tokens in captions for token in tokens)
+def count_words(captions: Iterable[Sequence[str]]) -> collections.Counter[str]:
+    """Returns how often each word occurs in tokenised captions."""
+    return collections.Counter(token for tokens in captions for token in tokens)
+
+
+def unknown_share(counts: collections.Counter[str], min_word_count: int) -> float:
+    """Returns the share of the words of captions that occur less than `min_word_count` times in them."""
     return sum(n for n in counts.values() if n < min_word_count) / max(1, counts.total())
 
 
@@ -22,12 +26,12 @@ def vocabulary_line(vocabulary: Vocabulary, share: float) -> str:
     return f"{words} word{'s' * (words != 1)} in the vocabulary, {rare} too rare{of_captions}"
 
 
-def rare_words_note(captions: Sequence[Sequence[str]], min_word_count: int) -> str:
+def rare_words_note(counts: collections.Counter[str], min_word_count: int) -> str:
     """Returns a warning with a lower --min_word_count if many words of the captions become unknown, or ''."""
-    share = unknown_share(captions, min_word_count)
+    share = unknown_share(counts, min_word_count)
     if share <= MANY:
         return ""
-    lower = next(n for n in range(min_word_count - 1, 0, -1) if unknown_share(captions, n) <= MANY)
+    lower = next(n for n in range(min_word_count - 1, 0, -1) if unknown_share(counts, n) <= MANY)
     return (
         f"{share:.0%} of the words of the training captions occur less than --min_word_count={min_word_count} times "
         f"and are never generated; lower it, for example --min_word_count={lower}, or give more captions"

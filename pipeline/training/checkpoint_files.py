@@ -98,12 +98,11 @@ def checkpoint_fault(path: pathlib.Path) -> str:
     """Returns what is wrong with a checkpoint; '' if all its files are those that were written."""
     try:
         known = digests.recorded(path)
-        wrong = digests.faults(path)
     except UserError as error:
         return str(error)
     if not any(name.startswith(_WEIGHTS) for name in known):
         return f"its {digests.NAME} is lost"
-    return ", ".join(f"{name} {what}" for name, what in wrong.items())
+    return digests.listed(digests.faults(path, known))
 
 
 def _delete(path: pathlib.Path) -> None:

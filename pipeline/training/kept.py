@@ -153,7 +153,7 @@ def check_kept(config: Config, progress: Progress, from_checkpoint: bool) -> Non
 def check_identity(config: Config) -> None:
     """Raises UserError if a file that tells what a prepared run is about is damaged or lost."""
     workdir = config.workdir_path()
-    wrong = digests.faults(workdir)
+    wrong = digests.faults(workdir, digests.recorded(workdir))
     wrong.pop(FREQUENCIES, None)  # they can be counted again
     for name, what in wrong.items():
         raise UserError(f"{workdir / name} {what}; {_NO_COPY}")

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
 import os
 import pathlib
 import shutil
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 
 import tqdm
 
+from spidercap.pipeline.digests import digest as digest_of
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import open_lock
 from spidercap.pipeline.metrics.java import runtime
@@ -106,7 +106,7 @@ def _checked(folder: pathlib.Path, remedy: str, any_build: bool = False) -> tupl
 
 def _fault(path: pathlib.Path, jar: Jar, any_build: bool) -> str | None:
     try:
-        digest = _sha256(path)  # of both jars in half a second
+        digest = digest_of(path)  # of both jars in half a second
         if digest == jar.sha256:
             return None
         # A truncated file has no table of contents, which is at a zip's end.
@@ -187,15 +187,10 @@ def _fetch(part: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def _verify(path: pathlib.Path, jar: Jar) -> None:
-    digest = _sha256(path)
+    digest = digest_of(path)
     if digest != jar.sha256:
         size = path.stat().st_size
         raise RuntimeError(f"{jar.file_name} came with {size} of {jar.size} bytes and the SHA-256 {digest[:12]}...")
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _by_hand(folder: pathlib.Path, error: Exception) -> str:

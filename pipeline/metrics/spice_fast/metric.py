@@ -17,7 +17,7 @@ from spidercap.pipeline.metrics.spice_fast import scene_graph
 from spidercap.pipeline.metrics.spice_fast.matching import Matcher
 from spidercap.pipeline.metrics.spice_fast.parser import SceneGraphParser, load_parser, parsed
 from spidercap.pipeline.metrics.spice_fast.synonyms import wordnet_synonyms
-from spidercap.pipeline.metrics.text_metrics import Bar, Evaluated, TextSettings, no_bar
+from spidercap.pipeline.metrics.text_metrics import Bar, Evaluated, TextSettings, no_bar, with_references
 
 
 class SpiceFast:
@@ -64,7 +64,7 @@ class TextSpiceFast:
 
     def score(self, candidates: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
         """Returns int64 counts `[N, 3]` of N captions: tuples matched, the candidate's, the references'."""
-        self._parse([*candidates, *(caption for of_image in references for caption in of_image)])
+        self._parse(with_references(candidates, references))
         counts = [
             scene_graph.counts(self._known[candidate], [self._known[caption] for caption in of_image], self._senses)
             for candidate, of_image in zip(candidates, references, strict=True)
