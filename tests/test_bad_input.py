@@ -355,6 +355,9 @@ def test_a_warm_start_of_another_vocabulary_or_encoder_is_refused(run):
     with pytest.raises(UserError, match="has another vocabulary; train both on the same captions"):
         kept.check_warm_start(config, Vocabulary(vocabulary.words[:-1], ()), encoder)
     (run / "encoder.txt").write_text("0\n")
+    with pytest.raises(UserError, match=r"encoder.txt is damaged or was changed; .*name another --warm_start"):
+        kept.check_warm_start(config, vocabulary, encoder)
+    digests.record(run, ["encoder.txt"])
     with pytest.raises(UserError, match="has another encoder; use its --encoder_weights"):
         kept.check_warm_start(config, vocabulary, encoder)
 

@@ -153,15 +153,19 @@ def check_kept(config: Config, progress: Progress, from_checkpoint: bool) -> Non
 def check_identity(config: Config) -> None:
     """Raises UserError if a file that tells what a prepared run is about is damaged or lost."""
     workdir = config.workdir_path()
-    wrong = digests.faults(workdir, digests.recorded(workdir))
-    wrong.pop(FREQUENCIES, None)  # they can be counted again
-    for name, what in wrong.items():
-        raise UserError(f"{workdir / name} {what}; {_NO_COPY}")
+    _check_files(workdir, _NO_COPY)
     if not is_prepared(config) and any((workdir / name).exists() for name in ("checkpoints", "kept")):
         raise UserError(
             f"{workdir / digests.NAME} is lost, or an earlier version wrote this run; restore it from a copy, use that "
             "version, or name a new --workdir"
         )
+
+
+def _check_files(workdir: pathlib.Path, remedy: str) -> None:
+    wrong = digests.faults(workdir, digests.recorded(workdir))
+    wrong.pop(FREQUENCIES, None)  # they can be counted again
+    for name, what in wrong.items():
+        raise UserError(f"{workdir / name} {what}; {remedy}")
 
 
 def saved_progress(config: Config) -> Progress:
@@ -215,6 +219,7 @@ def warm_start_of(config: Config) -> Config:
     if other.resolve() == config.workdir_path().resolve():
         raise UserError(f"--warm_start={other} is the --workdir itself; name another run, or leave it out")
     saved = Config.of(**read_settings(other / "config.json") | {"workdir": str(other)})
+    _check_files(other, "restore it from a copy, or name another --warm_start")
     sizes = ("encoder", "image_size", "units", "embedding_size", "baseline_units")
     wrong = differences({n: saved.flat()[n] for n in sizes}, {n: config.flat()[n] for n in sizes})
     if wrong:
