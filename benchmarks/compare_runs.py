@@ -121,13 +121,14 @@ def _read_run(place: str) -> Run:
     before = list(listed)[: list(listed).index(stage)]
     warm_up = itertools.takewhile(lambda name: not listed[name][0], reversed(before))
     validations = _validations(workdir, stage)
+    results = workdir / "results" / str(summary.get("split"))
     return Run(
         workdir=workdir,
         stage=stage,
         settings=read_settings(workdir / "config.json"),
         decoding=summary.get("decoding") or {},
-        metrics=_metrics(workdir / "results" / f"{stage}.metrics.json"),
-        captions=_captions(workdir / "results" / f"{stage}.json"),
+        metrics=_metrics(results / f"{stage}.metrics.json"),
+        captions=_captions(results / f"{stage}.json"),
         seconds=seconds,
         warm_up_seconds=sum(listed[name][1] for name in warm_up),
         best_epoch=next((v.epoch for v in validations if v.step == best_step), None),

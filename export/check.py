@@ -1,17 +1,24 @@
-"""Captions images with a SavedModel and TensorFlow alone: `python check.py MODEL IMAGE_FOLDER ANSWERS.json`."""
+"""Captions images with a SavedModel and TensorFlow alone: `python check.py MODEL INPUTS ANSWERS.json`.
+
+INPUTS is a folder of images, or an .npy file of features [N, F].
+"""
 
 import json
 import pathlib
 import sys
 
+import numpy as np
 import tensorflow as tf
 
 
-def main(model: str, images: str, answers: str) -> None:
-    """Writes {"caption": [...], "log_prob": [...], ...} of the files of a folder, sorted by name."""
+def main(model: str, inputs: str, answers: str) -> None:
+    """Writes {"caption": [...], "log_prob": [...], ...} of the files of a folder, sorted by name, or of features."""
     serve = tf.saved_model.load(model).signatures["serving_default"]
-    files = sorted(pathlib.Path(images).iterdir())
-    outputs = serve(image_bytes=tf.constant([f.read_bytes() for f in files]))
+    path = pathlib.Path(inputs)
+    if path.is_dir():
+        outputs = serve(image_bytes=tf.constant([f.read_bytes() for f in sorted(path.iterdir())]))
+    else:
+        outputs = serve(features=tf.constant(np.load(path)))
     plain = {name: _text(value.numpy().tolist()) for name, value in outputs.items()}
     pathlib.Path(answers).write_text(json.dumps(plain), encoding="utf-8")
 

@@ -5,7 +5,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -33,59 +33,77 @@ class CheckFailed(Exception):
 
 
 class Server(tf.Module):
-    """Bytes -> pixels -> features -> tokens -> text, as one graph: `serve`. `check` tells what it would reject."""
+    """Bytes -> pixels -> features -> tokens -> text, as one graph; `served` are the functions that are served."""
 
     def __init__(
         self,
-        encoder: keras.Model,
+        encoder: keras.Model | None,
         captioner: Captioner,
         words: Sequence[str],
         max_length: int,
         decoder: Decoder,
         max_pixels: int,
     ):
+        """Without an encoder, it takes features alone."""
         super().__init__()
         # The plain variables, not the Keras objects. Variables that Keras tracks are restored in TensorFlow 2, but not
         # by the loader of model servers, which finds variables without a value.
-        self.weights = [variable.value for variable in encoder.variables + captioner.variables]
+        variables = [*(encoder.variables if encoder else ()), *captioner.variables]
+        self.weights = [variable.value for variable in variables]
         self.words = tf.Variable(list(words), trainable=False)
-        image_size = encoder.input_shape[1]
 
-        def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-            pixels = tf.map_fn(
-                lambda one: resize_image(decode_image(one, max_pixels), image_size),
-                image_bytes,
-                fn_output_signature=tf.float32,
-            )
-            ids, log_probs = decoder.captions(captioner, encoder(pixels, training=False), max_length)
+        def from_features(features: tf.Tensor) -> dict[str, tf.Tensor]:
+            ids, log_probs = decoder.captions(captioner, features, max_length)
             text = tf.where((ids != PAD) & (ids != END), tf.gather(self.words, ids), "")
             captions = tf.strings.strip(tf.strings.reduce_join(text, axis=2, separator=" "))
             best = {"caption": captions[:, 0], "log_prob": log_probs[:, 0]}
             return best if decoder.n_best == 1 else best | {"captions": captions, "log_probs": log_probs}
 
+        def from_images(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+            image_size = encoder.input_shape[1]
+            pixels = tf.map_fn(
+                lambda one: resize_image(decode_image(one, max_pixels), image_size),
+                image_bytes,
+                fn_output_signature=tf.float32,
+            )
+            return from_features(encoder(pixels, training=False))
+
         def check(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
             return {"fault": tf.map_fn(lambda one: image_fault(one, max_pixels), image_bytes)}
 
-        signature = [tf.TensorSpec([None], tf.string, name="image_bytes")]
-        self.serve = tf.function(serve, input_signature=signature, autograph=False)
-        self.check = tf.function(check, input_signature=signature, autograph=False)
+        size = captioner.feature_mean.shape[0]
+        self.features = _function(from_features, tf.TensorSpec([None, size], tf.float32, name="features"))
+        encoded = tf.TensorSpec([None], tf.string, name="image_bytes")
+        self.images = _function(from_images, encoded) if encoder else None
+        self.check = _function(check, encoded) if encoder else None
+
+    def served(self) -> dict[str, tf.types.experimental.PolymorphicFunction]:
+        """Returns the functions that are served, by the name of their signature."""
+        if self.images is None:
+            return {"serving_default": self.features, "features": self.features}
+        return {"serving_default": self.images, "features": self.features, "check": self.check}
+
+
+def _function(function: Callable, argument: tf.TensorSpec) -> tf.types.experimental.PolymorphicFunction:
+    return tf.function(function, input_signature=[argument], autograph=False)
 
 
 def export(
-    encoder: keras.Model,
+    encoder: keras.Model | None,
     captioner: Captioner,
     words: Sequence[str],
     max_length: int,
     folder: pathlib.Path,
-    images: Sequence[bytes],
+    examples: Sequence[bytes] | np.ndarray,
     decoder: Decoder | None = None,
     source: str = "",
     max_pixels: int = MAX_PIXELS,
 ) -> pathlib.Path:
     """Returns the new folder `<folder>/<version>`: written under another name, checked in a fresh process, renamed.
 
-    The fresh process captions the encoded `images`; its captions must equal those of the model in memory. The default
-    `decoder` is greedy; its settings are stored with the model, like `source`, which tells what it was made of.
+    The fresh process captions the examples: encoded images, or features `[N, F]` if there is no encoder. Its captions
+    must equal those of the model in memory. The default `decoder` is greedy; its settings are stored with the model,
+    like `source`, which tells what it was made of.
     Images of more than `max_pixels` are rejected by the model.
 
     Raises:
@@ -96,14 +114,13 @@ def export(
     server = Server(encoder, captioner, words, max_length, decoder, max_pixels)
     path = folder / str(max([int(p.name) for p in _numbered(folder)], default=0) + 1)
     with written_aside(path, sum(v.numpy().nbytes for v in server.weights)) as aside:
-        served = {"serving_default": server.serve, "check": server.check}
-        served = {name: function.get_concrete_function() for name, function in served.items()}
+        served = {name: function.get_concrete_function() for name, function in server.served().items()}
         tf.saved_model.save(server, str(aside), signatures=served)
         (aside / KEPT_DECODER).parent.mkdir()
         (aside / KEPT_DECODER).write_text(decoder.to_json(), encoding="utf-8")
         (aside / KEPT_SOURCE).write_text(source, encoding="utf-8")
         (aside / KEPT_LIMIT).write_text(f"{max_pixels}\n", encoding="utf-8")
-        _check(aside, server, images)
+        _check(aside, server, examples)
         (aside / KEPT_DIGESTS).write_text(digests.to_json(digests.tree(aside)), encoding="utf-8")
     return path
 
@@ -147,15 +164,19 @@ def kept_max_pixels(model: pathlib.Path) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def _check(folder: pathlib.Path, server: Server, images: Sequence[bytes]) -> None:
+def _check(folder: pathlib.Path, server: Server, examples: Sequence[bytes] | np.ndarray) -> None:
     """Compares a fresh process, which does not import this package, with the model in memory."""
-    expected = {k: v.numpy() for k, v in server.serve(tf.constant(images)).items()}
+    expected = {k: v.numpy() for k, v in server.served()["serving_default"](tf.constant(examples)).items()}
     expected = {k: np.char.decode(v.astype(bytes), "utf-8") if v.dtype == object else v for k, v in expected.items()}
     with tempfile.TemporaryDirectory() as scratch:
-        seen, answers = pathlib.Path(scratch, "images"), pathlib.Path(scratch, "answers.json")
-        seen.mkdir()
-        for i, image in enumerate(images):
-            (seen / f"{i:06d}").write_bytes(image)
+        seen, answers = pathlib.Path(scratch, "examples"), pathlib.Path(scratch, "answers.json")
+        if isinstance(examples, np.ndarray):
+            seen = seen.with_suffix(".npy")
+            np.save(seen, examples)
+        else:
+            seen.mkdir()
+            for i, image in enumerate(examples):
+                (seen / f"{i:06d}").write_bytes(image)
         command = [sys.executable, "-P", str(CHECK), str(folder.resolve()), str(seen), str(answers)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=scratch, check=False)
         if done.returncode:

@@ -13,6 +13,8 @@ from spidercap.models.precision import product
 from spidercap.models.special_tokens import FORBIDDEN, FORBIDDEN_LOGIT, START
 from spidercap.models.word_loss import Projection
 
+PART = 4096  # images whose features are in memory at once
+
 State = tuple[tf.Tensor, tf.Tensor]  # hidden and cell state, [N, H] each
 
 
@@ -54,13 +56,16 @@ class Captioner(keras.Model):
         self.built = True
 
     def adapt(self, features: np.ndarray) -> None:
-        """Sets mean and std of the normalisation from training features `[I, F]`.
+        """Sets mean and std of the normalisation from training features `[I, F]`, which are read in parts.
 
         A feature that hardly varies in training would be huge in other images. So the std has a floor:
           std_f = max(std_f, 0.1 mean_f(std_f)).
         If the images are alike, mean_f(std_f) <= 0.01 mean_f(|mean_f|), the floor is mean_f(|mean_f|) instead.
         """
-        mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+        count = len(features)
+        parts = [slice(i, i + PART) for i in range(0, count, PART)]
+        mean = sum(features[part].sum(axis=0, dtype=np.float64) for part in parts) / count
+        std = np.sqrt(sum(np.square(features[part] - mean).sum(axis=0) for part in parts) / count)
         size = np.abs(mean).mean()
         alike = std.mean() <= 0.01 * size
         floor = (size if alike else 0.1 * std.mean()) or 1.0

@@ -4,8 +4,9 @@ import hashlib
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -18,16 +19,21 @@ from spidercap.export.saved_model import (
     kept_source,
     versions,
 )
+from spidercap.models.captioner import Captioner
 from spidercap.pipeline import digests
+from spidercap.pipeline.data.given_features import GivenFeatures, open_features
 from spidercap.pipeline.data.image_files import readable_files
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.evaluation.caption_files import caption_files
+from spidercap.pipeline.evaluation.caption_files import ExportedCaptioner, caption_files, ids_by_name, ids_of_names
 from spidercap.pipeline.evaluation.evaluate import decoder_of
 from spidercap.pipeline.evaluation.image_paths import image_files
+from spidercap.pipeline.files import check_output, write_text
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.printable import printable
 from spidercap.pipeline.training import kept
 from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
+
+PART = 256  # features that are captioned together
 
 
 def run_export(config: Config) -> None:
@@ -36,12 +42,8 @@ def run_export(config: Config) -> None:
     encoder, vocabulary = kept.kept_encoder(config), kept.kept_vocabulary(config)
     # A model server may lack XLA or run on CPUs, where bfloat16 is slow.
     config = config.with_values(jit=False, precision="float32")
-    captioner, baseline = kept.build_models(config, vocabulary, encoder.output_shape[1])
+    captioner, baseline = kept.build_models(config, vocabulary, kept.kept_feature_size(config))
     kept.load_kept(config.workdir_path(), kept.last_kept(config), captioner, baseline)
-    noise = np.random.default_rng(0).integers(
-        0, 255, (3, config.model.image_size, config.model.image_size, 3), np.uint8
-    )
-    images = [tf.io.encode_png(image).numpy() for image in noise]
     try:
         path = export(
             encoder,
@@ -49,7 +51,7 @@ def run_export(config: Config) -> None:
             vocabulary.words,
             config.data.max_length,
             config.export_path(),
-            images,
+            _examples(encoder, captioner),
             decoder_of(config, vocabulary.words),
             _source(config),
             config.data.max_pixels,
@@ -74,14 +76,55 @@ def export_once(config: Config) -> None:
 def run_caption(config: Config, images: Sequence[pathlib.Path] | None = None) -> None:
     """Prints one line per caption of the newest exported model; exports one if none has the decoding settings.
 
+    With --output, the best captions are written as a COCO results file, too.
+
     Args:
       config: the settings.
-      images: image files; by default those that --images names.
+      images: image files; by default those that --images names, or the features of --features.
     """
-    skip, limit = config.data.skip_bad_images, config.data.max_pixels
+    output, skip, limit = config.metrics.output, config.data.skip_bad_images, config.data.max_pixels
+    ids = ids_by_name(config.data.captions) if config.data.captions else {}
+    if output:
+        check_output("output", output, read=(config.data.captions,))
+    given = None
     # Mistakes in --images are reported before anything is exported.
-    files = readable_files(image_files(config.data.images, skip) if images is None else images, skip, limit)
-    models = versions(config.export_path())
+    if images is None and config.data.features:
+        given = open_features(config.data.features)
+    else:
+        files = readable_files(image_files(config.data.images, skip) if images is None else images, skip, limit)
+    if (kept.kept_encoder(config) is None) != (given is not None):
+        wanted = "--features" if given is None else "--images"
+        raise UserError(f"{config.run.workdir} was trained on {wanted[2:]}; give {wanted}")
+    image_ids = ids_of_names(given.names if given else [str(file) for file in files], ids)
+    captioner = ExportedCaptioner(_fitting_model(config))
+    captions = _of_features(captioner, given) if given else caption_files(captioner, files, skip)
+    results = []
+    for name, of_image in captions:
+        for caption, log_prob in of_image:
+            print(printable(f"{name}: {caption} (log-probability {log_prob:.2f})"))
+        results.append({"image_id": image_ids[str(name)], "caption": of_image[0][0]})
+    if output:
+        write_text(pathlib.Path(output), json.dumps(results, indent=1) + "\n")
+        print(f"results: {output}")
+
+
+def caption_examples(config: Config, features: np.ndarray, names: Sequence[str]) -> None:
+    """Prints the captions of features `[n, F]` by the newest exported model; `names` begin with theirs."""
+    captioner = ExportedCaptioner(versions(config.export_path())[-1])
+    for name, of_image in zip(names, captioner.caption_features(features), strict=False):
+        print(printable(f"{name}: {of_image[0][0]} (log-probability {of_image[0][1]:.2f})"))
+
+
+def _of_features(captioner: ExportedCaptioner, given: GivenFeatures) -> Iterator[tuple[str, list[tuple[str, float]]]]:
+    names = given.names
+    for first in range(0, len(names), PART):
+        part = names[first : first + PART]
+        yield from zip(part, captioner.caption_features(given.rows(part)), strict=True)
+
+
+def _fitting_model(config: Config) -> pathlib.Path:
+    """The newest exported model, if it has the settings of decoding and the limit of pixels; else a new one."""
+    models, limit = versions(config.export_path()), config.data.max_pixels
     if models and kept_decoder(models[-1]) != decoder_of(config, kept.kept_vocabulary(config).words).to_json():
         print(f"{models[-1]} has other decoding settings; exporting a model with these beside it")
         models = []
@@ -90,10 +133,17 @@ def run_caption(config: Config, images: Sequence[pathlib.Path] | None = None) ->
         models = []
     if not models:
         run_export(config)
-    model = versions(config.export_path())[-1]
-    for file, captions in caption_files(model, files, skip):
-        for caption, log_prob in captions:
-            print(printable(f"{file}: {caption} (log-probability {log_prob:.2f})"))
+    return versions(config.export_path())[-1]
+
+
+def _examples(encoder: keras.Model | None, captioner: Captioner) -> list[bytes] | np.ndarray:
+    """What the check of an export captions: images of noise, or features of it."""
+    rng = np.random.default_rng(0)
+    if encoder is None:
+        mean, std = captioner.feature_mean.numpy(), captioner.feature_deviation.numpy()
+        return (mean + std * rng.normal(size=(3, len(mean)))).astype(np.float32)
+    size = encoder.input_shape[1]
+    return [tf.io.encode_png(image).numpy() for image in rng.integers(0, 255, (3, size, size, 3), np.uint8)]
 
 
 def _source(config: Config) -> str:

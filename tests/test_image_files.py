@@ -17,7 +17,7 @@ from spidercap.pipeline.data.image_digests import ImageDigests
 from spidercap.pipeline.data.image_files import fault, in_threads, readable_files, reason_of, skip_or_reject, suffix_of
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation import caption_files, image_paths
-from spidercap.pipeline.settings.groups import DataSettings
+from spidercap.pipeline.settings.data_settings import DataSettings
 from spidercap.pipeline.text.printable import printable
 from tests.test_folder import JPEG, PNG, coco, write
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from spidercap.pipeline.data.prepare import Captions
+from spidercap.pipeline.data.feature_store import Features
+from spidercap.pipeline.data.records import Split
 from spidercap.pipeline.metrics.size_classes import SizeClass, size_classes
 from spidercap.pipeline.text.coco_json import ImageId
 from spidercap.pipeline.text.tokenizer import tokenize
@@ -34,7 +35,7 @@ class TokenizedSplit:
 class TrainingArrays:
     """I images, N views of each, C captions in all."""
 
-    features: np.ndarray  # float32 [I, N, F]
+    features: Features | np.ndarray  # float32 [I, N, F]
     tokens: np.ndarray  # int32 [C, T], for likelihood: unknown words as UNKNOWN
     image_index: np.ndarray  # int32 [C], row of `features`, ascending
     # For rewards: unknown words with ids of their own. One array of all images is one class.
@@ -49,14 +50,14 @@ class Batch(NamedTuple):
     tokens: tf.Tensor | None  # int32 [B, T], a reference caption; None in batches of images without captions
 
 
-def tokenize_split(captions: Captions) -> TokenizedSplit:
+def tokenize_split(split: Split) -> TokenizedSplit:
     """Returns the split with every caption tokenised."""
-    tokens = tuple(tuple(tuple(tokenize(c)) for c in of_image) for of_image in captions.captions)
-    return TokenizedSplit(captions.image_ids, captions.file_names, captions.captions, tokens)
+    tokens = tuple(tuple(tuple(tokenize(c)) for c in of_image) for of_image in split.captions)
+    return TokenizedSplit(split.image_ids, split.file_names, split.captions, tokens)
 
 
 def training_arrays(
-    split: TokenizedSplit, vocabulary: Vocabulary, features: np.ndarray, max_length: int
+    split: TokenizedSplit, vocabulary: Vocabulary, features: Features | np.ndarray, max_length: int
 ) -> TrainingArrays:
     """Returns the arrays that the train steps read, with features `[I, N, F]`."""
     encoder = vocabulary.encoder()
@@ -75,7 +76,7 @@ def caption_batches(
         image = tf.gather(image_index, index)
         return Batch(_seen(features, image, step, seed), image, tf.gather(tokens, index))
 
-    features, tokens, image_index = map(_held, (arrays.features, arrays.tokens, arrays.image_index))
+    features, tokens, image_index = Features.of(arrays.features), _held(arrays.tokens), _held(arrays.image_index)
     return _batches(len(arrays.tokens), batch_size, first_step, steps, seed).map(batch).prefetch(4)
 
 
@@ -96,7 +97,7 @@ def image_batches(
         tokens = caption_of(step, index) if caption_of else None
         return Batch(_seen(features, index, step, seed), tf.cast(index, tf.int32), tokens)
 
-    features = _held(arrays.features)
+    features = Features.of(arrays.features)
     caption_of = _drawn_captions(arrays, seed) if with_captions else None
     return _batches(len(arrays.features), batch_size, first_step, steps, seed).map(batch).prefetch(4)
 
@@ -124,12 +125,13 @@ def _held(array: np.ndarray) -> tf.Tensor:
         return tf.constant(array)
 
 
-def _seen(features: tf.Tensor, image: tf.Tensor, step: tf.Tensor, seed: tuple[int, int]) -> tf.Tensor:
+def _seen(features: Features, image: tf.Tensor, step: tf.Tensor, seed: tuple[int, int]) -> tf.Tensor:
     """Features `[B, F]` of the images `[B]`, of one view each, drawn by the step."""
     of_step = tf.random.experimental.stateless_fold_in(tf.constant(seed, tf.int64), step)
     view = tf.random.stateless_uniform(tf.shape(image), of_step, 0, features.shape[1], image.dtype)
-    # int64, because int32 reaches only 2**31 numbers, and views can hold more.
-    return tf.gather_nd(features, tf.cast(tf.stack([image, view], axis=1), tf.int64))
+    # Read by NumPy from the mapped files: as a tensor, the features of all images would be in memory.
+    found = tf.numpy_function(features.gather, [image, view], tf.float32, stateful=False)
+    return tf.ensure_shape(found, [image.shape[0], features.shape[2]])
 
 
 def _batches(size: int, batch_size: int, first_step: int, steps: int, seed: tuple[int, int]) -> tf.data.Dataset:

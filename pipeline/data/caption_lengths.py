@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.settings.groups import MOST_TOKENS
+from spidercap.pipeline.settings.data_settings import MOST_TOKENS
 
 FEW, NEARLY_ALL = 0.01, 0.9  # shares of the captions: no warning below, an error above
 HELD = 0.99  # share that the named --max_length would hold

@@ -1,13 +1,13 @@
-"""Features of the frozen encoder, computed once and stored in the cache folder.
+"""Features of the frozen encoder, computed once per image and stored in the cache folder.
 
 Training images may have several views, to reduce overfitting. The first is the whole image, like validation images.
 The others are crops, some of them mirrored.
 """
 
 import hashlib
+import itertools
 import json
 import pathlib
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -19,10 +19,9 @@ from tqdm import tqdm
 from spidercap.models.encoder import build_encoder
 from spidercap.models.image_headers import LARGE, read_header
 from spidercap.models.images import decode_image, draw_view, resize_image
-from spidercap.pipeline import digests
-from spidercap.pipeline.data.prepare import Data, image_records, reading
+from spidercap.pipeline.data.feature_store import SHARD, Features, FeatureStore
+from spidercap.pipeline.data.records import Split, reading
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.files import written_aside
 from spidercap.pipeline.settings.config import Config
 
 ENCODER_SEED = 0  # of random weights, so that runs with different --seed share features
@@ -44,112 +43,126 @@ def load_encoder(config: Config) -> keras.Model:
             return build_encoder(config.model.encoder, weights, config.model.image_size, ENCODER_SEED)
     except Exception as error:  # Keras raises anything from ValueError to a bare Exception here
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        remedy = "give weights made for this encoder without its top, 'random', or another size"
+        if weights == "imagenet":
+            remedy = (
+                "ImageNet's weights are downloaded by Keras; without a network, bring the file "
+                f"(keras.applications.{config.model.encoder}(include_top=False).save_weights('FILE.weights.h5') where "
+                "there is one) and give --encoder_weights=FILE.weights.h5"
+            )
         raise UserError(
             f"cannot build {config.model.encoder} with --encoder_weights={weights} and "
-            f"--image_size={config.model.image_size}: {first_line}; give weights made for this encoder "
-            "without its top, 'random', or another size"
+            f"--image_size={config.model.image_size}: {first_line}; {remedy}"
         ) from error
 
 
-def split_features(config: Config, data: Data, encoder: keras.Model, split: str) -> np.ndarray:
-    """Returns features float32 `[I, F]` of the whole images, in the order of the split's records."""
-    return all_features(config, data, encoder, {split: 1})[split][:, 0]
+def all_features(
+    config: Config, splits: Mapping[str, Split], encoder: keras.Model, views: Mapping[str, int]
+) -> dict[str, Features]:
+    """Returns features `[I, N, F]` by split, in the order of its records, with N = `views` of each image.
 
-
-def all_features(config: Config, data: Data, encoder: keras.Model, views: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Returns features float32 `[I, N, F]` by split, in the order of its records, with N = `views` of each image.
-
-    Views in the cache are read. Others, and those whose file is damaged, are computed and stored.
+    Views in the cache are read. Others, and those whose shard is damaged, are computed and stored, a shard at a time.
 
     Raises:
       UserError: features are NaN or infinite.
     """
-    folder = config.cache_path() / "features" / _key(config, data, encoder)
+    folder = config.cache_path() / "features" / _key(config, encoder)
     # One function for all, because tracing a deep network takes seconds. It is traced only if something is computed.
     shape = [None, config.model.image_size, config.model.image_size, 3]
     encode = tf.function(lambda images: encoder(images, training=False), input_signature=[tf.TensorSpec(shape)])
-    paths = {split: [folder / _file(split, view) for view in range(number)] for split, number in views.items()}
-    for split, of_views in paths.items():
-        for view, path in enumerate(of_views):
-            wrong = digests.fault(path)
-            if wrong and path.exists():
-                print(f"warning: {path} {wrong}; its features are computed again", file=sys.stderr)
-            if wrong:
-                name = f"{split}, view {view + 1} of {len(of_views)}" if len(of_views) > 1 else split
-                features = _compute(encode, data, split, config.model.image_size, view, name)
-                with written_aside(path, features.nbytes) as aside:
-                    np.save(aside, features)
-                digests.record(path.parent, [path.name])
-    return {split: _stacked(of_views) for split, of_views in paths.items()}
+    stores = [FeatureStore(folder / f"view{view}") for view in range(max(views.values(), default=0))]
+    for name, split in splits.items():
+        for view in range(views[name]):
+            missing = stores[view].missing(split.keys)
+            title = f"{name}, view {view + 1} of {views[name]}" if views[name] > 1 else name
+            _fill(stores[view], encode, split, missing, config.model.image_size, view, title)
+    return {name: _views(stores[: views[name]], split.keys) for name, split in splits.items()}
 
 
-def pixels(records: tf.data.Dataset, image_size: int, view: int = 0) -> tf.data.Dataset:
+def pixels(records: tf.data.Dataset, keys: Sequence[str], image_size: int, view: int = 0) -> tf.data.Dataset:
     """Returns batches float32 `[<=BATCH, image_size, image_size, 3]` of encoded images, decoded in parallel.
 
-    View 0 is the whole image; other views are drawn by their number and the image's.
+    View 0 is the whole image; other views are drawn by their number and the image's key.
     """
 
-    def seen(number: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
+    def seen(seed: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
         image = decode_image(record)
         if view:
-            image = draw_view(image, tf.stack([tf.constant(view, tf.int64), number]))
+            image = draw_view(image, tf.stack([tf.constant(view, tf.int64), seed]))
         return resize_image(image, image_size)
 
-    def small(number: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def small(seed: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Decodes an image, unless it is large."""
         large = read_header(record).pixels > LARGE
         none = lambda: tf.zeros([image_size, image_size, 3])  # noqa: E731
-        return number, tf.where(large, record, ""), tf.cond(large, none, lambda: seen(number, record))
+        return seed, tf.where(large, record, ""), tf.cond(large, none, lambda: seen(seed, record))
 
-    def large(number: tf.Tensor, record: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
-        return tf.cond(record == "", lambda: image, lambda: seen(number, record))
+    def large(seed: tf.Tensor, record: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+        return tf.cond(record == "", lambda: image, lambda: seen(seed, record))
 
+    seeds = tf.data.Dataset.from_tensor_slices(np.array([view_seed(key) for key in keys], np.int64))
     # Large images are decoded a few at a time, or the memory for them would grow with the number of cores.
-    decoded = records.enumerate().map(small, num_parallel_calls=tf.data.AUTOTUNE).map(large, num_parallel_calls=2)
-    return decoded.batch(BATCH).prefetch(tf.data.AUTOTUNE)
+    decoded = tf.data.Dataset.zip(seeds, records).map(small, num_parallel_calls=tf.data.AUTOTUNE)
+    return decoded.map(large, num_parallel_calls=2).batch(BATCH).prefetch(tf.data.AUTOTUNE)
 
 
-def _file(split: str, view: int) -> str:
-    return f"{split}-view{view}.npy" if view else f"{split}.npy"
+def view_seed(key: str) -> int:
+    """Returns the seed of an image's views."""
+    return int(key[:15], 16)
 
 
-def _stacked(paths: Sequence[pathlib.Path]) -> np.ndarray:
-    """Float32 `[I, N, F]` of the files of N views."""
-    # Memory-mapped, or all views would be in memory twice.
-    views = [np.load(path, mmap_mode="r") for path in paths]
-    images, size = views[0].shape
-    return np.stack(views, axis=1, out=np.empty((images, len(views), size), np.float32))
+def _views(stores: Sequence[FeatureStore], keys: Sequence[str]) -> Features:
+    """The features of N stores as N views."""
+    shards, places = [], []
+    for store in stores:
+        of_view = store.places(keys)
+        of_view[:, 0] += len(shards)
+        places.append(of_view)
+        shards += store.shards
+    return Features(shards, np.stack(places, axis=1))
 
 
-def _compute(encode: Callable, data: Data, split: str, image_size: int, view: int, name: str) -> np.ndarray:
-    records = image_records(data, split)
-    count = int(records.cardinality())
-    parts = []
-    with tqdm(total=count, desc=f"features of {name}", unit="image", disable=None) as bar:
-        if bar.disable:
-            print(f"computing the features of {count} images ({name}), once for all runs with this cache", flush=True)
-        for images in _read(data, pixels(records, image_size, view)):
-            parts.append(encode(images).numpy())
-            bar.update(len(parts[-1]))
-    features = np.concatenate(parts)
+def _fill(
+    store: FeatureStore, encode: Callable, split: Split, missing: Sequence[int], image_size: int, view: int, title: str
+) -> None:
+    """Computes and stores the features of the rows `missing`, a shard at a time."""
+    with tqdm(total=len(missing), desc=f"features of {title}", unit="image", disable=None) as bar:
+        if bar.disable and missing:
+            print(f"computing the features of {len(missing)} images ({title}), once for all runs with this cache")
+        for rows in shards_of(missing):
+            keys, parts = [split.keys[row] for row in rows], []
+            for images in _read(split, pixels(split.images.encoded(rows), keys, image_size, view)):
+                parts.append(encode(images).numpy())
+                bar.update(len(parts[-1]))
+            store.add(keys, _finite(np.concatenate(parts), title))
+
+
+def shards_of(rows: Sequence[int]) -> Iterator[list[int]]:
+    """Yields ascending rows of a split in groups, one for each shard.
+
+    A row's group depends on the row alone, so work that was stopped anywhere ends with the same shards.
+    """
+    for _, group in itertools.groupby(rows, lambda row: row // SHARD):
+        yield list(group)
+
+
+def _finite(features: np.ndarray, title: str) -> np.ndarray:
     if not np.isfinite(features).all():
-        raise UserError(f"features of {name} are NaN or infinite; check --encoder_weights")
+        raise UserError(f"features of {title} are NaN or infinite; check --encoder_weights")
     return features
 
 
-def _read(data: Data, batches: tf.data.Dataset) -> Iterator[tf.Tensor]:
+def _read(split: Split, batches: tf.data.Dataset) -> Iterator[tf.Tensor]:
     # Errors of the encoder, such as a full memory, are not those of reading.
-    with reading(data):
+    with reading(split):
         yield from batches
 
 
-def _key(config: Config, data: Data, encoder: keras.Model) -> str:
-    """Changes with the encoder, its size, its weights and the data."""
+def _key(config: Config, encoder: keras.Model) -> str:
+    """Changes with the encoder, its size and its weights."""
     # Some networks have preprocessing layers with ImageNet weights only, so equal weights are not enough.
     imagenet = config.model.encoder_weights == "imagenet"
-    digest = hashlib.sha256(
-        json.dumps([config.model.encoder, imagenet, config.model.image_size, data.fingerprint]).encode()
-    )
+    digest = hashlib.sha256(json.dumps([config.model.encoder, imagenet, config.model.image_size]).encode())
     for weight in encoder.get_weights():
         digest.update(weight.tobytes())
     return f"{config.model.encoder}-{config.model.image_size}-{digest.hexdigest()[:12]}"

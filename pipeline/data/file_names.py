@@ -26,7 +26,7 @@ def real_names(names: Iterable[str], folder: str) -> dict[str, str]:
         found = collections.defaultdict(list)
         try:
             for name in os.listdir(os.path.join(folder, below)):
-                found[_normal(name)].append(name)
+                found[normal(name)].append(name)
         except OSError:  # not a folder, or one that may not be read
             pass
         return found
@@ -39,7 +39,7 @@ def real_names(names: Iterable[str], folder: str) -> dict[str, str]:
             continue
         fitting = [""]
         for part in pathlib.PurePath(name).parts:
-            fitting = [os.path.join(below, real) for below in fitting for real in listed(below).get(_normal(part), ())]
+            fitting = [os.path.join(below, real) for below in fitting for real in listed(below).get(normal(part), ())]
         fitting = [real for real in fitting if os.path.isfile(os.path.join(folder, real))]
         if len(fitting) > 1:
             several.append(name)
@@ -53,5 +53,6 @@ def real_names(names: Iterable[str], folder: str) -> dict[str, str]:
     return found
 
 
-def _normal(name: str) -> str:
+def normal(name: str) -> str:
+    """Returns a name in the normalisation in which names are compared."""
     return unicodedata.normalize("NFC", name)

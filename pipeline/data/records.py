@@ -1,50 +1,81 @@
-"""The record of an image, the same in every data set."""
+"""The records of a split, the same for every data set."""
 
+import contextlib
+import dataclasses
+import hashlib
 import json
-import pathlib
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
-import numpy as np
-import tensorflow_datasets as tfds
+import tensorflow as tf
 
+from spidercap.pipeline.data.image_files import reason_of
+from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.text.coco_json import ImageId
 
-SPLITS = ("train", "val")
+SPLITS = ("train", "val", "test")
+TITLES = {"train": "training", "val": "validation", "test": "test"}
+NEEDED = ("train", "val")  # splits that a run cannot do without
+
+
+class Images(Protocol):
+    """Where the encoded images of a split are read from."""
+
+    def encoded(self, rows: Sequence[int]) -> tf.data.Dataset:
+        """Returns the encoded images (scalar strings) of ascending rows of the split, in that order."""
+
+    def where(self) -> str:
+        """Returns where the images are, and what to do if they cannot be read, as the end of a message."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """The images of a split with their captions, in the order of its records."""
+
+    image_ids: tuple[ImageId, ...]  # [I]
+    file_names: tuple[str, ...]
+    captions: tuple[tuple[str, ...], ...]  # as written, one or more per image
+    # Hex digits that name the contents of each image: equal keys, equal features.
+    keys: tuple[str, ...]
+    images: Images | None  # None: there are features alone
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
 
 
 class Source(NamedTuple):
-    """Where a data set comes from."""
+    """The splits of a data set that were asked for and exist."""
 
-    fingerprint: str  # changes with the contents; names its folder in the cache
-    build: Callable[[pathlib.Path], tfds.core.DatasetBuilder]  # folder -> the data set in it
-
-
-def feature_spec(int64_ids: bool = True) -> tfds.features.FeaturesDict:
-    """Returns the features of one example: an encoded image, its id, its file name, its captions as written.
-
-    Ids are stored as int64, or as JSON text if one of the data set is something else.
-    """
-    return tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(shape=(None, None, 3)),
-            "image_id": tfds.features.Scalar(np.int64) if int64_ids else tfds.features.Text(),
-            "file_name": tfds.features.Text(),
-            "captions": tfds.features.Sequence(tfds.features.Text()),
-        }
-    )
+    fingerprints: Mapping[str, str]  # by split, each changes with the split's contents
+    load: Callable[[], dict[str, Split]]
 
 
-def fits_int64(image_id: ImageId) -> bool:
-    """Returns whether the id is an integer of 64 bits."""
-    return isinstance(image_id, int) and -(2**63) <= image_id < 2**63
+@contextlib.contextmanager
+def reading(split: Split) -> Iterator[None]:
+    """Raises TensorFlow's errors within the block, in which images of a split are read, as UserErrors."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise UserError(f"images cannot be read ({reason_of(error)}); {split.images.where()}") from error
 
 
-def stored_id(image_id: ImageId, int64_ids: bool) -> int | str:
-    """Returns the id as `feature_spec` stores it."""
-    return image_id if int64_ids else json.dumps(image_id)
+def read_images(split: Split, rows: Sequence[int]) -> dict[int, bytes]:
+    """Returns the encoded images of some rows of a split; none if it has features alone."""
+    if split.images is None:
+        return {}
+    rows = sorted(set(rows))
+    with reading(split):
+        return dict(zip(rows, split.images.encoded(rows).as_numpy_iterator(), strict=True))
 
 
-def id_of(stored: Any) -> ImageId:
-    """Returns the id of an example, of either feature, as it was given."""
-    return json.loads(stored) if isinstance(stored, bytes) else int(stored)
+def digest_of(parts: Iterable[object]) -> str:
+    """Returns 16 hex digits that change with any of the parts, which JSON can hold."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(json.dumps(part).encode() + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def id_of(stored: bytes | int) -> ImageId:
+    """Returns the id of a record of TensorFlow Datasets."""
+    return stored.decode() if isinstance(stored, bytes) else int(stored)

@@ -1,9 +1,10 @@
 """Captions image files and arrays with an exported model, as a model server would."""
 
+import collections
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +14,8 @@ from spidercap.export.saved_model import faults, kept_max_pixels
 from spidercap.pipeline import digests
 from spidercap.pipeline.data.image_files import ANY_SIZE, FORMATS, fault, readable_files, reason_of
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.text.coco_json import ImageId, reject
+from spidercap.pipeline.text.listing import read_listing
 from spidercap.pipeline.text.printable import printable
 
 BATCH = 16
@@ -38,7 +41,9 @@ class ExportedCaptioner:
             self._serve = self._model.signatures["serving_default"]
         except Exception as error:  # TensorFlow raises anything for a damaged file
             raise UserError(f"{folder} cannot be loaded ({type(error).__name__}: {error}); export it again") from error
-        if "image_bytes" not in self._serve.structured_input_signature[1]:
+        inputs = self._serve.structured_input_signature[1]
+        self.takes_features = "features" in inputs
+        if "image_bytes" not in inputs and not self.takes_features:
             raise UserError(f"{folder} is a model of something else; name one that spidercap has exported")
 
     def caption(self, images: Sequence[str | os.PathLike | bytes | np.ndarray]) -> list[list[tuple[str, float]]]:
@@ -52,37 +57,93 @@ class ExportedCaptioner:
         """
         if isinstance(images, str | bytes | os.PathLike | np.ndarray):
             raise UserError("caption() takes a list of images; for a single one, caption([image])")
+        if self.takes_features:
+            raise UserError("this model was trained on features; give them to caption_features()")
         encoded = [_encoded(image, f"image {i}", self.max_pixels) for i, image in enumerate(images)]
         parts = [encoded[i : i + BATCH] for i in range(0, len(encoded), BATCH)]
         return [of_image for part in parts for of_image in self.caption_bytes(part)]
 
     def caption_bytes(self, encoded: Sequence[bytes]) -> list[list[tuple[str, float]]]:
         """Returns the same as `caption`, for one batch of encoded images that can be decoded."""
-        found = self._serve(image_bytes=tf.constant(encoded))
-        captions, log_probs = (
-            found[n].numpy() if n in found else found[n[:-1]].numpy()[:, None] for n in ("captions", "log_probs")
-        )
-        pairs = [
-            [(caption.decode("utf-8"), log_prob) for caption, log_prob in zip(*of_image, strict=True)]
-            for of_image in zip(captions, log_probs.tolist(), strict=True)
-        ]
-        # If the model finds fewer captions than requested, the last ones are empty, with -inf.
-        return [[best, *(one for one in more if one[1] > -math.inf)] for best, *more in pairs]
+        return _pairs(self._serve(image_bytes=tf.constant(encoded)))
+
+    def caption_features(self, features: np.ndarray) -> list[list[tuple[str, float]]]:
+        """Returns the same as `caption`, for features float32 `[N, F]` as the model was trained on.
+
+        Raises:
+          UserError: features of another shape, or NaN or infinite.
+        """
+        size = self._model.signatures["features"].structured_input_signature[1]["features"].shape[1]
+        features = np.asarray(features)
+        if features.ndim != 2 or features.shape[1] != size or features.dtype.kind not in "fiu":
+            raise UserError(f"features are {features.dtype} {list(features.shape)}; needed: numbers [N, {size}]")
+        if not np.isfinite(features).all():
+            raise UserError("features are NaN or infinite; leave those images out")
+        return _pairs(self._model.signatures["features"](features=tf.constant(features, tf.float32)))
+
+
+def _pairs(found: Mapping[str, tf.Tensor]) -> list[list[tuple[str, float]]]:
+    """(caption, log-probability) for each image, of what a model returns."""
+    captions, log_probs = (
+        found[n].numpy() if n in found else found[n[:-1]].numpy()[:, None] for n in ("captions", "log_probs")
+    )
+    pairs = [
+        [(caption.decode("utf-8"), log_prob) for caption, log_prob in zip(*of_image, strict=True)]
+        for of_image in zip(captions, log_probs.tolist(), strict=True)
+    ]
+    # If the model finds fewer captions than requested, the last ones are empty, with -inf.
+    return [[best, *(one for one in more if one[1] > -math.inf)] for best, *more in pairs]
 
 
 def caption_files(
-    model: pathlib.Path, files: Sequence[pathlib.Path], skip_bad_images: bool = False
+    captioner: ExportedCaptioner, files: Sequence[pathlib.Path], skip_bad_images: bool = False
 ) -> Iterator[tuple[pathlib.Path, list[tuple[str, float]]]]:
-    """Yields (file, [(caption, log-probability), ...]) for every file, from the exported model in folder `model`.
+    """Yields (file, [(caption, log-probability), ...]) for every file, captioned by an exported model.
 
     All files must be images that `readable_files` has checked. The captions are all those of the model, best first.
 
     Raises:
       UserError: files vanished or changed since, and `skip_bad_images` is False or they are a whole batch.
     """
-    captioner = ExportedCaptioner(model)
     for i in tqdm(range(0, len(files), BATCH), "captions", unit="batch", disable=None if len(files) > BATCH else True):
         yield from _of_batch(captioner, files[i : i + BATCH], skip_bad_images)
+
+
+def ids_by_name(path: str) -> dict[str, ImageId]:
+    """Returns the ids of the images of a captions file by file name, and by its last part where that is one image's.
+
+    Raises:
+      UserError: the file cannot be used, or names no files.
+    """
+    listed = [one for one in read_listing(path, skip_bad_captions=True, need_words=False) if one.file_name]
+    if not listed:
+        raise UserError(f"--captions={path} names no files; give a file with the ids and the names of images")
+    last = collections.Counter(os.path.basename(one.file_name) for one in listed)
+    short = {os.path.basename(one.file_name): one.image_id for one in listed}
+    return {n: i for n, i in short.items() if last[n] == 1} | {one.file_name: one.image_id for one in listed}
+
+
+def ids_of_names(names: Sequence[str], ids: Mapping[str, ImageId]) -> dict[str, ImageId]:
+    """Returns the id of each image for a results file: as `ids` has it; without ids, the file's name.
+
+    Where two files have one name, their paths are the ids.
+
+    Raises:
+      UserError: there are ids, but not of all images.
+    """
+    if not ids:
+        last = {name: os.path.basename(name) for name in names}
+        return last if len(set(last.values())) == len(last) else {name: name for name in names}
+    found = {name: next((ids[tail] for tail in _tails(name) if tail in ids), None) for name in names}
+    unknown = [name for name, image_id in found.items() if image_id is None]
+    reject("--captions", "images are not in that file", unknown, "caption those of the file alone, or leave it out")
+    return found
+
+
+def _tails(name: str) -> Iterator[str]:
+    """The path, then without its first folder, and so on."""
+    parts = pathlib.PurePath(name).parts
+    yield from (os.path.join(*parts[first:]) for first in range(len(parts)))
 
 
 def _of_batch(

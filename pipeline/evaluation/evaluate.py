@@ -9,6 +9,7 @@ import tensorflow as tf
 from spidercap.models.captioner import Captioner
 from spidercap.models.decoder import GREEDY, Captions, Decoder
 from spidercap.pipeline.data.batches import TokenizedSplit
+from spidercap.pipeline.data.feature_store import View
 from spidercap.pipeline.metrics.scores import score_captions
 from spidercap.pipeline.metrics.text_metrics import TextMetric
 from spidercap.pipeline.settings.config import Config
@@ -54,7 +55,7 @@ def decoder_of(config: Config, words: Sequence[str]) -> Decoder:
 
 def build_decoder(
     captioner: Captioner, max_length: int, decoder: Decoder | None = None
-) -> Callable[[np.ndarray], Captions]:
+) -> Callable[[View | np.ndarray], Captions]:
     """Returns a function from features `[N, F]` to captions, compiled once; the default decoder is greedy."""
     decoder = decoder or Decoder()
 
@@ -62,20 +63,24 @@ def build_decoder(
     def decode(features: tf.Tensor) -> Captions:
         return decoder.captions(captioner, features, max_length)
 
-    def decode_all(features: np.ndarray) -> Captions:
-        spare = -len(features) % BATCH  # every batch has one shape
-        padded = np.concatenate([features, np.zeros([spare, features.shape[1]], np.float32)])
-        batches = [decode(tf.constant(part)) for part in np.split(padded, len(padded) // BATCH)]
-        return Captions(*(np.concatenate(parts)[: len(features)] for parts in zip(*batches, strict=True)))
+    def decode_all(features: View | np.ndarray) -> Captions:
+        count = len(features)
+        batches = []
+        for start in range(0, count, BATCH):
+            part = features[start : start + BATCH]
+            padded = np.zeros([BATCH, features.shape[1]], np.float32)  # every batch has one shape
+            padded[: len(part)] = part
+            batches.append(decode(tf.constant(padded)))
+        return Captions(*(np.concatenate(parts)[:count] for parts in zip(*batches, strict=True)))
 
     return decode_all
 
 
 def evaluate(
-    decode: Callable[[np.ndarray], Captions],
+    decode: Callable[[View | np.ndarray], Captions],
     vocabulary: Vocabulary,
     split: TokenizedSplit,
-    features: np.ndarray,
+    features: View | np.ndarray,
     terms: Collection[str],
     text_metrics: Mapping[str, TextMetric],
 ) -> Evaluation:
@@ -102,6 +107,12 @@ def results_json(split: TokenizedSplit, evaluation: Evaluation) -> list[dict]:
     """Returns the captions in COCO's results format."""
     pairs = zip(split.image_ids, evaluation.captions, strict=True)
     return [{"image_id": i, "caption": caption} for i, caption in pairs]
+
+
+def scores_json(split: TokenizedSplit, evaluation: Evaluation) -> list[dict]:
+    """Returns the scores of each image."""
+    pairs = zip(split.image_ids, evaluation.images, strict=True)
+    return [{"image_id": i, "scores": scores} for i, scores in pairs]
 
 
 def n_best_json(split: TokenizedSplit, evaluation: Evaluation) -> list[dict]:

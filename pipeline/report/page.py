@@ -13,6 +13,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from types import MappingProxyType
 
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import written_aside
@@ -40,7 +41,7 @@ class StageResult:
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """An image (JPEG or PNG bytes), its references, and by stage name its captions and their scores."""
+    """An image (JPEG or PNG bytes, or none), its references, and by stage name its captions and their scores."""
 
     image: bytes
     image_id: ImageId
@@ -66,12 +67,13 @@ def write_report(
     best: Sequence[GalleryItem],
     worst: Sequence[GalleryItem],
     notes: Sequence[str] = (),
+    others: Mapping[str, Sequence[StageResult]] = MappingProxyType({}),
 ) -> None:
     """Writes the page to `path`, whole or not at all: an older page stays until the new one is complete.
 
     `metric` names the scores of the images. `best` and `worst` are sorted by the scores of the last stage; images
     without that score come last. The best value in the table is a metric's highest, the lowest of a loss or
-    perplexity, and none of a mean length.
+    perplexity, and none of a mean length. `others` are tables of further splits, by heading.
 
     Raises:
       UserError: an image is neither JPEG nor PNG.
@@ -86,6 +88,7 @@ def write_report(
     body = [
         head(title, notes),
         _results(stages, colours),
+        *(_results(of_other, colours, escape(heading)) for heading, of_other in others.items()),
         section("Curves", "charts", [chart(curve, colours) for curve in curves]),
         section(
             "Best first", "gallery", [card(item, colours, metric, _ends_marked(item, colours)) for item in best], hint
@@ -157,7 +160,7 @@ def _settings(settings: Mapping[str, object]) -> str:
 # ---- the table ----
 
 
-def _results(stages: Sequence[StageResult], colours: Colours) -> str:
+def _results(stages: Sequence[StageResult], colours: Colours, heading: str = "Results") -> str:
     metrics = list(dict.fromkeys(itertools.chain.from_iterable(stage.metrics for stage in stages)))
     columns = [_column(metric, [stage.metrics.get(metric, math.nan) for stage in stages]) for metric in metrics]
     columns.append(["<th>images seen</th>", *(f"<td>{stage.images_seen:,}</td>" for stage in stages), "<td></td>"])
@@ -168,7 +171,7 @@ def _results(stages: Sequence[StageResult], colours: Colours) -> str:
     if len(stages) > 1:
         rows.append(change)
     table = f'<table style="--lines:{len(columns)}">\n<thead>{head}</thead>\n<tbody>\n' + "\n".join(rows)
-    return section("Results", "results", [table + "\n</tbody>\n</table>"] if stages else [])
+    return section(heading, "results", [table + "\n</tbody>\n</table>"] if stages else [])
 
 
 def _column(metric: str, values: Sequence[float]) -> list[str]:
@@ -218,8 +221,9 @@ def card(item: GalleryItem, colours: Colours, metric: str, texts: Mapping[str, s
     )
     captions = f"<dl>\n{captions}\n</dl>" if captions else ""
     label = f"<span>{escape(printable(item.file_name))}</span> <span>{escape(printable(item.image_id))}</span>"
+    image = f'<img alt="" src="{_data_uri(item)}">' if item.image else ""  # of features there is no image
     return (
-        f'<article>\n<figure><img alt="" src="{_data_uri(item)}"><figcaption>{label}</figcaption></figure>\n'
+        f"<article>\n<figure>{image}<figcaption>{label}</figcaption></figure>\n"
         f"<div>\n{references}\n{captions}\n</div>\n</article>"
     )
 

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from spidercap.models.images import decode_image
 from spidercap.pipeline.data.batches import TokenizedSplit
-from spidercap.pipeline.data.prepare import Data, read_images
-from spidercap.pipeline.evaluation.evaluate import Evaluation, n_best_json, results_json
+from spidercap.pipeline.data.records import TITLES, Split, read_images
+from spidercap.pipeline.evaluation.evaluate import Evaluation, n_best_json, results_json, scores_json
 from spidercap.pipeline.evaluation.table import table
 from spidercap.pipeline.files import write_text
 from spidercap.pipeline.metrics.registry import remarks
@@ -23,59 +23,86 @@ from spidercap.pipeline.training.progress import Progress
 GALLERY = 12  # images, the best and as many of the worst
 THUMBNAIL = 320  # pixels of the longer side
 CURVES = {"CIDEr": "CIDEr", "BLEU-4": "BLEU-4", "distinct captions": "captions", "mean length": "words"}  # -> unit
+TEST_NOTE = "The best checkpoint was selected on the validation images, so their scores are slightly optimistic."
 SELECTION_NOTE = "The best checkpoint was selected on this split, so its scores are slightly optimistic."
 
 
-def write_results(
-    config: Config,
-    data: Data,
-    split: TokenizedSplit,
-    progress: Progress,
-    evaluations: Mapping[str, Evaluation],
-    policies: Sequence[str],
-) -> pathlib.Path:
-    """Writes summary.json, captions, metrics and n-best captions of each stage, and report.html; returns its path.
+@dataclasses.dataclass(frozen=True)
+class SplitResults:
+    """What the finished stages generate for a split."""
 
-    Args:
-      evaluations: by stage label, of the whole validation split.
-      policies: labels of the stages that trained the policy, the rows of the table.
-    """
-    workdir = config.workdir_path()
-    for label, evaluation in evaluations.items():
-        _write_json(workdir / "results" / f"{label}.json", results_json(split, evaluation))
-        _write_json(workdir / "results" / f"{label}.metrics.json", evaluation.corpus)
-        n_best = workdir / "results" / f"{label}.n_best.json"
+    name: str  # of data.records.SPLITS
+    folder: str  # of the files, below `results`
+    split: Split
+    tokens: TokenizedSplit
+    evaluations: Mapping[str, Evaluation]  # by stage label, of the whole split
+
+
+def write_split(config: Config, results: SplitResults) -> None:
+    """Writes captions, metrics, scores of each image and n-best captions of each stage to `results/<folder>`."""
+    folder = config.workdir_path() / "results" / results.folder
+    for label, evaluation in results.evaluations.items():
+        _write_json(folder / f"{label}.json", results_json(results.tokens, evaluation))
+        _write_json(folder / f"{label}.metrics.json", evaluation.corpus)
+        _write_json(folder / f"{label}.scores.json", scores_json(results.tokens, evaluation))
+        n_best = folder / f"{label}.n_best.json"
         n_best.unlink(missing_ok=True)  # those of an earlier evaluation are outdated
         if config.decoding.n_best > 1:
-            _write_json(n_best, n_best_json(split, evaluation))
-    stages = [{**stage.to_dict(), "metrics": evaluations[stage.name].corpus} for stage in progress.finished]
+            _write_json(n_best, n_best_json(results.tokens, evaluation))
+
+
+def write_results(
+    config: Config, found: Mapping[str, SplitResults], progress: Progress, policies: Sequence[str]
+) -> pathlib.Path:
+    """Writes summary.json and report.html, whose path is returned.
+
+    Args:
+      config: the settings.
+      found: the results of val and, if there is one, of test. The report's images are of the last of them.
+      progress: the stages and the validations of training.
+      policies: labels of the stages that trained the policy, the rows of the table.
+    """
+    workdir, last = config.workdir_path(), list(found.values())[-1]
     summary = {
-        "split": "val",
-        "images": len(split.image_ids),
+        "split": last.name,
+        "images": len(last.split),
         "decoding": dataclasses.asdict(config.decoding),
-        "stages": stages,
+        "stages": [{**s.to_dict(), "metrics": last.evaluations[s.name].corpus} for s in progress.finished],
+        "splits": {
+            name: {"images": len(of.split), "metrics": {label: e.corpus for label, e in of.evaluations.items()}}
+            for name, of in found.items()
+        },
     }
     _write_json(workdir / "summary.json", summary)
-    shown = {label: evaluations[label] for label in policies}
-    best, worst = _gallery(data, split, shown, config.training.best_metric)
+    shown = {label: last.evaluations[label] for label in policies}
+    best, worst = _gallery(last, shown, config.training.best_metric)
     curves = {config.training.best_metric: config.training.best_metric, **CURVES}
     page = workdir / "report.html"
+    others = [of for of in found.values() if of is not last]
     write_report(
         page,
-        title=f"{workdir.name}: {len(split.image_ids)} validation images",
+        title=f"{workdir.name}: {len(last.split):,} {TITLES[last.name]} images",
         settings=config.fixed(),
         metric=config.training.best_metric,
-        stages=[
-            StageResult(stage.name, _whole_metrics(evaluations[stage.name].corpus), stage.images_seen, stage.seconds)
-            for stage in progress.finished
-            if stage.name in policies
-        ],
+        stages=_rows(progress, last, policies),
+        others={f"{len(of.split):,} {TITLES[of.name]} images": _rows(progress, of, policies) for of in others},
         curves=[_curve(progress, metric, unit, policies) for metric, unit in curves.items()],
         best=best,
         worst=worst,
-        notes=[SELECTION_NOTE, *_remarks(shown), *_warnings(progress)],
+        notes=[TEST_NOTE if others else SELECTION_NOTE, *_remarks(shown), *_warnings(progress)],
     )
     return page
+
+
+def _rows(progress: Progress, results: SplitResults, policies: Sequence[str]) -> list[StageResult]:
+    """The rows of the table of a split."""
+    return [
+        StageResult(
+            stage.name, _whole_metrics(results.evaluations[stage.name].corpus), stage.images_seen, stage.seconds
+        )
+        for stage in progress.finished
+        if stage.name in policies
+    ]
 
 
 def print_table(evaluations: Mapping[str, Evaluation]) -> None:
@@ -116,28 +143,27 @@ def _curve(progress: Progress, metric: str, unit: str, policies: Sequence[str]) 
 
 
 def _gallery(
-    data: Data, split: TokenizedSplit, evaluations: Mapping[str, Evaluation], metric: str
+    results: SplitResults, evaluations: Mapping[str, Evaluation], metric: str
 ) -> tuple[list[GalleryItem], list[GalleryItem]]:
     """The images whose captions of the last stage score best and worst by `metric`."""
+    split = results.split
     scores = [image[metric] for image in list(evaluations.values())[-1].images]
     order = np.argsort(scores, kind="stable")
     ends = min(GALLERY, len(order) // 2)
     worst, best = order[:ends], order[len(order) - ends :][::-1]
-    chosen = {split.image_ids[i] for i in [*worst, *best]}
-    images = dict(read_images(data, "val", chosen))
+    images = read_images(split, [*worst.tolist(), *best.tolist()])
 
     def item(i: int) -> GalleryItem:
-        image_id = split.image_ids[i]
         return GalleryItem(
-            image=thumbnail(images[image_id]),
-            image_id=image_id,
+            image=thumbnail(images[i]) if images else b"",
+            image_id=split.image_ids[i],
             file_name=split.file_names[i],
             references=split.captions[i],
             captions={label: evaluation.captions[i] for label, evaluation in evaluations.items()},
             scores={label: evaluation.images[i][metric] for label, evaluation in evaluations.items()},
         )
 
-    return [item(i) for i in best], [item(i) for i in worst]
+    return [item(i) for i in best.tolist()], [item(i) for i in worst.tolist()]
 
 
 def thumbnail(encoded: bytes, most: int = THUMBNAIL) -> bytes:

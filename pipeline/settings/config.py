@@ -8,15 +8,15 @@ from typing import Any
 
 from spidercap.pipeline.errors import UserError, check_choice
 from spidercap.pipeline.metrics.registry import parse_metrics, term_of, terms_without_java, with_mixes
+from spidercap.pipeline.settings.data_settings import DataSettings
 from spidercap.pipeline.settings.fields import stage_values
 from spidercap.pipeline.settings.groups import (
-    MODES,
-    DataSettings,
     DecodingSettings,
     MetricSettings,
     ModelSettings,
     RunSettings,
 )
+from spidercap.pipeline.settings.modes import MODES
 from spidercap.pipeline.settings.stages import STAGES
 from spidercap.pipeline.settings.training_groups import (
     LikelihoodSettings,
@@ -69,8 +69,11 @@ class Config:
             raise UserError(
                 "--mode=score needs --references and --results: a COCO captions file and a COCO results file"
             )
-        if self.run.mode == "caption" and not self.data.images:
-            raise UserError("--mode=caption needs --images: image files or folders, separated by commas")
+        if self.run.mode == "caption" and not (self.data.images or self.data.features):
+            raise UserError(
+                "--mode=caption needs --images: image files or folders, separated by commas; or --features, if the run "
+                "was trained on features"
+            )
         # These import TensorFlow, which takes seconds. Mistakes in other flags are reported before.
         from spidercap.models.decoder import DECODERS
         from spidercap.models.encoder import default_image_size, encoder_names

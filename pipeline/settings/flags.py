@@ -15,7 +15,7 @@ from absl import flags
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.config import Config, fields, groups, readers
 from spidercap.pipeline.settings.fields import allowed
-from spidercap.pipeline.settings.groups import MODES
+from spidercap.pipeline.settings.modes import MODES
 from spidercap.pipeline.settings.saved import read_settings
 from spidercap.pipeline.settings.stages import STAGES
 
@@ -47,6 +47,8 @@ def parse(argv: Sequence[str]) -> Config:
     if not given.get("workdir") and mode != "score":
         raise UserError("no --workdir given; name the folder of the run, for example --workdir=runs/first")
     if mode in ("evaluate", "caption", "export"):
+        if mode == "evaluate" and given.get("test_captions"):
+            given = {"split": "test"} | given
         given = _saved(pathlib.Path(given["workdir"]), mode, given) | given
     return Config.of(**given)
 
@@ -165,5 +167,5 @@ def _saved(workdir: pathlib.Path, mode: str, given: Mapping[str, Any]) -> dict[s
                 f"--{name}={saved[name]} of {path} is not taken over; give it again, if it is wanted", file=sys.stderr
             )
     # For captions, the saved images are those of training.
-    left_out = (*OWN, "images", "skip_bad_images") if mode == "caption" else OWN
+    left_out = (*OWN, "images", "features", "captions", "skip_bad_images") if mode == "caption" else OWN
     return {name: value for name, value in saved.items() if name not in left_out}

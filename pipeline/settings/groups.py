@@ -1,4 +1,4 @@
-"""Settings of the command itself, data, model, decoding and metrics.
+"""Settings of the command itself, model, decoding and metrics.
 
 Field, flag and function argument share one name.
 """
@@ -8,17 +8,8 @@ from typing import Any
 
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.metrics.registry import parse_metrics
-from spidercap.pipeline.settings.datasets import ALIASES, DATASETS
 from spidercap.pipeline.settings.fields import Group, setting
-
-MODES = ("prepare", "train", "evaluate", "score", "caption", "export")
-# Modes that read a setting; all settings of training are saved by `prepare`.
-ALL = MODES
-TRAINING = ("prepare", "train")
-DATA = (*TRAINING, "evaluate")
-EXPORTING = (*TRAINING, "caption", "export")
-SCORING = (*DATA, "score")
-MOST_TOKENS = 1000  # of a caption
+from spidercap.pipeline.settings.modes import ALL, DATA, EXPORTING, MODES, SCORING, TRAINING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,80 +21,15 @@ class RunSettings(Group):
     seed: int = setting(0, "Seed of all that is random in training: weights, order, dropout, samples.", least=0)
     log_every: int = setting(20, "Steps between two log lines.", fixed=False, modes=TRAINING)
     checkpoint_every: float = setting(5.0, "Minutes between two checkpoints.", fixed=False, modes=TRAINING, least=0)
-    export_dir: str = setting("", "Folder of exported models; default: <workdir>/export.", fixed=False, modes=EXPORTING)
-
-
-@dataclasses.dataclass(frozen=True)
-class DataSettings(Group):
-    """The data set and its preparation."""
-
-    dataset: str = setting(
-        "scenes",
-        "scenes: synthetic images of shapes, nothing to download; coco_json: your own images with captions in COCO's "
-        "format.",
-        choices=DATASETS,
-        aliases=ALIASES,
-    )
-    images: str = setting(
+    split: str = setting(
         "",
-        "coco_json: folder of the images; mode=caption: files or folders, separated by commas.",
+        "mode=evaluate: split to score: train, val or test; default: val, and test if there is one.",
         fixed=False,
-        modes=(*DATA, "caption"),
-    )
-    train_captions: str = setting("", "coco_json: COCO-format JSON to train on.", fixed=False, modes=DATA)
-    val_captions: str = setting("", "coco_json: COCO-format JSON to validate on.", fixed=False, modes=DATA)
-    skip_bad_images: bool = setting(
-        False,
-        "coco_json, mode=caption: leave out images that cannot be read or do not exist.",
-        fixed=False,
-        modes=(*DATA, "caption"),
-    )
-    max_pixels: int = setting(
-        50_000_000,
-        "Images of more pixels (width x height) are rejected before they are decoded.",
-        fixed=False,
-        modes=(*DATA, "caption", "export"),
+        modes=("evaluate",),
+        choices=("", "train", "val", "test"),
         added=True,
     )
-    skip_bad_captions: bool = setting(
-        False,
-        "coco_json, mode=score: leave out captions without words, captions of over 10,000 characters, captions marked "
-        "is_rejected or is_precanned, and images left without captions; in mode=score these are the references.",
-        fixed=False,
-        modes=SCORING,
-        added=True,
-    )
-    scenes_train: int = setting(3000, "scenes: number of training images.")
-    scenes_val: int = setting(500, "scenes: number of validation images.")
-    min_word_count: int = setting(5, "Words seen less often in training are not generated.")
-    views: int = setting(
-        1,
-        "Augmented views per training image; every step draws one of them. The first view is the whole image. The "
-        "others are crops, half of them mirrored.",
-        added=True,
-        most=100,
-    )
-    max_length: int = setting(
-        20, "Maximum caption length in tokens, end token included (T).", least=2, most=MOST_TOKENS
-    )
-    cache_dir: str = setting(
-        "", "Folder of prepared images and features; default: 'cache' beside the workdir.", fixed=False, modes=DATA
-    )
-
-    def check_flags(self) -> None:
-        """Raises UserError if the data set lacks flags or does not read a given one."""
-        kind = DATASETS[self.dataset]
-        theirs = [flag for other in DATASETS.values() for flag in other.needs]
-        given = [flag for flag in theirs if getattr(self, flag) and flag not in kind.needs]
-        if given:
-            owner = next(name for name, other in DATASETS.items() if given[0] in other.needs)
-            raise UserError(
-                f"--dataset={self.dataset} does not read --{given[0]}; add --dataset={owner}, or leave it out"
-            )
-        needed = [flag for flag in kind.needs if not getattr(self, flag)]
-        if needed:
-            flags = ", ".join("--" + flag for flag in needed)
-            raise UserError(f"--dataset={self.dataset} needs {flags}; see --help")
+    export_dir: str = setting("", "Folder of exported models; default: <workdir>/export.", fixed=False, modes=EXPORTING)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +113,12 @@ class MetricSettings(Group):
     results: str = setting(
         "", "mode=score: COCO results file with the captions to score.", fixed=False, modes=("score",)
     )
-    output: str = setting("", "mode=score: JSON file for corpus and per-image scores.", fixed=False, modes=("score",))
+    output: str = setting(
+        "",
+        "mode=score: JSON file for corpus and per-image scores; mode=caption: COCO results file for the captions.",
+        fixed=False,
+        modes=("score", "caption"),
+    )
     metric_workers: int = setting(
         2,
         "Java processes for METEOR and for SPICE; 1.1 GB each for METEOR, 1.5 to 3 GB for SPICE.",

@@ -1,9 +1,10 @@
 """Files that a run keeps in its workdir, and models rebuilt from them."""
 
 import hashlib
+import json
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -12,6 +13,8 @@ from spidercap.models.baseline import Baseline
 from spidercap.models.captioner import Captioner
 from spidercap.models.precision import PRECISIONS
 from spidercap.pipeline import digests
+from spidercap.pipeline.data.overlap import Images, load_images, save_images
+from spidercap.pipeline.data.records import NEEDED, Split
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import write_text, written_aside
 from spidercap.pipeline.metrics.document_frequencies import (
@@ -28,8 +31,10 @@ from spidercap.pipeline.training.checkpoint_files import checkpoints, newest_che
 from spidercap.pipeline.training.progress import Progress, read_progress
 from spidercap.pipeline.training.rewards import reward_frequencies
 
-# What a prepared run is about; the encoder is written last.
-IDENTITY = ("config.json", "vocabulary.json", "data.txt", "encoder.txt", "encoder.keras")
+# What a prepared run is about; their digests are written last.
+IMAGES = "images.npz"
+IDENTITY = ("config.json", "vocabulary.json", "data.json", IMAGES, "encoder.txt")
+ENCODER = "encoder.keras"  # not there if the run was given features
 FREQUENCIES = "document_frequencies.npz"
 _NO_COPY = "restore it from a copy, or name a new --workdir"
 
@@ -46,23 +51,78 @@ def keep_identity(config: Config, name: str, text: str) -> None:
         write_text(path, text)
 
 
-def keep_encoder(config: Config, encoder: keras.Model) -> None:
+def keep_data(config: Config, fingerprints: Mapping[str, str]) -> None:
+    """Writes `data.json`, the fingerprints of the splits; raises UserError if a prepared run has others.
+
+    The test split may change, as it chooses nothing.
+    """
+    path = config.workdir_path() / "data.json"
+    if not is_prepared(config):
+        if config.run.mode in ("prepare", "train"):
+            write_text(path, json.dumps(fingerprints, indent=1) + "\n")
+        return
+    known = kept_fingerprints(config)
+    other = [name for name in NEEDED if name in fingerprints and fingerprints[name] != known[name]]
+    if other:
+        raise UserError(
+            f"{config.run.workdir} has other data ({other[0]} differs); restore the data, or name a new --workdir"
+        )
+
+
+def kept_fingerprints(config: Config) -> dict[str, str]:
+    """Returns the fingerprints of the splits with which the run was prepared."""
+    return json.loads((config.workdir_path() / "data.json").read_text(encoding="utf-8"))
+
+
+def keep_images(config: Config, splits: Mapping[str, Split]) -> None:
+    """Stores which images the splits of a new run hold."""
+    if not is_prepared(config) and all(name in splits for name in NEEDED):
+        save_images(config.workdir_path() / IMAGES, {name: splits[name] for name in NEEDED})
+
+
+def kept_images(config: Config) -> dict[str, Images]:
+    """Returns the images of the splits train and val of the run."""
+    return load_images(config.workdir_path() / IMAGES)
+
+
+def has_test_captions(config: Config) -> bool:
+    """Returns whether the settings name the test captions with which the run was prepared."""
+    saved = read_settings(config.workdir_path() / "config.json")
+    return saved["test_captions"] == config.data.test_captions
+
+
+def keep_encoder(config: Config, encoder: keras.Model | None, feature_size: int) -> None:
     """Stores the whole encoder, so that evaluation and export need only the workdir; then the run is prepared.
 
     Its weights are not enough: some networks of keras.applications have other layers with ImageNet's weights.
+
+    Args:
+      config: the settings.
+      encoder: None if features are given.
+      feature_size: F.
     """
-    keep_identity(config, "encoder.txt", _encoder_text(encoder))
+    keep_identity(config, "encoder.txt", _encoder_text(encoder, feature_size))
     if not is_prepared(config):
-        with written_aside(_encoder_path(config), sum(w.nbytes for w in encoder.get_weights())) as aside:
-            encoder.save(aside)
-        digests.record(config.workdir_path(), IDENTITY)
+        names = list(IDENTITY)
+        if encoder is not None:
+            with written_aside(_encoder_path(config), sum(w.nbytes for w in encoder.get_weights())) as aside:
+                encoder.save(aside)
+            names.append(ENCODER)
+        digests.record(config.workdir_path(), names)
 
 
-def kept_encoder(config: Config) -> keras.Model:
-    """Returns the encoder that `keep_encoder` stored."""
+def kept_encoder(config: Config) -> keras.Model | None:
+    """Returns the encoder that `keep_encoder` stored; None if the run was given features."""
     if not is_prepared(config):
         raise UserError(f"{config.run.workdir} has trained nothing yet; run --mode=train first")
+    if ENCODER not in digests.recorded(config.workdir_path()):
+        return None
     return keras.models.load_model(_encoder_path(config), compile=False)
+
+
+def kept_feature_size(config: Config) -> int:
+    """Returns F, the size of the features."""
+    return int((config.workdir_path() / "encoder.txt").read_text(encoding="utf-8").split()[-1])
 
 
 def kept_vocabulary(config: Config) -> Vocabulary:
@@ -195,14 +255,17 @@ def load_kept(workdir: pathlib.Path, label: str, captioner: Captioner, baseline:
         raise UserError(f"the weights in {workdir} are of a model of another size; use the same model flags") from error
 
 
-def check_warm_start(config: Config, vocabulary: Vocabulary, encoder: keras.Model) -> None:
+def check_warm_start(config: Config, vocabulary: Vocabulary, encoder: keras.Model | None) -> None:
     """Raises UserError if the run of --warm_start does not match; cheap, to be called before features are computed."""
     if config.training.warm_start and not checkpoints(checkpoint_folder(config.workdir_path())):
         saved = warm_start_of(config)
         if kept_vocabulary(saved) != vocabulary:
             raise UserError(f"--warm_start={saved.run.workdir} has another vocabulary; train both on the same captions")
-        if (saved.workdir_path() / "encoder.txt").read_text(encoding="utf-8") != _encoder_text(encoder):
-            raise UserError(f"--warm_start={saved.run.workdir} has another encoder; use its --encoder_weights")
+        theirs = (saved.workdir_path() / "encoder.txt").read_text(encoding="utf-8").split()[0]
+        if theirs != _encoder_text(encoder, 0).split()[0]:
+            raise UserError(
+                f"--warm_start={saved.run.workdir} has another encoder; use its --encoder_weights, or its --features"
+            )
 
 
 def load_warm_start(config: Config, captioner: Captioner, baseline: Baseline) -> None:
@@ -228,14 +291,18 @@ def warm_start_of(config: Config) -> Config:
     return saved
 
 
-def _encoder_text(encoder: keras.Model) -> str:
-    return hashlib.sha256(b"".join(weight.tobytes() for weight in encoder.get_weights())).hexdigest() + "\n"
+def _encoder_text(encoder: keras.Model | None, feature_size: int) -> str:
+    """A digest of the encoder's weights, or 'given', and the size of the features."""
+    name = (
+        "given" if encoder is None else hashlib.sha256(b"".join(w.tobytes() for w in encoder.get_weights())).hexdigest()
+    )
+    return f"{name} {feature_size}\n"
 
 
 def _encoder_path(config: Config) -> pathlib.Path:
-    return config.workdir_path() / "encoder.keras"
+    return config.workdir_path() / ENCODER
 
 
 def is_prepared(config: Config) -> bool:
     """Returns whether the data are prepared. Until then the workdir's settings and data may change."""
-    return _encoder_path(config).name in digests.recorded(config.workdir_path())
+    return "encoder.txt" in digests.recorded(config.workdir_path())

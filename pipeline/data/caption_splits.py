@@ -1,0 +1,110 @@
+"""Which images of the captions files train, validate and test."""
+
+import collections
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from spidercap.pipeline.data.records import SPLITS
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.settings.data_settings import DataSettings
+from spidercap.pipeline.text.listing import Listed, read_listing
+
+Read = Callable[[str], list[Listed]]
+
+
+def read_splits(settings: DataSettings, wanted: Iterable[str]) -> dict[str, tuple[str, list[Listed]]]:
+    """Returns by split the captions file and its images, for the wanted splits that the settings name.
+
+    A file that names splits itself, given as --val_captions, is read for its split val alone.
+
+    Raises:
+      UserError: a file cannot be used, a split is empty, or two splits are the same file.
+    """
+    files = {name: getattr(settings, f"{name}_captions") for name in SPLITS}
+    _reject_same(files)
+    read = _reader(settings)
+    together = settings.captions or (settings.train_captions if _has_fractions(settings) else "")
+    found: dict[str, tuple[str, list[Listed]]] = {}
+    for name in wanted:
+        if files[name] and not (name == "train" and together):
+            found[name] = (files[name], _of_split(read(files[name]), name, files[name]))
+        elif together:
+            of_split = _shared(read(together), together, settings)[name]
+            if of_split or name != "test":
+                found[name] = (together, of_split)
+    empty = [(name, path) for name, (path, rows) in found.items() if not rows]
+    for name, path in empty:
+        raise UserError(
+            f"{path} has no images of the split {name}; give --{name}_captions, or a file that holds some"
+            + (f", or --{name}_fraction" if name != "train" else "")
+        )
+    return found
+
+
+def split_of(name: str, settings: DataSettings) -> str:
+    """Returns the split of an image that was drawn by its name: others that are added do not move it."""
+    digest = hashlib.sha256(f"{settings.split_seed}:{name}".encode()).digest()
+    drawn = int.from_bytes(digest[:8], "big") / 2**64
+    if drawn < settings.test_fraction:
+        return "test"
+    return "val" if drawn < settings.test_fraction + settings.val_fraction else "train"
+
+
+def _reader(settings: DataSettings) -> Read:
+    """Reads each file once."""
+    known: dict[str, list[Listed]] = {}
+
+    def read(path: str) -> list[Listed]:
+        if path not in known:
+            known[path] = read_listing(path, skip_bad_captions=settings.skip_bad_captions, need_words=True)
+        return known[path]
+
+    return read
+
+
+def _reject_same(files: Mapping[str, str]) -> None:
+    """Raises UserError if two splits are one file that does not name splits."""
+    by_file = collections.defaultdict(list)
+    for name, path in files.items():
+        if path:
+            by_file[os.path.realpath(path)].append(name)
+    for names in by_file.values():
+        if len(names) > 1 and not any(one.split for one in read_listing(files[names[0]], skip_bad_captions=True)):
+            flags = " and ".join(f"--{name}_captions" for name in names)
+            raise UserError(
+                f"{flags} are the same file ({files[names[0]]}), so scores would be of images that choose the weights; "
+                "name another file, or use --val_fraction and --test_fraction"
+            )
+
+
+def _of_split(rows: Sequence[Listed], name: str, path: str) -> list[Listed]:
+    """The images of a file that is given for one split."""
+    if any(one.split for one in rows):
+        kept = [one for one in rows if one.split == name]
+        print(f"data: {path} names splits; {len(kept):,} of its {len(rows):,} images are {name}", file=sys.stderr)
+        return kept
+    return list(rows)
+
+
+def _has_fractions(settings: DataSettings) -> bool:
+    return settings.val_fraction > 0 or settings.test_fraction > 0
+
+
+def _shared(rows: Sequence[Listed], path: str, settings: DataSettings) -> dict[str, list[Listed]]:
+    """The images of one file by split: as it names them, or as the fractions say."""
+    named = any(one.split for one in rows)
+    if named and _has_fractions(settings):
+        raise UserError(f"{path} names the splits of its images itself; leave out --val_fraction and --test_fraction")
+    if not named and not _has_fractions(settings):
+        raise UserError(
+            f"{path} does not say which images are train, val and test; add --val_fraction=0.1, or give "
+            "--train_captions and --val_captions"
+        )
+    found: dict[str, list[Listed]] = {name: [] for name in SPLITS}
+    for one in rows:
+        name = one.split if named else split_of(one.file_name or str(one.image_id), settings)
+        if name:
+            found[name].append(one)
+    return found

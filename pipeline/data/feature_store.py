@@ -1,0 +1,127 @@
+"""Features stored by the contents of their image, in shards that are read where they lie on the disk."""
+
+import hashlib
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from spidercap.pipeline import digests
+from spidercap.pipeline.files import written_aside
+
+KEY = 32  # hex digits by which an image is known
+SHARD = 1024  # images; computing them takes minutes, which is what a kill may cost
+
+
+class FeatureStore:
+    """The features of one encoder, one view: a folder of shards.
+
+    A shard is an .npy file of rows (key, features), which may lie in any order. Equal keys have equal features, so any
+    data set finds those of its images, whichever data set they were computed for.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        """Opens the folder, which need not exist; damaged shards are named on stderr and left out."""
+        self._folder = folder
+        self._shards: list[np.ndarray] = []
+        self._keys: list[np.ndarray] = []
+        for path in sorted(folder.glob("*.npy")):
+            self._open(path)
+
+    def missing(self, keys: Sequence[str]) -> list[int]:
+        """Returns the rows of `keys` that are not stored, of equal keys the first."""
+        asked = _short(keys)
+        first = np.sort(np.unique(asked, return_index=True)[1])
+        return first[~np.isin(asked[first], np.concatenate([_short([]), *self._keys]))].tolist()
+
+    def add(self, keys: Sequence[str], features: np.ndarray) -> None:
+        """Stores float32 `[n, F]` of n keys as one shard."""
+        rows = np.empty(len(keys), [("key", f"S{KEY}"), ("features", "<f4", (features.shape[1],))])
+        rows["key"] = _short(keys)
+        rows["features"] = features
+        name = hashlib.sha256(rows["key"].tobytes()).hexdigest()[:16]
+        path = self._folder / f"{name}.npy"
+        with written_aside(path, rows.nbytes) as aside:
+            np.save(aside, rows)
+        digests.record(path.parent, [path.name])
+        self._open(path)
+
+    def places(self, keys: Sequence[str]) -> np.ndarray:
+        """Returns int32 `[I, 2]`: shard and row of each key; raises KeyError for one that is not stored."""
+        stored = np.concatenate([_short([]), *self._keys])
+        sizes = [len(of_shard) for of_shard in self._keys]
+        shard = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+        row = np.concatenate([np.zeros(0, np.int32), *(np.arange(size, dtype=np.int32) for size in sizes)])
+        order, asked = np.argsort(stored, kind="stable"), _short(keys)
+        at = np.searchsorted(stored, asked, sorter=order)
+        found = order[np.minimum(at, len(order) - 1)] if len(order) else np.zeros(len(asked), np.int64)
+        if len(asked) and (not len(order) or (stored[found] != asked).any()):
+            raise KeyError("features that are not stored")
+        return np.stack([shard[found], row[found]], axis=1) if len(asked) else np.zeros((0, 2), np.int32)
+
+    @property
+    def shards(self) -> list[np.ndarray]:
+        """The features of each shard, float32 `[n, F]`, mapped into memory."""
+        return self._shards
+
+    def _open(self, path: pathlib.Path) -> None:
+        wrong = digests.fault(path)
+        if wrong:
+            print(f"warning: {path} {wrong}; its features are computed again", file=sys.stderr)
+            return
+        rows = np.load(path, mmap_mode="r")
+        self._keys.append(np.array(rows["key"]))
+        self._shards.append(rows["features"])
+
+
+class Features:
+    """Float32 features of I images in N views each, read from the disk when they are asked for."""
+
+    def __init__(self, shards: Sequence[np.ndarray], places: np.ndarray):
+        """Takes arrays `[n, F]`, and int `[I, N, 2]`: array and row of each view of each image."""
+        self._shards, self._places = list(shards), places
+        self.shape = (*places.shape[:2], self._shards[0].shape[1] if self._shards else 0)
+
+    @classmethod
+    def of(cls, features: "np.ndarray | Features") -> "Features":
+        """Returns an array `[I, N, F]` as Features; Features unchanged."""
+        if isinstance(features, Features):
+            return features
+        images, views, size = features.shape
+        rows = np.arange(images * views, dtype=np.int32).reshape(images, views)
+        return cls([features.reshape(-1, size)], np.stack([np.zeros_like(rows), rows], axis=-1))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def gather(self, images: np.ndarray, views: np.ndarray | int = 0) -> np.ndarray:
+        """Returns `[n, F]` of images `[n]`, of one view each."""
+        shard, row = np.moveaxis(self._places[images, views], -1, 0)
+        found = np.empty((len(shard), self.shape[2]), np.float32)
+        for number in np.unique(shard):
+            here = shard == number
+            found[here] = self._shards[number][row[here]]
+        return found
+
+    def view(self, number: int = 0, images: int | None = None) -> "View":
+        """Returns one view of the first `images` images, by default of all."""
+        return View(self, number, min(images or len(self), len(self)))
+
+
+class View:
+    """One view of the features of some images: like an array `[I, F]` that can be sliced."""
+
+    def __init__(self, features: Features, number: int, images: int):
+        self._features, self._number = features, number
+        self.shape = (images, features.shape[2])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self._features.gather(np.arange(self.shape[0])[rows], self._number)
+
+
+def _short(keys: Sequence[str]) -> np.ndarray:
+    return np.array([key[:KEY] for key in keys], f"S{KEY}")

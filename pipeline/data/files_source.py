@@ -1,0 +1,115 @@
+"""Your own images, or features of them, with captions in files."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import tensorflow as tf
+
+from spidercap.pipeline.data.caption_splits import read_splits
+from spidercap.pipeline.data.given_features import feature_keys, open_features
+from spidercap.pipeline.data.image_files import skip_or_reject
+from spidercap.pipeline.data.image_index import Checked, ImageIndex
+from spidercap.pipeline.data.image_places import Place, places_of, split_folders
+from spidercap.pipeline.data.records import Source, Split, digest_of
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.settings.data_settings import DataSettings
+from spidercap.pipeline.text.listing import Listed
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFiles:
+    """Images that are read from where they lie."""
+
+    paths: tuple[str, ...]  # [I]
+
+    def encoded(self, rows: Sequence[int]) -> tf.data.Dataset:
+        """Returns the encoded images (scalar strings) of ascending rows of the split, in that order."""
+        paths = tf.data.Dataset.from_tensor_slices(tf.constant([self.paths[row] for row in rows], tf.string))
+        return paths.map(tf.io.read_file, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def where(self) -> str:
+        """Returns where the images are, and what to do if they cannot be read, as the end of a message."""
+        return "restore the file, then run the same command again"
+
+
+def files_source(settings: DataSettings, cache: pathlib.Path, wanted: Iterable[str]) -> Source:
+    """Returns the wanted splits that the captions files hold.
+
+    What is known of the images is kept in the cache folder: files that do not change are read and decoded once.
+
+    Raises:
+      UserError: captions cannot be used, or images or features are missing or cannot be read.
+    """
+    listed = read_splits(settings, wanted)
+    splits = (_with_features if settings.features else _with_images)(settings, listed, cache)
+    return Source({name: fingerprint(split) for name, split in splits.items()}, lambda: splits)
+
+
+def fingerprint(split: Split) -> str:
+    """Returns hex digits that change with any id, name, caption or image of a split."""
+    rows = zip(split.image_ids, split.file_names, split.captions, split.keys, strict=True)
+    return f"files-{digest_of(rows)}"
+
+
+def _with_images(
+    settings: DataSettings, listed: Mapping[str, tuple[str, list[Listed]]], cache: pathlib.Path
+) -> dict[str, Split]:
+    folders = split_folders(settings.images)
+    places = {
+        name: places_of(path, [one.file_name for one in rows], folders, settings.skip_bad_images)
+        for name, (path, rows) in listed.items()
+    }
+    known = _checked(settings, (place for of_split in places.values() for place in of_split.values()), cache)
+    return {
+        name: _of_images([one for one in rows if places[name].get(one.file_name) in known], places[name], known, path)
+        for name, (path, rows) in listed.items()
+    }
+
+
+def _checked(settings: DataSettings, places: Iterable[Place], cache: pathlib.Path) -> dict[Place, Checked]:
+    """What is known of the images that can be used; raises UserError for others, or leaves them out."""
+    by_folder: dict[str, dict[str, None]] = {}
+    for place in places:
+        by_folder.setdefault(place.folder, {})[place.name] = None
+    found = {
+        Place(folder, name): checked
+        for folder, names in by_folder.items()
+        for name, checked in ImageIndex(folder, cache).check(names, settings.max_pixels).items()
+    }
+    faults = {pathlib.Path(*place): checked.fault for place, checked in found.items() if checked.fault}
+    skip_or_reject(faults, len(found), settings.skip_bad_images)
+    return {place: checked for place, checked in found.items() if not checked.fault}
+
+
+def _of_images(rows: Sequence[Listed], places: Mapping[str, Place], known: Mapping[Place, Checked], path: str) -> Split:
+    if not rows:
+        raise UserError(f"{path}: no image can be used; at least one is needed")
+    placed = [places[one.file_name] for one in rows]
+    return Split(
+        tuple(one.image_id for one in rows),
+        tuple(place.name for place in placed),
+        tuple(one.captions for one in rows),
+        tuple(known[place].digest for place in placed),
+        ImageFiles(tuple(os.path.join(*place) for place in placed)),
+    )
+
+
+def _with_features(
+    settings: DataSettings, listed: Mapping[str, tuple[str, list[Listed]]], cache: pathlib.Path
+) -> dict[str, Split]:
+    given = open_features(settings.features, cache)
+    splits = {}
+    for name, (path, rows) in listed.items():
+        keys = feature_keys(given, path, rows, settings.skip_bad_images)
+        rows = [one for one in rows if one.image_id in keys]
+        names = tuple(one.file_name or str(one.image_id) for one in rows)
+        splits[name] = Split(
+            tuple(one.image_id for one in rows),
+            names,
+            tuple(one.captions for one in rows),
+            tuple(keys[one.image_id] for one in rows),
+            None,
+        )
+    return splits

@@ -1,0 +1,150 @@
+"""Features that users bring in place of images: read, checked, and stored like those of the encoder."""
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from spidercap.pipeline import digests
+from spidercap.pipeline.data.feature_files import FeatureFile, open_feature_file
+from spidercap.pipeline.data.feature_store import SHARD, Features, FeatureStore
+from spidercap.pipeline.data.records import Split
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.files import write_text
+from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.text.coco_json import ImageId, reject
+from spidercap.pipeline.text.listing import Listed
+from spidercap.pipeline.text.printable import printable
+
+
+class GivenFeatures:
+    """The features of one or several files, by name: an id or a file name."""
+
+    def __init__(self, files: Sequence[FeatureFile], file_digests: Sequence[str]):
+        """Raises UserError if a name comes twice, or the files hold features of several sizes."""
+        self.files = tuple(files)
+        self.digests = tuple(file_digests)
+        self._place = {}
+        for number, file in enumerate(self.files):
+            twice = [name for name in file.names if name in self._place]
+            reject(file.path, "names are in another file of --features, too", twice, "leave each in one file")
+            self._place |= {name: (number, row) for row, name in enumerate(file.names)}
+        sizes = {file.path: file.size for file in self.files}
+        if len(set(sizes.values())) > 1:
+            listed = ", ".join(f"{path}: {size}" for path, size in sizes.items())
+            raise UserError(
+                f"--features: the files hold features of different sizes ({listed}); give those of one encoder"
+            )
+        self.size = self.files[0].size
+
+    @property
+    def names(self) -> list[str]:
+        """All names, in the order of the files."""
+        return list(self._place)
+
+    def key(self, name: str) -> str:
+        """Returns the key of a name: hex digits that change with the file's contents."""
+        number, _ = self._place[name]
+        return hashlib.sha256(json.dumps([self.digests[number], name]).encode()).hexdigest()
+
+    def rows(self, names: Sequence[str]) -> np.ndarray:
+        """Returns float32 `[n, F]`; the mean over P of grids `[P, F]`.
+
+        Raises:
+          UserError: features have another size, or are NaN or infinite.
+        """
+        found = np.empty((len(names), self.size), np.float32)
+        for row, name in enumerate(names):
+            number, place = self._place[name]
+            found[row] = self.files[number].vector(place)
+        return found
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._place
+
+
+def open_features(paths: str, cache: pathlib.Path | None = None) -> GivenFeatures:
+    """Returns the features of a comma-separated list of files.
+
+    Args:
+      paths: .npy, .npz, .h5 or .tfrecord files.
+      cache: folder in which the digests of the files are kept.
+
+    Raises:
+      UserError: a file cannot be read, or holds something else.
+    """
+    listed = [path.strip() for path in paths.split(",") if path.strip()] if not os.path.isfile(paths) else [paths]
+    if not listed:
+        raise UserError("--features names no file; give .npy, .npz, .h5 or .tfrecord files, separated by commas")
+    files = [open_feature_file(path) for path in listed]
+    return GivenFeatures(files, [_digest(path, cache) for path in listed])
+
+
+def names_of(image_id: ImageId, file_name: str) -> list[str]:
+    """Returns the names under which an image's features are looked up, the best one first."""
+    base = os.path.basename(file_name)
+    return list(dict.fromkeys(n for n in (file_name, str(image_id), base, os.path.splitext(base)[0]) if n))
+
+
+def feature_keys(given: GivenFeatures, path: str, rows: Iterable[Listed], skip_missing: bool) -> dict[ImageId, str]:
+    """Returns the key of the features of each image of a captions file at `path`, by its id.
+
+    Raises:
+      UserError: images have no features, and `skip_missing` is False or they are all.
+    """
+    rows = list(rows)
+    found = {one.image_id: next((n for n in names_of(one.image_id, one.file_name) if n in given), "") for one in rows}
+    missing = [one.file_name or str(one.image_id) for one in rows if not found[one.image_id]]
+    if missing and (not skip_missing or len(missing) == len(rows)):
+        example = printable(given.names[0])
+        remedy = f"names there are such as {example}; name them as the ids or file names here"
+        remedy += "" if skip_missing else ", or leave out those images with --skip_bad_images"
+        reject(path, f"of {len(rows)} images have no features in --features", missing, remedy)
+    if missing:
+        print(f"skipping {len(missing):,} of {len(rows):,} images of {path} without features", flush=True)
+    return {image_id: given.key(name) for image_id, name in found.items() if name}
+
+
+def given_features(config: Config, splits: Mapping[str, Split]) -> dict[str, Features]:
+    """Returns the features `[I, 1, F]` by split that --features names, in the order of the split's records.
+
+    Raises:
+      UserError: features have several sizes, or are NaN or infinite.
+    """
+    given = open_features(config.data.features, config.cache_path())
+    name = hashlib.sha256(json.dumps(given.digests).encode()).hexdigest()[:12]
+    store = FeatureStore(config.cache_path() / "features" / f"given-{name}")
+    for split in splits.values():
+        _fill(store, given, split.keys)
+    return {name: Features(store.shards, store.places(split.keys)[:, None]) for name, split in splits.items()}
+
+
+def _fill(store: FeatureStore, given: GivenFeatures, keys: Sequence[str]) -> None:
+    """Stores the features of those keys that are not stored yet, so that they are checked and read once."""
+    missing = [keys[row] for row in store.missing(keys)]
+    by_key = {given.key(name): name for name in given.names} if missing else {}
+    with tqdm(total=len(missing), desc="reading features", unit="image", disable=None if missing else True) as bar:
+        for first in range(0, len(missing), SHARD):
+            part = missing[first : first + SHARD]
+            store.add(part, given.rows([by_key[key] for key in part]))
+            bar.update(len(part))
+
+
+def _digest(path: str, cache: pathlib.Path | None) -> str:
+    """The SHA-256 of a file, from the cache if the file has not changed since."""
+    status = os.stat(path)
+    known = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+    if cache is None:
+        return digests.digest(pathlib.Path(path))
+    index = cache / "features" / "files.json"
+    table: Mapping = {} if digests.fault(index) else json.loads(index.read_text(encoding="utf-8"))
+    *before, digest = table.get(os.path.abspath(path), [""])
+    if before != known:
+        digest = digests.digest(pathlib.Path(path))
+        write_text(index, json.dumps({**table, os.path.abspath(path): [*known, digest]}) + "\n")
+        digests.record(index.parent, [index.name])
+    return digest

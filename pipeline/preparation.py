@@ -1,0 +1,87 @@
+"""What training and evaluation read: the splits of the data set, their tokens, the vocabulary and the features."""
+
+import dataclasses
+import sys
+from collections.abc import Iterable, Mapping
+
+from spidercap.pipeline.data.batches import TokenizedSplit, tokenize_split
+from spidercap.pipeline.data.caption_lengths import check_lengths
+from spidercap.pipeline.data.feature_store import Features
+from spidercap.pipeline.data.features import all_features, load_encoder
+from spidercap.pipeline.data.given_features import given_features
+from spidercap.pipeline.data.overlap import report_overlap
+from spidercap.pipeline.data.prepare import prepare_data
+from spidercap.pipeline.data.records import SPLITS, TITLES, Split
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.text.rare_words import count_words, rare_words_note, unknown_share, vocabulary_line
+from spidercap.pipeline.text.vocabulary import Vocabulary, build_vocabulary
+from spidercap.pipeline.training import kept
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """The splits of a run, by name."""
+
+    splits: Mapping[str, Split]
+    tokens: Mapping[str, TokenizedSplit]
+    vocabulary: Vocabulary
+    features: Mapping[str, Features]
+
+
+def prepare(config: Config) -> Prepared:
+    """Prepares the data set, the vocabulary and the features, or reads them from the cache."""
+    encoder = None if config.data.features else load_encoder(config)
+    splits = identified_data(config)
+    tokens = {name: tokenize_split(split) for name, split in splits.items()}
+    check_lengths(tokens["train"].tokens, config.data.max_length)
+    captions, least = [c for image in tokens["train"].tokens for c in image], config.data.min_word_count
+    vocabulary = build_vocabulary(captions, least)
+    kept.keep_identity(config, "vocabulary.json", vocabulary.to_json())
+    views = {"train": config.data.views, "val": 1, "test": 1}
+    if encoder is None:
+        kept.check_warm_start(config, vocabulary, None)
+        features = given_features(config, splits)
+        kept.keep_encoder(config, None, features["train"].shape[-1])
+    else:
+        kept.check_warm_start(config, vocabulary, encoder)
+        kept.keep_encoder(config, encoder, encoder.output_shape[1])
+        features = all_features(config, splits, encoder, views)
+    counts = count_words(captions)
+    sizes = [f"{len(split)} {TITLES[name]}" for name, split in splits.items()]
+    print(
+        f"data: {', '.join(sizes[:-1])} and {sizes[-1]} images, "
+        f"{vocabulary_line(vocabulary, unknown_share(counts, least))}"
+    )
+    if note := rare_words_note(counts, least):
+        print(f"warning: {note}", file=sys.stderr)
+    return Prepared(splits, tokens, vocabulary, features)
+
+
+def prepare_to_score(config: Config) -> Prepared:
+    """Returns the splits that are to be scored, with the vocabulary and the encoder of the run.
+
+    Raises:
+      UserError: the run has no such split.
+    """
+    wanted = (config.run.split,) if config.run.split else ("val", "test")
+    splits = identified_data(config, wanted)
+    if not splits:
+        raise UserError(
+            f"--split={wanted[0]}: {config.run.workdir} has no such split; give its captions by --test_captions"
+        )
+    encoder = kept.kept_encoder(config)
+    if encoder is None:
+        features = given_features(config, splits)
+    else:
+        features = all_features(config, splits, encoder, dict.fromkeys(splits, 1))
+    tokens = {name: tokenize_split(split) for name, split in splits.items()}
+    return Prepared(splits, tokens, kept.kept_vocabulary(config), features)
+
+
+def identified_data(config: Config, wanted: Iterable[str] = SPLITS) -> dict[str, Split]:
+    """Returns the wanted splits; raises UserError before they are rendered if the run started with others."""
+    splits = prepare_data(config, lambda fingerprints: kept.keep_data(config, fingerprints), wanted)
+    kept.keep_images(config, splits)
+    report_overlap(splits, kept.kept_images(config))
+    return splits
