@@ -23,7 +23,8 @@ from spidercap.pipeline.training import kept, workdir
 from spidercap.pipeline.training.checkpoint_files import write_checkpoint
 from spidercap.pipeline.training.progress import Progress
 from tests.conftest import ROOT
-from tests.test_folder import JPEG, NOT_WHOLE, PNG, coco, write
+from tests.files import coco, write
+from tests.test_folder import JPEG, NOT_WHOLE, PNG
 
 SMALL = (
     "--encoder=VGG16",
@@ -167,14 +168,13 @@ def test_other_settings_are_refused_and_shown(refused, data, run):
 def test_other_data_are_refused_before_they_are_prepared(run, tmp_path):
     other = write(tmp_path / "other.json", coco({0: "0.jpg"}))
     config = config_of(run, val_captions=str(other), cache_dir=str(tmp_path / "cache"))
-    with pytest.raises(UserError, match=r"has other data \(data.txt differs\); restore the data, or name a new"):
-        prepare_data(config, lambda fingerprint: kept.keep_identity(config, "data.txt", fingerprint + "\n"))
-    assert not (tmp_path / "cache").exists()
+    with pytest.raises(UserError, match=r"has other data \(val differs\); restore the data, or name a new"):
+        prepare_data(config, lambda fingerprints: kept.keep_data(config, fingerprints))
 
 
 def test_other_weights_of_the_encoder_are_refused(run):
     with pytest.raises(UserError, match=r"encoder.txt differs"):
-        kept.keep_encoder(config_of(run), _Encoder())
+        kept.keep_encoder(config_of(run), _Encoder(), 3)
 
 
 class _Encoder:

@@ -11,16 +11,16 @@ from benchmarks.compare_images import ValidationImage, drawn_ids
 from spidercap.pipeline.data import file_names
 from spidercap.pipeline.data.batches import TrainingArrays, caption_batches, tokenize_split, training_arrays
 from spidercap.pipeline.data.caption_lengths import check_lengths
-from spidercap.pipeline.data.captions_file import read_captions
 from spidercap.pipeline.data.file_names import real_names
-from spidercap.pipeline.data.prepare import image_records, prepare_data, read_images
-from spidercap.pipeline.data.prepare import read_captions as prepared_captions
+from spidercap.pipeline.data.prepare import prepare_data
+from spidercap.pipeline.data.records import Split, read_images
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.evaluate import Evaluation, n_best_json, results_json
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.tokenizer import has_words, tokenize
 from spidercap.pipeline.text.vocabulary import build_vocabulary
-from tests.test_folder import JPEG, PNG, coco, write
+from tests.files import coco, read_captions, write
+from tests.test_folder import JPEG, PNG
 
 COMPOSED = "caf\u00e9/\u00fc.jpg"
 DECOMPOSED = unicodedata.normalize("NFD", COMPOSED)
@@ -45,7 +45,7 @@ def five():
 class TestIds:
     IDS = ("16", 16, -3, "a\\b", "a/b", 2**70, "é", 0.5)
 
-    def test_any_key_is_an_id_and_comes_back_from_the_cache(self, tmp_path):
+    def test_any_key_is_an_id(self, tmp_path):
         names = {i: "0.jpg" for i in self.IDS}  # the same picture under every id
         write(tmp_path / "pictures" / "0.jpg", JPEG)
         train, val = write(tmp_path / "t.json", coco(names)), write(tmp_path / "v.json", coco({16: "0.jpg"}))
@@ -56,13 +56,13 @@ class TestIds:
             train_captions=str(train),
             val_captions=str(val),
         )
-        data = prepare_data(config)
-        captions = prepared_captions(data, "train")
-        assert sorted(map(repr, captions.image_ids)) == sorted(map(repr, self.IDS))
-        assert all(c == (f"Caption 1 of {i}.", f"Caption 2 of {i}.") for i, c in zip(*_ids_and(captions), strict=True))
-        assert dict(read_images(data, "train", {"16", -3})) == {"16": JPEG, -3: JPEG}
-        assert prepared_captions(data, "val").image_ids == (16,)
-        assert len(list(image_records(data, "train"))) == len(self.IDS)
+        splits = prepare_data(config)
+        train = splits["train"]
+        assert sorted(map(repr, train.image_ids)) == sorted(map(repr, self.IDS))
+        pairs = zip(train.image_ids, train.captions, strict=True)
+        assert all(c == (f"Caption 1 of {i}.", f"Caption 2 of {i}.") for i, c in pairs)
+        assert list(read_images(train, range(len(self.IDS))).values()) == [JPEG] * len(self.IDS)
+        assert splits["val"].image_ids == (16,)
 
     def test_a_whole_float_is_an_integer(self, read):
         content = five()
@@ -190,10 +190,5 @@ def test_has_words_agrees_with_the_tokenizer(caption):
 
 
 def _captions(ids, captions):
-    from spidercap.pipeline.data.prepare import Captions
-
-    return Captions(tuple(ids), tuple(f"{i}.jpg" for i in ids), tuple(map(tuple, captions)))
-
-
-def _ids_and(captions):
-    return captions.image_ids, captions.captions
+    names = tuple(f"{i}.jpg" for i in ids)
+    return Split(tuple(ids), names, tuple(map(tuple, captions)), names, None)

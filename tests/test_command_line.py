@@ -94,7 +94,9 @@ def test_all_networks_are_allowed():
         ("--encoder=MobileNetV1", "did you mean MobileNetV2?"),
         ("--encoder=inceptionv3", "did you mean InceptionV3?"),
         ("--encoder=", "allowed: ConvNeXtBase, "),
-        ("--dataset=coco", "allowed: scenes, coco_json"),
+        ("--dataset=kodak", "allowed: scenes, files, coco, tfds:NAME"),
+        ("--dataset=tfds", "allowed: scenes, files"),
+        ("--dataset=files:x", "allowed: scenes, files"),
         ("--best_metric=cider", "did you mean CIDEr?"),
         ("--mode=trian", "did you mean train?"),
         ("--mode=", "allowed: prepare, train, evaluate, score, caption, export"),
@@ -164,7 +166,7 @@ def test_all_networks_are_allowed():
         ("--quux=3", "unknown flag --quux; --help lists all flags"),
         ("train", "unexpected 'train'; settings are given as --name=value"),
         ("--dataset=folder", "needs --images, --train_captions, --val_captions"),
-        ("--train_captions=a.json", "add --dataset=coco_json"),
+        ("--train_captions=a.json", "add --dataset=files"),
     ],
 )
 def test_mistakes_are_named_with_what_is_allowed(flag, shown):

@@ -1,15 +1,18 @@
 """Features: those of each picture, in order, computed once, by a network that is traced once."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from spidercap.models.images import LEAST_SEEN, decode_image, draw_view, resize_image
-from spidercap.pipeline.data import features, prepare
-from spidercap.pipeline.data.features import all_features, split_features
-from spidercap.pipeline.data.prepare import image_records, prepare_data, read_captions
-from spidercap.pipeline.data.records import SPLITS
+from spidercap.pipeline.data import feature_store, features, rendered
+from spidercap.pipeline.data.feature_store import FeatureStore
+from spidercap.pipeline.data.features import all_features
+from spidercap.pipeline.data.prepare import prepare_data
+from spidercap.pipeline.data.records import NEEDED, read_images
 from spidercap.pipeline.settings.config import Config
 
 
@@ -28,64 +31,99 @@ def config(tmp_path):
     return Config.of(workdir=str(tmp_path / "run"), scenes_train=5, scenes_val=3, image_size=32)
 
 
+def one_of(found):
+    """All features of a split, float32 [I, N, F]."""
+    images = np.arange(len(found))
+    return np.stack([found.gather(images, view) for view in range(found.shape[1])], axis=1)
+
+
 def test_all_splits_share_one_trace_whatever_their_last_batch(config, monkeypatch):
     monkeypatch.setattr(features, "BATCH", 2)
-    data, encoder = prepare_data(config), CountedCalls()
-    found = all_features(config, data, encoder, dict.fromkeys(SPLITS, 1))
+    splits, encoder = prepare_data(config), CountedCalls()
+    found = all_features(config, splits, encoder, dict.fromkeys(NEEDED, 1))
     assert encoder.calls == 1
-    for split, size in zip(SPLITS, (5, 3), strict=True):
-        pictures = [resize_image(decode_image(record), 32) for record in image_records(data, split)]
-        np.testing.assert_allclose(found[split][:, 0], np.mean(pictures, axis=(1, 2)), rtol=1e-5)
-        assert found[split].shape == (size, 1, 3) and found[split].dtype == np.float32
+    for split, size in zip(NEEDED, (5, 3), strict=True):
+        images = [resize_image(decode_image(record), 32) for record in read_images(splits[split], range(size)).values()]
+        np.testing.assert_allclose(found[split].view()[:], np.mean(images, axis=(1, 2)), rtol=1e-5)
+        assert found[split].shape == (size, 1, 3) and found[split].view()[:].dtype == np.float32
 
 
-def test_what_is_in_the_cache_is_not_computed_again(config):
-    data, encoder = prepare_data(config), CountedCalls()
-    first = split_features(config, data, encoder, "val")
+def test_more_views_cost_only_the_new_ones_and_the_first_is_the_whole_image(config):
+    splits, encoder = {"train": prepare_data(config)["train"]}, CountedCalls()
+    two = one_of(all_features(config, splits, encoder, {"train": 2})["train"])
+    files = {path: path.stat().st_mtime_ns for path in config.cache_path().glob("features/*/*/*.npy")}
     again = CountedCalls()
-    np.testing.assert_array_equal(split_features(config, data, again, "val"), first)
-    assert (encoder.calls, again.calls) == (1, 0)
-
-
-def test_more_views_cost_only_the_new_ones_and_the_first_is_the_whole_picture(config):
-    data, encoder = prepare_data(config), CountedCalls()
-    whole = split_features(config, data, encoder, "train")
-    two = all_features(config, data, encoder, {"train": 2})["train"]
-    files = {path: path.stat().st_mtime_ns for path in config.cache_path().glob("features/*/*.npy")}
-    three = all_features(config, data, encoder, {"train": 3})["train"]
-    assert three.shape == (5, 3, 3)
-    np.testing.assert_array_equal(two[:, 0], whole)
+    assert all_features(config, splits, again, {"train": 2})["train"].shape == (5, 2, 3) and again.calls == 0
+    three = one_of(all_features(config, splits, encoder, {"train": 3})["train"])
     np.testing.assert_array_equal(three[:, :2], two)
-    assert all(path.stat().st_mtime_ns == time for path, time in files.items())
+    assert len(files) == 2 and all(path.stat().st_mtime_ns == time for path, time in files.items())
     for a, b in ((0, 1), (0, 2), (1, 2)):
         assert (np.abs(three[:, a] - three[:, b]).max(axis=1) > 0).all()
 
 
 @pytest.mark.parametrize("content", ["", "cut", "reversed", "no digest"])
-def test_a_file_of_the_cache_that_went_wrong_is_named_and_made_again(config, content, capsys):
-    data, encoder = prepare_data(config), CountedCalls()
-    all_features(config, data, encoder, {"train": 2})
-    (path,) = config.cache_path().glob("features/*/train-view1.npy")
-    whole = np.load(path)
+def test_a_shard_that_went_wrong_is_named_and_made_again(config, content, capsys):
+    splits, encoder = {"val": prepare_data(config)["val"]}, CountedCalls()
+    whole = one_of(all_features(config, splits, encoder, {"val": 1})["val"])
+    (path,) = config.cache_path().glob("features/*/view0/*.npy")
+    shard = path.read_bytes()
     if content == "reversed":
-        np.save(path, whole[::-1])
+        np.save(path, np.load(path)[::-1])
     elif content == "no digest":
         (path.parent / "digests.json").unlink()
     else:
-        path.write_bytes(path.read_bytes()[:-5] if content == "cut" else b"")
-    np.testing.assert_array_equal(all_features(config, data, encoder, {"train": 2})["train"][:, 1], whole)
+        path.write_bytes(shard[:-5] if content == "cut" else b"")
+    np.testing.assert_array_equal(one_of(all_features(config, splits, encoder, {"val": 1})["val"]), whole)
     told = "has no digest" if content == "no digest" else "is damaged or was changed"
-    assert f"train-view1.npy {told}; its features are computed again" in capsys.readouterr().err
-    all_features(config, data, encoder, {"train": 2})
+    assert f"{path.name} {told}; its features are computed again" in capsys.readouterr().err
+    assert path.read_bytes() == shard
+    all_features(config, splits, encoder, {"val": 1})
     assert not capsys.readouterr().err
 
 
-def test_views_are_those_of_their_picture_whatever_the_order_of_threads(config):
-    data = prepare_data(config)
-    found = np.concatenate(list(features.pixels(image_records(data, "train"), 32, view=2)))
-    for number, record in enumerate(image_records(data, "train")):
-        alone = resize_image(draw_view(decode_image(record), tf.constant([2, number], tf.int64)), 32)
-        np.testing.assert_array_equal(found[number], alone)
+def test_work_that_stops_keeps_its_shards_and_ends_with_the_same(config, monkeypatch):
+    monkeypatch.setattr(feature_store, "SHARD", 2)
+    monkeypatch.setattr(features, "SHARD", 2)
+    splits, encoder = {"train": prepare_data(config)["train"]}, CountedCalls()
+    plain, made = FeatureStore.add, []
+
+    def add(store, keys, rows):
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(keys)
+        plain(store, keys, rows)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(FeatureStore, "add", add)
+        all_features(config, splits, encoder, {"train": 1})
+    folder = next(config.cache_path().glob("features/*/view0"))
+    before = {path.name: path.read_bytes() for path in folder.glob("*.npy")}
+    whole = one_of(all_features(config, splits, encoder, {"train": 1})["train"])
+    after = {path.name: path.read_bytes() for path in folder.glob("*.npy")}
+    assert len(before) == 2 and len(after) == 3 and before.items() <= after.items()
+    for path in folder.iterdir():
+        path.unlink()
+    np.testing.assert_array_equal(one_of(all_features(config, splits, encoder, {"train": 1})["train"]), whole)
+    assert {path.name: path.read_bytes() for path in folder.glob("*.npy")} == after
+
+
+def test_images_of_another_data_set_are_not_computed_again(config):
+    splits = prepare_data(config)
+    all_features(config, splits, CountedCalls(), dict.fromkeys(NEEDED, 1))
+    both = dataclasses.replace(splits["val"], keys=splits["val"].keys[::-1])
+    again = CountedCalls()
+    found = all_features(config, {"test": both}, again, {"test": 1})["test"]
+    assert again.calls == 0
+    expected = all_features(config, {"val": splits["val"]}, again, {"val": 1})["val"]
+    np.testing.assert_array_equal(found.view()[::-1], expected.view()[:])
+
+
+def test_views_are_those_of_their_image_whatever_the_order_of_threads(config):
+    split = prepare_data(config)["train"]
+    found = np.concatenate(list(features.pixels(split.images.encoded(range(5)), split.keys, 32, view=2)))
+    for row, record in read_images(split, range(5)).items():
+        seed = tf.constant([2, features.view_seed(split.keys[row])], tf.int64)
+        np.testing.assert_array_equal(found[row], resize_image(draw_view(decode_image(record), seed), 32))
 
 
 def test_a_view_is_a_part_of_its_picture_mirrored_or_not():
@@ -124,13 +162,13 @@ def test_views_in_caches_are_still_what_is_drawn():
 
 @pytest.mark.parametrize("damage", ["cut", "lost", "no digest"])
 def test_a_damaged_data_set_is_prepared_again(config, capsys, damage):
-    before = read_captions(prepare_data(config), "train").captions
-    (root,) = {path.parent for path in config.cache_path().glob("data/**/digests.json")}
+    before = prepare_data(config)["train"].captions
+    (root,) = {path.parent for path in config.cache_path().glob("data/*/**/digests.json")}
     files = sorted(path for path in root.iterdir() if path.name != "digests.json")
     assert len(files) == 4  # what describes them; the records of each split
     for file in files[::3] if damage != "no digest" else [root / "digests.json"]:
         file.unlink() if damage != "cut" else file.write_bytes(file.read_bytes()[:-9])
-        assert read_captions(prepare_data(config), "train").captions == before
+        assert prepare_data(config)["train"].captions == before
         assert capsys.readouterr().err.count("the data set is prepared again") == 1
         prepare_data(config)
         assert "prepared again" not in capsys.readouterr().err
@@ -138,6 +176,6 @@ def test_a_damaged_data_set_is_prepared_again(config, capsys, damage):
 
 def test_a_data_set_without_any_digest_is_not_trusted(tmp_path):
     (tmp_path / "1.0.0").mkdir()
-    assert prepare._fault(tmp_path) == "is not whole"
+    assert rendered._fault(tmp_path) == "is not whole"
     (tmp_path / "1.0.0" / "digests.json").write_text("{}")
-    assert prepare._fault(tmp_path) == "its digests.json is empty"
+    assert rendered._fault(tmp_path) == "its digests.json is empty"

@@ -11,15 +11,17 @@ import time
 import pytest
 import tensorflow as tf
 
-from spidercap.pipeline.data import image_digests, image_files
-from spidercap.pipeline.data.coco_source import Folder, folder_source
-from spidercap.pipeline.data.image_digests import ImageDigests
+from spidercap.pipeline.data import image_files, image_index
+from spidercap.pipeline.data.files_source import files_source
 from spidercap.pipeline.data.image_files import fault, in_threads, readable_files, reason_of, skip_or_reject, suffix_of
+from spidercap.pipeline.data.image_index import ImageIndex
+from spidercap.pipeline.data.records import read_images
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation import caption_files, image_paths
 from spidercap.pipeline.settings.data_settings import DataSettings
 from spidercap.pipeline.text.printable import printable
-from tests.test_folder import JPEG, PNG, coco, write
+from tests.files import coco, write
+from tests.test_folder import JPEG, PNG
 
 GIF = (
     b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
@@ -276,7 +278,7 @@ def test_hostile_names_reach_no_message(tmp_path, capsys):
 @pytest.fixture
 def settings(tmp_path, monkeypatch):
     """Settings of a folder with three images; files count as settled at once."""
-    monkeypatch.setattr(image_digests, "SETTLED", -(10**12))
+    monkeypatch.setattr(image_index, "SETTLED", -(10**12))
     for i in range(3):
         write(tmp_path / "images" / f"{i}.bmp", BMP[:-4] + bytes([i, 0, 0, 0]))
     paths = [write(tmp_path / f"{s}.json", coco(n)) for s, n in (("t", {0: "0.bmp", 1: "1.bmp"}), ("v", {2: "2.bmp"}))]
@@ -288,46 +290,45 @@ def settings(tmp_path, monkeypatch):
     )
 
 
+def fingerprints(settings, cache):
+    return files_source(settings, cache, ["train", "val"]).fingerprints
+
+
 def test_swapped_images_of_one_size_are_noticed(settings, tmp_path):
     """Though their sizes and times are the same as before."""
     first, second = (tmp_path / "images" / f"{i}.bmp" for i in (0, 1))
     for file in (first, second):
         os.utime(file, ns=(0, 0))
-
-    def fingerprint():
-        source = folder_source(settings, tmp_path / "cache")
-        source.build(tmp_path / "cache" / "data" / source.fingerprint)
-        return source.fingerprint
-
-    before = fingerprint()
-    assert fingerprint() == before
+    before = fingerprints(settings, tmp_path / "cache")
+    assert fingerprints(settings, tmp_path / "cache") == before
     a, b = first.read_bytes(), second.read_bytes()
     for file, content in ((first, b), (second, a)):
         file.write_bytes(content)
         os.utime(file, ns=(0, 0))
-    swapped = fingerprint()
-    assert swapped != before
+    swapped = fingerprints(settings, tmp_path / "cache")
+    assert swapped["train"] != before["train"] and swapped["val"] == before["val"]
     first.rename(tmp_path / "aside")
     second.rename(first)
     (tmp_path / "aside").rename(second)
-    assert fingerprint() == before
+    assert fingerprints(settings, tmp_path / "cache") == before
 
 
 def test_only_files_that_changed_are_read_again(settings, tmp_path, monkeypatch):
     names, read = ["0.bmp", "1.bmp"], []
-    plain = ImageDigests._read
-    monkeypatch.setattr(ImageDigests, "_read", lambda self, name: read.append(name) or plain(self, name))
+    plain = ImageIndex._read
+    monkeypatch.setattr(ImageIndex, "_read", lambda self, name, most: read.append(name) or plain(self, name, most))
 
-    def find():
+    def find(limit=100):
         read.clear()
-        index = ImageDigests(settings.images, tmp_path / "cache")
-        found, faults = index.find([*names, *names])
-        index.save()
-        assert not faults and sorted(found) == names
-        return found, list(read)
+        found = ImageIndex(settings.images, tmp_path / "cache").check([*names, *names], limit)
+        assert sorted(found) == names
+        return found, sorted(read)
 
     found, first = find()
-    assert first == names and find() == (found, [])
+    assert first == names and find() == (found, []) and not any(one.fault for one in found.values())
+    large, again = find(limit=0)
+    assert again == names and all("more than" in one.fault for one in large.values())
+    assert find() == (found, names)
     write(tmp_path / "images" / "1.bmp", BMP)
     changed, again = find()
     assert again == ["1.bmp"] and changed["0.bmp"] == found["0.bmp"] and changed["1.bmp"] != found["1.bmp"]
@@ -340,37 +341,30 @@ def test_only_files_that_changed_are_read_again(settings, tmp_path, monkeypatch)
 
 
 def test_files_that_changed_just_now_are_read_again(settings, tmp_path, monkeypatch):
-    monkeypatch.setattr(image_digests, "SETTLED", 10**12)
-    index = ImageDigests(settings.images, tmp_path / "cache")
-    index.find(["0.bmp"])
-    index.save()
+    monkeypatch.setattr(image_index, "SETTLED", 10**12)
+    ImageIndex(settings.images, tmp_path / "cache").check(["0.bmp"], 100)
     assert not (tmp_path / "cache").exists()
 
 
 def test_an_index_that_cannot_be_written_is_a_warning(settings, tmp_path, capsys):
     cache = write(tmp_path / "cache", b"a file")
-    index = ImageDigests(settings.images, cache)
-    assert len(index.find(["0.bmp"])[0]) == 1
-    index.save()
+    assert len(ImageIndex(settings.images, cache).check(["0.bmp"], 100)) == 1
     assert "warning: " in capsys.readouterr().err
 
 
-def test_images_that_cannot_be_read_are_named_or_change_the_fingerprint(settings, tmp_path, failing):
+def test_images_that_cannot_be_read_are_named_or_left_out(settings, tmp_path, failing):
     write(tmp_path / "t.json", coco({0: "0.bmp", 1: "EIO_1.bmp"}))
     (tmp_path / "images" / "1.bmp").rename(tmp_path / "images" / "EIO_1.bmp")
     with pytest.raises(UserError, match=r"1 of 3 images cannot be decoded \(.*EIO_1.bmp\): Input/output error"):
-        folder_source(settings, tmp_path / "cache")
+        files_source(settings, tmp_path / "cache", ["train", "val"])
     skipping = DataSettings(**{**vars(settings), "skip_bad_images": True})
-    assert folder_source(skipping, tmp_path / "cache").fingerprint.endswith("-skip")
+    assert files_source(skipping, tmp_path / "cache", ["train"]).load()["train"].image_ids == (0,)
 
 
-def test_images_that_vanish_or_change_during_preparation_are_named(settings, tmp_path):
-    source = folder_source(settings, tmp_path / "cache")
-    builder = source.build(tmp_path / "cache" / "data" / source.fingerprint)
-    assert isinstance(builder, Folder)
-    (tmp_path / "images" / "1.bmp").write_bytes(BMP)
-    with pytest.raises(UserError, match=r"1\.bmp changed while the images were read"):
-        builder.download_and_prepare()
+def test_images_that_vanish_later_are_named(settings, tmp_path):
+    split = files_source(settings, tmp_path / "cache", ["train"]).load()["train"]
     (tmp_path / "images" / "1.bmp").unlink()
-    with pytest.raises(UserError, match=r"1.bmp cannot be read any more \(No such file or directory\)"):
-        builder.download_and_prepare()
+    with pytest.raises(
+        UserError, match=r"images cannot be read \(.*1\.bmp; No such file or directory\); restore the fi"
+    ):
+        read_images(split, [0, 1])

@@ -1,0 +1,363 @@
+"""Ways into training: splits, folders, features and data sets of others, and what is rejected at the door."""
+
+import os
+from collections import Counter
+
+import h5py
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from spidercap.pipeline.data import given_features
+from spidercap.pipeline.data.caption_splits import read_splits, split_of
+from spidercap.pipeline.data.feature_files import open_feature_file
+from spidercap.pipeline.data.files_source import files_source
+from spidercap.pipeline.data.given_features import open_features
+from spidercap.pipeline.data.image_places import Place, places_of, split_folders
+from spidercap.pipeline.data.overlap import images_of, report_overlap
+from spidercap.pipeline.data.prepare import prepare_data
+from spidercap.pipeline.data.records import Split, read_images
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.settings.data_settings import DataSettings
+from tests.files import coco, write
+from tests.test_folder import JPEG, PNG
+
+KARPATHY = {
+    "images": [
+        {
+            "filepath": "train2014",
+            "filename": f"{i}.jpg",
+            "cocoid": i,
+            "split": split,
+            "sentences": [{"raw": f"Dog {i}."}],
+        }
+        for i, split in enumerate(["train", "restval", "val", "test", "train"])
+    ]
+}
+
+
+def settings_of(**changes):
+    """DataSettings of files, with paths as text."""
+    return DataSettings(
+        dataset="files", **{k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in changes.items()}
+    )
+
+
+class TestSplits:
+    def test_a_file_that_names_them(self, tmp_path):
+        settings = settings_of(captions=write(tmp_path / "k.json", KARPATHY))
+        found = read_splits(settings, ["train", "val", "test"])
+        assert {n: [one.image_id for one in rows] for n, (_, rows) in found.items()} == {
+            "train": [0, 1, 4],
+            "val": [2],
+            "test": [3],
+        }
+        assert found["train"][1][1].file_name == "train2014/1.jpg"
+
+    def test_such_a_file_for_one_split_gives_that_split(self, tmp_path, capsys):
+        path = write(tmp_path / "k.json", KARPATHY)
+        rows = read_splits(settings_of(test_captions=path), ["test"])["test"][1]
+        assert [one.image_id for one in rows] == [3]
+        assert "names splits; 1 of its 5 images are test" in capsys.readouterr().err
+
+    def test_fractions_are_about_right_and_stable_when_images_are_added(self, tmp_path):
+        settings = settings_of(captions="x", val_fraction=0.2, test_fraction=0.1)
+        drawn = {name: split_of(name, settings) for name in map(str, range(3000))}
+        counts = Counter(drawn.values())
+        assert abs(counts["val"] - 600) < 70 and abs(counts["test"] - 300) < 50
+        path = write(tmp_path / "few.json", coco({i: f"{i}" for i in range(20)}))
+        few = read_splits(settings_of(captions=path, val_fraction=0.2, test_fraction=0.1), ["train", "val", "test"])
+        assert {one.file_name: n for n, (_, rows) in few.items() for one in rows} == {
+            str(i): drawn[str(i)] for i in range(20)
+        }
+        other = settings_of(captions="x", val_fraction=0.2, test_fraction=0.1, split_seed=1)
+        assert sum(split_of(name, other) == split for name, split in drawn.items()) < 2000
+
+    def test_a_share_of_the_training_captions_validates(self, tmp_path):
+        path = write(tmp_path / "t.json", coco({i: f"{i}" for i in range(20)}))
+        found = read_splits(settings_of(train_captions=path, val_fraction=0.3), ["train", "val", "test"])
+        assert list(found) == ["train", "val"] and sum(len(rows) for _, rows in found.values()) == 20
+
+    def test_what_is_rejected(self, tmp_path):
+        plain = write(tmp_path / "t.json", coco({0: "0", 1: "1"}))
+        named = write(tmp_path / "k.json", KARPATHY)
+        for settings, wanted, shown in (
+            ({"captions": plain}, "val", "does not say which images are train, val and test; add --val_fraction"),
+            ({"captions": named, "val_fraction": 0.1}, "val", "names the splits of its images itself; leave out"),
+            (
+                {"train_captions": plain, "val_captions": plain},
+                "val",
+                "--train_captions and --val_captions are the same",
+            ),
+            ({"train_captions": plain, "val_captions": tmp_path / "." / "t.json"}, "val", "are the same file"),
+            ({"train_captions": plain, "val_fraction": 1e-6}, "val", "has no images of the split val; give --val_capt"),
+        ):
+            with pytest.raises(UserError, match=shown):
+                read_splits(settings_of(**settings), ["train", wanted])
+
+    def test_overlap_is_counted_by_contents_and_names(self, capsys):
+        def split(names, keys):
+            return Split(tuple(names), tuple(names), (("a dog",),) * len(names), tuple(keys), None)
+
+        train, val = split("abc", "123"), split("cde", "452")
+        report_overlap({"train": train, "val": val}, {})
+        told = capsys.readouterr().err
+        assert "warning: 2 of 3 images of val are in train, too, by contents or by file name (c, e)" in told
+        report_overlap({"test": split("x", "3")}, {"train": images_of(train), "val": images_of(val)})
+        told = capsys.readouterr().err
+        assert "1 of 1 images of test are in train" in told and "val" not in told
+        report_overlap({"train": train, "val": split("xy", "89")}, {})
+        assert capsys.readouterr().err == ""
+
+
+class TestFolders:
+    @pytest.fixture
+    def folders(self, tmp_path):
+        for name in (
+            "train2014/a.jpg",
+            "val2014/b.jpg",
+            "val2014/deep/c.jpg",
+            "train2014/twice.jpg",
+            "val2014/twice.jpg",
+        ):
+            write(tmp_path / name, JPEG)
+        return [str(tmp_path / "train2014"), str(tmp_path / "val2014")]
+
+    def test_names_are_found_in_several_and_in_sub_folders(self, folders, capsys):
+        train, val = folders
+        found = places_of("c.json", ["a.jpg", "b.jpg", "c.jpg", "val2014/twice.jpg"], folders, False)
+        assert found == {
+            "a.jpg": Place(train, "a.jpg"),
+            "b.jpg": Place(val, "b.jpg"),
+            "c.jpg": Place(val, "deep/c.jpg"),
+            "val2014/twice.jpg": Place(val, "twice.jpg"),
+        }
+        assert "2 of 4 images are found by name in sub-folders" in capsys.readouterr().err
+
+    def test_a_name_that_fits_several_is_rejected(self, folders):
+        with pytest.raises(
+            UserError, match=r"1 file names fit several files in --images=.* \(twice.jpg\); write their p"
+        ):
+            places_of("c.json", ["twice.jpg"], folders, False)
+        with pytest.raises(UserError, match=r"1 images are not in --images=.*\(d.jpg\)"):
+            places_of("c.json", ["d.jpg"], folders, False)
+
+    def test_ten_thousand_missing_images_are_a_count_and_the_first(self, folders):
+        with pytest.raises(UserError, match=r"10000 images are not in .*\(0.jpg, 1.jpg, 2.jpg, \.\.\.\)") as caught:
+            places_of("c.json", [f"{i}.jpg" for i in range(10_000)], folders, False)
+        assert len(str(caught.value)) < 500
+
+    def test_the_list_of_folders(self, folders, tmp_path):
+        assert split_folders(",".join(folders)) == folders
+        write(tmp_path / "a,b" / "x.jpg", JPEG)
+        assert split_folders(str(tmp_path / "a,b")) == [str(tmp_path / "a,b")]
+        with pytest.raises(UserError, match="nowhere is not a folder"):
+            split_folders(f"{folders[0]},nowhere")
+
+
+VECTORS = {f"{i}.jpg": np.arange(3, dtype=np.float32) + i for i in range(4)}
+
+
+def npz(path, vectors):
+    np.savez(path, **vectors)
+
+
+def npz_table(path, vectors):
+    np.savez(path, ids=np.array(list(vectors)), features=np.stack(list(vectors.values())))
+
+
+def npy(path, vectors):
+    np.save(path, np.stack(list(vectors.values())))
+    path.with_suffix(".txt").write_text("\n".join(vectors) + "\n")
+
+
+def h5(path, vectors):
+    with h5py.File(path, "w") as file:
+        for name, vector in vectors.items():
+            file[name] = vector
+
+
+def h5_table(path, vectors):
+    with h5py.File(path, "w") as file:
+        file["ids"], file["features"] = list(vectors), np.stack(list(vectors.values()))
+
+
+def tfrecord(path, vectors):
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for name, vector in vectors.items():
+            feature = {
+                "file_name": tf.train.Feature(bytes_list=tf.train.BytesList(value=[name.encode()])),
+                "features": tf.train.Feature(float_list=tf.train.FloatList(value=vector.ravel())),
+                "shape": tf.train.Feature(int64_list=tf.train.Int64List(value=vector.shape)),
+            }
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+
+
+KINDS = [(npz, ".npz"), (npz_table, ".npz"), (npy, ".npy"), (h5, ".h5"), (h5_table, ".h5"), (tfrecord, ".tfrecord")]
+
+
+class TestFeatures:
+    @pytest.mark.parametrize(("make", "suffix"), KINDS)
+    def test_every_format_holds_the_same(self, tmp_path, make, suffix):
+        path = tmp_path / f"f{suffix}"
+        make(path, VECTORS)
+        given = open_features(str(path))
+        assert sorted(given.names) == sorted(VECTORS) and given.size == 3
+        np.testing.assert_array_equal(given.rows(list(VECTORS)), np.stack(list(VECTORS.values())))
+
+    @pytest.mark.parametrize(("make", "suffix"), KINDS)
+    def test_grids_are_averaged(self, tmp_path, make, suffix):
+        grids = {name: np.stack([vector, vector + 2, vector + 4, vector]) for name, vector in VECTORS.items()}
+        make(tmp_path / f"f{suffix}", grids)
+        found = open_features(str(tmp_path / f"f{suffix}")).rows(["2.jpg"])
+        np.testing.assert_array_equal(found, grids["2.jpg"].mean(axis=0)[None])
+
+    def test_splits_by_id_name_or_stem_from_several_files(self, tmp_path, monkeypatch):
+        npz(tmp_path / "a.npz", {"0.jpg": VECTORS["0.jpg"], "1": VECTORS["1.jpg"]})
+        h5(tmp_path / "b.h5", {"photo": VECTORS["2.jpg"], "spare": VECTORS["3.jpg"]})
+        train = write(tmp_path / "t.json", coco({7: "0.jpg", 1: "x.jpg"}))
+        val = write(tmp_path / "v.json", coco({9: "photo.png"}))
+        config = Config.of(
+            workdir=str(tmp_path / "run"),
+            dataset="files",
+            features=f"{tmp_path}/a.npz, {tmp_path}/b.h5",
+            train_captions=str(train),
+            val_captions=str(val),
+        )
+        splits = prepare_data(config)
+        assert splits["train"].images is None and read_images(splits["train"], [0]) == {}
+        found = given_features.given_features(config, splits)
+        np.testing.assert_array_equal(found["train"].view()[:], [VECTORS["1.jpg"], VECTORS["0.jpg"]])
+        np.testing.assert_array_equal(found["val"].view()[:], [VECTORS["2.jpg"]])
+        monkeypatch.setattr(given_features.GivenFeatures, "rows", lambda *args: pytest.fail("read again"))
+        given_features.given_features(config, splits)
+
+    @pytest.mark.parametrize(
+        ("vectors", "shown"),
+        [
+            (
+                {"0.jpg": np.zeros(3)},
+                r"1 of 2 images have no features in --features \(1.jpg\); names there are such as 0",
+            ),
+            ({"0.jpg": np.zeros(3), "1.jpg": np.zeros(4)}, "the features of 1.jpg have size 4, those of 0.jpg 3; give"),
+            ({"0.jpg": np.zeros(3), "1.jpg": np.array([0, 1, np.nan])}, "the features of 1.jpg are NaN or infinite"),
+            ({"0.jpg": np.zeros((2, 2, 2))}, r"of 0.jpg are float64 \[2, 2, 2\]; needed: numbers"),
+            ({"0.jpg": np.array(["a"])}, "needed: numbers"),
+            ({}, "holds no features"),
+        ],
+    )
+    def test_bad_features_are_named(self, tmp_path, vectors, shown):
+        npz(tmp_path / "f.npz", vectors)
+        path = write(tmp_path / "t.json", coco({0: "0.jpg", 1: "1.jpg"}))
+        settings = {"features": f"{tmp_path}/f.npz", "train_captions": str(path), "val_captions": str(path)}
+        config = Config.of(workdir=str(tmp_path / "run"), dataset="files", **settings)
+        with pytest.raises(UserError, match=shown) as caught:
+            splits = files_source(config.data, config.cache_path(), ["train"]).load()
+            given_features.given_features(config, splits)
+        assert "\n" not in str(caught.value)
+
+    def test_bad_files_are_named(self, tmp_path):
+        np.save(tmp_path / "lonely.npy", np.zeros((2, 3)))
+        np.savez(tmp_path / "no_ids.npz", features=np.zeros((2, 3)))
+        np.savez(tmp_path / "few_ids.npz", features=np.zeros((2, 3)), ids=["a"])
+        np.savez(tmp_path / "pickled.npz", a=np.array([{}], object))
+        for suffix in ("npy", "npz", "h5", "tfrecord"):
+            (tmp_path / f"text.{suffix}").write_text("not features")
+        for name, shown in (
+            ("none.npz", "is not a file; give a file"),
+            ("text.npy", "cannot be read"),
+            ("text.npz", "cannot be read"),
+            ("text.h5", "cannot be read"),
+            ("text.tfrecord", "cannot be read"),
+            ("lonely.npy", "has no names, because .*lonely.txt does not exist; needed: an array"),
+            ("no_ids.npz", "holds 'features', but no ids"),
+            ("few_ids.npz", r"holds 1 names and features \[2, 3\]"),
+            ("pickled.npz", "cannot be read"),
+        ):
+            with pytest.raises(UserError, match=shown):
+                open_feature_file(str(tmp_path / name))
+        npz(tmp_path / "a.npz", {"x": np.zeros(3)})
+        npz(tmp_path / "b.npz", {"x": np.zeros(3)})
+        npz(tmp_path / "c.npz", {"y": np.zeros(4)})
+        with pytest.raises(UserError, match=r"b.npz: 1 names are in another file of --features, too \(x\)"):
+            open_features(f"{tmp_path}/a.npz,{tmp_path}/b.npz")
+        with pytest.raises(UserError, match="features of different sizes"):
+            open_features(f"{tmp_path}/a.npz,{tmp_path}/c.npz")
+
+
+class Nested(tfds.core.GeneratorBasedBuilder):
+    """A data set with nested features, as coco_captions has them."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        captions = tfds.features.Sequence({"text": tfds.features.Text(), "id": np.int64})
+        image = tfds.features.Image(shape=(None, None, 3))
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {"image": image, "image/id": np.int64, "captions": captions, "n": np.int64}
+            ),
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(range(4)), "validation": self._generate_examples(range(4, 6))}
+
+    def _generate_examples(self, numbers):
+        for k in numbers:
+            yield (
+                k,
+                {
+                    "image": JPEG if k % 2 else PNG,
+                    "image/id": 100 + k,
+                    "captions": [{"text": f"Dog {k}.", "id": 9}, {"text": f"Cat {k}.", "id": 8}],
+                    "n": k,
+                },
+            )
+
+
+class TestTfds:
+    @pytest.fixture(scope="class")
+    def prepared(self, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("tfds")
+        tfds.disable_progress_bar()
+        Nested(data_dir=folder).download_and_prepare()
+        return folder
+
+    def splits_of(self, tmp_path, prepared, dataset="tfds:nested", **more):
+        settings = {"tfds_captions": "captions/text", **more}
+        return prepare_data(Config.of(workdir=str(tmp_path / "r"), dataset=dataset, data_dir=str(prepared), **settings))
+
+    def test_nested_features_of_a_prepared_data_set(self, tmp_path, prepared):
+        splits = self.splits_of(tmp_path, prepared)
+        assert list(splits) == ["train", "val"] and splits["val"].image_ids == (0, 1)
+        texts = {captions for split in splits.values() for captions in split.captions}
+        assert texts == {(f"Dog {k}.", f"Cat {k}.") for k in range(6)}
+        assert sorted(read_images(splits["val"], [1, 0]).values()) == sorted([JPEG, PNG])
+
+    def test_splits_by_expressions_and_ids_by_name(self, tmp_path, prepared):
+        expressions = "train[:2];train[2:3];train[3:]"
+        splits = self.splits_of(tmp_path, prepared, tfds_splits=expressions, tfds_id="n")
+        assert [len(split) for split in splits.values()] == [2, 1, 1]
+        ids = [i for split in splits.values() for i in split.image_ids]
+        texts = [captions[0] for split in splits.values() for captions in split.captions]
+        assert sorted(ids) == [0, 1, 2, 3] and texts == [f"Dog {k}." for k in ids]
+
+    @pytest.mark.parametrize(
+        ("changes", "shown"),
+        [
+            ({"dataset": "tfds:no_such_set"}, "TensorFlow Datasets has no no_such_set"),
+            (
+                {"dataset": "coco"},
+                r"coco_captions/2014:.* is not prepared in .*; name the folder .*, or add --download",
+            ),
+            ({"tfds_captions": "caption"}, r"--tfds_captions=caption is not a feature of .*; allowed: .*captions/text"),
+            ({"tfds_splits": "train"}, "names 1 splits; needed: two or three"),
+            ({"tfds_splits": "train;tset"}, "tset"),
+        ],
+    )
+    def test_what_is_rejected(self, tmp_path, prepared, changes, shown):
+        with pytest.raises(UserError, match=shown):
+            self.splits_of(tmp_path, prepared, **changes)
