@@ -1,19 +1,15 @@
-"""The images and captions of a COCO-format JSON file, checked against a folder of images."""
+"""The images of a captions file, checked against a folder of images."""
 
-import collections
 import dataclasses
 import os
 import pathlib
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 from spidercap.pipeline.data.file_names import real_names
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.text.annotations import SKIP, read_annotations
-from spidercap.pipeline.text.coco_json import ID, TEXT, ImageId, first, in_order, read_json, reject, reject_ids, rows
-
-NEEDED = '{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}'
+from spidercap.pipeline.text.coco_json import ImageId, first, reject
+from spidercap.pipeline.text.listing import read_listing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,52 +24,24 @@ class Entry:
 def read_captions(
     path: str, images: str, *, skip_bad_captions: bool = False, skip_bad_images: bool = False
 ) -> list[Entry]:
-    """Returns the images of a COCO-format JSON file, ordered by id; their files are in the folder `images`.
+    """Returns the images of a captions file, ordered by id; their files are in the folder `images`.
 
     Args:
-      path: the file.
+      path: the file, of any format that `read_listing` reads.
       images: the folder.
-      skip_bad_captions: leave out captions that cannot or should not be used (see `read_annotations`), and images
-        without captions.
+      skip_bad_captions: leave out captions that cannot or should not be used, and images without captions.
       skip_bad_images: leave out images whose files do not exist.
 
     Raises:
-      UserError: the file is not JSON, keys or types are wrong, or ids, captions or files cannot be used.
+      UserError: the captions cannot be used, or image files are not named, outside of the folder, or missing.
     """
     if not os.path.isdir(images):
         raise UserError(f"--images={images} is not a folder; give the folder of the images")
-    content = read_json(path, "a COCO captions file")
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is not a COCO captions file, because it is not a JSON object; needed: {NEEDED}")
-    names = _listed_images(path, content)
-    captions = read_annotations(path, content, TEXT, NEEDED, skip_bad=skip_bad_captions, need_words=True)
-    without = in_order(i for i in names if not captions.get(i))
-    unlisted = in_order(captions.keys() - names.keys())
-    remedy = "add those images, or remove those annotations"
-    reject_ids(path, "annotated image ids are not in 'images'", unlisted, remedy, names)
-    if not skip_bad_captions:
-        reject_ids(path, "images have no caption", without, f"remove those images, or {SKIP}")
-    elif without:
-        print(f"skipping {len(without):,} of {len(names):,} images of {path} without captions", file=sys.stderr)
-    files = _files(path, {i: n for i, n in names.items() if captions.get(i)}, images, skip_bad_images)
-    if not files:
-        raise UserError(f"{path}: no image has a caption that can be used; at least one is needed")
-    return [Entry(i, files[i], tuple(captions[i])) for i in in_order(files)]
-
-
-def _listed_images(path: str, content: Mapping[str, Any]) -> dict[ImageId, str]:
-    """The file names by image id; merged files list images twice, which is told."""
-    listed = rows(path, content.get("images"), "images", {"id": ID, "file_name": TEXT}, NEEDED)
-    if not listed:
-        raise UserError(f"{path} lists no images; at least one is needed")
-    distinct = list(dict.fromkeys(listed))
-    counts = collections.Counter(i for i, _ in distinct)
-    twice = [i for i, count in counts.items() if count > 1]
-    reject_ids(path, "image ids come twice with different files", twice, "give each image its own id")
-    if len(distinct) < len(listed):
-        repeated = len(listed) - len(distinct)
-        print(f"data: {path}: {repeated:,} of {len(listed):,} rows of images are repeated, taken once", file=sys.stderr)
-    return dict(distinct)
+    listed = read_listing(path, skip_bad_captions=skip_bad_captions)
+    if not any(image.file_name for image in listed):
+        raise UserError(f"{path} names no image files; add a column or key file_name")
+    files = _files(path, {image.image_id: image.file_name for image in listed}, images, skip_bad_images)
+    return [Entry(i.image_id, files[i.image_id], i.captions) for i in listed if i.image_id in files]
 
 
 def _files(path: str, names: Mapping[ImageId, str], images: str, skip_missing: bool) -> dict[ImageId, str]:
