@@ -50,8 +50,10 @@ class DataSettings(Group):
         fixed=False,
         modes=(*DATA, "caption"),
     )
-    train_captions: str = setting("", "coco_json: COCO-format JSON to train on.", fixed=False, modes=DATA)
-    val_captions: str = setting("", "coco_json: COCO-format JSON to validate on.", fixed=False, modes=DATA)
+    train_captions: str = setting(
+        "", "coco_json: captions file to train on; see docs/data.md.", fixed=False, modes=DATA
+    )
+    val_captions: str = setting("", "coco_json: captions file to validate on.", fixed=False, modes=DATA)
     skip_bad_images: bool = setting(
         False,
         "coco_json, mode=caption: leave out images that cannot be read or do not exist.",
@@ -183,9 +185,18 @@ class MetricSettings(Group):
         fixed=False,
         modes=SCORING,
     )
-    references: str = setting("", "mode=score: COCO captions file with the references.", fixed=False, modes=("score",))
+    references: str = setting(
+        "",
+        "mode=score: file with the references: COCO captions, Karpathy's splits, other JSON, JSON lines, or a table "
+        "such as CSV; docs/data.md has all formats.",
+        fixed=False,
+        modes=("score",),
+    )
     results: str = setting(
-        "", "mode=score: COCO results file with the captions to score.", fixed=False, modes=("score",)
+        "",
+        "mode=score: file with one caption for each image to score: COCO results, or another format as above.",
+        fixed=False,
+        modes=("score",),
     )
     output: str = setting("", "mode=score: JSON file for corpus and per-image scores.", fixed=False, modes=("score",))
     metric_workers: int = setting(
