@@ -6,7 +6,7 @@ import json
 import pytest
 
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.text.listing import Listed, read_listing, read_results, read_scored
+from spidercap.pipeline.text.listing import Listed, read_images, read_listing, read_results, read_scored
 
 DOG = ('A dog, running; "fast" | far.', "Zwei Hünde\nlaufen.")
 CAT = ("A cat sits.", "It's a black cat.")
@@ -177,6 +177,28 @@ class TestEveryFormat:
         assert "1 images have a caption without words" in said and "--skip_bad_captions" in said
         left = read_listing(write(content), skip_bad_captions=True)
         assert [i.captions for i in left if i.image_id in (16, "b.jpg")] == [CAT[1:]]
+
+    @pytest.mark.parametrize("name", FORMATS)
+    def test_images_are_listed_whatever_their_captions(self, write, name):
+        content, images = FORMATS[name]
+        assert read_images(write(content)) == images
+
+    def test_images_without_any_captions_are_listed(self, write):
+        path = write(json.dumps({"images": COCO["images"]}))
+        assert read_images(path) == [dataclasses.replace(image, captions=()) for image in BY_ID]
+        with pytest.raises(UserError, match="holds no captions; at least one"):
+            read_listing(path, need_words=False)
+        with pytest.raises(UserError, match="has no list 'annotations'"):
+            read_listing(path)
+
+    def test_lists_in_cells_are_those_of_json_and_of_python(self, write):
+        def read(*cells):
+            return read_listing(write(table("\t", ("image", "captions"), *((f"{k}", c) for k, c in enumerate(cells)))))
+
+        assert read("['a dog', 'a cat']")[0].captions == ("a dog", "a cat")
+        for cell in ("['a dog' 'a cat']", "[a dog]", "[1, 2]"):
+            assert read(cell)[0].captions == (cell,)
+        assert read("['a dog', 'a cat']", "a cow")[0].captions == ("['a dog', 'a cat']",)
 
     def test_separators_of_lines_within_captions_stay(self, write):
         caption = "a\u2028b\x85c\x0bd"

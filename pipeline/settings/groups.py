@@ -50,10 +50,8 @@ class DataSettings(Group):
         fixed=False,
         modes=(*DATA, "caption"),
     )
-    train_captions: str = setting(
-        "", "coco_json: captions file to train on; see docs/data.md.", fixed=False, modes=DATA
-    )
-    val_captions: str = setting("", "coco_json: captions file to validate on.", fixed=False, modes=DATA)
+    train_captions: str = setting("", "coco_json: COCO-format JSON to train on.", fixed=False, modes=DATA)
+    val_captions: str = setting("", "coco_json: COCO-format JSON to validate on.", fixed=False, modes=DATA)
     skip_bad_images: bool = setting(
         False,
         "coco_json, mode=caption: leave out images that cannot be read or do not exist.",

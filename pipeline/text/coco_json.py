@@ -1,4 +1,4 @@
-"""Reads and checks COCO-format JSON; errors name the place in the file."""
+"""Ids, and checks of what files in COCO's and other formats hold; errors name the place in the file."""
 
 import dataclasses
 import json

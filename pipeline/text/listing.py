@@ -46,6 +46,21 @@ def read_listing(
     return _listing(path, contents, skip_bad_captions, need_words)
 
 
+def read_images(path: str | os.PathLike[str]) -> list[Listed]:
+    """Returns all images that a file names, ordered by id, with whatever captions they have, or none.
+
+    Raises:
+      UserError: the file cannot be read, has another format, or ids or splits cannot be used.
+    """
+    path = os.fspath(path)
+    rows = read_contents(path).rows
+    images = by_image(path, rows)
+    captions: dict[ImageId, list[str]] = {i: [] for i in images}
+    for row in rows:
+        captions[row.image_id] += row.captions
+    return [Listed(i, images[i].file_name, tuple(captions[i]), images[i].split) for i in in_order(images)]
+
+
 def read_results(path: str | os.PathLike[str]) -> dict[ImageId, str]:
     """Returns the captions to score by image id, one for each image, in the order of the file.
 

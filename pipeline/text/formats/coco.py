@@ -25,7 +25,9 @@ def is_coco(content: Any) -> bool:
 
 
 def read_coco(source: Source) -> Contents:
-    """Returns the images and annotations of a COCO captions file; without training, images need not be listed.
+    """Returns the images and annotations of a COCO captions file.
+
+    What is not trained on may lack one of the two lists, as references and COCO's `image_info` files do.
 
     Raises:
       UserError: keys or types are wrong, no images are listed, or annotations are of images that are not.
@@ -36,7 +38,7 @@ def read_coco(source: Source) -> Contents:
         images = _images(source, content.get("images"))
     names = by_image(source.path, images)
     columns = {"image_id": ID, "caption": source.caption}
-    entries = content.get("annotations")
+    entries = content.get("annotations", None if source.need_words or not images else [])
     found = rows(source.path, entries, "annotations", columns, COCO)
     if source.need_words:
         unlisted = in_order({i for i, _ in found} - names.keys())

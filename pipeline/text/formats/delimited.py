@@ -1,5 +1,6 @@
 """Delimited text with a header (CSV and its kin), and Flickr8k's file of captions, which has none."""
 
+import ast
 import csv
 import io
 import json
@@ -92,7 +93,7 @@ def _rows(path: str, columns: Columns, records: Sequence[tuple[int, dict[str, st
 
 
 def _captions(columns: Columns, entries: Sequence[dict[str, str]]) -> Iterator[tuple[str, ...]]:
-    """The captions of each row; cells that are JSON lists, all of them, are lists of captions."""
+    """The captions of each row; cells that are lists of texts, all of them, are lists of captions."""
     if columns.numbered:
         return (tuple(entry[name] for name in columns.captions if entry[name]) for entry in entries)
     cells = [entry[columns.captions[0]] for entry in entries]
@@ -104,10 +105,16 @@ def _captions(columns: Columns, entries: Sequence[dict[str, str]]) -> Iterator[t
 
 
 def _texts(cell: str) -> tuple[str, ...] | None:
+    """The texts of a list as JSON or as Python writes it, which is what pandas writes; None for another cell."""
     try:
         content = json.loads(cell)
-    except (ValueError, RecursionError):  # a caption in brackets
-        return None
+    except (ValueError, RecursionError):
+        try:
+            content = ast.literal_eval(cell)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):  # a caption in brackets
+            return None
+        if str(content) != cell:  # NumPy writes no commas, so that its texts would become one
+            return None
     return tuple(content) if all(isinstance(text, str) for text in content) else None
 
 
