@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 from benchmarks.compare_runs import Rows
 from benchmarks.compare_table import in_cell
-from spidercap.pipeline.data.captions_file import NEEDED
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, TEXT, ImageId, in_order, read_json, reject_ids, rows
+from spidercap.pipeline.text.coco_json import ImageId, in_order, reject_ids
+from spidercap.pipeline.text.listing import Listed, read_listing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,23 +21,21 @@ class ValidationImage:
 
 
 def read_images(path: str, image_ids: Collection[ImageId]) -> dict[ImageId, ValidationImage]:
-    """Returns the images of a COCO captions file by id; it must hold `image_ids`.
+    """Returns the images of a captions file by id; it must hold `image_ids`.
 
     Raises:
-      UserError: the file does not exist, or lacks an image or its references.
+      UserError: the file cannot be read, or lacks an image or its references.
     """
-    content = read_json(path, "a COCO captions file")
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is not a COCO captions file, because it is not a JSON object; needed: {NEEDED}")
-    names = dict(rows(path, content.get("images"), "images", {"id": ID, "file_name": TEXT}, NEEDED))
-    columns = {"image_id": ID, "caption": ANY_TEXT}
-    captions: dict[ImageId, list[str]] = {}
-    for image_id, caption in rows(path, content.get("annotations"), "annotations", columns, NEEDED):
-        captions.setdefault(image_id, []).append(caption)
-    unknown = in_order(i for i in image_ids if i not in names or i not in captions)
+    images = {i.image_id: ValidationImage(i.image_id, i.file_name, i.captions) for i in _named(path)}
+    unknown = in_order(i for i in image_ids if i not in images)
     remedy = "name the captions file on which the runs were validated"
-    reject_ids(path, "validation images of the runs have no references", unknown, remedy, captions)
-    return {i: ValidationImage(i, names[i], tuple(captions[i])) for i in names if i in captions}
+    reject_ids(path, "validation images of the runs have no references", unknown, remedy, images)
+    return images
+
+
+def _named(path: str) -> list[Listed]:
+    """The images that have a file."""
+    return [image for image in read_listing(path, need_words=False) if image.file_name]
 
 
 def drawn_ids(image_ids: Collection[ImageId], flag: str, count: int, seed: int) -> list[ImageId]:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.evaluation.score_files import RESULTS
 from spidercap.pipeline.settings.saved import read_settings
 from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, TEXT, ImageId, Kind, read_json, rows
+from spidercap.pipeline.text.formats.json_rows import LIST
 from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
 from spidercap.pipeline.training.progress import Validation, read_progress
 
@@ -145,7 +145,7 @@ def _metrics(path: pathlib.Path) -> dict[str, float | None]:
 
 def _captions(path: pathlib.Path) -> dict[ImageId, str]:
     listed = read_json(str(path), "the captions of a finished stage")
-    captions = dict(rows(str(path), listed, "results", {"image_id": ID, "caption": ANY_TEXT}, RESULTS))
+    captions = dict(rows(str(path), listed, "results", {"image_id": ID, "caption": ANY_TEXT}, LIST))
     if not captions:
         raise UserError(f"{path} holds no captions; score the run again with --mode=evaluate")
     return captions

@@ -59,12 +59,12 @@ def test_real_captions_are_taken(data_folder):
 @pytest.mark.parametrize(
     "content, shown",
     [
-        (b"", "is not JSON"),
+        (b"", "is empty"),
         (b'{"images": [', "is not JSON"),
-        ("{}".encode("utf-16"), "is not JSON"),
+        ("{}".encode("utf-16"), "is text in UTF-16"),
         (b"[" * 100_000, "is not JSON"),
-        ([], "is not a COCO captions file, because it is not a JSON object; needed: {"),
-        (7, "is not a JSON object"),
+        ([], "holds no captions; "),
+        (b"7", "is the JSON value 7, which is no captions file; needed is one of: "),
         ({"annotations": []}, "has no list 'images'"),
         ({"images": {}, "annotations": []}, "has no list 'images'"),
         ({"images": [{"id": 0, "file_name": "0.jpg"}]}, "has no list 'annotations'"),
@@ -119,7 +119,7 @@ def test_of_many_mistakes_the_first_are_listed_and_all_are_counted(tmp_path, pic
 
 
 def test_files_that_are_not_there_are_named(tmp_path, pictures):
-    with pytest.raises(UserError, match=r"none.json cannot be read .*; a COCO captions file is needed"):
+    with pytest.raises(UserError, match=r"none.json cannot be read .*; a captions file is needed"):
         read_captions(str(tmp_path / "none.json"), str(pictures))
     with pytest.raises(UserError, match=r"cannot be read .Is a directory"):
         read_captions(str(tmp_path), str(pictures))

@@ -41,11 +41,11 @@ def run(references, results, *more):
     return main(["main", "--mode=score", f"--references={references}", f"--results={results}", *more])
 
 
-def test_captions_meet_their_references_in_the_order_of_the_file(files, capsys):
+def test_captions_meet_their_references_in_the_order_of_ids(files, capsys):
     captioned = read_captioned(*files())
-    assert captioned.image_ids == (7, 3)
-    assert captioned.captions == ("two birds on a wire", "a dog is running")
-    assert captioned.references == (("Two red birds sit on a wire.",), ("A dog runs.", "A brown dog is running!"))
+    assert captioned.image_ids == (3, 7)
+    assert captioned.captions == ("a dog is running", "two birds on a wire")
+    assert captioned.references == (("A dog runs.", "A brown dog is running!"), ("Two red birds sit on a wire.",))
     assert "2 of 3 images" in capsys.readouterr().out
 
 
@@ -56,7 +56,7 @@ def test_ids_are_keys_of_any_kind(files, tmp_path):
     results = [{"image_id": i, "caption": f"caption number {k}"} for k, i in enumerate(["16", 16, *ids[2:]])]
     captioned = read_captioned(*files(references={"annotations": annotations}, results=results))
     assert captioned.references == tuple((caption,) for caption in captioned.captions)
-    assert list(map(repr, captioned.image_ids)) == ["'16'", "16", "-1", "'000016.png'", str(2**70)]
+    assert list(map(repr, captioned.image_ids)) == ["-1", "16", str(2**70), "'000016.png'", "'16'"]
     output = tmp_path / "scores.json"
     paths = files(references={"annotations": annotations[1:]}, results=results[1:])
     assert run(*paths, "--metrics=bleu", f"--output={output}") == 0
@@ -150,11 +150,11 @@ def test_without_java_its_metrics_are_refused_at_the_door(files, monkeypatch, ca
     ("changed", "words"),
     [
         ({"references": "{"}, "references.json is not JSON"),
-        ({"references": []}, "references.json is not a COCO captions file"),
+        ({"references": []}, "references.json holds no captions"),
         ({"references": {"images": []}}, "has no list 'annotations'"),
         ({"references": {"annotations": [{"image_id": 3}]}}, "'caption' of annotations[0] is missing"),
         ({"references": {**REFERENCES, "images": [{"id": [7]}]}}, "'id' of images[0] is [7]"),
-        ({"results": {"annotations": []}}, "results.json is not a COCO results file"),
+        ({"results": {"annotations": []}}, "results.json holds no captions"),
         ({"results": []}, "holds no captions"),
         ({"results": [{"image_id": 3, "caption": None}]}, "'caption' of results[0] is None; needed: text"),
         ({"results": [{"image_id": True, "caption": "a"}]}, "'image_id' of results[0] is True"),

@@ -57,6 +57,9 @@ def _with_images(
     settings: DataSettings, listed: Mapping[str, tuple[str, list[Listed]]], cache: pathlib.Path
 ) -> dict[str, Split]:
     folders = split_folders(settings.images)
+    for path, rows in listed.values():
+        if not any(one.file_name for one in rows):
+            raise UserError(f"{path} names no image files; add a column or key file_name")
     places = {
         name: places_of(path, [one.file_name for one in rows], folders, settings.skip_bad_images)
         for name, (path, rows) in listed.items()

@@ -15,7 +15,7 @@ from spidercap.pipeline import digests
 from spidercap.pipeline.data.image_files import ANY_SIZE, FORMATS, fault, readable_files, reason_of
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.text.coco_json import ImageId, reject
-from spidercap.pipeline.text.listing import read_listing
+from spidercap.pipeline.text.listing import read_images
 from spidercap.pipeline.text.printable import printable
 
 BATCH = 16
@@ -115,7 +115,7 @@ def ids_by_name(path: str) -> dict[str, ImageId]:
     Raises:
       UserError: the file cannot be used, or names no files.
     """
-    listed = [one for one in read_listing(path, skip_bad_captions=True, need_words=False) if one.file_name]
+    listed = [one for one in read_images(path) if one.file_name]
     if not listed:
         raise UserError(f"--captions={path} names no files; give a file with the ids and the names of images")
     last = collections.Counter(os.path.basename(one.file_name) for one in listed)

@@ -1,4 +1,4 @@
-"""Scores a results file against its references, both in COCO's format, like the COCO caption evaluation."""
+"""Scores a file of captions against a file of references, like the COCO caption evaluation."""
 
 import json
 import pathlib
@@ -12,11 +12,8 @@ from spidercap.pipeline.files import check_output, write_text
 from spidercap.pipeline.metrics.registry import remarks
 from spidercap.pipeline.metrics.scores import Scores
 from spidercap.pipeline.settings.config import Config
-from spidercap.pipeline.text.annotations import read_annotations
-from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, LONGEST, ImageId, read_json, reject_ids, rows
-
-REFERENCES = '{"annotations": [{"image_id", "caption"}]}'
-RESULTS = '[{"image_id", "caption"}]'
+from spidercap.pipeline.text.coco_json import ImageId, reject_ids
+from spidercap.pipeline.text.listing import read_scored
 
 
 def score_files(config: Config) -> Scores:
@@ -42,46 +39,27 @@ def score_files(config: Config) -> Scores:
 
 
 def read_captioned(references: str, results: str, skip_bad_captions: bool = False) -> Captioned:
-    """Returns the captions of the results file with the references of their images.
+    """Returns the captions of the results file with the references of their images, ordered by id.
 
     Args:
-      references: a COCO captions file.
-      results: a COCO results file.
-      skip_bad_captions: leave out references that should not be used (see `read_annotations`), and images without any.
+      references: a captions file of any format that `read_listing` reads.
+      results: the same, with one caption for each image; `read_scored` says which ids of both are equal.
+      skip_bad_captions: leave out references that should not be used (see `usable_captions`), and images without any.
 
     Raises:
       UserError: a file has another format, a result is of an unknown image, or an image has two results.
     """
-    content = read_json(references, "a COCO captions file")
-    if not isinstance(content, dict):
-        raise UserError(
-            f"{references} is not a COCO captions file, because it is not a JSON object; needed: {REFERENCES}"
-        )
-    of_image = read_annotations(references, content, ANY_TEXT, REFERENCES, skip_bad=skip_bad_captions, need_words=False)
-    listed = content.get("images")
-    order = [i for (i,) in rows(references, listed, "images", {"id": ID}, REFERENCES)] if listed is not None else []
-    listed = read_json(results, "a COCO results file")
-    if not isinstance(listed, list):
-        raise UserError(f"{results} is not a COCO results file, because it is not a JSON list; needed: {RESULTS}")
-    entries = rows(results, listed, "results", {"image_id": ID, "caption": ANY_TEXT}, RESULTS)
-    if not entries:
-        raise UserError(f"{results} holds no captions; at least one is needed")
-    captions = dict(entries)
-    seen: set[ImageId] = set()
-    twice = [i for i, _ in entries if i in seen or seen.add(i)]
-    reject_ids(results, "images have more than one caption", twice, "leave one for each image")
+    listed, captions = read_scored(references, results, skip_bad_captions=skip_bad_captions)
+    of_image = {image.image_id: image.captions for image in listed}
     unknown = [i for i in captions if i not in of_image]
     remedy = f"score against the references of these images ({references})"
     reject_ids(results, "images have no references", unknown, remedy, of_image)
-    long = [i for i, caption in entries if len(caption) > LONGEST]
-    what = f"images have a caption of over {LONGEST:,} characters"
-    reject_ids(results, what, long, "shorten or remove those captions")
     captions = _with_references(captions, of_image, results)
     of_image = {i: of for i, of in of_image.items() if of}
     if len(captions) < len(of_image):
         print(f"{len(captions):,} of {len(of_image):,} images with references have a caption; only those are scored")
-    image_ids = tuple(i for i in dict.fromkeys([*order, *of_image]) if i in captions)
-    return Captioned(image_ids, tuple(captions[i] for i in image_ids), tuple(tuple(of_image[i]) for i in image_ids))
+    image_ids = tuple(i for i in of_image if i in captions)
+    return Captioned(image_ids, tuple(captions[i] for i in image_ids), tuple(of_image[i] for i in image_ids))
 
 
 def _with_references(

@@ -17,7 +17,7 @@ from spidercap.models.scene_parser import FORMS
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.metrics.spice_fast.scene_graph import Tuples
 from spidercap.pipeline.parser_training.alignment import OPEN, Example
-from spidercap.pipeline.text.coco_json import ANY_TEXT, read_json, rows
+from spidercap.pipeline.text.formats.table import read_contents
 from spidercap.pipeline.text.tokenizer import tokenize
 
 LENGTHS = (7, 9, 10, 11, 12, 14, 17, 21, 28)  # T of batches; a step is compiled for each
@@ -56,15 +56,12 @@ def read_captions(paths: Sequence[pathlib.Path]) -> list[tuple[list[str], Tuples
 
 
 def read_texts(path: str) -> list[list[str]]:
-    """Returns the words of all captions in a COCO captions file or a COCO results file.
+    """Returns the words of all captions in a file of references or results, of any format that `read_contents` reads.
 
     Raises:
-      UserError: the file is neither.
+      UserError: the file cannot be read.
     """
-    needed = '{"annotations": [{"caption"}]} or [{"caption"}]'
-    content = read_json(path, "a COCO captions or results file")
-    entries = content.get("annotations") if isinstance(content, dict) else content
-    return [tokenize(text) for (text,) in rows(path, entries, "captions", {"caption": ANY_TEXT}, needed)]
+    return [tokenize(caption) for row in read_contents(path).rows for caption in row.captions]
 
 
 def _one(line: str, where: str) -> tuple[str, Tuples]:

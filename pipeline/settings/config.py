@@ -67,7 +67,7 @@ class Config:
             self.data.check_flags()
         if self.run.mode == "score" and not (self.metrics.references and self.metrics.results):
             raise UserError(
-                "--mode=score needs --references and --results: a COCO captions file and a COCO results file"
+                "--mode=score needs --references and --results: files of the references and of the captions to score"
             )
         if self.run.mode == "caption" and not (self.data.images or self.data.features):
             raise UserError(

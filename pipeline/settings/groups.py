@@ -109,9 +109,18 @@ class MetricSettings(Group):
         fixed=False,
         modes=SCORING,
     )
-    references: str = setting("", "mode=score: COCO captions file with the references.", fixed=False, modes=("score",))
+    references: str = setting(
+        "",
+        "mode=score: file with the references: COCO captions, Karpathy's splits, other JSON, JSON lines, or a table "
+        "such as CSV; docs/data.md has all formats.",
+        fixed=False,
+        modes=("score",),
+    )
     results: str = setting(
-        "", "mode=score: COCO results file with the captions to score.", fixed=False, modes=("score",)
+        "",
+        "mode=score: file with one caption for each image to score: COCO results, or another format as above.",
+        fixed=False,
+        modes=("score",),
     )
     output: str = setting(
         "",

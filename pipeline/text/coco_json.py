@@ -1,4 +1,4 @@
-"""Reads and checks COCO-format JSON; errors name the place in the file."""
+"""Ids, and checks of what files in COCO's and other formats hold; errors name the place in the file."""
 
 import dataclasses
 import json
@@ -25,7 +25,8 @@ class Kind:
     taken: Callable[[Any], Any] = lambda value: value
 
 
-def _is_whole_text(value: Any) -> bool:
+def is_text(value: Any) -> bool:
+    """Returns whether the value is text of whole Unicode characters."""
     try:
         return isinstance(value, str) and value.encode() is not None
     except UnicodeEncodeError:  # a lone surrogate, which JSON can contain
@@ -33,7 +34,7 @@ def _is_whole_text(value: Any) -> bool:
 
 
 def _is_id(value: Any) -> bool:
-    return type(value) is int or (type(value) is float and math.isfinite(value)) or _is_whole_text(value)
+    return type(value) is int or (type(value) is float and math.isfinite(value)) or is_text(value)
 
 
 def _as_id(value: ImageId) -> ImageId:
@@ -42,7 +43,7 @@ def _as_id(value: ImageId) -> ImageId:
 
 
 ID = Kind(_is_id, "a finite number or text of whole Unicode characters", _as_id)
-TEXT = Kind(_is_whole_text, "text of whole Unicode characters")
+TEXT = Kind(is_text, "text of whole Unicode characters")
 ANY_TEXT = Kind(lambda value: isinstance(value, str), "text")
 
 
@@ -64,13 +65,17 @@ def rows(path: str, entries: Any, name: str, columns: Mapping[str, Kind], needed
     """
     if not isinstance(entries, list):
         raise UserError(f"{path} has no list {name!r}; needed: {needed}")
-    for i, entry in enumerate(entries):
-        for column, kind in columns.items():
-            present = isinstance(entry, dict) and column in entry
-            if not present or not kind.fits(entry[column]):
-                found = ascii(entry[column])[:60] if present else "missing"
-                raise UserError(f"{path}: {column!r} of {name}[{i}] is {found}; needed: {kind.wanted}")
-    return [tuple(kind.taken(entry[column]) for column, kind in columns.items()) for entry in entries]
+    return [values(path, f"{name}[{i}]", entry, columns) for i, entry in enumerate(entries)]
+
+
+def values(path: str, place: str, entry: Any, columns: Mapping[str, Kind]) -> tuple:
+    """Returns the values of `columns` in an entry; raises UserError, naming the place, if one is missing or wrong."""
+    for column, kind in columns.items():
+        present = isinstance(entry, dict) and column in entry
+        if not present or not kind.fits(entry[column]):
+            found = ascii(entry[column])[:60] if present else "missing"
+            raise UserError(f"{path}: {column!r} of {place} is {found}; needed: {kind.wanted}")
+    return tuple(kind.taken(entry[column]) for column, kind in columns.items())
 
 
 def reject(path: str, what: str, which: Sequence, remedy: str) -> None:
