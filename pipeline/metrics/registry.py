@@ -14,13 +14,14 @@ from spidercap.pipeline.errors import UserError, check_choice
 class Metric:
     """A metric, or a weighted sum of others.
 
-    Its implementation is named 'module:name' and imported at first use, so that --help needs no TensorFlow. A metric
-    has `compiled`, `text` or both. With both, rewards use `compiled` and evaluation uses `text`.
+    An implementation is named 'module:name' and imported at first use, so that flags and tables need no TensorFlow.
+    Rewards use `compiled`, else `text`. Tables use `text`, else `words`, else `compiled`.
     """
 
     column: str  # name in tables
     mix: Mapping[str, float] = dataclasses.field(default_factory=dict)  # weights of other terms; empty: not a mix
     compiled: str = ""  # a compiled.Family, on token ids
+    words: str = ""  # a words.captions.WordMetric, for the tables of a compiled metric without TensorFlow
     text: str = ""  # an opener (stack, settings) -> text_metrics.TextMetric, on captions as text
     java: bool = False  # whether `text` needs Java
     exact: bool = True  # False: an approximation, reported only on request by name
@@ -28,17 +29,17 @@ class Metric:
 
 
 _HERE = "spidercap.pipeline.metrics"
-_BLEU = f"{_HERE}.bleu:BLEU"
+_BLEU = {"compiled": f"{_HERE}.bleu:BLEU", "words": f"{_HERE}.words.bleu:bleu"}
 
 # Name in flags and logs -> row, in the order of all tables.
 METRICS: dict[str, Metric] = {
-    "bleu1": Metric("BLEU-1", compiled=_BLEU),
-    "bleu2": Metric("BLEU-2", compiled=_BLEU),
-    "bleu3": Metric("BLEU-3", compiled=_BLEU),
-    "bleu4": Metric("BLEU-4", compiled=_BLEU),
+    "bleu1": Metric("BLEU-1", **_BLEU),
+    "bleu2": Metric("BLEU-2", **_BLEU),
+    "bleu3": Metric("BLEU-3", **_BLEU),
+    "bleu4": Metric("BLEU-4", **_BLEU),
     "meteor": Metric("METEOR", text=f"{_HERE}.meteor:open_meteor", java=True),
-    "rouge": Metric("ROUGE-L", compiled=f"{_HERE}.rouge:ROUGE"),
-    "cider": Metric("CIDEr", compiled=f"{_HERE}.cider:CIDER"),
+    "rouge": Metric("ROUGE-L", compiled=f"{_HERE}.rouge:ROUGE", words=f"{_HERE}.words.rouge:rouge"),
+    "cider": Metric("CIDEr", compiled=f"{_HERE}.cider:CIDER", words=f"{_HERE}.words.cider:cider"),
     "spice": Metric("SPICE", text=f"{_HERE}.spice:open_spice", java=True),
     # Liu et al. (2017): the weights of BCMR; SPIDEr as reported, the mean of SPICE and CIDEr-D.
     "bcmr": Metric(
