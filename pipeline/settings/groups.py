@@ -7,7 +7,7 @@ import dataclasses
 from typing import Any
 
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.metrics.registry import parse_metrics
+from spidercap.pipeline.metrics.registry import parse_metrics, spelled_list
 from spidercap.pipeline.settings.datasets import ALIASES, DATASETS
 from spidercap.pipeline.settings.fields import Group, setting
 
@@ -42,7 +42,7 @@ class DataSettings(Group):
         "scenes: synthetic images of shapes, nothing to download; coco_json: your own images with captions in COCO's "
         "format.",
         choices=DATASETS,
-        aliases=ALIASES,
+        spelling=lambda name: ALIASES.get(name, name),
     )
     images: str = setting(
         "",
@@ -181,6 +181,7 @@ class MetricSettings(Group):
         "the approximations spice_fast and spider_fast only by name). Default: all in mode=score; in other modes "
         "those without Java, and those of reward and best_metric.",
         fixed=False,
+        spelling=spelled_list,
         modes=SCORING,
     )
     references: str = setting("", "mode=score: COCO captions file with the references.", fixed=False, modes=("score",))
