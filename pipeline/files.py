@@ -1,12 +1,14 @@
 """Files that are whole or not there: written aside, synced to the disk, then renamed."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import pathlib
 import re
 import shutil
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterator
@@ -106,11 +108,9 @@ def disk_errors(path: pathlib.Path, size: int = 0) -> Iterator[None]:
       path: what is written.
       size: the bytes that it needs.
     """
-    from tensorflow import errors  # flags, which need this module, do not wait for TensorFlow
-
     try:
         yield
-    except (OSError, errors.OpError) as error:
+    except (OSError, *_tensorflow_errors()) as error:
         reason = error.strerror or str(error) if isinstance(error, OSError) else error.message.strip().split("\n")[0]
         if "No space left" in str(error):
             reason = "no space left on the disk"
@@ -119,6 +119,24 @@ def disk_errors(path: pathlib.Path, size: int = 0) -> Iterator[None]:
             f"{path} cannot be written ({reason}{needed}{_free(path)}); make room or restore the folder, then run the "
             "same command again"
         ) from error
+
+
+def _tensorflow_errors() -> tuple[type[Exception], ...]:
+    """TensorFlow's error, if it has been imported, because otherwise nothing can have raised it."""
+    tensorflow = sys.modules.get("tensorflow")
+    return () if tensorflow is None else (tensorflow.errors.OpError,)
+
+
+def check_input(flag: str, path: str | os.PathLike) -> None:
+    """Raises UserError if a file cannot be read, without opening it, as it may be a pipe."""
+    try:
+        reason = "it is a folder" if pathlib.Path(path).stat() and pathlib.Path(path).is_dir() else ""
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+    if not reason and not os.access(path, os.R_OK):
+        reason = os.strerror(errno.EACCES)
+    if reason:
+        raise UserError(f"--{flag}={path} cannot be read ({reason}); name a file that exists and may be read")
 
 
 def check_output(flag: str, path: str | os.PathLike, read: Collection[str | os.PathLike] = ()) -> None:

@@ -26,6 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 from spidercap.pipeline.errors import STOPPING, Interrupted, UserError
+from spidercap.pipeline.evaluation.score_files import score_files
 from spidercap.pipeline.settings.flags import help_text, parse
 from spidercap.pipeline.text.printable import printable
 
@@ -44,12 +45,14 @@ def _run(argv: Sequence[str]) -> int:
             _print_help()
             return 0
         config = parse(argv)
-        # These import TensorFlow, which takes seconds. Help and mistyped flags do not need it.
+        if config.run.mode == "score":
+            score_files(config)
+            return 0
+        # These import TensorFlow, which takes seconds. Help, mistyped flags and scores do not need it.
         from spidercap.pipeline import modes
         from spidercap.pipeline.training import workdir
 
-        needs_workdir = config.run.mode != "score"
-        with workdir.open_workdir(config) if needs_workdir else contextlib.nullcontext():
+        with workdir.open_workdir(config):
             modes.RUN[config.run.mode](config)
     except (UserError, OSError) as error:
         named = isinstance(error, OSError) and error.filename

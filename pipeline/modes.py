@@ -1,4 +1,4 @@
-"""One function per mode, which calls the parts of the pipeline in order."""
+"""One function per mode of a run, which calls the parts of the pipeline in order."""
 
 import os
 import pathlib
@@ -14,7 +14,6 @@ from spidercap.pipeline.data.image_files import suffix_of
 from spidercap.pipeline.data.records import TITLES, Split, read_images
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.evaluate import Evaluation, build_decoder, decoder_of, evaluate
-from spidercap.pipeline.evaluation.score_files import score_files
 from spidercap.pipeline.exports import caption_examples, export_once, run_caption, run_export
 from spidercap.pipeline.files import written_aside
 from spidercap.pipeline.metrics.registry import single_terms
@@ -160,11 +159,11 @@ def _sample_images(config: Config, split: Split) -> Sequence[pathlib.Path]:
     return paths
 
 
+# All modes but score, which needs no run and no TensorFlow.
 RUN: dict[str, Callable[[Config], object]] = {
     "prepare": run_prepare,
     "train": run_train,
     "evaluate": run_evaluate,
-    "score": score_files,
     "caption": run_caption,
     "export": run_export,
 }

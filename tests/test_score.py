@@ -1,6 +1,8 @@
 """--mode=score: files in, the evaluation's numbers out, and what is wrong with a file told by its place."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -198,6 +200,37 @@ def test_demo_of_the_coco_evaluation_exactly(files, tmp_path, data_folder, coren
     assert {image: score["SPICE"] for image, score in scores["images"].items()} == {
         str(image["image_id"]): image["scores"]["All"]["f"] for image in published
     }
+
+
+def test_tensorflow_is_not_imported(files, tmp_path):
+    """Nor for a file that is missing, which is told before the other one is read."""
+    references, results = files()
+    more = "--metrics=bleu,rouge,cider", f"--output={tmp_path / 'scores.json'}"
+    code = (
+        "import sys\nfrom spidercap.pipeline.main import main\n"
+        "codes = [main(['main', '--mode=score', '--references=' + sys.argv[1], '--results=' + results, *sys.argv[3:]])"
+        " for results in (sys.argv[2], 'nowhere.json')]\n"
+        "heavy = {'tensorflow', 'keras', 'tensorflow_datasets'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {heavy}' if heavy else str(codes))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, references, results, *more], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "[0, 1]", done.stderr
+    assert "nowhere.json cannot be read (No such file or directory)" in done.stderr
+    assert (tmp_path / "scores.json").exists()
+
+
+def test_missing_files_are_told_before_any_is_read(files, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(score_files, "read_captioned", lambda *paths: pytest.fail("work was begun"))
+    references, results = files()
+    for paths, words in (
+        (("nowhere.json", results), "--references=nowhere.json cannot be read (No such file"),
+        ((references, "nowhere.json"), "--results=nowhere.json cannot be read (No such file"),
+        ((tmp_path, results), "cannot be read (it is a folder)"),
+        ((references, "a\0b"), "cannot be read (embedded null"),
+    ):
+        assert run(*paths, "--metrics=cider") == 1
+        told = capsys.readouterr().err
+        assert words in told and told.count("\n") == 1
 
 
 def test_line_breaks_within_captions_shift_nothing(files, tmp_path):

@@ -1,5 +1,7 @@
 """A new way of doing something is one row of its table."""
 
+import pkgutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -105,9 +107,18 @@ class TestMetrics:
         assert [image["Echo of a"] for image in scores.images] == [0.5, None, 0]
         assert list(alone.corpus) == ["Both"]
 
+    def test_a_compiled_one_is_in_tables_with_those_on_words(self):
+        """An image without references, and a caption far longer than the others."""
+        captions, references = ["a dog", "", "red dog " * 40], [["a dog"], [], ["dog", "red dog"]]
+        scores = score_captions(references, captions, ["bleu1", "length"], {})
+        assert scores.corpus == {"BLEU-1": pytest.approx(4 / 82), "Length": pytest.approx(82 / 3)}
+        assert [image["Length"] for image in scores.images] == [2, 0, 80]
+
     def test_every_row_can_be_resolved_and_gives_its_term(self):
         for term, metric in METRICS.items():
             assert bool(metric.mix) != bool(metric.compiled or metric.text)
+            assert metric.compiled or not metric.words  # or it could not be a reward
+            assert not metric.words or callable(pkgutil.resolve_name(metric.words))
             for family in families([term]):
                 assert isinstance(family, Family) and term in family.terms
             assert metric.mix.keys() <= METRICS.keys()

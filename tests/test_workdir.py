@@ -8,7 +8,7 @@ import signal
 import numpy as np
 import pytest
 
-from spidercap.pipeline import digests, main, modes
+from spidercap.pipeline import digests, main
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.metrics.document_frequencies import load_document_frequencies
 from spidercap.pipeline.settings.config import Config
@@ -203,7 +203,7 @@ def test_flagfiles_that_never_end_are_refused(tmp_path, capsys):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_outside_of_training_ends_with_a_line(monkeypatch, capsys, request, number):
-    monkeypatch.setitem(modes.RUN, "score", lambda config: os.kill(os.getpid(), number))
+    monkeypatch.setattr(main, "score_files", lambda config: os.kill(os.getpid(), number))
     if number == signal.SIGINT:  # ignored where tests run in the background
         before_test = signal.signal(number, signal.default_int_handler)
         request.addfinalizer(lambda: signal.signal(number, before_test))

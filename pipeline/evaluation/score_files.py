@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.scoring import Captioned, score_captioned
 from spidercap.pipeline.evaluation.table import table
-from spidercap.pipeline.files import check_output, write_text
+from spidercap.pipeline.files import check_input, check_output, write_text
 from spidercap.pipeline.metrics.registry import remarks
 from spidercap.pipeline.metrics.scores import Scores
 from spidercap.pipeline.settings.config import Config
@@ -22,6 +22,8 @@ def score_files(config: Config) -> Scores:
     Raises:
       UserError: a file has another format, results and references do not match, or Java or CoreNLP is missing.
     """
+    for flag in ("references", "results"):
+        check_input(flag, getattr(config.metrics, flag))
     if config.metrics.output:
         check_output("output", config.metrics.output, read=(config.metrics.references, config.metrics.results))
     captioned = read_captioned(config.metrics.references, config.metrics.results, config.data.skip_bad_captions)

@@ -5,6 +5,7 @@ To add a metric, add a row.
 
 import dataclasses
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping
 
 from spidercap.pipeline.errors import UserError, check_choice
@@ -14,31 +15,33 @@ from spidercap.pipeline.errors import UserError, check_choice
 class Metric:
     """A metric, or a weighted sum of others.
 
-    Its implementation is named 'module:name' and imported at first use, so that --help needs no TensorFlow. A metric
-    has `compiled`, `text` or both. With both, rewards use `compiled` and evaluation uses `text`.
+    An implementation is named 'module:name' and imported at first use, so that flags and tables need no TensorFlow.
+    Rewards use `compiled`, else `text`. Tables use `text`, else `words`, else `compiled`.
     """
 
-    column: str  # name in tables
+    column: str  # name in tables; also taken in flags, as are all names in other case and with other - and _
     mix: Mapping[str, float] = dataclasses.field(default_factory=dict)  # weights of other terms; empty: not a mix
     compiled: str = ""  # a compiled.Family, on token ids
+    words: str = ""  # a words.captions.WordMetric, for the tables of a compiled metric without TensorFlow
     text: str = ""  # an opener (stack, settings) -> text_metrics.TextMetric, on captions as text
     java: bool = False  # whether `text` needs Java
     exact: bool = True  # False: an approximation, reported only on request by name
     remark: str = ""  # printed below tables that show it
+    aliases: tuple[str, ...] = ()  # further names in flags
 
 
 _HERE = "spidercap.pipeline.metrics"
-_BLEU = f"{_HERE}.bleu:BLEU"
+_BLEU = {"compiled": f"{_HERE}.bleu:BLEU", "words": f"{_HERE}.words.bleu:bleu"}
 
 # Name in flags and logs -> row, in the order of all tables.
 METRICS: dict[str, Metric] = {
-    "bleu1": Metric("BLEU-1", compiled=_BLEU),
-    "bleu2": Metric("BLEU-2", compiled=_BLEU),
-    "bleu3": Metric("BLEU-3", compiled=_BLEU),
-    "bleu4": Metric("BLEU-4", compiled=_BLEU),
+    "bleu1": Metric("BLEU-1", **_BLEU),
+    "bleu2": Metric("BLEU-2", **_BLEU),
+    "bleu3": Metric("BLEU-3", **_BLEU),
+    "bleu4": Metric("BLEU-4", **_BLEU),
     "meteor": Metric("METEOR", text=f"{_HERE}.meteor:open_meteor", java=True),
-    "rouge": Metric("ROUGE-L", compiled=f"{_HERE}.rouge:ROUGE"),
-    "cider": Metric("CIDEr", compiled=f"{_HERE}.cider:CIDER"),
+    "rouge": Metric("ROUGE-L", compiled=f"{_HERE}.rouge:ROUGE", words=f"{_HERE}.words.rouge:rouge"),
+    "cider": Metric("CIDEr", compiled=f"{_HERE}.cider:CIDER", words=f"{_HERE}.words.cider:cider", aliases=("CIDEr-D",)),
     "spice": Metric("SPICE", text=f"{_HERE}.spice:open_spice", java=True),
     # Liu et al. (2017): the weights of BCMR; SPIDEr as reported, the mean of SPICE and CIDEr-D.
     "bcmr": Metric(
@@ -57,6 +60,28 @@ METRICS: dict[str, Metric] = {
 }
 GROUPS = {"bleu": ("bleu1", "bleu2", "bleu3", "bleu4")}  # further names in --metrics
 SPICE_PARTS = ("Object", "Attribute", "Relation", "Cardinality", "Color", "Size")
+
+
+def spelled(name: str) -> str:
+    """Returns the name in flags and logs of what is named by a metric's name, column or alias, or a group.
+
+    Case, '-', '_' and blanks do not matter: 'CIDEr-D' is 'cider', 'Bleu_4' is 'bleu4'. Any other name is returned.
+    """
+    names = {_folded(group): group for group in GROUPS}
+    for term, metric in METRICS.items():
+        names |= {_folded(known): term for known in (metric.column, *metric.aliases, term)}
+    return names.get(_folded(name), name)
+
+
+def spelled_list(text: str) -> str:
+    """Returns names separated by commas, each with or without ':weight', with every metric as in `spelled`."""
+    parts = [part.partition(":") for part in _split(text)]
+    return ",".join(spelled(name.strip()) + colon + number for name, colon, number in parts)
+
+
+def spelled_column(name: str) -> str:
+    """Returns the column of a metric named in any way; any other name unchanged."""
+    return column_of(spelled(name)) if spelled(name) in METRICS else name
 
 
 def column_names() -> tuple[str, ...]:
@@ -122,7 +147,7 @@ def parse_reward(text: str, own: Collection[str] = ()) -> dict[str, float]:
     named: set[str] = set()
     for part in _split(text):
         name, colon, number = part.partition(":")
-        name = name.strip()
+        name = spelled(name.strip())
         _check_reward_name(name, own)
         weight = _weight(number, part) if colon else 1.0
         if name in named:
@@ -146,7 +171,7 @@ def parse_metrics(text: str) -> tuple[str, ...]:
     Raises:
       UserError: a metric is unknown, or the text names none.
     """
-    names = _split(text)
+    names = ["all" if name.lower() == "all" else spelled(name) for name in _split(text)]
     for name in names:
         check_choice("metrics", name, ["all", *GROUPS, *METRICS])
     if not names:
@@ -165,6 +190,10 @@ def _check_reward_name(name: str, own: Collection[str]) -> None:
 
 def _parts_of(term: str) -> Mapping[str, float]:
     return (METRICS[term].mix if term in METRICS else {}) or {term: 1.0}
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[-_\s]", "", name).lower()
 
 
 def _split(text: str) -> list[str]:

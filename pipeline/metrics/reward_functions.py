@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.metrics.registry import GROUPS, METRICS
+from spidercap.pipeline.metrics.registry import GROUPS, METRICS, spelled
 from spidercap.pipeline.text.coco_json import ImageId
 
 RewardFunction = Callable[[list[str], list[list[str]], list[ImageId]], Sequence[float]]
@@ -128,7 +128,7 @@ def call_reward_function(
 def _check_name(name: str) -> None:
     if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
         raise UserError(f"--reward_functions: {name!r} cannot be a name; allowed: letters, digits and _")
-    if name.lower() in {known.lower() for known in (*METRICS, *GROUPS, *(m.column for m in METRICS.values()))}:
+    if spelled(name) in (*METRICS, *GROUPS):
         raise UserError(f"--reward_functions: {name} is a metric; give the function another name")
 
 

@@ -74,6 +74,11 @@ class Config:
                 "--mode=caption needs --images: image files or folders, separated by commas; or --features, if the run "
                 "was trained on features"
             )
+        if self.run.mode != "score":
+            self._check_model()
+
+    def _check_model(self) -> None:
+        """Checks the decoder and the encoder, and sets the size of images."""
         # These import TensorFlow, which takes seconds. Mistakes in other flags are reported before.
         from spidercap.models.decoder import DECODERS
         from spidercap.models.encoder import default_image_size, encoder_names

@@ -21,7 +21,7 @@ class DataSettings(Group):
         "scenes",
         "scenes: synthetic images of shapes, nothing to download; files: your own images or features, with captions in "
         "a file; coco: COCO 2014; tfds:NAME[/CONFIG][:VERSION]: any data set of TensorFlow Datasets.",
-        aliases=ALIASES,
+        spelling=lambda name: ALIASES.get(name, name),
     )
     images: str = setting(
         "",

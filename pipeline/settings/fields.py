@@ -2,8 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Collection, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,7 +28,7 @@ def setting(
     by_stage: type | None = None,
     pairs: bool = False,
     ordered: bool = False,
-    aliases: Mapping[str, str] = MappingProxyType({}),
+    spelling: Callable[[str], str] = str,
 ) -> Any:
     """Returns a dataclass field of a group of settings, which is also a flag.
 
@@ -45,9 +44,9 @@ def setting(
       by_stage: the type of a number that may differ by stage: the text is a number, or 'name:number,...'.
       pairs: the text is 'name:number,...'.
       ordered: the order of the pairs matters, a name may come twice, and it may come without a number.
-      aliases: other names of choices -> the names they stand for.
+      spelling: returns a text in its one spelling, such as the name that an alias stands for.
     """
-    metadata = {"help": text, "fixed": fixed, "modes": modes, "added": added, "aliases": aliases}
+    metadata = {"help": text, "fixed": fixed, "modes": modes, "added": added, "spelling": spelling}
     metadata |= {"by_stage": by_stage, "pairs": pairs, "ordered": ordered}
     metadata |= {"choices": choices if callable(choices) else lambda: tuple(choices), "least": least, "most": most}
     return dataclasses.field(default=default, metadata=metadata)
@@ -66,7 +65,7 @@ class Group:
             if field.metadata["by_stage"] and type(value) in (int, float):  # from Python, or an earlier config.json
                 value = repr(value).removesuffix(".0")
             if isinstance(value, str):
-                value = field.metadata["aliases"].get(value, value)
+                value = field.metadata["spelling"](value)
             object.__setattr__(self, field.name, value)
             check_value(field, value)
         self.check()
@@ -102,7 +101,7 @@ def canonical(field: dataclasses.Field, value: Any) -> Any:
         except ValueError:
             return value
         return numbers if ordered else sorted(numbers)
-    return field.metadata["aliases"].get(value, value) if isinstance(value, str) else value
+    return field.metadata["spelling"](value) if isinstance(value, str) else value
 
 
 def check_value(field: dataclasses.Field, value: Any) -> None:

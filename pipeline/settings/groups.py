@@ -7,7 +7,7 @@ import dataclasses
 from typing import Any
 
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.metrics.registry import parse_metrics
+from spidercap.pipeline.metrics.registry import parse_metrics, spelled_list
 from spidercap.pipeline.settings.fields import Group, setting
 from spidercap.pipeline.settings.modes import ALL, DATA, EXPORTING, MODES, SCORING, TRAINING
 
@@ -107,6 +107,7 @@ class MetricSettings(Group):
         "the approximations spice_fast and spider_fast only by name). Default: all in mode=score; in other modes "
         "those without Java, and those of reward and best_metric.",
         fixed=False,
+        spelling=spelled_list,
         modes=SCORING,
     )
     references: str = setting(

@@ -6,7 +6,7 @@ Field, flag and function argument share one name.
 import dataclasses
 
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.metrics.registry import column_names, parse_reward
+from spidercap.pipeline.metrics.registry import column_names, parse_reward, spelled_column, spelled_list
 from spidercap.pipeline.metrics.reward_functions import parse_reward_functions
 from spidercap.pipeline.settings.fields import Group, parse_pairs, setting
 from spidercap.pipeline.settings.stages import STAGES, default_pairs
@@ -74,7 +74,9 @@ class TrainingSettings(Group):
     warm_start: str = setting("", "Workdir of a trained run; this run starts from its last kept weights.")
     evaluate_every: float = setting(0.0, "Epochs between two validations; 0: one, and 20 updates or more.", least=0)
     val_images: int = setting(0, "Validation images used while training; 0: all.", least=0)
-    best_metric: str = setting("CIDEr", "Metric that selects the best checkpoint.", choices=column_names)
+    best_metric: str = setting(
+        "CIDEr", "Metric that selects the best checkpoint.", choices=column_names, spelling=spelled_column
+    )
 
     def check(self) -> None:
         """Raises UserError for stages, learning rates and decays that are not allowed."""
@@ -136,6 +138,7 @@ class RewardSettings(Group):
         "cider",
         "Metric to maximise: one metric, spider, spider_fast (SPICE by a learned parser: compiled, no Java), "
         "bcmr, or a weighted mix such as cider:1,spice_fast:2,bleu4:0.5.",
+        spelling=spelled_list,
     )
     reward_functions: str = setting(
         "",

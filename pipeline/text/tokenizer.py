@@ -4,6 +4,7 @@ The rules reproduce the output of the evaluation's Java tokenizer (Stanford, 3.4
 no Java. tests/golden/tokenizer.json holds examples of that output.
 """
 
+import functools
 import re
 import unicodedata
 
@@ -58,6 +59,7 @@ _FOLDED = {
 _FOLDING = _Folding({ord(char): text for char, text in _FOLDED.items()})
 
 
+@functools.cache  # at first use, as it takes a quarter of a second
 def _pattern() -> re.Pattern[str]:
     """Returns the pattern of one token; the first alternative that matches wins, and punctuation has no group 1.
 
@@ -110,9 +112,6 @@ def _pattern() -> re.Pattern[str]:
     return re.compile(rf"\.{{2,}}|-{{2,5}}(?!-)|''|({'|'.join(kept)})|\S")
 
 
-_TOKEN = _pattern()
-
-
 def tokenize(caption: str) -> list[str]:
     """Returns the words of a caption: lower case, without punctuation and white space.
 
@@ -121,14 +120,14 @@ def tokenize(caption: str) -> list[str]:
     is taken to be a capitalised "A" or "The", which it mostly is.
     """
     words = []
-    for token in filter(None, _TOKEN.findall(_folded(caption))):
+    for token in filter(None, _pattern().findall(_folded(caption))):
         words += (_BRACKETS.get(token) or token.translate(_PARENTHESES).lower()).split()
     return words
 
 
 def has_words(caption: str) -> bool:
     """Returns whether `tokenize` finds a word; looks no further than the first."""
-    return any(match[1] for match in _TOKEN.finditer(_folded(caption)))
+    return any(match[1] for match in _pattern().finditer(_folded(caption)))
 
 
 def _folded(caption: str) -> str:
