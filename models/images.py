@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from spidercap.models.bitmaps import decode_bitmap
 from spidercap.models.exif import upright
-from spidercap.models.image_headers import ANY_SIZE, BMP, GIF, WEBP, read_header
+from spidercap.models.image_headers import ANY_SIZE, BMP, GIF, PNG, WEBP, read_header
 
 LEAST_SEEN = 0.75  # of an image's height and of its width, in a random crop
 
@@ -24,7 +24,7 @@ def image_fault(image_bytes: tf.Tensor, max_pixels: int | tf.Tensor = ANY_SIZE) 
 def decode_image(image_bytes: tf.Tensor, max_pixels: int | tf.Tensor = ANY_SIZE) -> tf.Tensor:
     """Returns one JPEG, PNG, BMP, WebP or GIF (first frame) as uint8 `[height, width, 3]`, turned as its Exif tells.
 
-    Alpha is left out. Of 16-bit samples the upper 8 bits remain. `max_pixels` limits width x height; images that were
+    What is transparent shows white: PNG and WebP are laid over white. Of 16-bit samples the upper 8 bits remain. `max_pixels` limits width x height; images that were
     checked before need no limit.
 
     Raises:
@@ -41,7 +41,8 @@ def _decode(image_bytes: tf.Tensor, max_pixels: tf.Tensor) -> tf.Tensor:
             image_bytes, turned = tf.identity(image_bytes), tf.identity(header.orientation)
         decoders = [_by_tensorflow] * 5
         decoders[BMP] = decode_bitmap
-        decoders[WEBP] = lambda data: _by_tensorflow(data, channels=0)[..., :3]  # it rejects alpha with 3 channels
+        # As they are stored: WebP cannot be decoded to 4 channels, and PNG of less than 8 bits comes out wrong.
+        decoders[PNG] = decoders[WEBP] = lambda data: _on_white(_by_tensorflow(data, channels=0))
         decoders[GIF] = lambda data: _by_tensorflow(_first_frame(data, header.end))
         image = tf.switch_case(header.kind, [lambda d=d: d(image_bytes) for d in decoders])
         return upright(tf.ensure_shape(image, [None, None, 3]), turned)
@@ -50,6 +51,24 @@ def _decode(image_bytes: tf.Tensor, max_pixels: tf.Tensor) -> tf.Tensor:
 def _first_frame(image_bytes: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
     """A GIF that ends, with a trailer, after its first frame, so that no other is unpacked."""
     return tf.strings.substr(image_bytes, tf.constant(0, tf.int64), end) + ";"
+
+
+def _on_white(image: tf.Tensor) -> tf.Tensor:
+    """Uint8 `[height, width, 3]` of an image as it is stored, over white: grey or colour, with alpha or without.
+
+    Pixels that cannot be seen hold anything, mostly black, on which a drawing in black would vanish.
+    """
+    channels = tf.shape(image)[2]
+    has_alpha = channels % 2 == 0
+    colour = image[..., : channels - tf.cast(has_alpha, tf.int32)]
+    colour = tf.cond(channels < 3, lambda: tf.repeat(colour, 3, axis=2), lambda: colour)
+
+    def blended() -> tf.Tensor:
+        alpha = tf.cast(image[..., channels - 1 :], tf.uint16)
+        total = tf.cast(colour, tf.uint16) * alpha + 255 * (255 - alpha)  # at most 255 * 255, which uint16 holds
+        return tf.cast((total + 127) // 255, tf.uint8)
+
+    return tf.cond(has_alpha, blended, lambda: colour)
 
 
 def _by_tensorflow(image_bytes: tf.Tensor, channels: int = 3) -> tf.Tensor:
