@@ -24,8 +24,8 @@ def image_fault(image_bytes: tf.Tensor, max_pixels: int | tf.Tensor = ANY_SIZE) 
 def decode_image(image_bytes: tf.Tensor, max_pixels: int | tf.Tensor = ANY_SIZE) -> tf.Tensor:
     """Returns one JPEG, PNG, BMP, WebP or GIF (first frame) as uint8 `[height, width, 3]`, turned as its Exif tells.
 
-    What is transparent shows white: PNG and WebP are laid over white. Of 16-bit samples the upper 8 bits remain. `max_pixels` limits width x height; images that were
-    checked before need no limit.
+    What is transparent in PNG and WebP shows white. Of 16-bit samples the upper 8 bits remain. `max_pixels` limits
+    width x height; images that were checked before need no limit.
 
     Raises:
       tf.errors.InvalidArgumentError: what `image_fault` returns, or damage to the pixels.

@@ -4,7 +4,7 @@ import hashlib
 import json
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -29,10 +29,12 @@ from spidercap.pipeline.evaluation.evaluate import decoder_of
 from spidercap.pipeline.evaluation.image_paths import image_files
 from spidercap.pipeline.files import check_output, write_text
 from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.text.coco_json import ImageId
 from spidercap.pipeline.text.printable import printable
 from spidercap.pipeline.training import kept
 from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
 
+Captions = list[tuple[str, float]]  # (caption, log-probability) of an image, best first
 PART = 256  # features that are captioned together
 
 
@@ -82,22 +84,30 @@ def run_caption(config: Config, images: Sequence[pathlib.Path] | None = None) ->
       config: the settings.
       images: image files; by default those that --images names, or the features of --features.
     """
-    output, skip, limit = config.metrics.output, config.data.skip_bad_images, config.data.max_pixels
+    # Mistakes are reported before anything is exported.
     ids = ids_by_name(config.data.captions) if config.data.captions else {}
-    if output:
-        check_output("output", output, read=(config.data.captions,))
-    given = None
-    # Mistakes in --images are reported before anything is exported.
-    if images is None and config.data.features:
-        given = open_features(config.data.features)
-    else:
-        files = readable_files(image_files(config.data.images, skip) if images is None else images, skip, limit)
-    if (kept.kept_encoder(config) is None) != (given is not None):
-        wanted = "--features" if given is None else "--images"
-        raise UserError(f"{config.run.workdir} was trained on {wanted[2:]}; give {wanted}")
-    image_ids = ids_of_names(given.names if given else [str(file) for file in files], ids)
+    if config.metrics.output:
+        check_output("output", config.metrics.output, read=(config.data.captions,))
+    from_features = images is None and bool(config.data.features)
+    if (kept.kept_encoder(config) is None) != from_features:
+        wanted = "images" if from_features else "features"
+        raise UserError(f"{config.run.workdir} was trained on {wanted}; give --{wanted}")
+    skip = config.data.skip_bad_images
+    if from_features:
+        with open_features(config.data.features) as given:
+            image_ids = ids_of_names(given.names, ids)
+            captioner = ExportedCaptioner(_fitting_model(config))
+            _show(_of_features(captioner, given), image_ids, config.metrics.output)
+        return
+    files = image_files(config.data.images, skip) if images is None else images
+    files = readable_files(files, skip, config.data.max_pixels)
+    image_ids = ids_of_names([str(file) for file in files], ids)
     captioner = ExportedCaptioner(_fitting_model(config))
-    captions = _of_features(captioner, given) if given else caption_files(captioner, files, skip)
+    _show(caption_files(captioner, files, skip), image_ids, config.metrics.output)
+
+
+def _show(captions: Iterable[tuple[object, Captions]], image_ids: Mapping[str, ImageId], output: str) -> None:
+    """Prints (name, its captions) and writes a COCO results file, unless `output` is ''."""
     results = []
     for name, of_image in captions:
         for caption, log_prob in of_image:
@@ -115,7 +125,7 @@ def caption_examples(config: Config, features: np.ndarray, names: Sequence[str])
         print(printable(f"{name}: {of_image[0][0]} (log-probability {of_image[0][1]:.2f})"))
 
 
-def _of_features(captioner: ExportedCaptioner, given: GivenFeatures) -> Iterator[tuple[str, list[tuple[str, float]]]]:
+def _of_features(captioner: ExportedCaptioner, given: GivenFeatures) -> Iterator[tuple[str, Captions]]:
     names = given.names
     for first in range(0, len(names), PART):
         part = names[first : first + PART]

@@ -39,11 +39,11 @@ def flagfile(tmp_path):
 
 
 def test_values_of_every_type_arrive():
-    config = parsed("--units=7", "--dropout=0.25", "--skip_bad_images", "--noend_token_in_reward", "--reward=cider")
+    config = parsed("--units=7", "--dropout=0.25", "--jit", "--noend_token_in_reward", "--reward=cider")
     got = (
         config.model.units,
         config.likelihood.dropout,
-        config.data.skip_bad_images,
+        config.model.jit,
         config.rewards.end_token_in_reward,
         config.run.workdir,
     )
@@ -97,7 +97,7 @@ def test_all_networks_are_allowed():
         ("--dataset=kodak", "allowed: scenes, files, coco, tfds:NAME"),
         ("--dataset=tfds", "allowed: scenes, files"),
         ("--dataset=files:x", "allowed: scenes, files"),
-        ("--best_metric=cider", "did you mean CIDEr?"),
+        ("--best_metric=cidre", "did you mean CIDEr"),
         ("--mode=trian", "did you mean train?"),
         ("--mode=", "allowed: prepare, train, evaluate, score, caption, export"),
         ("--reward=spidr", "did you mean spider?"),
@@ -165,7 +165,11 @@ def test_all_networks_are_allowed():
         ("--unit=3", "unknown flag --unit; did you mean --units?"),
         ("--quux=3", "unknown flag --quux; --help lists all flags"),
         ("train", "unexpected 'train'; settings are given as --name=value"),
-        ("--dataset=folder", "needs --images, --train_captions, --val_captions"),
+        (
+            "--dataset=folder",
+            "needs --captions or --train_captions, --captions or --val_captions or --val_fraction, --im",
+        ),
+        ("--skip_bad_images", "--dataset=scenes does not read --skip_bad_images; add --dataset=files"),
         ("--train_captions=a.json", "add --dataset=files"),
     ],
 )

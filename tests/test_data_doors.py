@@ -1,5 +1,6 @@
 """Ways into training: splits, folders, features and data sets of others, and what is rejected at the door."""
 
+import contextlib
 import os
 from collections import Counter
 
@@ -203,16 +204,16 @@ class TestFeatures:
     def test_every_format_holds_the_same(self, tmp_path, make, suffix):
         path = tmp_path / f"f{suffix}"
         make(path, VECTORS)
-        given = open_features(str(path))
-        assert sorted(given.names) == sorted(VECTORS) and given.size == 3
-        np.testing.assert_array_equal(given.rows(list(VECTORS)), np.stack(list(VECTORS.values())))
+        with open_features(str(path)) as given:
+            assert sorted(given.names) == sorted(VECTORS) and given.size == 3
+            np.testing.assert_array_equal(given.rows(list(VECTORS)), np.stack(list(VECTORS.values())))
 
     @pytest.mark.parametrize(("make", "suffix"), KINDS)
     def test_grids_are_averaged(self, tmp_path, make, suffix):
         grids = {name: np.stack([vector, vector + 2, vector + 4, vector]) for name, vector in VECTORS.items()}
         make(tmp_path / f"f{suffix}", grids)
-        found = open_features(str(tmp_path / f"f{suffix}")).rows(["2.jpg"])
-        np.testing.assert_array_equal(found, grids["2.jpg"].mean(axis=0)[None])
+        with open_features(str(tmp_path / f"f{suffix}")) as given:
+            np.testing.assert_array_equal(given.rows(["2.jpg"]), grids["2.jpg"].mean(axis=0)[None])
 
     def test_splits_by_id_name_or_stem_from_several_files(self, tmp_path, monkeypatch):
         npz(tmp_path / "a.npz", {"0.jpg": VECTORS["0.jpg"], "1": VECTORS["1.jpg"]})
@@ -251,7 +252,11 @@ class TestFeatures:
     def test_bad_features_are_named(self, tmp_path, vectors, shown):
         npz(tmp_path / "f.npz", vectors)
         path = write(tmp_path / "t.json", coco({0: "0.jpg", 1: "1.jpg"}))
-        settings = {"features": f"{tmp_path}/f.npz", "train_captions": str(path), "val_captions": str(path)}
+        settings = {
+            "features": f"{tmp_path}/f.npz",
+            "train_captions": str(path),
+            "val_captions": str(tmp_path / "v.json"),
+        }
         config = Config.of(workdir=str(tmp_path / "run"), dataset="files", **settings)
         with pytest.raises(UserError, match=shown) as caught:
             splits = files_source(config.data, config.cache_path(), ["train"]).load()
@@ -276,15 +281,14 @@ class TestFeatures:
             ("few_ids.npz", r"holds 1 names and features \[2, 3\]"),
             ("pickled.npz", "cannot be read"),
         ):
-            with pytest.raises(UserError, match=shown):
-                open_feature_file(str(tmp_path / name))
+            with pytest.raises(UserError, match=shown), contextlib.ExitStack() as stack:
+                open_feature_file(str(tmp_path / name), stack)
         npz(tmp_path / "a.npz", {"x": np.zeros(3)})
         npz(tmp_path / "b.npz", {"x": np.zeros(3)})
         npz(tmp_path / "c.npz", {"y": np.zeros(4)})
-        with pytest.raises(UserError, match=r"b.npz: 1 names are in another file of --features, too \(x\)"):
-            open_features(f"{tmp_path}/a.npz,{tmp_path}/b.npz")
-        with pytest.raises(UserError, match="features of different sizes"):
-            open_features(f"{tmp_path}/a.npz,{tmp_path}/c.npz")
+        for other, shown in (("b", r"b.npz: 1 names are in another file .*, too \(x\)"), ("c", "of different sizes")):
+            with pytest.raises(UserError, match=shown), open_features(f"{tmp_path}/a.npz,{tmp_path}/{other}.npz"):
+                pass
 
 
 class Nested(tfds.core.GeneratorBasedBuilder):
@@ -318,16 +322,17 @@ class Nested(tfds.core.GeneratorBasedBuilder):
             )
 
 
-class TestTfds:
-    @pytest.fixture(scope="class")
-    def prepared(self, tmp_path_factory):
-        folder = tmp_path_factory.mktemp("tfds")
-        tfds.disable_progress_bar()
-        Nested(data_dir=folder).download_and_prepare()
-        return folder
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    tfds.disable_progress_bar()
+    Nested(data_dir=folder).download_and_prepare()
+    return folder
 
+
+class TestTfds:
     def splits_of(self, tmp_path, prepared, dataset="tfds:nested", **more):
-        settings = {"tfds_captions": "captions/text", **more}
+        settings = ({"tfds_captions": "captions/text"} if dataset != "coco" else {}) | more
         return prepare_data(Config.of(workdir=str(tmp_path / "r"), dataset=dataset, data_dir=str(prepared), **settings))
 
     def test_nested_features_of_a_prepared_data_set(self, tmp_path, prepared):
@@ -351,11 +356,11 @@ class TestTfds:
             ({"dataset": "tfds:no_such_set"}, "TensorFlow Datasets has no no_such_set"),
             (
                 {"dataset": "coco"},
-                r"coco_captions/2014:.* is not prepared in .*; name the folder .*, or add --download",
+                r"coco_captions/2014/.* is not prepared in .*; name the folder .*, or add --download",
             ),
             ({"tfds_captions": "caption"}, r"--tfds_captions=caption is not a feature of .*; allowed: .*captions/text"),
             ({"tfds_splits": "train"}, "names 1 splits; needed: two or three"),
-            ({"tfds_splits": "train;tset"}, "tset"),
+            ({"tfds_splits": "train;tset"}, "has no split 'tset'; allowed: train, validation, and parts"),
         ],
     )
     def test_what_is_rejected(self, tmp_path, prepared, changes, shown):

@@ -237,14 +237,13 @@ class Captioner:
         return [[(str(len(image)), 0.0)] for image in encoded]
 
 
-def test_files_that_vanish_or_change_while_captions_are_made_are_named_or_skipped(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(caption_files, "ExportedCaptioner", lambda model: Captioner())
+def test_files_that_vanish_or_change_while_captions_are_made_are_named_or_skipped(tmp_path, capsys):
     good = write(tmp_path / "good.jpg", JPEG)
     files = [tmp_path / "gone.jpg", good, write(tmp_path / "cut.jpg", JPEG[:50])]
     with pytest.raises(UserError, match=r"2 of 3 images cannot be decoded \(.*cut.jpg, .*gone.jpg\)"):
-        list(caption_files.caption_files(tmp_path, files))
+        list(caption_files.caption_files(Captioner(), files))
     captions = [(good, [(str(len(JPEG)), 0.0)])]
-    assert list(caption_files.caption_files(tmp_path, files, skip_bad_images=True)) == captions
+    assert list(caption_files.caption_files(Captioner(), files, skip_bad_images=True)) == captions
     assert "gone.jpg (No such file or directory)" in capsys.readouterr().err
 
 

@@ -1,5 +1,7 @@
 """Files of features: .npy, .npz, .h5 and TFRecord, each as rows with names."""
 
+import contextlib
+import io
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -58,8 +60,8 @@ class FeatureFile:
             return value.astype(np.float32) if value.ndim == 1 else value.mean(axis=0, dtype=np.float32)
 
 
-def open_feature_file(path: str) -> FeatureFile:
-    """Returns the features of a file; its suffix tells the format.
+def open_feature_file(path: str, stack: contextlib.ExitStack) -> FeatureFile:
+    """Returns the features of a file, which `stack` closes; its suffix tells the format.
 
     Raises:
       UserError: it does not exist, is of another format, or holds something else.
@@ -71,7 +73,7 @@ def open_feature_file(path: str) -> FeatureFile:
     if suffix not in _OPEN:
         raise UserError(f"--features={path} is of an unknown format; allowed: {', '.join(_NEEDED)}")
     try:
-        return _OPEN[suffix](path)
+        return _OPEN[suffix](path, stack)
     except (OSError, ValueError, KeyError, EOFError, tf.errors.OpError) as error:
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         raise _wrong(path, f"cannot be read ({reason})", suffix) from error
@@ -81,7 +83,8 @@ def _wrong(path: str, what: str, suffix: str = "") -> UserError:
     return UserError(f"--features={path} {what}; needed: {_NEEDED.get(suffix, 'features by id or file name')}")
 
 
-def _npy(path: str) -> FeatureFile:
+def _npy(path: str, stack: contextlib.ExitStack) -> FeatureFile:
+    del stack  # the file is closed once it is mapped
     rows = np.load(path, mmap_mode="r", allow_pickle=False)
     listed = pathlib.Path(path).with_suffix(".txt")
     if not listed.is_file():
@@ -90,13 +93,15 @@ def _npy(path: str) -> FeatureFile:
     return _table(path, names, rows, ".npy")
 
 
-def _npz(path: str) -> FeatureFile:
-    arrays = np.load(path, allow_pickle=False)
+def _npz(path: str, stack: contextlib.ExitStack) -> FeatureFile:
+    # Opened here: NumPy leaves a file open that turns out to be no archive.
+    file = stack.enter_context(contextlib.closing(io.FileIO(path)))
+    arrays = stack.enter_context(np.load(file, allow_pickle=False))
     return _keyed(path, arrays, sorted(arrays.files), ".npz")
 
 
-def _h5(path: str) -> FeatureFile:
-    opened = h5py.File(path, "r")
+def _h5(path: str, stack: contextlib.ExitStack) -> FeatureFile:
+    opened = stack.enter_context(h5py.File(path, "r"))
     names: list[str] = []
     opened.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
     return _keyed(path, opened, names, ".h5")
@@ -119,7 +124,8 @@ def _table(path: str, names: Sequence[str], rows, suffix: str) -> FeatureFile:
     return FeatureFile(path, names, lambda row: rows[row])
 
 
-def _tfrecord(path: str) -> FeatureFile:
+def _tfrecord(path: str, stack: contextlib.ExitStack) -> FeatureFile:
+    del stack  # it is read whole
     names, rows = [], []
     for serialized in tf.data.TFRecordDataset(path).as_numpy_iterator():
         name, row = _parsed(path, len(rows), serialized)
@@ -151,4 +157,10 @@ def _text(value) -> str:
     return str(value.item() if isinstance(value, np.generic) else value)
 
 
-_OPEN: dict[str, Callable[[str], FeatureFile]] = {".npy": _npy, ".npz": _npz, ".h5": _h5, ".tfrecord": _tfrecord}
+# suffix -> (path, stack that closes it) -> features
+_OPEN: dict[str, Callable[[str, contextlib.ExitStack], FeatureFile]] = {
+    ".npy": _npy,
+    ".npz": _npz,
+    ".h5": _h5,
+    ".tfrecord": _tfrecord,
+}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import tensorflow as tf
 
 from spidercap.pipeline.data.caption_splits import read_splits
-from spidercap.pipeline.data.given_features import feature_keys, open_features
+from spidercap.pipeline.data.given_features import GivenFeatures, feature_keys, open_features
 from spidercap.pipeline.data.image_files import skip_or_reject
 from spidercap.pipeline.data.image_index import Checked, ImageIndex
 from spidercap.pipeline.data.image_places import Place, places_of, split_folders
@@ -102,17 +102,17 @@ def _of_images(rows: Sequence[Listed], places: Mapping[str, Place], known: Mappi
 def _with_features(
     settings: DataSettings, listed: Mapping[str, tuple[str, list[Listed]]], cache: pathlib.Path
 ) -> dict[str, Split]:
-    given = open_features(settings.features, cache)
-    splits = {}
-    for name, (path, rows) in listed.items():
-        keys = feature_keys(given, path, rows, settings.skip_bad_images)
-        rows = [one for one in rows if one.image_id in keys]
-        names = tuple(one.file_name or str(one.image_id) for one in rows)
-        splits[name] = Split(
-            tuple(one.image_id for one in rows),
-            names,
-            tuple(one.captions for one in rows),
-            tuple(keys[one.image_id] for one in rows),
-            None,
-        )
-    return splits
+    with open_features(settings.features, cache) as given:
+        return {name: _of_features(given, path, rows, settings) for name, (path, rows) in listed.items()}
+
+
+def _of_features(given: GivenFeatures, path: str, rows: Sequence[Listed], settings: DataSettings) -> Split:
+    keys = feature_keys(given, path, rows, settings.skip_bad_images)
+    rows = [one for one in rows if one.image_id in keys]
+    return Split(
+        tuple(one.image_id for one in rows),
+        tuple(one.file_name or str(one.image_id) for one in rows),
+        tuple(one.captions for one in rows),
+        tuple(keys[one.image_id] for one in rows),
+        None,
+    )

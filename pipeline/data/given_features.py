@@ -1,10 +1,11 @@
 """Features that users bring in place of images: read, checked, and stored like those of the encoder."""
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -67,8 +68,9 @@ class GivenFeatures:
         return name in self._place
 
 
-def open_features(paths: str, cache: pathlib.Path | None = None) -> GivenFeatures:
-    """Returns the features of a comma-separated list of files.
+@contextlib.contextmanager
+def open_features(paths: str, cache: pathlib.Path | None = None) -> Iterator[GivenFeatures]:
+    """Yields the features of a comma-separated list of files.
 
     Args:
       paths: .npy, .npz, .h5 or .tfrecord files.
@@ -80,8 +82,9 @@ def open_features(paths: str, cache: pathlib.Path | None = None) -> GivenFeature
     listed = [path.strip() for path in paths.split(",") if path.strip()] if not os.path.isfile(paths) else [paths]
     if not listed:
         raise UserError("--features names no file; give .npy, .npz, .h5 or .tfrecord files, separated by commas")
-    files = [open_feature_file(path) for path in listed]
-    return GivenFeatures(files, [_digest(path, cache) for path in listed])
+    with contextlib.ExitStack() as stack:
+        files = [open_feature_file(path, stack) for path in listed]
+        yield GivenFeatures(files, [_digest(path, cache) for path in listed])
 
 
 def names_of(image_id: ImageId, file_name: str) -> list[str]:
@@ -115,11 +118,11 @@ def given_features(config: Config, splits: Mapping[str, Split]) -> dict[str, Fea
     Raises:
       UserError: features have several sizes, or are NaN or infinite.
     """
-    given = open_features(config.data.features, config.cache_path())
-    name = hashlib.sha256(json.dumps(given.digests).encode()).hexdigest()[:12]
-    store = FeatureStore(config.cache_path() / "features" / f"given-{name}")
-    for split in splits.values():
-        _fill(store, given, split.keys)
+    with open_features(config.data.features, config.cache_path()) as given:
+        name = hashlib.sha256(json.dumps(given.digests).encode()).hexdigest()[:12]
+        store = FeatureStore(config.cache_path() / "features" / f"given-{name}")
+        for split in splits.values():
+            _fill(store, given, split.keys)
     return {name: Features(store.shards, store.places(split.keys)[:, None]) for name, split in splits.items()}
 
 

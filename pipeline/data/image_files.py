@@ -150,6 +150,7 @@ def reason_of(error: OSError | tf.errors.OpError) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error) or type(error).__name__
     text = re.sub(r"^(\{\{.*?\}\} ?)+|( *\[Op:.*)", "", " ".join((error.message or "").split()))
+    text = re.sub(r"^Error in user-defined function .*? with iterator: \S+ | *\[\[\{\{node .*", "", text)
     return printable(text.rstrip(". ")) or type(error).__name__
 
 

@@ -55,6 +55,8 @@ def _source(
     wanted: Iterable[str],
 ) -> Source:
     wanted = [name for name in wanted if name in splits]
+    for name in wanted:
+        _check_split(builder, splits[name])
     found = {name: read_split(builder, splits[name], columns, settings, cache) for name in wanted}
     return Source(
         {name: key for name, (key, _) in found.items()}, lambda: {n: split for n, (_, split) in found.items()}
@@ -77,8 +79,7 @@ def _prepared(name: str, settings: DataSettings) -> tfds.core.DatasetBuilder:
     if not settings.download:
         raise UserError(
             f"--dataset={settings.dataset}: {builder.info.full_name} is not prepared in {builder.data_dir}; name the "
-            "folder of a prepared one by --data_dir, or add --download, which downloads "
-            f"{builder.info.download_size or 'an unknown amount'}"
+            "folder of a prepared one by --data_dir, or add --download"
         )
     try:
         builder.download_and_prepare()
@@ -109,6 +110,17 @@ def _splits_of(builder: tfds.core.DatasetBuilder, settings: DataSettings) -> dic
             "such as train[:90%];train[90%:]"
         )
     return {name: one for name, one in found.items() if one}
+
+
+def _check_split(builder: tfds.core.DatasetBuilder, split: str) -> None:
+    """Raises UserError for an expression that is not one of the data set's splits."""
+    try:
+        builder.info.splits[split]
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"{builder.info.full_name} has no split {split!r}; allowed: {', '.join(builder.info.splits)}, and parts of "
+            "them such as train[:90%]"
+        ) from error
 
 
 def _check_columns(builder: tfds.core.DatasetBuilder, columns: Columns) -> None:
