@@ -95,7 +95,7 @@ def test_all_networks_are_allowed():
         ("--encoder=inceptionv3", "did you mean InceptionV3?"),
         ("--encoder=", "allowed: ConvNeXtBase, "),
         ("--dataset=coco", "allowed: scenes, coco_json"),
-        ("--best_metric=cider", "did you mean CIDEr?"),
+        ("--best_metric=cidre", "did you mean CIDEr?"),
         ("--mode=trian", "did you mean train?"),
         ("--mode=", "allowed: prepare, train, evaluate, score, caption, export"),
         ("--reward=spidr", "did you mean spider?"),
