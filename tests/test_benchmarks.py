@@ -4,12 +4,13 @@ import gzip
 import json
 import math
 import pathlib
+import shutil
 import subprocess
 import sys
 
 import pytest
 
-from benchmarks import Report, largest_difference, metrics
+from benchmarks import Report, fresh_process, largest_difference, metrics
 from benchmarks.corpus import DATA, REFERENCES, read_corpus
 from spidercap.pipeline.errors import UserError
 
@@ -130,3 +131,11 @@ class TestCorpus:
             for word, number in zip(text.split(), ids, strict=True):
                 assert words.setdefault(word, number) == number
         assert len(set(words.values())) == len(words) == base - 1
+
+
+def test_a_new_process_is_timed_on_scores_that_agree(java, tmp_path, capsys):
+    if shutil.which("java") is None:
+        pytest.skip("pycocoevalcap needs java on PATH")
+    path = write_captions_file(tmp_path / "captions.json", 8)
+    assert fresh_process.main(["--images=8", "--pairs=1", f"--references={path}"]) == 0
+    assert "new process, spidercap.score" in capsys.readouterr().out
