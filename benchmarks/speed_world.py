@@ -17,7 +17,7 @@ from spidercap.models.captioner import Captioner
 from spidercap.models.precision import PRECISIONS
 from spidercap.models.special_tokens import SPECIAL_TOKENS
 from spidercap.pipeline.data.batches import Batch, TrainingArrays
-from spidercap.pipeline.data.features import load_encoder, split_features
+from spidercap.pipeline.data.features import all_features, load_encoder
 from spidercap.pipeline.data.prepare import prepare_data
 from spidercap.pipeline.metrics.spice_fast.parser import load_parser
 from spidercap.pipeline.settings.config import Config
@@ -108,11 +108,11 @@ class World:
     def rendered_images(self) -> Images:
         """Renders synthetic images."""
         config, encoder = self._config(), self.encoder()
-        data = prepare_data(config)
+        splits = prepare_data(config, wanted=["train"])
 
         def compute() -> np.ndarray:
             shutil.rmtree(config.cache_path() / "features", ignore_errors=True)
-            return split_features(config, data, encoder, "train")
+            return all_features(config, splits, encoder, {"train": 1})["train"].view()[:]
 
         return Images(self.setting.drawn, compute)
 

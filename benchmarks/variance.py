@@ -33,12 +33,11 @@ from benchmarks.bars import Moments, Result, chart, results_of, table
 from spidercap.models.baseline import Baseline
 from spidercap.models.captioner import Captioner
 from spidercap.pipeline.data.batches import Batch, tokenize_split, training_arrays
-from spidercap.pipeline.data.features import split_features
-from spidercap.pipeline.data.prepare import read_captions
+from spidercap.pipeline.data.features import all_features
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import write_text
 from spidercap.pipeline.metrics.registry import METRICS
-from spidercap.pipeline.modes import identified_data
+from spidercap.pipeline.preparation import identified_data
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.flags import parse
 from spidercap.pipeline.training import kept, objectives, workdir
@@ -119,10 +118,10 @@ def load_policy(config: Config) -> Policy:
             f"{path} has finished {', '.join(finished) or 'no stage'}; needed: a run that starts with mle and "
             "baseline; train one with --stages=mle:8,baseline:3"
         )
-    data = identified_data(config)
+    split = identified_data(config, ["train"])["train"]
     vocabulary = kept.kept_vocabulary(config)
-    features = split_features(config, data, kept.kept_encoder(config), "train")
-    split = tokenize_split(read_captions(data, "train"))
+    features = all_features(config, {"train": split}, kept.kept_encoder(config), {"train": 1})["train"].view()[:]
+    split = tokenize_split(split)
     arrays = training_arrays(split, vocabulary, features[:, None], config.data.max_length)
     captioner, baseline = kept.build_models(config, vocabulary, features.shape[1])
     kept.load_kept(path, "baseline", captioner, baseline)

@@ -31,16 +31,16 @@ def make_run(
 ) -> pathlib.Path:
     """Returns a workdir as a run leaves it, of what is compared; its stages are mle, baseline and `stage`."""
     config = Config.of(workdir=str(folder), max_length=6, encoder="MobileNetV2", **settings)
-    (folder / "results").mkdir(parents=True)
+    (folder / "results" / "val").mkdir(parents=True)
     (folder / "config.json").write_text(config.to_json())
     names = {"mle": True, "baseline": False, stage: True}
     stages = [{"name": n, "moves_policy": m, "seconds": seconds, "best_step": best_step} for n, m in names.items()]
-    (folder / "summary.json").write_text(json.dumps({"decoding": decoding, "stages": stages}))
+    (folder / "summary.json").write_text(json.dumps({"split": "val", "decoding": decoding, "stages": stages}))
     said = [{"image_id": i, "caption": c} for i, c in zip(ids, captions, strict=True)]
     scores = {"CIDEr": 0.5, "mean length": 3.5, "distinct captions": 3.0} | dict(metrics)
     for name in ("mle", stage):
-        (folder / "results" / f"{name}.json").write_text(json.dumps(said))
-        (folder / "results" / f"{name}.metrics.json").write_text(json.dumps(scores))
+        (folder / "results" / "val" / f"{name}.json").write_text(json.dumps(said))
+        (folder / "results" / "val" / f"{name}.metrics.json").write_text(json.dumps(scores))
     progress = Progress(history=list(history)).to_json()
     write_checkpoint(folder / "checkpoints", tf.train.Checkpoint(), keep=2, progress=progress)
     return folder

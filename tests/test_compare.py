@@ -59,7 +59,7 @@ class TestTable:
     def test_the_last_stage_counts_unless_another_is_named(self, tmp_path, capsys):
         rows = [row(2, "mle", epoch=7.0), row(1), row(2), row(3)]
         run = make_run(tmp_path / "a", metrics={"CIDEr": 0.9}, history=rows)
-        (run / "results" / "mle.metrics.json").write_text('{"CIDEr": 0.1}')
+        (run / "results" / "val" / "mle.metrics.json").write_text('{"CIDEr": 0.1}')
         (tmp_path / "rows.txt").write_text(f"# all\n\nlast={run}\nfirst = {run}:mle\n")
         assert compare.main([f"--runs=@{tmp_path / 'rows.txt'}"]) == 0
         table = table_of(capsys.readouterr().out)
@@ -154,9 +154,9 @@ class TestMistakes:
             ("summary.json", "[", "is not JSON"),
             ("summary.json", '{"stages": []}', "has not finished a stage that trains the policy; finished are: none"),
             ("summary.json", '{"stages": [{"name": "pg"}]}', "'moves_policy' of stages[0] is missing"),
-            ("results/pg.json", "[]", "holds no captions"),
-            ("results/pg.json", '[{"image_id": 1}]', "'caption' of results[0] is missing"),
-            ("results/pg.metrics.json", '{"CIDEr": "high"}', "holds no scores"),
+            ("results/val/pg.json", "[]", "holds no captions"),
+            ("results/val/pg.json", '[{"image_id": 1}]', "'caption' of results[0] is missing"),
+            ("results/val/pg.metrics.json", '{"CIDEr": "high"}', "holds no scores"),
             ("config.json", "{}", "was written by another version"),
             ("checkpoints/ckpt-1/progress.json", "nothing", "is damaged: progress.json is damaged or was changed"),
         ],

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from spidercap.pipeline.main import main
+from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.flags import parse
 from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
 from spidercap.pipeline.training.progress import read_progress
@@ -41,7 +42,7 @@ def test_the_run_leaves_what_it_promises(finished):
         assert {"BLEU-1", "BLEU-4", "ROUGE-L", "CIDEr"} <= stage["metrics"].keys()
         assert stage["images_seen"] == images  # batches of 16: 50, 2 and 5 of them
         assert stage["seconds"] > 0
-    results = json.loads((workdir / "results" / "pg.json").read_text())
+    results = json.loads((workdir / "results" / "val" / "pg.json").read_text())
     assert sorted(r["image_id"] for r in results) == list(range(12))
     assert all(isinstance(r["caption"], str) for r in results)
     assert "<html" in (workdir / "report.html").read_text()
@@ -75,7 +76,7 @@ def test_warnings_are_in_summary_and_report(finished):
 def test_captions_of_files_are_those_of_the_model_in_memory(finished, capsys):
     """Two ways to the same words: results of the evaluation, and the exported model on the stored pictures."""
     workdir, _ = finished
-    said = {r["image_id"]: r["caption"] for r in json.loads((workdir / "results" / "pg.json").read_text())}
+    said = {r["image_id"]: r["caption"] for r in json.loads((workdir / "results" / "val" / "pg.json").read_text())}
     assert main(["main", "--mode=caption", f"--workdir={workdir}", f"--images={workdir / 'samples'}"]) == 0
     lines = [line for line in capsys.readouterr().out.split("\n") if "val_" in line]
     captions = [line.split(": ")[1].split(" (log")[0] for line in lines]
@@ -93,7 +94,7 @@ def test_the_same_command_again_trains_nothing(finished, capsys):
 
 def test_evaluate_and_export_need_only_the_workdir(finished):
     workdir, _ = finished
-    stale = workdir / "results" / "pg.n_best.json"
+    stale = workdir / "results" / "val" / "pg.n_best.json"
     stale.write_text("[]")
     assert main(["main", "--mode=evaluate", f"--workdir={workdir}"]) == 0
     assert not stale.exists()
@@ -110,8 +111,8 @@ def test_beam_search_by_one_flag(finished, capsys):
     assert main(["main", "--mode=evaluate", *flags]) == 0
     summary = json.loads((beam / "summary.json").read_text())
     assert (summary["decoding"]["decode"], summary["decoding"]["beam_width"]) == ("beam", 4)
-    results = json.loads((beam / "results" / "pg.json").read_text())
-    n_best = json.loads((beam / "results" / "pg.n_best.json").read_text())
+    results = json.loads((beam / "results" / "val" / "pg.json").read_text())
+    n_best = json.loads((beam / "results" / "val" / "pg.n_best.json").read_text())
     assert [r["image_id"] for r in n_best] == [r["image_id"] for r in results]
     assert [r["captions"][0]["caption"] for r in n_best] == [r["caption"] for r in results]
     assert all(a["log_prob"] >= b["log_prob"] for a, b in (r["captions"] for r in n_best))
@@ -142,7 +143,7 @@ def test_killed_and_started_again_ends_the_same(finished, tmp_path):
     assert process.wait() == -signal.SIGKILL
     assert not (other / "summary.json").exists()
     assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
-    for name in ("results/mle.json", "results/pg.json", "results/pg.metrics.json"):
+    for name in ("results/val/mle.json", "results/val/pg.json", "results/val/pg.metrics.json"):
         assert (other / name).read_text() == (workdir / name).read_text()
 
 
@@ -152,16 +153,17 @@ def test_warm_start_begins_with_the_other_runs_weights(finished):
     other = workdir.parent / "warm"
     settings = ("--stages=mle:0.1", f"--warm_start={workdir}", "--learning_rate=mle:1e-9")
     assert main(tiny(other, *settings)) == 0
-    assert (other / "results" / "mle.json").read_text() == (workdir / "results" / "pg.json").read_text()
+    assert (other / "results" / "val" / "mle.json").read_text() == (workdir / "results" / "val" / "pg.json").read_text()
 
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.flags")), ids=lambda p: p.stem)
 def test_recipes_parse_and_say_how_to_run_them(recipe, tmp_path):
     command = ["main", f"--flagfile={recipe}", f"--workdir={tmp_path}"]
-    if "--images=" in recipe.read_text():  # it says so in its command
-        command += [f"--{name}={tmp_path}" for name in ("images", "train_captions", "val_captions")]
+    names = re.findall(r"--(images|features|captions|\w+_captions)=", recipe.read_text().split("\n--")[0])
+    command += [f"--{name}={tmp_path}" for name in names]  # as its head says
+    (tmp_path / "config.json").write_text(Config.of(workdir=str(tmp_path)).to_json())  # for those that evaluate
     config = parse(command)
-    assert config.run.mode == "train"
+    assert config.run.mode in ("train", "evaluate")
     head = recipe.read_text().split("\n--")[0]
     assert all(line.startswith("#") for line in head.split("\n"))
     assert "python -m pipeline.main --flagfile=" in head
@@ -179,4 +181,6 @@ def test_a_run_that_only_warms_the_baseline_up_is_shown_too(finished):
     other = workdir.parent / "baseline"
     settings = ("--stages=baseline:0.5", f"--warm_start={workdir}", "--val_images=2")
     assert main(tiny(other, *settings)) == 0
-    assert (other / "results" / "baseline.json").read_text() == (workdir / "results" / "pg.json").read_text()
+    assert (other / "results" / "val" / "baseline.json").read_text() == (
+        workdir / "results" / "val" / "pg.json"
+    ).read_text()

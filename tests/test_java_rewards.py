@@ -95,7 +95,7 @@ def test_a_run_with_every_metric(tmp_path, corenlp):
         ]
     )
     assert done == 0
-    metrics = json.loads((output / "results" / "pg.metrics.json").read_text())
+    metrics = json.loads((output / "results" / "val" / "pg.metrics.json").read_text())
     assert {METRICS[term].column for term in parse_metrics("all")} <= metrics.keys()
     assert metrics["SPIDEr"] == pytest.approx((metrics["SPICE"] + metrics["CIDEr"]) / 2)
     assert "SPIDEr" in (output / "report.html").read_text()

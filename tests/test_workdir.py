@@ -28,9 +28,9 @@ def prepared(tmp_path):
     folder.mkdir()
     (folder / "config.json").write_text(config.to_json())
     (folder / "vocabulary.json").write_text(VOCABULARY.to_json())
-    for name in ("data.txt", "encoder.txt", "encoder.keras"):
+    for name in ("data.json", "images.npz", "encoder.txt", "encoder.keras"):
         (folder / name).write_text(f"{name} of the run")
-    digests.record(folder, kept.IDENTITY)
+    digests.record(folder, (*kept.IDENTITY, kept.ENCODER))
     return config
 
 
@@ -109,7 +109,7 @@ def test_paths_that_tensorflow_cannot_read_are_refused(prepared, tmp_path, flag,
 
 def test_left_overs_are_swept_at_the_next_start(prepared):
     folder = prepared.workdir_path()
-    names = ["export", "checkpoints", "kept/mle", "results", "../cache/features/x", "."]
+    names = ["export", "checkpoints", "kept/mle", "results/val", "../cache/features/x/view0", "."]
     dead = [folder / name / ".writing-nowhere-1-a" for name in names]
     for path in dead:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -220,5 +220,5 @@ def test_control_characters_do_not_reach_the_terminal(capsys):
 
 def test_a_path_that_is_gone_while_running_is_one_line(prepared, capsys):
     with pytest.raises(UserError, match="cannot be written"):
-        kept.keep_identity(prepared.with_values(workdir="/proc/nowhere/run"), "data.txt", "x")
+        kept.keep_identity(prepared.with_values(workdir="/proc/nowhere/run"), "vocabulary.json", "x")
     assert pathlib.Path(prepared.run.workdir).exists()

@@ -52,7 +52,7 @@ def command(runs: pathlib.Path) -> list[str]:
 def outcome(runs: pathlib.Path) -> dict[str, object]:
     """Returns what a run left that must be the same however often it was stopped."""
     workdir = runs / "run"
-    results = {path.name: path.read_text() for path in sorted((workdir / "results").glob("*.json"))}
+    results = {path.name: path.read_text() for path in sorted((workdir / "results" / "val").glob("*.json"))}
     points = collections.Counter(_points(workdir / "logs"))
     left = [str(p.relative_to(runs)) for p in runs.rglob(".writing-*")]
     return {

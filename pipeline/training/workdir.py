@@ -92,8 +92,10 @@ def _written_folders(config: Config) -> Iterator[pathlib.Path]:
     """The folders in which runs write files aside."""
     workdir, cache = config.workdir_path(), config.cache_path()
     yield from (workdir, config.export_path(), workdir / "checkpoints", workdir / "results", cache)
-    for parent in (workdir / "kept", cache / "features", cache / "data"):
-        yield from (path for path in parent.glob("*") if path.is_dir())
+    for pattern in ("results/*", "kept/*"):
+        yield from (path for path in workdir.glob(pattern) if path.is_dir())
+    for pattern in ("images", "data", "data/*", "features", "features/*", "features/*/*"):
+        yield from (path for path in cache.glob(pattern) if path.is_dir())
 
 
 def _check_path(flag: str, folder: pathlib.Path) -> None:
