@@ -1,13 +1,14 @@
 # make quickstart: the first five minutes.  make test: everything is checked.  make test-fast: the
 # inner loop, under two minutes.  make lint: style.
 # make torture: every file of a run damaged, and runs killed between any two writes; half an hour.
+# make recipes-check: the recipes for COCO, features and sounds, on stand-ins; ten minutes.
 # make benchmark: what training and decoding cost on this machine.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RUN := .venv/bin/python
 # Processes that tests run in; each takes 1-2 GB, the one with Java up to 6.
 JOBS ?= 2
 
-.PHONY: .venv quickstart test test-fast torture benchmark lint format clean
+.PHONY: .venv quickstart test test-fast torture recipes-check benchmark lint format clean
 
 quickstart: .venv
 	$(RUN) -m pipeline.main --flagfile=recipes/quickstart.flags
@@ -20,6 +21,9 @@ test-fast: .venv
 
 torture: .venv
 	$(RUN) -m tests.torture
+
+recipes-check: .venv
+	$(RUN) -m tests.recipes_check
 
 benchmark: .venv
 	$(RUN) -m benchmarks.speed

@@ -147,7 +147,6 @@ def test_a_workdir_that_is_read_only_serves_to_caption(prepared, monkeypatch):
 @pytest.mark.parametrize(
     "words",
     [
-        "caption --workdir=W --images=a.jpg --output=o.json",
         "caption --workdir=W --images=a.jpg --metrics=cider",
         "train --workdir=W --references=r.json",
         "evaluate --workdir=W --results=r.json",

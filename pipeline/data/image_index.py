@@ -1,6 +1,7 @@
 """What is known of the images of a folder, kept in the cache, so that only files that changed are read again."""
 
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -21,7 +22,7 @@ from spidercap.pipeline.files import write_text
 # its times would not show; it is read again next time.
 SETTLED = 2 * 10**9
 _STATUS = 4  # numbers that change with a file
-THREADS = 16  # that read; on network disks each of them waits
+THREADS = 16  # that read and decode; on network disks each of them waits
 
 
 class Checked(NamedTuple):
@@ -57,8 +58,10 @@ class ImageIndex:
         found = {name: self._unchanged(name, max_pixels) for name in names}
         changed = [name for name, known in found.items() if known is None]
         try:
-            work = in_threads(lambda name: self._read(name, max_pixels), changed, "checking images", THREADS)
-            for name, (checked, status) in zip(changed, work, strict=True):
+            # The first one alone, so that threads do not trace the same functions all at once.
+            first = [self._read(name, max_pixels) for name in changed[:1]]
+            rest = in_threads(lambda name: self._read(name, max_pixels), changed[1:], "checking images", THREADS)
+            for name, (checked, status) in zip(changed, itertools.chain(first, rest), strict=True):
                 found[name] = checked
                 if status:
                     self._known[name] = [*status, *checked]
