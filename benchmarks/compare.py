@@ -116,7 +116,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="metric of --curves, where the label MLE (the start of the others) is a dashed line, and of --within",
     )
     parser.add_argument("--gallery", type=pathlib.Path, help="HTML file of images with the captions of each label")
-    parser.add_argument("--references", default="", help="COCO captions file that the runs were validated on")
+    parser.add_argument("--references", default="", help="captions file that the runs were validated on")
     parser.add_argument("--images", default="", help="folder of the images")
     parser.add_argument("--pictures", type=positive, default=40, help="number of images in the gallery")
     parser.add_argument("--side_by_side", type=positive, default=0, help="number of captions to print as a table")

@@ -51,6 +51,16 @@ def test_captions_meet_their_references_in_the_order_of_ids(files, capsys):
     assert "2 of 3 images" in capsys.readouterr().out
 
 
+def test_files_of_other_formats_score_alike(files, tmp_path, capsys):
+    scores = []
+    as_table = "id,caption\n" + "".join(f'{row["image_id"]},"{row["caption"]}"\n' for row in REFERENCES["annotations"])
+    by_image = json.dumps({str(row["image_id"]): row["caption"] for row in RESULTS})
+    for changed in ({}, {"results": by_image}, {"references": as_table}, {"references": as_table, "results": by_image}):
+        assert run(*files(**changed), "--metrics=bleu,cider", f"--output={tmp_path / 'scores.json'}") == 0
+        scores.append(json.loads((tmp_path / "scores.json").read_text()))
+    assert scores[1:] == scores[:1] * 3
+
+
 def test_ids_are_keys_of_any_kind(files, tmp_path):
     """Text and negative ids are taken; 16.0 is 16, and "16" is another image."""
     ids = ["16", 16.0, -1, "000016.png", 2**70]

@@ -216,7 +216,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--learning_rate", type=float, default=2e-3, help="highest learning rate of Adam; cosine decay to 0"
     )
     parser.add_argument(
-        "--leave_out", default="", help="COCO captions or results files whose captions are not trained on"
+        "--leave_out", default="", help="files of references or results whose captions are not trained on"
     )
     parser.add_argument("--start", type=pathlib.Path, help="a parser to fine-tune, with its words and labels")
     parser.add_argument("--held_out", type=int, default=2000, help="captions held out for the score")

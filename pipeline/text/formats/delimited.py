@@ -1,6 +1,7 @@
 """Delimited text with a header (CSV and its kin), and Flickr8k's file of captions, which has none."""
 
 import ast
+import contextlib
 import csv
 import io
 import json
@@ -21,6 +22,7 @@ from spidercap.pipeline.text.formats.names import (
     without_types,
 )
 from spidercap.pipeline.text.formats.source import Contents, Row, Source
+from spidercap.pipeline.text.printable import printable
 
 HEADER = "a table with a first line such as image,caption"
 TOKENS = "a.jpg#0<TAB>caption in each line"
@@ -35,6 +37,12 @@ def is_tokens(text: str) -> bool:
     """Returns whether the text begins like Flickr8k's file of captions."""
     name, tab, _ = text.lstrip().partition("\t")
     return bool(tab) and _TOKEN.fullmatch(name) is not None
+
+
+def is_delimited(text: str) -> bool:
+    """Returns whether the first line of the text names images and captions."""
+    header = _header(text)[1]
+    return any(map(is_image, header)) and any(map(is_caption, header))
 
 
 def read_tokens(source: Source) -> Contents:
@@ -61,7 +69,7 @@ def read_delimited(source: Source) -> Contents:
       UserError: columns are wrong, a row has too few or too many fields, or a quote is not closed.
     """
     path = source.path
-    delimiter = _delimiter(source)
+    delimiter, _ = _header(source.text)
     records = _records(source, delimiter, _QUOTED[delimiter])
     _, header = next(records)
     columns = find_columns(path, header)
@@ -118,20 +126,14 @@ def _texts(cell: str) -> tuple[str, ...] | None:
     return tuple(content) if all(isinstance(text, str) for text in content) else None
 
 
-def _delimiter(source: Source) -> str:
-    """The delimiter under which the header names images and captions, else the one of the most columns."""
-    headers = {}
+def _header(text: str) -> tuple[str, list[str]]:
+    """The delimiter under which the first line names images and captions, else the one of the most columns; these."""
+    first_line = io.StringIO(text.lstrip(), newline="").readline()
+    headers = [(",", [first_line])]
     for delimiter, quoted in _QUOTED.items():
-        first_line = io.StringIO(source.text.lstrip(), newline="").readline()
-        try:
-            headers[delimiter] = next(_split(first_line, delimiter, quoted))
-        except csv.Error:  # quotes of another delimiter
-            continue
-    if not headers:
-        return ","
-    return max(
-        headers, key=lambda d: (any(map(is_image, headers[d])) + any(map(is_caption, headers[d])), len(headers[d]))
-    )
+        with contextlib.suppress(csv.Error):  # quotes of another delimiter
+            headers.append((delimiter, next(_split(first_line, delimiter, quoted))))
+    return max(headers, key=lambda h: (any(map(is_image, h[1])) + any(map(is_caption, h[1])), len(h[1])))
 
 
 def _split(text: str, delimiter: str, quoted: bool) -> Iterator[list[str]]:
@@ -152,8 +154,8 @@ def _records(source: Source, delimiter: str, quoted: bool) -> Iterator[Record]:
             line = reader.line_num + 1
     except csv.Error as error:
         raise UserError(
-            f"{source.path}: line {line} cannot be split into fields ({error}); close every quote, double the quotes "
-            "within a quoted field, and shorten longer fields"
+            f"{source.path}: line {line} cannot be split into fields ({printable(error)}); close every quote, double "
+            "the quotes within a quoted field, and shorten longer fields"
         ) from error
 
 

@@ -32,10 +32,10 @@ FORMATS = (
     Format(
         "Flickr8k's captions",
         delimited.TOKENS,
-        lambda s: _is_no_json(s) and delimited.is_tokens(s.text),
+        lambda s: not _is_json(s) and delimited.is_tokens(s.text),
         delimited.read_tokens,
     ),
-    Format("delimited text", delimited.HEADER, lambda s: _is_no_json(s), delimited.read_delimited),
+    Format("delimited text", delimited.HEADER, lambda s: not _is_json(s), delimited.read_delimited),
 )
 
 
@@ -52,7 +52,7 @@ def read_contents(path: str, *, need_words: bool = False, skip_bad: bool = False
       UserError: the file is no text, has another format, or rows cannot be read.
     """
     source = Source(path, read_text(path), need_words=need_words, skip_bad=skip_bad, results=results)
-    if not _is_no_json(source):
+    if _is_json(source):
         source = _with_json(source)
     for kind in FORMATS:
         if kind.fits(source):
@@ -61,10 +61,12 @@ def read_contents(path: str, *, need_words: bool = False, skip_bad: bool = False
     raise UserError(f"{path} is {_shape(source.content)}, which is no captions file; needed is one of: {forms}")
 
 
-def _is_no_json(source: Source) -> bool:
-    """Whether neither the content nor the suffix is that of JSON."""
-    json_suffix = pathlib.PurePath(source.path).suffix.lower() in (".json", ".jsonl", ".ndjson")
-    return not (json_suffix or source.text.lstrip().startswith(("{", "[")))
+def _is_json(source: Source) -> bool:
+    """Whether the text begins like JSON; the suffix decides on what begins like no format."""
+    if source.text.lstrip().startswith(("{", "[")):
+        return True
+    promised = pathlib.PurePath(source.path).suffix.lower() in (".json", ".jsonl", ".ndjson")
+    return promised and not (delimited.is_tokens(source.text) or delimited.is_delimited(source.text))
 
 
 def _with_json(source: Source) -> Source:
