@@ -131,8 +131,9 @@ class DataSettings(Group):
     )
     skip_bad_captions: bool = setting(
         False,
-        "files, mode=score: leave out captions without words, captions of over 10,000 characters, captions marked "
-        "is_rejected or is_precanned, and images left without captions; in mode=score these are the references.",
+        "files, mode=score: leave out captions without words or of over 10,000 characters, rows that cannot be read, "
+        "captions marked is_rejected or is_precanned, and images left without captions; in mode=score these are the "
+        "references.",
         fixed=False,
         modes=SCORING,
         added=True,
