@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from spidercap.pipeline.data import given_features
+from spidercap.pipeline.data import given_features, tfds_source
 from spidercap.pipeline.data.caption_splits import read_splits, split_of
 from spidercap.pipeline.data.feature_files import open_feature_file
 from spidercap.pipeline.data.files_source import files_source
@@ -291,23 +291,25 @@ class TestFeatures:
                 pass
 
 
+SIZES = {"train": range(4), "restval": range(4, 6), "val": range(6, 8), "test": range(8, 10)}
+
+
 class Nested(tfds.core.GeneratorBasedBuilder):
-    """A data set with nested features, as coco_captions has them."""
+    """A data set with the splits and the features of coco_captions/2014."""
 
     VERSION = tfds.core.Version("1.0.0")
 
     def _info(self):
-        captions = tfds.features.Sequence({"text": tfds.features.Text(), "id": np.int64})
-        image = tfds.features.Image(shape=(None, None, 3))
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.FeaturesDict(
-                {"image": image, "image/id": np.int64, "captions": captions, "n": np.int64}
-            ),
-        )
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "image/filename": tfds.features.Text(),
+            "image/id": np.int64,
+            "captions": tfds.features.Sequence({"text": tfds.features.Text(), "id": np.int64}),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
     def _split_generators(self, dl_manager):
-        return {"train": self._generate_examples(range(4)), "validation": self._generate_examples(range(4, 6))}
+        return {name: self._generate_examples(numbers) for name, numbers in SIZES.items()}
 
     def _generate_examples(self, numbers):
         for k in numbers:
@@ -315,9 +317,9 @@ class Nested(tfds.core.GeneratorBasedBuilder):
                 k,
                 {
                     "image": JPEG if k % 2 else PNG,
+                    "image/filename": f"{k}.jpg",
                     "image/id": 100 + k,
                     "captions": [{"text": f"Dog {k}.", "id": 9}, {"text": f"Cat {k}.", "id": 8}],
-                    "n": k,
                 },
             )
 
@@ -336,19 +338,32 @@ class TestTfds:
         return prepare_data(Config.of(workdir=str(tmp_path / "r"), dataset=dataset, data_dir=str(prepared), **settings))
 
     def test_nested_features_of_a_prepared_data_set(self, tmp_path, prepared):
-        splits = self.splits_of(tmp_path, prepared)
-        assert list(splits) == ["train", "val"] and splits["val"].image_ids == (0, 1)
-        texts = {captions for split in splits.values() for captions in split.captions}
-        assert texts == {(f"Dog {k}.", f"Cat {k}.") for k in range(6)}
-        assert sorted(read_images(splits["val"], [1, 0]).values()) == sorted([JPEG, PNG])
+        splits = self.splits_of(tmp_path, prepared, tfds_id="image/id")
+        assert {n: sorted(s.image_ids) for n, s in splits.items()} == {
+            n: [100 + k for k in SIZES[n]] for n in ("train", "val", "test")
+        }
+        val = splits["val"]
+        assert val.captions == tuple((f"Dog {i - 100}.", f"Cat {i - 100}.") for i in val.image_ids)
+        assert read_images(val, [1, 0]) == {row: JPEG if i % 2 else PNG for row, i in enumerate(val.image_ids)}
 
-    def test_splits_by_expressions_and_ids_by_name(self, tmp_path, prepared):
-        expressions = "train[:2];train[2:3];train[3:]"
-        splits = self.splits_of(tmp_path, prepared, tfds_splits=expressions, tfds_id="n")
-        assert [len(split) for split in splits.values()] == [2, 1, 1]
-        ids = [i for split in splits.values() for i in split.image_ids]
+    def test_splits_by_expressions(self, tmp_path, prepared):
+        splits = self.splits_of(tmp_path, prepared, tfds_splits="train[:2];train[2:3]")
+        assert {n: s.image_ids for n, s in splits.items()} == {"train": (0, 1), "val": (0,)}
         texts = [captions[0] for split in splits.values() for captions in split.captions]
-        assert sorted(ids) == [0, 1, 2, 3] and texts == [f"Dog {k}." for k in ids]
+        assert len(set(texts)) == 3
+
+    def test_coco_with_the_splits_of_karpathy_and_of_the_paper(self, tmp_path, prepared, monkeypatch):
+        monkeypatch.setattr(tfds_source, "COCO", "nested")
+        monkeypatch.setattr(tfds_source, "HELD_OUT", 1)
+        ids = {name: [100 + k for k in numbers] for name, numbers in SIZES.items()}
+        splits = self.splits_of(tmp_path, prepared, dataset="coco")
+        assert sorted(splits["train"].image_ids) == ids["train"] + ids["restval"]
+        assert sorted(splits["val"].image_ids) == ids["val"] and sorted(splits["test"].image_ids) == ids["test"]
+        assert set(splits["val"].file_names) == {"6.jpg", "7.jpg"}
+        splits = self.splits_of(tmp_path, prepared, dataset="coco", coco_split="paper")
+        assert list(splits) == ["train", "val"] and len(splits["val"]) == 1
+        together = sorted(splits["train"].image_ids + splits["val"].image_ids)
+        assert together == sorted(i for of in ids.values() for i in of) and splits["val"].image_ids[0] in ids["restval"]
 
     @pytest.mark.parametrize(
         ("changes", "shown"),
@@ -360,7 +375,7 @@ class TestTfds:
             ),
             ({"tfds_captions": "caption"}, r"--tfds_captions=caption is not a feature of .*; allowed: .*captions/text"),
             ({"tfds_splits": "train"}, "names 1 splits; needed: two or three"),
-            ({"tfds_splits": "train;tset"}, "has no split 'tset'; allowed: train, validation, and parts"),
+            ({"tfds_splits": "train;tset"}, "has no split 'tset'; allowed: train, restval, val, test, and parts"),
         ],
     )
     def test_what_is_rejected(self, tmp_path, prepared, changes, shown):

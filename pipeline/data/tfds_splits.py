@@ -101,10 +101,11 @@ def records(builder: tfds.core.DatasetBuilder, split: str, image: str) -> tf.dat
 
 
 def part_of(record: Any, name: str) -> Any:
-    """Returns a feature of a record by its name, whose parts are split by /."""
-    for part in name.split("/"):
-        record = record[part]
-    return record
+    """Returns a feature of a record by its name, whose parts are joined by /; a key may hold one itself (image/id)."""
+    if name in record:
+        return record[name]
+    cut = next(i for i, char in enumerate(name) if char == "/" and isinstance(record.get(name[:i]), dict))
+    return part_of(record[name[:cut]], name[cut + 1 :])
 
 
 def _rows(builder: tfds.core.DatasetBuilder, split: str, columns: Columns, max_pixels: int) -> Iterator[dict]:
@@ -123,7 +124,7 @@ def _rows(builder: tfds.core.DatasetBuilder, split: str, columns: Columns, max_p
                 "digest": checked.digest,
                 "fault": checked.fault,
             }
-    except (tf.errors.OpError, ValueError, AttributeError) as error:
+    except (tf.errors.OpError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"{builder.info.full_name}: the split {split} cannot be read ({str(error).strip()[:200]}); name its "
             "features by --tfds_image and --tfds_captions, or prepare it again"
