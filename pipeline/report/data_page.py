@@ -8,43 +8,28 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from html import escape
 
-import numpy as np
-
 from spidercap.models.special_tokens import SPECIAL_TOKENS
 from spidercap.pipeline import digests
 from spidercap.pipeline.data.batches import TokenizedSplit
-from spidercap.pipeline.data.records import TITLES, Split, read_images
+from spidercap.pipeline.data.records import TITLES, Split
 from spidercap.pipeline.files import written_aside
 from spidercap.pipeline.report.charts import number
 from spidercap.pipeline.report.data_facts import (
     Captions,
     Coverage,
-    Shared,
     caption_facts,
     coverage,
-    equal_images,
     most_frequent,
-    repeated_captions,
-    shared_images,
     word_counts,
 )
+from spidercap.pipeline.report.data_panels import duplicates, left_out, samples, word_list
 from spidercap.pipeline.report.histogram import histogram
-from spidercap.pipeline.report.page import GalleryItem, card, class_names, head, page, section, table
-from spidercap.pipeline.report.results import thumbnail
+from spidercap.pipeline.report.page import class_names, head, page, section, table
 from spidercap.pipeline.settings.data_settings import DataSettings
 from spidercap.pipeline.text.printable import printable
 from spidercap.pipeline.text.vocabulary import Vocabulary
 
-SAMPLES = 24  # images of each split
-THUMBNAIL = 192  # pixels of the longer side
-AHEAD = 2000  # images that samples are drawn from if all images before one must be read, too
 WORDS, UNKNOWN_WORDS = 60, 20  # the most frequent ones that are listed
-FEW, LEFT_OUT = 5, 50  # duplicates and left out entries that are named
-CAPTIONS, CHARACTERS = (
-    30,
-    400,
-)  # captions of a sample and characters of a text that are shown, so that the page is small
-SEED = 0
 
 
 def write_data_page(
@@ -111,9 +96,9 @@ def data_body(
             f"Captions of more than --max_length={settings.max_length} tokens are cut; the end token counts.",
         ),
         *_vocabulary(tokens, vocabulary, covered, settings.min_word_count, colours),
-        *_duplicates(splits, tokens),
-        section("Left out", "charts", _left_out(splits)),
-        *(_samples(name, split) for name, split in splits.items()),
+        duplicates(splits, tokens),
+        left_out(splits),
+        *(samples(name, split) for name, split in splits.items()),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -122,7 +107,7 @@ def data_body(
 
 
 def _splits_table(splits: Mapping[str, Split], captions: Mapping[str, Captions], colours: Mapping[str, str]) -> str:
-    columns = ("split", "images", "captions", "per image: least", "mean", "most", "distinct captions", "captions cut")
+    columns = ("split", "images", "captions", "least per image", "mean", "most", "distinct captions", "captions cut")
     rows = [_heads(columns)]
     for name, facts in captions.items():
         least, mean, most = facts.per_image
@@ -152,110 +137,19 @@ def _vocabulary(
     colours: Mapping[str, str],
 ) -> list[str]:
     size, rare = len(vocabulary.words) - len(SPECIAL_TOKENS), len(vocabulary.rare_words)
-    rows = [_heads(("split", "words", "of them known", "captions of known words alone"))]
+    rows = [_heads(("split", "words", "of them known", "captions without unknown words"))]
     for name, of in covered.items():
         shares = (of.words, _share(of.known_words, of.words), _share(of.known_captions, of.captions))
         rows.append([_split_head(name, colours), *_cells(shares)])
     known = set(vocabulary.words)
     train = {word: count for word, count in word_counts(tokens["train"].tokens).items() if word in known}
-    lists = [_words("Most frequent words of training", most_frequent(train, WORDS))]
-    lists += [_words(f"Unknown words, {TITLES[name]}", of.unknown) for name, of in covered.items() if of.unknown]
+    lists = [word_list("Most frequent words of training", most_frequent(train, WORDS))]
+    lists += [word_list(f"Unknown words, {TITLES[name]}", of.unknown) for name, of in covered.items() if of.unknown]
     hint = (
         f"{number(size, 0)} words occur at least --min_word_count={min_word_count} times in the training captions. "
         f"{number(rare, 0)} are rarer and unknown to the model."
     )
     return [section("Vocabulary", "results", [table(rows)], hint), section("Words", "charts", lists)]
-
-
-def _words(title: str, words: Sequence[tuple[str, int]]) -> str:
-    listed = "".join(f"<li>{_shown(word)} <span>{number(count, 0)}</span></li>" for word, count in words)
-    return f'<div class="chart">\n<h3>{escape(title)}</h3>\n<ul class="words">{listed}</ul>\n</div>'
-
-
-# ---- what comes twice, and what was left out ----
-
-
-def _duplicates(splits: Mapping[str, Split], tokens: Mapping[str, TokenizedSplit]) -> list[str]:
-    panels = [_shared_panel(one) for one in shared_images(splits)]
-    for name, split in splits.items():
-        groups = equal_images(split)
-        if groups:
-            count = sum(len(group) for group in groups)
-            title = f"{TITLES[name]}: {number(count, 0)} images have only {number(len(groups), 0)} different contents"
-            panels.append(_panel(title, [_shown(" = ".join(_few(group))) for group in groups[:FEW]], len(groups)))
-    for name, split in tokens.items():
-        found = repeated_captions(split, FEW)
-        if found.count:
-            title = (
-                f"{TITLES[name]}: {number(found.count, 0)} captions of {number(found.images, 0)} images are equal to "
-                "another one of the image"
-            )
-            lines = [f"{_shown(file)}: <q>{_shown(caption)}</q>" for file, caption in found.examples]
-            panels.append(_panel(title, lines, found.images))
-    hint = "Images are compared by their contents, between splits by their file names, too; captions by their words."
-    return [section("Duplicates", "charts", panels, hint)]
-
-
-def _shared_panel(one: Shared) -> str:
-    title = f"{_of(len(one.file_names), one.of)} of the {TITLES[one.name]} images are {TITLES[one.other]} images, too"
-    return _panel(title, [_shown(name) for name in one.file_names[:FEW]], len(one.file_names))
-
-
-def _left_out(splits: Mapping[str, Split]) -> list[str]:
-    panels = []
-    for name, split in splits.items():
-        for kind, entries in (("images", split.images_left_out), ("captions", split.captions_left_out)):
-            if entries:
-                lines = [f"{_shown(what)}: {_shown(reason)}" for what, reason in entries[:LEFT_OUT]]
-                title = f"{TITLES[name]}: {number(len(entries), 0)} {kind} left out"
-                panels.append(_panel(title, lines, len(entries)))
-    return panels
-
-
-def _panel(title: str, lines: Sequence[str], total: int) -> str:
-    """A list of the first lines (HTML) of `total` ones."""
-    if total > len(lines):
-        lines = [*lines, f"and {number(total - len(lines), 0)} more"]
-    listed = "".join(f"<li>{line}</li>" for line in lines)
-    return f'<div class="chart">\n<h3>{escape(title)}</h3>\n<ul class="listed">{listed}</ul>\n</div>'
-
-
-# ---- samples ----
-
-
-def _samples(name: str, split: Split) -> str:
-    among = len(split)
-    if split.images is not None and split.images.in_sequence:
-        among = min(among, AHEAD)
-    rows = sorted(np.random.default_rng(SEED).permutation(among)[:SAMPLES].tolist())
-    images = read_images(split, rows)
-    cards = []
-    for row in rows:
-        captions = split.captions[row]
-        references = [_cut(caption) for caption in captions[:CAPTIONS]]
-        references += [f"and {len(captions) - CAPTIONS} more"] * (len(captions) > CAPTIONS)
-        image = thumbnail(images[row], THUMBNAIL) if images else b""
-        item = GalleryItem(image, _cut(split.image_ids[row]), _cut(split.file_names[row]), references, {}, {})
-        cards.append(card(item, {}, "", {}))
-    origin = f"the first {number(among, 0)} of {number(len(split), 0)}" if among < len(split) else number(among, 0)
-    return section(f"Samples: {TITLES[name]}", "gallery", cards, f"{len(rows)} of {origin} images, drawn at random.")
-
-
-# ---- texts ----
-
-
-def _cut(text: object) -> str:
-    """Text that may be shown, but not HTML: without control characters, and not too long."""
-    shown = printable(str(text)[: CHARACTERS + 1])
-    return shown if len(str(text)) <= CHARACTERS else shown[:CHARACTERS] + "…"
-
-
-def _shown(text: object) -> str:
-    return escape(_cut(text))
-
-
-def _few(names: Sequence[str]) -> list[str]:
-    return [*names[:FEW], *["…"] * (len(names) > FEW)]
 
 
 def _heads(names: Sequence[str]) -> list[str]:

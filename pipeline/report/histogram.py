@@ -25,7 +25,7 @@ def histogram(title: str, lengths: Mapping[int, int], max_length: int, colour: s
     low, high = min(lengths), _highest(lengths)
     # The line is between the longest caption that fits, of max_length - 1 words, and the next.
     shown = max_length if max_length <= 2 * high + 10 else None
-    top = max(high, shown or 0)
+    top = max(high, shown or 0, 1)
     width = math.ceil((top - low + 1) / _BARS)
     bars = collections.Counter()
     for length, count in lengths.items():
@@ -46,7 +46,7 @@ def histogram(title: str, lengths: Mapping[int, int], max_length: int, colour: s
         side = "y" if x > (_LEFT + _RIGHT) / 2 else ""
         parts.append(f'<path class="cut" d="M{x:.1f} {_TOP - 6}V{_BOTTOM}"/>')
         parts.append(
-            f'<text class="{side}" x="{x + (-6 if side else 6):.1f}" y="{_TOP + 4}">cut at {max_length}</text>'
+            f'<text class="{side}" x="{x + (-6 if side else 6):.1f}" y="{_TOP + 4}">--max_length={max_length}</text>'
         )
     opening = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">'
     drawing = opening + "\n" + "\n".join(parts) + "\n</svg>"
