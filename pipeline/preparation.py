@@ -1,5 +1,6 @@
 """What training and evaluation read: the splits of the data set, their tokens, the vocabulary and the features."""
 
+import collections
 import dataclasses
 import sys
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from spidercap.pipeline.data.overlap import report_overlap
 from spidercap.pipeline.data.prepare import prepare_data
 from spidercap.pipeline.data.records import SPLITS, TITLES, Split
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.report.data_page import write_data_page
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.rare_words import count_words, rare_words_note, unknown_share, vocabulary_line
 from spidercap.pipeline.text.vocabulary import Vocabulary, build_vocabulary
@@ -38,6 +40,8 @@ def prepare(config: Config) -> Prepared:
     captions, least = [c for image in tokens["train"].tokens for c in image], config.data.min_word_count
     vocabulary = build_vocabulary(captions, least)
     kept.keep_identity(config, "vocabulary.json", vocabulary.to_json())
+    # Before features are computed, which takes long: mistakes in the data are seen now.
+    _show(config, splits, tokens, vocabulary, count_words(captions))
     views = {"train": config.data.views, "val": 1, "test": 1}
     if encoder is None:
         kept.check_warm_start(config, vocabulary, None)
@@ -47,15 +51,28 @@ def prepare(config: Config) -> Prepared:
         kept.check_warm_start(config, vocabulary, encoder)
         kept.keep_encoder(config, encoder, encoder.output_shape[1])
         features = all_features(config, splits, encoder, views)
-    counts = count_words(captions)
-    sizes = [f"{len(split)} {TITLES[name]}" for name, split in splits.items()]
-    print(
-        f"data: {', '.join(sizes[:-1])} and {sizes[-1]} images, "
-        f"{vocabulary_line(vocabulary, unknown_share(counts, least))}"
-    )
-    if note := rare_words_note(counts, least):
-        print(f"warning: {note}", file=sys.stderr)
     return Prepared(splits, tokens, vocabulary, features)
+
+
+def _show(
+    config: Config,
+    splits: Mapping[str, Split],
+    tokens: Mapping[str, TokenizedSplit],
+    vocabulary: Vocabulary,
+    counts: collections.Counter[str],
+) -> None:
+    """Prints a summary of the data, and writes the page that shows them."""
+    least = config.data.min_word_count
+    sizes = [f"{len(split)} {TITLES[name]}" for name, split in splits.items()]
+    summary = (
+        f"{', '.join(sizes[:-1])} and {sizes[-1]} images, {vocabulary_line(vocabulary, unknown_share(counts, least))}"
+    )
+    note = rare_words_note(counts, least)
+    path = config.workdir_path() / kept.DATA_PAGE
+    write_data_page(path, splits, tokens, vocabulary, config.data, [summary, *filter(None, [note])])
+    print(f"data: {summary}\npage: {path}", flush=True)
+    if note:
+        print(f"warning: {note}", file=sys.stderr)
 
 
 def prepare_to_score(config: Config) -> Prepared:

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
 
 import tensorflow as tf
 
@@ -17,11 +18,14 @@ from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.data_settings import DataSettings
 from spidercap.pipeline.text.listing import Listed
 
+NOT_FOUND, NO_FEATURES = "not in --images", "not in --features"  # why an image was left out
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageFiles:
     """Images that are read from where they lie."""
 
+    in_sequence: ClassVar[bool] = False
     paths: tuple[str, ...]  # [I]
 
     def encoded(self, rows: Sequence[int]) -> tf.data.Dataset:
@@ -64,15 +68,12 @@ def _with_images(
         name: places_of(path, [one.file_name for one in rows], folders, settings.skip_bad_images)
         for name, (path, rows) in listed.items()
     }
-    known = _checked(settings, (place for of_split in places.values() for place in of_split.values()), cache)
-    return {
-        name: _of_images([one for one in rows if places[name].get(one.file_name) in known], places[name], known, path)
-        for name, (path, rows) in listed.items()
-    }
+    checked = _checked(settings, (place for of_split in places.values() for place in of_split.values()), cache)
+    return {name: _of_images(rows, places[name], checked, path) for name, (path, rows) in listed.items()}
 
 
 def _checked(settings: DataSettings, places: Iterable[Place], cache: pathlib.Path) -> dict[Place, Checked]:
-    """What is known of the images that can be used; raises UserError for others, or leaves them out."""
+    """What is known of the images; raises UserError for those that cannot be used, unless they are to be left out."""
     by_folder: dict[str, dict[str, None]] = {}
     for place in places:
         by_folder.setdefault(place.folder, {})[place.name] = None
@@ -83,10 +84,15 @@ def _checked(settings: DataSettings, places: Iterable[Place], cache: pathlib.Pat
     }
     faults = {pathlib.Path(*place): checked.fault for place, checked in found.items() if checked.fault}
     skip_or_reject(faults, len(found), settings.skip_bad_images)
-    return {place: checked for place, checked in found.items() if not checked.fault}
+    return found
 
 
-def _of_images(rows: Sequence[Listed], places: Mapping[str, Place], known: Mapping[Place, Checked], path: str) -> Split:
+def _of_images(
+    rows: Sequence[Listed], places: Mapping[str, Place], checked: Mapping[Place, Checked], path: str
+) -> Split:
+    faults = [checked[places[one.file_name]].fault if one.file_name in places else NOT_FOUND for one in rows]
+    left_out = tuple((one.file_name, fault) for one, fault in zip(rows, faults, strict=True) if fault)
+    rows = [one for one, fault in zip(rows, faults, strict=True) if not fault]
     if not rows:
         raise UserError(f"{path}: no image can be used; at least one is needed")
     placed = [places[one.file_name] for one in rows]
@@ -94,8 +100,9 @@ def _of_images(rows: Sequence[Listed], places: Mapping[str, Place], known: Mappi
         tuple(one.image_id for one in rows),
         tuple(place.name for place in placed),
         tuple(one.captions for one in rows),
-        tuple(known[place].digest for place in placed),
+        tuple(checked[place].digest for place in placed),
         ImageFiles(tuple(os.path.join(*place) for place in placed)),
+        left_out,
     )
 
 
@@ -108,11 +115,16 @@ def _with_features(
 
 def _of_features(given: GivenFeatures, path: str, rows: Sequence[Listed], settings: DataSettings) -> Split:
     keys = feature_keys(given, path, rows, settings.skip_bad_images)
-    rows = [one for one in rows if one.image_id in keys]
+    found = [one for one in rows if one.image_id in keys]
     return Split(
-        tuple(one.image_id for one in rows),
-        tuple(one.file_name or str(one.image_id) for one in rows),
-        tuple(one.captions for one in rows),
-        tuple(keys[one.image_id] for one in rows),
+        tuple(one.image_id for one in found),
+        tuple(_name(one) for one in found),
+        tuple(one.captions for one in found),
+        tuple(keys[one.image_id] for one in found),
         None,
+        tuple((_name(one), NO_FEATURES) for one in rows if one.image_id not in keys),
     )
+
+
+def _name(one: Listed) -> str:
+    return one.file_name or str(one.image_id)

@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import tensorflow as tf
 
@@ -20,6 +20,8 @@ NEEDED = ("train", "val")  # splits that a run cannot do without
 
 class Images(Protocol):
     """Where the encoded images of a split are read from."""
+
+    in_sequence: ClassVar[bool]  # whether an image can only be read after all those before it
 
     def encoded(self, rows: Sequence[int]) -> tf.data.Dataset:
         """Returns the encoded images (scalar strings) of ascending rows of the split, in that order."""
@@ -38,6 +40,9 @@ class Split:
     # Hex digits that name the contents of each image: equal keys, equal features.
     keys: tuple[str, ...]
     images: Images | None  # None: there are features alone
+    # What --skip_bad_images and --skip_bad_captions left out: the name of an image, or a caption, and the reason.
+    images_left_out: tuple[tuple[str, str], ...] = ()
+    captions_left_out: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.image_ids)

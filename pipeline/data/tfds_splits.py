@@ -5,7 +5,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +19,7 @@ from spidercap.pipeline.data.records import Split, digest_of, id_of
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import write_text
 from spidercap.pipeline.settings.data_settings import DataSettings
+from spidercap.pipeline.text.annotations import WORDLESS
 from spidercap.pipeline.text.coco_json import reject
 from spidercap.pipeline.text.tokenizer import has_words
 
@@ -37,6 +38,7 @@ class Columns:
 class TfdsImages:
     """Images in the records of a TensorFlow data set."""
 
+    in_sequence: ClassVar[bool] = True
     builder: tfds.core.DatasetBuilder
     split: str
     column: str
@@ -88,6 +90,8 @@ def read_split(
         tuple(tuple(c for c in row["captions"] if has_words(c)) for _, row in good),
         tuple(row["digest"] for _, row in good),
         TfdsImages(builder, split, columns.image, np.array([number for number, _ in good], np.int64)),
+        tuple((row["name"], row["fault"]) for row in rows if row["fault"]),
+        tuple((caption, WORDLESS) for _, row in good for caption in row["captions"] if not has_words(caption)),
     )
 
 

@@ -167,11 +167,15 @@ def _results(stages: Sequence[StageResult], colours: Colours, heading: str = "Re
     columns.append(["<th>time</th>", *(f"<td>{_duration(stage.seconds)}</td>" for stage in stages), "<td></td>"])
     names = [f'<th class="{colours[stage.name]}"><i></i>{escape(stage.name)}</th>' for stage in stages]
     columns.insert(0, ["<th>stage</th>", *names, '<th class="change">change</th>'])
-    head, *rows, change = ["<tr>" + "".join(cells) + "</tr>" for cells in zip(*columns, strict=True)]
-    if len(stages) > 1:
-        rows.append(change)
-    table = f'<table style="--lines:{len(columns)}">\n<thead>{head}</thead>\n<tbody>\n' + "\n".join(rows)
-    return section(heading, "results", [table + "\n</tbody>\n</table>"] if stages else [])
+    rows = list(zip(*columns, strict=True))
+    return section(heading, "results", [table(rows if len(stages) > 1 else rows[:-1])] if stages else [])
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table of cells (`<th>` or `<td>` elements) by row, the head first."""
+    head, *body = ["<tr>" + "".join(cells) + "</tr>" for cells in rows]
+    opening = f'<table style="--lines:{len(rows[0])}">\n<thead>{head}</thead>\n<tbody>\n'
+    return opening + "\n".join(body) + "\n</tbody>\n</table>"
 
 
 def _column(metric: str, values: Sequence[float]) -> list[str]:

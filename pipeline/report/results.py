@@ -167,13 +167,16 @@ def _gallery(
 
 
 def thumbnail(encoded: bytes, most: int = THUMBNAIL) -> bytes:
-    """Returns an encoded image as a PNG (small ones) or JPEG of at most `most` pixels, so that a page stays small."""
+    """Returns an encoded image as a JPEG, or PNG where that is smaller, with at most `most` pixels on a side."""
     image = decode_image(tf.constant(encoded))
     longer = max(image.shape[:2])
     if longer > most:
         size = [max(1, round(side * most / longer)) for side in image.shape[:2]]
         image = tf.cast(tf.round(tf.image.resize(image, size, antialias=True)), tf.uint8)
-    return (tf.io.encode_png(image) if longer <= 128 else tf.io.encode_jpeg(image, quality=88)).numpy()
+    encoded = [tf.io.encode_jpeg(image, quality=88).numpy()]
+    if longer <= 128:  # may be a drawing
+        encoded.append(tf.io.encode_png(image).numpy())
+    return min(encoded, key=len)
 
 
 def _write_json(path: pathlib.Path, content: object) -> None:
