@@ -17,6 +17,7 @@ from spidercap.pipeline.settings.flags import parse
 from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
 from spidercap.pipeline.training.progress import read_progress
 from tests.conftest import ROOT
+from tests.files import write
 
 
 def tiny(workdir, *more):
@@ -42,10 +43,23 @@ def test_the_run_leaves_what_it_promises(finished):
         assert {"BLEU-1", "BLEU-4", "ROUGE-L", "CIDEr"} <= stage["metrics"].keys()
         assert stage["images_seen"] == images  # batches of 16: 50, 2 and 5 of them
         assert stage["seconds"] > 0
-    results = json.loads((workdir / "results" / "val" / "pg.json").read_text())
-    assert sorted(r["image_id"] for r in results) == list(range(12))
-    assert all(isinstance(r["caption"], str) for r in results)
-    assert "<html" in (workdir / "report.html").read_text()
+    assert summary["split"] == "test" and {n: of["images"] for n, of in summary["splits"].items()} == {
+        "val": 12,
+        "test": 5,
+    }
+    assert summary["splits"]["test"]["metrics"]["pg"] == summary["stages"][2]["metrics"]
+    for split, ids in (("val", range(12)), ("test", range(10**9, 10**9 + 5))):
+        results = json.loads((workdir / "results" / split / "pg.json").read_text())
+        assert sorted(r["image_id"] for r in results) == list(ids)
+        assert all(isinstance(r["caption"], str) for r in results)
+        scores = json.loads((workdir / "results" / split / "pg.scores.json").read_text())
+        assert [row["image_id"] for row in scores] == [row["image_id"] for row in results]
+        ciders = [row["scores"]["CIDEr"] for row in scores]
+        assert sum(ciders) / len(ids) == pytest.approx(summary["splits"][split]["metrics"]["pg"]["CIDEr"])
+    report = (workdir / "report.html").read_text()
+    assert "tiny: 5 test images" in report and "<h2>12 validation images</h2>" in report
+    assert printed.index("12 validation images:") < printed.index("5 test images:") < printed.index("report:")
+    assert "<html" in (workdir / "data.html").read_text()
     assert list((workdir / "logs").glob("events.*"))
     for word in ("report.html", "logs", "export/1", "val_0.png: ", "val_1.png: ", "CIDEr"):
         assert word in printed
@@ -54,11 +68,11 @@ def test_the_run_leaves_what_it_promises(finished):
 def test_scores_of_the_table_are_those_of_training(finished):
     """The kept weights, loaded anew, score what they scored when they were kept: nothing is lost on the way."""
     workdir, _ = finished
-    stages = {s["name"]: s for s in json.loads((workdir / "summary.json").read_text())["stages"]}
+    metrics = json.loads((workdir / "summary.json").read_text())["splits"]["val"]["metrics"]
     progress = read_progress(newest_checkpoint(workdir / "checkpoints"))
     for label in ("mle", "pg"):
         best = max(row.metrics["CIDEr"] for row in progress.history if row.stage == label)
-        assert stages[label]["metrics"]["CIDEr"] == pytest.approx(best, abs=1e-6)
+        assert metrics[label]["CIDEr"] == pytest.approx(best, abs=1e-6)
         assert best > 0
 
 
@@ -81,6 +95,38 @@ def test_captions_of_files_are_those_of_the_model_in_memory(finished, capsys):
     lines = [line for line in capsys.readouterr().out.split("\n") if "val_" in line]
     captions = [line.split(": ")[1].split(" (log")[0] for line in lines]
     assert len(captions) == 2 and set(captions) <= set(said.values())
+
+
+def test_a_results_file_with_ids_by_name(finished, tmp_path, capsys):
+    workdir, _ = finished
+    flags = ("main", "--mode=caption", f"--workdir={workdir}", f"--images={workdir / 'samples'}")
+    output = tmp_path / "r.json"
+    assert main([*flags, f"--output={output}"]) == 0
+    plain = json.loads(output.read_text())
+    assert [row["image_id"] for row in plain] == ["val_0.png", "val_1.png"]
+    listed = [{"id": 70 + k, "file_name": f"deep/val_{k}.png"} for k in range(2)]
+    write(tmp_path / "c.json", {"images": listed, "annotations": []})
+    assert main([*flags, f"--output={output}", f"--captions={tmp_path / 'c.json'}"]) == 0
+    assert json.loads(output.read_text()) == [{**row, "image_id": 70 + k} for k, row in enumerate(plain)]
+    write(tmp_path / "c.json", {"images": listed[:1], "annotations": []})
+    assert main([*flags, f"--captions={tmp_path / 'c.json'}"]) == 1
+    assert "--captions: 1 images are not in that file (" in capsys.readouterr().err
+
+
+def test_captions_that_the_run_never_saw_are_scored(finished, tmp_path, capsys):
+    """And are compared with the images that trained and chose the weights."""
+    workdir, _ = finished
+    report, before = (workdir / "report.html").read_text(), (workdir / "summary.json").read_text()
+    new = write(tmp_path / "new.csv", b"image,caption\nval_0.png,a red circle\nval_1.png,two squares\n")
+    flags = ("main", "--mode=evaluate", f"--workdir={workdir}")
+    assert main([*flags, f"--test_captions={new}", f"--images={workdir / 'samples'}"]) == 0
+    printed = capsys.readouterr()
+    assert "2 of 2 images of test are in val, too" in printed.err and "2 test images:" in printed.out
+    found = json.loads((workdir / "results" / "test-new" / "pg.json").read_text())
+    val = {row["image_id"]: row["caption"] for row in json.loads((workdir / "results" / "val" / "pg.json").read_text())}
+    assert {row["caption"] for row in found} <= set(val.values())
+    assert main([*flags, "--split=test"]) == 0 and "validation" not in capsys.readouterr().out
+    assert (workdir / "report.html").read_text() == report and (workdir / "summary.json").read_text() == before
 
 
 def test_the_same_command_again_trains_nothing(finished, capsys):
