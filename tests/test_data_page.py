@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import json
 import re
 from html.parser import HTMLParser
 
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from spidercap.pipeline import digests
 from spidercap.pipeline.data.batches import tokenize_split
+from spidercap.pipeline.data.files_source import files_source
 from spidercap.pipeline.data.records import Split
 from spidercap.pipeline.report import data_panels
 from spidercap.pipeline.report.data_facts import (
@@ -179,6 +181,27 @@ def test_what_was_left_out_is_listed_with_its_reason(tmp_path, two):
     page = Page(write(tmp_path, two)[0])
     assert {"validation: 100 images left out", "validation: 1 caption left out"} <= set(page.texts["h3"])
     assert "broken.jpg: it is cut off" in page.texts["li"] and "and 50 more" in page.texts["li"]
+
+
+@pytest.mark.parametrize("given", ["images", "features"])
+def test_sources_tell_which_images_they_left_out_and_why(tmp_path, given):
+    names = ["good.png", "bad.png", "gone.png"]
+    listed = {
+        "images": [{"id": i, "file_name": name} for i, name in enumerate(names)],
+        "annotations": [{"image_id": i, "caption": "A dog."} for i in range(3)],
+    }
+    (tmp_path / "t.json").write_text(json.dumps(listed))
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "good.png").write_bytes(tf.io.encode_png(np.zeros((8, 8, 3), np.uint8)).numpy())
+    (tmp_path / "images" / "bad.png").write_bytes(b"no image")
+    np.savez(tmp_path / "f.npz", **{"good.png": np.ones(3, np.float32)})
+    where = {"images": str(tmp_path / "images")} if given == "images" else {"features": str(tmp_path / "f.npz")}
+    settings = DataSettings(dataset="files", train_captions=str(tmp_path / "t.json"), skip_bad_images=True, **where)
+    split = files_source(settings, tmp_path / "cache", ["train"]).load()["train"]
+    assert split.file_names == ("good.png",)
+    reasons = dict(split.images_left_out)
+    assert list(reasons) == ["bad.png", "gone.png"] and reasons["gone.png"] == f"not in --{given}"
+    assert reasons["bad.png"] == ("is no image" if given == "images" else "not in --features")
 
 
 def test_hostile_texts_are_escaped_wherever_they_are_shown(tmp_path):
