@@ -14,6 +14,7 @@ from spidercap.pipeline import digests
 from spidercap.pipeline.data.batches import tokenize_split
 from spidercap.pipeline.data.files_source import files_source
 from spidercap.pipeline.data.records import Split
+from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.report import data_panels
 from spidercap.pipeline.report.data_facts import (
     caption_facts,
@@ -25,8 +26,10 @@ from spidercap.pipeline.report.data_facts import (
 )
 from spidercap.pipeline.report.data_page import write_data_page
 from spidercap.pipeline.report.histogram import histogram
+from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.data_settings import DataSettings
 from spidercap.pipeline.text.vocabulary import build_vocabulary
+from spidercap.pipeline.training import kept
 
 HOSTILE = "<script>alert(1)</script> \"a\" & 'b' \x1b[31m\u202e\u2028\udc80 <!-- </li> a dog"
 
@@ -251,6 +254,20 @@ def test_page_is_written_again_only_if_the_data_differ_or_it_is_damaged(tmp_path
     with open(tmp_path / "data.html", "a") as file:
         file.write(" ")
     assert write(tmp_path, two)[1] and not write(tmp_path, two)[1]
+
+
+def test_a_run_with_a_damaged_or_lost_page_is_not_rejected(tmp_path, two):
+    write(tmp_path, two)
+    (tmp_path / "encoder.txt").write_text("given 3\n")
+    digests.record(tmp_path, ["encoder.txt"])
+    config = Config.of(workdir=str(tmp_path))
+    (tmp_path / "data.html").write_text("<p>")
+    kept.check_identity(config)
+    (tmp_path / "data.html").unlink()
+    kept.check_identity(config)
+    (tmp_path / "encoder.txt").unlink()
+    with pytest.raises(UserError, match=r"encoder.txt is lost"):
+        kept.check_identity(config)
 
 
 def test_long_texts_and_many_captions_do_not_make_the_page_large(tmp_path):
