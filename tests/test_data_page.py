@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import json
 import re
 from html.parser import HTMLParser
 
@@ -11,7 +12,9 @@ import tensorflow as tf
 
 from spidercap.pipeline import digests
 from spidercap.pipeline.data.batches import tokenize_split
+from spidercap.pipeline.data.files_source import files_source
 from spidercap.pipeline.data.records import Split
+from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.report import data_panels
 from spidercap.pipeline.report.data_facts import (
     caption_facts,
@@ -23,8 +26,10 @@ from spidercap.pipeline.report.data_facts import (
 )
 from spidercap.pipeline.report.data_page import write_data_page
 from spidercap.pipeline.report.histogram import histogram
+from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.data_settings import DataSettings
 from spidercap.pipeline.text.vocabulary import build_vocabulary
+from spidercap.pipeline.training import kept
 
 HOSTILE = "<script>alert(1)</script> \"a\" & 'b' \x1b[31m\u202e\u2028\udc80 <!-- </li> a dog"
 
@@ -181,6 +186,27 @@ def test_what_was_left_out_is_listed_with_its_reason(tmp_path, two):
     assert "broken.jpg: it is cut off" in page.texts["li"] and "and 50 more" in page.texts["li"]
 
 
+@pytest.mark.parametrize("given", ["images", "features"])
+def test_sources_tell_which_images_they_left_out_and_why(tmp_path, given):
+    names = ["good.png", "bad.png", "gone.png"]
+    listed = {
+        "images": [{"id": i, "file_name": name} for i, name in enumerate(names)],
+        "annotations": [{"image_id": i, "caption": "A dog."} for i in range(3)],
+    }
+    (tmp_path / "t.json").write_text(json.dumps(listed))
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "good.png").write_bytes(tf.io.encode_png(np.zeros((8, 8, 3), np.uint8)).numpy())
+    (tmp_path / "images" / "bad.png").write_bytes(b"no image")
+    np.savez(tmp_path / "f.npz", **{"good.png": np.ones(3, np.float32)})
+    where = {"images": str(tmp_path / "images")} if given == "images" else {"features": str(tmp_path / "f.npz")}
+    settings = DataSettings(dataset="files", train_captions=str(tmp_path / "t.json"), skip_bad_images=True, **where)
+    split = files_source(settings, tmp_path / "cache", ["train"]).load()["train"]
+    assert split.file_names == ("good.png",)
+    reasons = dict(split.images_left_out)
+    assert list(reasons) == ["bad.png", "gone.png"] and reasons["gone.png"] == f"not in --{given}"
+    assert reasons["bad.png"] == ("is no image" if given == "images" else "not in --features")
+
+
 def test_hostile_texts_are_escaped_wherever_they_are_shown(tmp_path):
     splits = {
         name: split_of(
@@ -228,6 +254,20 @@ def test_page_is_written_again_only_if_the_data_differ_or_it_is_damaged(tmp_path
     with open(tmp_path / "data.html", "a") as file:
         file.write(" ")
     assert write(tmp_path, two)[1] and not write(tmp_path, two)[1]
+
+
+def test_a_run_with_a_damaged_or_lost_page_is_not_rejected(tmp_path, two):
+    write(tmp_path, two)
+    (tmp_path / "encoder.txt").write_text("given 3\n")
+    digests.record(tmp_path, ["encoder.txt"])
+    config = Config.of(workdir=str(tmp_path))
+    (tmp_path / "data.html").write_text("<p>")
+    kept.check_identity(config)
+    (tmp_path / "data.html").unlink()
+    kept.check_identity(config)
+    (tmp_path / "encoder.txt").unlink()
+    with pytest.raises(UserError, match=r"encoder.txt is lost"):
+        kept.check_identity(config)
 
 
 def test_long_texts_and_many_captions_do_not_make_the_page_large(tmp_path):

@@ -53,7 +53,7 @@ def write_data_page(
     Raises:
       UserError: an image cannot be read any more, or the page cannot be written.
     """
-    mark = f"<!-- data {_key(splits, vocabulary, settings.max_length, notes)} -->"
+    mark = f"<!-- data {_key(splits, vocabulary, settings, notes)} -->"
     if not digests.fault(path) and mark in path.read_text(encoding="utf-8"):
         return False
     title = f"{path.absolute().parent.name}: data"
@@ -65,9 +65,10 @@ def write_data_page(
     return True
 
 
-def _key(splits: Mapping[str, Split], vocabulary: Vocabulary, max_length: int, notes: Sequence[str]) -> str:
+def _key(splits: Mapping[str, Split], vocabulary: Vocabulary, settings: DataSettings, notes: Sequence[str]) -> str:
     """Hex digits that change with what the page shows."""
-    digest = hashlib.sha256(repr((vocabulary.words, max_length, tuple(notes))).encode())
+    counted_by = (settings.max_length, settings.min_word_count)
+    digest = hashlib.sha256(repr((vocabulary.words, counted_by, tuple(notes))).encode())
     for name, split in splits.items():
         shown = (split.image_ids, split.file_names, split.captions, split.keys)
         digest.update(repr((name, *shown, split.images_left_out, split.captions_left_out)).encode())

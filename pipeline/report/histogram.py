@@ -44,9 +44,9 @@ def histogram(title: str, lengths: Mapping[int, int], max_length: int, colour: s
     if shown:
         x = across(max_length - 0.5)
         side = "y" if x > (_LEFT + _RIGHT) / 2 else ""
-        parts.append(f'<path class="cut" d="M{x:.1f} {_TOP - 6}V{_BOTTOM}"/>')
+        parts.append(f'<path class="cut" d="M{x:.1f} {_TOP - 10}V{_BOTTOM}"/>')
         parts.append(
-            f'<text class="{side}" x="{x + (-6 if side else 6):.1f}" y="{_TOP + 4}">--max_length={max_length}</text>'
+            f'<text class="{side}" x="{x + (-6 if side else 6):.1f}" y="{_TOP - 12}">--max_length={max_length}</text>'
         )
     opening = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">'
     drawing = opening + "\n" + "\n".join(parts) + "\n</svg>"

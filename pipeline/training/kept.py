@@ -37,7 +37,7 @@ IDENTITY = ("config.json", "vocabulary.json", "data.json", IMAGES, "encoder.txt"
 ENCODER = "encoder.keras"  # not there if the run was given features
 FREQUENCIES = "document_frequencies.npz"
 DATA_PAGE = "data.html"
-_MADE_AGAIN = (FREQUENCIES, DATA_PAGE)
+_MADE_AGAIN = (FREQUENCIES, DATA_PAGE)  # if they are damaged or lost
 _NO_COPY = "restore it from a copy, or name a new --workdir"
 
 
