@@ -176,13 +176,6 @@ def test_batches_run_through_the_data_and_can_begin_anywhere(arrays, batches, si
     assert (rows[:size] != rows[size : 2 * size]).any()
 
 
-def test_views_of_many_pictures_are_reached():
-    """Places of int32 would not do: more than 2**31 numbers are refused by them, when training begins."""
-    specs = [tf.TensorSpec([2**17, 9, 2048]), tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int64)]
-    graph = tf.function(lambda *args: batches._seen(*args, (0, 0))).get_concrete_function(*specs).graph
-    assert [op.inputs[1].dtype for op in graph.get_operations() if op.type == "GatherNd"] == [tf.int64]
-
-
 def as_array(tensor):
     return None if tensor is None else tensor.numpy()
 
