@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spidercap.pipeline.data import batches
 from spidercap.pipeline.data.batches import caption_batches, image_batches
 from spidercap.pipeline.errors import Interrupted, UserError
 from spidercap.pipeline.evaluation.evaluate import Evaluation, build_decoder
