@@ -6,6 +6,7 @@ Shapes: I images, L limbs of bits, one bit per tuple.
 import collections
 import itertools
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +19,7 @@ FIRST, SECOND, LAST = range(3)  # places in a tuple; attributes are last too
 PLACES = {1: (FIRST,), 2: (FIRST, LAST), 3: (FIRST, SECOND, LAST)}
 MOST_RANKS = 2048  # that float16 holds exactly
 NOTHING: frozenset[int] = frozenset()
+PART = 1000  # images
 
 
 class Terms:
@@ -89,34 +91,59 @@ class Similarities:
         return tf.cast(tf.gather(self._table, one * self._width + other), tf.int32)
 
 
+class _Part(NamedTuple):
+    """Tables of some images: of n images, with g terms that fit their tuples in all."""
+
+    images: np.ndarray  # int64 [g]
+    terms: np.ndarray  # int64 [g]
+    rows: np.ndarray  # int64 [3, L, g]
+    kinds: np.ndarray  # int64 [3, L, n]
+    sizes: np.ndarray  # int32 [n]
+
+
 class References:
     """The merged tuples of each image's references."""
 
     def __init__(self, terms: Terms, similar: Similarities, references: Sequence[np.ndarray]):
         """Takes int `[n, 3]` for each image."""
         self._terms, self._similar = terms, similar
-        keys: list[tuple[int, int]] = []
-        rows: list[list[int]] = [[0, 0, 0]]  # of no term
+        # In parts: as Python's numbers and lists, the tables of 100,000 images would need ten times their memory.
+        parts = [self._part(references, first) for first in range(0, len(references), PART)] or [_EMPTY]
+        limbs = max(part.rows.shape[1] for part in parts)
+        self._sizes = tf.constant(np.concatenate([part.sizes for part in parts]))
+        self._kinds = tf.constant(np.concatenate([_widened(part.kinds, limbs) for part in parts], axis=2))
+        nothing = np.zeros([3, limbs, 1], np.int64)  # of no term
+        rows = np.concatenate([nothing, *(_widened(part.rows, limbs) for part in parts)], axis=2)
+        self._rows = [tf.constant(of_place) for of_place in rows]
+        images, of_terms = (np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "terms"))
+        self._base = int(of_terms.max(initial=0)) + 1
+        self._table = KeyTable(images * self._base + of_terms)
+        by_place = np.zeros(self._table.size + 1, np.int32)
+        by_place[self._table.places] = np.arange(1, len(images) + 1)
+        self._row_of_place = tf.constant(by_place)
+
+    def _part(self, references: Sequence[np.ndarray], first: int) -> "_Part":
+        """The tables of PART images, the first of which is image `first`."""
+        images: list[int] = []
+        terms: list[int] = []
+        rows: list[list[int]] = []
         kinds, sizes = [], []
-        for image, tuples in enumerate(references):
+        for image, tuples in enumerate(references[first : first + PART], first):
             merged = self._merged(np.asarray(tuples, np.int64).reshape(-1, 3))
             fits = self._fits(merged)
-            keys += [(image, term) for term in fits]
+            images += [image] * len(fits)
+            terms += fits
             rows += fits.values()
             kinds.append([_bits(len(one) == length for one in merged) for length in (1, 2, 3)])
             sizes.append(len(merged))
         limbs = limbs_of(max(sizes, default=0))
-        self._sizes = tf.constant(sizes, tf.int32, [len(sizes)])
-        self._kinds = tf.constant(_limbs(kinds, limbs))
-        self._rows = [tf.constant(of_place) for of_place in _limbs(rows, limbs)]
-        self._find(np.array(keys, np.int64).reshape(-1, 2))
-
-    def _find(self, keys: np.ndarray) -> None:
-        self._base = int(keys[:, 1].max(initial=0)) + 1
-        self._table = KeyTable(keys[:, 0] * self._base + keys[:, 1])
-        by_place = np.zeros(self._table.size + 1, np.int32)
-        by_place[self._table.places] = np.arange(1, len(keys) + 1)
-        self._row_of_place = tf.constant(by_place)
+        return _Part(
+            np.array(images, np.int64),
+            np.array(terms, np.int64),
+            _limbs(rows, limbs),
+            _limbs(kinds, limbs),
+            np.array(sizes, np.int32),
+        )
 
     def fits(self, images: tf.Tensor, terms: tf.Tensor, places: Sequence[int]) -> tf.Tensor:
         """Returns limbs `[places, L, W, N]`: which tuples of images `[N]` the terms int64 `[W, N]` fit.
@@ -168,5 +195,13 @@ def _bits(flags: Iterable[bool]) -> int:
 def _limbs(rows: Sequence[Sequence[int]], limbs: int) -> np.ndarray:
     """Returns int64 `[3, limbs, rows]` of three ints per row."""
     flat = [bits for row in rows for bits in row]
-    parts = [[bits >> (BITS * limb) & FULL for bits in flat] for limb in range(limbs)]
+    parts = [[bits >> (BITS * limb) & FULL for bits in flat] for limb in range(limbs)] if limbs > 1 else [flat]
     return np.array(parts, np.int64).reshape(limbs, -1, 3).transpose(2, 0, 1).copy()
+
+
+def _widened(rows: np.ndarray, limbs: int) -> np.ndarray:
+    """Returns `[3, limbs, n]` of `[3, fewer, n]`."""
+    return np.pad(rows, [[0, 0], [0, limbs - rows.shape[1]], [0, 0]])
+
+
+_EMPTY = _Part(*(np.zeros(0, np.int64),) * 2, *(np.zeros([3, 1, 0], np.int64),) * 2, np.zeros(0, np.int32))
