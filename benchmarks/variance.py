@@ -40,7 +40,7 @@ from spidercap.pipeline.metrics.registry import METRICS
 from spidercap.pipeline.preparation import identified_data
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.flags import parse
-from spidercap.pipeline.training import kept, objectives, workdir
+from spidercap.pipeline.training import identity, kept, objectives, workdir
 from spidercap.pipeline.training.gradients import policy_gradients
 from spidercap.pipeline.training.rewards import ReferenceTexts, Reward, build_reward
 from spidercap.pipeline.training.steps import scored_captions, split_rewards
@@ -119,8 +119,8 @@ def load_policy(config: Config) -> Policy:
             "baseline; train one with --stages=mle:8,baseline:3"
         )
     split = identified_data(config, ["train"])["train"]
-    vocabulary = kept.kept_vocabulary(config)
-    features = all_features(config, {"train": split}, kept.kept_encoder(config), {"train": 1})["train"].view()[:]
+    vocabulary = identity.kept_vocabulary(config)
+    features = all_features(config, {"train": split}, identity.kept_encoder(config), {"train": 1})["train"].view()[:]
     split = tokenize_split(split)
     arrays = training_arrays(split, vocabulary, features[:, None], config.data.max_length)
     captioner, baseline = kept.build_models(config, vocabulary, features.shape[1])

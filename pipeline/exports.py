@@ -31,7 +31,7 @@ from spidercap.pipeline.files import check_output, write_text
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.coco_json import ImageId
 from spidercap.pipeline.text.printable import printable
-from spidercap.pipeline.training import kept
+from spidercap.pipeline.training import identity, kept
 from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
 
 Captions = list[tuple[str, float]]  # (caption, log-probability) of an image, best first
@@ -41,10 +41,10 @@ PART = 256  # features that are captioned together
 def run_export(config: Config) -> None:
     """Writes the last stage's captioner as a SavedModel and checks it."""
     print("exporting:   the model is written, then compared with itself in a new process", flush=True)
-    encoder, vocabulary = kept.kept_encoder(config), kept.kept_vocabulary(config)
+    encoder, vocabulary = identity.kept_encoder(config), identity.kept_vocabulary(config)
     # A model server may lack XLA or run on CPUs, where bfloat16 is slow.
     config = config.with_values(jit=False, precision="float32")
-    captioner, baseline = kept.build_models(config, vocabulary, kept.kept_feature_size(config))
+    captioner, baseline = kept.build_models(config, vocabulary, identity.kept_feature_size(config))
     kept.load_kept(config.workdir_path(), kept.last_kept(config), captioner, baseline)
     try:
         path = export(
@@ -89,7 +89,7 @@ def run_caption(config: Config, images: Sequence[pathlib.Path] | None = None) ->
     if config.metrics.output:
         check_output("output", config.metrics.output, read=(config.data.captions,))
     from_features = images is None and bool(config.data.features)
-    if (kept.kept_encoder(config) is None) != from_features:
+    if (identity.kept_encoder(config) is None) != from_features:
         wanted = "images" if from_features else "features"
         raise UserError(f"{config.run.workdir} was trained on {wanted}; give --{wanted}")
     skip = config.data.skip_bad_images
@@ -135,7 +135,7 @@ def _of_features(captioner: ExportedCaptioner, given: GivenFeatures) -> Iterator
 def _fitting_model(config: Config) -> pathlib.Path:
     """The newest exported model, if it has the settings of decoding and the limit of pixels; else a new one."""
     models, limit = versions(config.export_path()), config.data.max_pixels
-    if models and kept_decoder(models[-1]) != decoder_of(config, kept.kept_vocabulary(config).words).to_json():
+    if models and kept_decoder(models[-1]) != decoder_of(config, identity.kept_vocabulary(config).words).to_json():
         print(f"{models[-1]} has other decoding settings; exporting a model with these beside it")
         models = []
     if models and kept_max_pixels(models[-1]) < limit:
@@ -159,7 +159,7 @@ def _examples(encoder: keras.Model | None, captioner: Captioner) -> list[bytes] 
 def _source(config: Config) -> str:
     """What a model is exported from: digests of the weights and of the run's files, decoder, limit of pixels."""
     weights = newest_checkpoint(kept.kept_folder(config.workdir_path(), kept.last_kept(config)))
-    decoder = decoder_of(config, kept.kept_vocabulary(config).words)
+    decoder = decoder_of(config, identity.kept_vocabulary(config).words)
     made_of = [digests.recorded(weights), digests.recorded(config.workdir_path()), decoder.to_json()]
     made_of.append(config.data.max_pixels)
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest() + "\n"

@@ -22,7 +22,7 @@ from spidercap.pipeline.metrics.text_metrics import TextMetric, open_text_metric
 from spidercap.pipeline.preparation import Prepared, prepare, prepare_to_score
 from spidercap.pipeline.report.results import SplitResults, print_table, write_results, write_split
 from spidercap.pipeline.settings.config import Config
-from spidercap.pipeline.training import kept
+from spidercap.pipeline.training import identity, kept
 from spidercap.pipeline.training.checkpoints import Models
 from spidercap.pipeline.training.loop import train
 from spidercap.pipeline.training.progress import Progress
@@ -59,7 +59,7 @@ def _train_stages(
 ) -> Prepared:
     data = prepare(config)
     arrays = training_arrays(data.tokens["train"], data.vocabulary, data.features["train"], config.data.max_length)
-    captioner, baseline = kept.build_models(config, data.vocabulary, kept.kept_feature_size(config))
+    captioner, baseline = kept.build_models(config, data.vocabulary, identity.kept_feature_size(config))
     reward = build_reward(
         config.reward_weights(),
         arrays.references,
@@ -119,7 +119,7 @@ def _split_results(
     config: Config, progress: Progress, data: Prepared, name: str, text_metrics: Mapping[str, TextMetric]
 ) -> SplitResults:
     """Captions and scores of a split, of each finished stage."""
-    captioner, baseline = kept.build_models(config, data.vocabulary, kept.kept_feature_size(config))
+    captioner, baseline = kept.build_models(config, data.vocabulary, identity.kept_feature_size(config))
     decode = build_decoder(captioner, config.data.max_length, decoder_of(config, data.vocabulary.words))
     evaluations = {}
     for stage in progress.finished:
@@ -133,7 +133,7 @@ def _split_results(
 
 def _results_folder(config: Config, split: str) -> str:
     """The name of the folder of results; of captions that are not the run's own, it is that of their file, too."""
-    own = config.run.split != "test" or not config.data.test_captions or kept.has_test_captions(config)
+    own = config.run.split != "test" or not config.data.test_captions or identity.has_test_captions(config)
     return split if own else f"{split}-{pathlib.Path(config.data.test_captions).stem}"
 
 

@@ -18,7 +18,7 @@ from spidercap.pipeline.report.data_page import write_data_page
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.rare_words import count_words, rare_words_note, unknown_share, vocabulary_line
 from spidercap.pipeline.text.vocabulary import Vocabulary, build_vocabulary
-from spidercap.pipeline.training import kept
+from spidercap.pipeline.training import identity, kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,17 +39,17 @@ def prepare(config: Config) -> Prepared:
     check_lengths(tokens["train"].tokens, config.data.max_length)
     captions, least = [c for image in tokens["train"].tokens for c in image], config.data.min_word_count
     vocabulary = build_vocabulary(captions, least)
-    kept.keep_identity(config, "vocabulary.json", vocabulary.to_json())
+    identity.keep_identity(config, "vocabulary.json", vocabulary.to_json())
     # Before features are computed, which takes long: mistakes in the data are seen now.
     _show(config, splits, tokens, vocabulary, count_words(captions))
     views = {"train": config.data.views, "val": 1, "test": 1}
     if encoder is None:
         kept.check_warm_start(config, vocabulary, None)
         features = given_features(config, splits)
-        kept.keep_encoder(config, None, features["train"].shape[-1])
+        identity.keep_encoder(config, None, features["train"].shape[-1])
     else:
         kept.check_warm_start(config, vocabulary, encoder)
-        kept.keep_encoder(config, encoder, encoder.output_shape[1])
+        identity.keep_encoder(config, encoder, encoder.output_shape[1])
         features = all_features(config, splits, encoder, views)
     return Prepared(splits, tokens, vocabulary, features)
 
@@ -68,7 +68,7 @@ def _show(
         f"{', '.join(sizes[:-1])} and {sizes[-1]} images, {vocabulary_line(vocabulary, unknown_share(counts, least))}"
     )
     note = rare_words_note(counts, least)
-    path = config.workdir_path() / kept.DATA_PAGE
+    path = config.workdir_path() / identity.DATA_PAGE
     write_data_page(path, splits, tokens, vocabulary, config.data, [summary, *filter(None, [note])])
     print(f"data: {summary}\npage: {path}", flush=True)
     if note:
@@ -87,18 +87,18 @@ def prepare_to_score(config: Config) -> Prepared:
         raise UserError(
             f"--split={wanted[0]}: {config.run.workdir} has no such split; give its captions by --test_captions"
         )
-    encoder = kept.kept_encoder(config)
+    encoder = identity.kept_encoder(config)
     if encoder is None:
         features = given_features(config, splits)
     else:
         features = all_features(config, splits, encoder, dict.fromkeys(splits, 1))
     tokens = {name: tokenize_split(split) for name, split in splits.items()}
-    return Prepared(splits, tokens, kept.kept_vocabulary(config), features)
+    return Prepared(splits, tokens, identity.kept_vocabulary(config), features)
 
 
 def identified_data(config: Config, wanted: Iterable[str] = SPLITS) -> dict[str, Split]:
     """Returns the wanted splits; raises UserError before they are rendered if the run started with others."""
-    splits = prepare_data(config, lambda fingerprints: kept.keep_data(config, fingerprints), wanted)
-    kept.keep_images(config, splits)
-    report_overlap(splits, kept.kept_images(config))
+    splits = prepare_data(config, lambda fingerprints: identity.keep_data(config, fingerprints), wanted)
+    identity.keep_images(config, splits)
+    report_overlap(splits, identity.kept_images(config))
     return splits

@@ -19,7 +19,7 @@ from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.saved import read_settings
 from spidercap.pipeline.text.vocabulary import Vocabulary
-from spidercap.pipeline.training import kept, workdir
+from spidercap.pipeline.training import identity, kept, workdir
 from spidercap.pipeline.training.checkpoint_files import write_checkpoint
 from spidercap.pipeline.training.progress import Progress
 from tests.conftest import ROOT
@@ -92,7 +92,7 @@ def config_of(run, **changes):
 def keep_weights(run):
     """Gives a workdir the weights that its first stage would hand on."""
     config = config_of(run)
-    captioner, baseline = kept.build_models(config, kept.kept_vocabulary(config), feature_size=1280)
+    captioner, baseline = kept.build_models(config, identity.kept_vocabulary(config), feature_size=1280)
     captioner.initial_state(tf.zeros([1, 1280]))
     checkpoint = tf.train.Checkpoint(captioner=captioner, baseline=baseline)
     write_checkpoint(run / "kept" / "mle", checkpoint, keep=1)
@@ -169,12 +169,12 @@ def test_other_data_are_refused_before_they_are_prepared(run, tmp_path):
     other = write(tmp_path / "other.json", coco({0: "0.jpg"}))
     config = config_of(run, val_captions=str(other), cache_dir=str(tmp_path / "cache"))
     with pytest.raises(UserError, match=r"has other data \(val differs\); restore the data, or name a new"):
-        prepare_data(config, lambda fingerprints: kept.keep_data(config, fingerprints))
+        prepare_data(config, lambda fingerprints: identity.keep_data(config, fingerprints))
 
 
 def test_other_weights_of_the_encoder_are_refused(run):
     with pytest.raises(UserError, match=r"encoder.txt differs"):
-        kept.keep_encoder(config_of(run), _Encoder(), 3)
+        identity.keep_encoder(config_of(run), _Encoder(), 3)
 
 
 class _Encoder:
@@ -351,7 +351,7 @@ def test_warm_starts_that_do_not_fit_are_refused_before_the_data_are_read(refuse
 def test_a_warm_start_of_another_vocabulary_or_encoder_is_refused(run):
     keep_weights(run)
     config = config_of(run, workdir=str(run.parent / "new"), warm_start=str(run))
-    vocabulary, encoder = kept.kept_vocabulary(config_of(run)), kept.kept_encoder(config_of(run))
+    vocabulary, encoder = identity.kept_vocabulary(config_of(run)), identity.kept_encoder(config_of(run))
     with pytest.raises(UserError, match="has another vocabulary; train both on the same captions"):
         kept.check_warm_start(config, Vocabulary(vocabulary.words[:-1], ()), encoder)
     (run / "encoder.txt").write_text("0\n")
@@ -365,7 +365,7 @@ def test_a_warm_start_of_another_vocabulary_or_encoder_is_refused(run):
 def test_a_warm_start_that_fits_gives_its_weights(run):
     keep_weights(run)
     config = config_of(run, workdir=str(run.parent / "new"), warm_start=str(run), seed=5)
-    vocabulary, encoder = kept.kept_vocabulary(config_of(run)), kept.kept_encoder(config_of(run))
+    vocabulary, encoder = identity.kept_vocabulary(config_of(run)), identity.kept_encoder(config_of(run))
     kept.check_warm_start(config, vocabulary, encoder)
     models = kept.build_models(config, vocabulary, feature_size=1280)
     before = models[0].words.kernel.numpy()

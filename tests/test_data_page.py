@@ -29,7 +29,7 @@ from spidercap.pipeline.report.histogram import histogram
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.data_settings import DataSettings
 from spidercap.pipeline.text.vocabulary import build_vocabulary
-from spidercap.pipeline.training import kept
+from spidercap.pipeline.training import identity
 
 HOSTILE = "<script>alert(1)</script> \"a\" & 'b' \x1b[31m\u202e\u2028\udc80 <!-- </li> a dog"
 
@@ -262,12 +262,12 @@ def test_a_run_with_a_damaged_or_lost_page_is_not_rejected(tmp_path, two):
     digests.record(tmp_path, ["encoder.txt"])
     config = Config.of(workdir=str(tmp_path))
     (tmp_path / "data.html").write_text("<p>")
-    kept.check_identity(config)
+    identity.check_identity(config)
     (tmp_path / "data.html").unlink()
-    kept.check_identity(config)
+    identity.check_identity(config)
     (tmp_path / "encoder.txt").unlink()
     with pytest.raises(UserError, match=r"encoder.txt is lost"):
-        kept.check_identity(config)
+        identity.check_identity(config)
 
 
 def test_long_texts_and_many_captions_do_not_make_the_page_large(tmp_path):

@@ -14,7 +14,7 @@ from spidercap.pipeline.metrics.document_frequencies import load_document_freque
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.flags import parse
 from spidercap.pipeline.text.vocabulary import Vocabulary
-from spidercap.pipeline.training import kept, workdir
+from spidercap.pipeline.training import identity, kept, workdir
 from tests.tiny_runs import VOCABULARY, make_arrays
 
 MODES = ("prepare", "train", "evaluate", "caption", "export")
@@ -30,7 +30,7 @@ def prepared(tmp_path):
     (folder / "vocabulary.json").write_text(VOCABULARY.to_json())
     for name in ("data.json", "images.npz", "encoder.txt", "encoder.keras"):
         (folder / name).write_text(f"{name} of the run")
-    digests.record(folder, (*kept.IDENTITY, kept.ENCODER))
+    digests.record(folder, (*identity.IDENTITY, identity.ENCODER))
     return config
 
 
@@ -40,7 +40,7 @@ def opened(config, mode):
         pass
 
 
-@pytest.mark.parametrize("name", kept.IDENTITY)
+@pytest.mark.parametrize("name", identity.IDENTITY)
 @pytest.mark.parametrize("damage", ["changed", "empty", "lost"])
 def test_a_damaged_file_of_a_prepared_run_is_named(prepared, name, damage):
     """Even one that is still readable: another max_length, swapped words, another network."""
@@ -69,7 +69,7 @@ def test_a_start_that_failed_may_leave_anything(prepared):
     """Before the data are prepared, nothing in a workdir is read."""
     folder = prepared.workdir_path()
     (folder / "digests.json").unlink()
-    for name in kept.IDENTITY:
+    for name in identity.IDENTITY:
         (folder / name).write_text("")
     opened(prepared, "train")
     assert (folder / "config.json").read_text() == prepared.to_json()
@@ -219,5 +219,5 @@ def test_control_characters_do_not_reach_the_terminal(capsys):
 
 def test_a_path_that_is_gone_while_running_is_one_line(prepared, capsys):
     with pytest.raises(UserError, match="cannot be written"):
-        kept.keep_identity(prepared.with_values(workdir="/proc/nowhere/run"), "vocabulary.json", "x")
+        identity.keep_identity(prepared.with_values(workdir="/proc/nowhere/run"), "vocabulary.json", "x")
     assert pathlib.Path(prepared.run.workdir).exists()

@@ -13,13 +13,8 @@ from spidercap.pipeline.files import open_lock, sweep, write_text
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.saved import differences, read_settings
 from spidercap.pipeline.training.checkpoint_files import checkpoints
-from spidercap.pipeline.training.kept import (
-    check_identity,
-    checkpoint_folder,
-    is_prepared,
-    last_kept,
-    warm_start_of,
-)
+from spidercap.pipeline.training.identity import check_identity, is_prepared
+from spidercap.pipeline.training.kept import checkpoint_folder, last_kept, warm_start_of
 
 LEAST_FREE = 300 * 2**20  # bytes; checkpoints of the default model and its optimizer need 200 MiB
 WRITING = ("prepare", "train", "export")  # modes that need a workdir that can be written to
