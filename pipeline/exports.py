@@ -85,7 +85,8 @@ def run_caption(config: Config, images: Sequence[pathlib.Path] | None = None) ->
       images: image files; by default those that --images names, or the features of --features.
     """
     # Mistakes are reported before anything is exported.
-    ids = ids_by_name(config.data.captions) if config.data.captions else {}
+    # At the end of training, the captions are those of the run.
+    ids = ids_by_name(config.data.captions) if config.data.captions and config.run.mode == "caption" else {}
     if config.metrics.output:
         check_output("output", config.metrics.output, read=(config.data.captions,))
     from_features = images is None and bool(config.data.features)

@@ -68,6 +68,7 @@ def _train_stages(
         ReferenceTexts(data.vocabulary, data.tokens["train"].texts(), data.tokens["train"].image_ids),
         text_metrics,
         own,
+        config.cache_path() / "references",
     )
     decode = build_decoder(captioner, config.data.max_length, decoder_of(config, data.vocabulary.words))
     watched = data.features["val"].view(images=config.training.val_images or None)

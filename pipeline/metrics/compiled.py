@@ -1,6 +1,7 @@
 """Compiled metrics on token ids: their interface, and how rewards and evaluation build them."""
 
 import dataclasses
+import pathlib
 import pkgutil
 from collections.abc import Callable, Collection, Iterable, Sequence
 
@@ -36,6 +37,7 @@ class Inputs:
     frequencies: Callable[[], DocumentFrequencies]  # a function, because counting takes time
     dtype: tf.DType  # of the scores
     texts: ReferenceTexts | None = None  # for rewards, where token ids are those of a vocabulary
+    cache: pathlib.Path | None = None  # folder for what takes long to make
 
 
 def means(statistics: np.ndarray) -> Sequence[float]:

@@ -43,13 +43,27 @@ class KeyTable:
         for attempt in itertools.count():
             self._bits = least + attempt // 8
             self._factors = np.random.default_rng(attempt).integers(2**61, 2**63, 2) | 1
-            places = _settle(np.stack([self._place(keys, f) for f in self._factors]), 1 << self._bits)
+            narrow = np.int32 if self._bits < 31 else np.int64  # half the memory, of tens of millions of keys
+            homes = np.stack([self._place(keys, f).astype(narrow) for f in self._factors])
+            places = _settle(homes, 1 << self._bits)
             if places is not None:
                 break
-        self.places, self.size = places, 1 << self._bits
-        slots = np.full(self.size, -1, np.int64)
+        slots = np.full(1 << self._bits, -1, np.int64)
         slots[places] = keys
+        self.places, self.size = places, len(slots)
         self._slots = tf.constant(slots)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Returns what `stored` takes."""
+        return {"slots": self._slots.numpy(), "factors": self._factors}
+
+    @classmethod
+    def stored(cls, slots: np.ndarray, factors: np.ndarray) -> "KeyTable":
+        """Returns a table by its `arrays`; settling millions of keys takes seconds. It does not know `places`."""
+        table = cls.__new__(cls)
+        table._factors, table._slots, table.size = np.array(factors), tf.constant(slots), len(slots)
+        table._bits = table.size.bit_length() - 1
+        return table
 
     def find(self, keys: tf.Tensor) -> tf.Tensor:
         """Returns the places of int64 `keys` of any shape; `size` for keys that are not in the table."""
@@ -188,8 +202,8 @@ def _moved_on(limbs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
 def _settle(homes: np.ndarray, size: int) -> np.ndarray | None:
     """Returns a distinct place `[G]` for each key, one of its two homes `[2, G]`; None if that seems impossible."""
-    everyone = np.arange(homes.shape[1])
-    side, holder, moving = np.zeros_like(everyone), np.full(size, -1), everyone
+    everyone = np.arange(homes.shape[1], dtype=homes.dtype)
+    side, holder, moving = np.zeros(len(everyone), np.int8), np.full(size, -1, homes.dtype), everyone
     for _ in range(500):
         if not len(moving):
             return homes[side, everyone]

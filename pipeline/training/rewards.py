@@ -5,6 +5,7 @@ functions are computed on the host, METEOR and SPICE in resident Java workers.
 """
 
 import concurrent.futures
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -94,6 +95,7 @@ def build_reward(
     texts: ReferenceTexts | None = None,
     text_metrics: Mapping[str, TextMetric] | None = None,
     own: Mapping[str, RewardFunction] | None = None,
+    cache: pathlib.Path | None = None,
 ) -> Reward:
     """Returns the reward of metrics with `weights` against references: size classes, or `[I, R, L]`.
 
@@ -104,9 +106,10 @@ def build_reward(
       texts: needed by SPICE-fast, metrics on text and `own`.
       text_metrics: the metrics on text among `weights`.
       own: the user's reward functions, by their names in `weights`.
+      cache: folder for what takes long to make of the references.
     """
     inputs = [
-        (images, Inputs(References(ids), lambda: frequencies, tf.float32, texts))
+        (images, Inputs(References(ids), lambda: frequencies, tf.float32, texts, cache))
         for images, ids in _read(references, end_token_in_reward)
     ]
     metrics = compiled_scores([term for term in weights if term in METRICS and METRICS[term].compiled], inputs)

@@ -13,45 +13,71 @@ last, so that each step reads whole rows.
 """
 
 import functools
+import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from spidercap.pipeline.metrics.ngrams import BITS, in_chunks
-from spidercap.pipeline.metrics.size_classes import alike, by_class, doublings
+from spidercap.pipeline.cached_arrays import cached_arrays
+from spidercap.pipeline.metrics.ngrams import in_chunks
+from spidercap.pipeline.metrics.size_classes import by_class
 from spidercap.pipeline.metrics.spice_fast.synonyms import Synonyms, wordnet_synonyms
-from spidercap.pipeline.metrics.spice_fast.term_tables import FIRST, LAST, SECOND, References, Similarities, Terms
+from spidercap.pipeline.metrics.spice_fast.term_tables import (
+    FIRST,
+    LAST,
+    SECOND,
+    TABLES,
+    References,
+    Similarities,
+    Terms,
+    reference_tables,
+)
 
-ORDINARY = 4 * BITS  # tuples of an image's references, before they are merged; up to here one class
 WIDTH = 14  # of in_chunks: about 500 candidates of 24 tuples per chunk, which is fastest
 
 
 class Matcher:
     """Counts the tuples of candidates that match their images' references."""
 
-    def __init__(self, terms: Sequence[str], references: Sequence[np.ndarray], synonyms: Synonyms | None = None):
+    def __init__(
+        self,
+        terms: Sequence[str],
+        references: Sequence[np.ndarray] | Callable[[], Sequence[np.ndarray]],
+        synonyms: Synonyms | None = None,
+        folder: pathlib.Path | None = None,
+    ):
         """Takes the strings of all terms, and the tuples of images' references.
 
         Args:
           terms: the strings of terms 0, 1, ...; term 0 is "", no term. Higher numbers are terms that match only
             themselves.
           references: int `[n, 3]` per image, the concatenated tuples of its references in the parser's order:
-            [object, 0, 0], [object, attribute, 0], [subject, object, relation].
+            [object, 0, 0], [object, attribute, 0], [subject, object, relation]; or a function that returns them, which
+            is called if the folder does not hold what is made of them.
           synonyms: WordNet's by default.
+          folder: of the cache, for this metric of these references alone.
         """
         self._terms = Terms(terms, synonyms or wordnet_synonyms())
         self._similar = Similarities(self._terms)
-        groups = alike(range(len(references)), lambda image: doublings(len(references[image]), ORDINARY))
-        classes = [
-            (images, References(self._terms, self._similar, [references[i] for i in images]))
-            for images in groups or [[]]
-        ]
-        self._counts = by_class(
-            [(np.array(images), functools.partial(self._of_class, of_class)) for images, of_class in classes],
-            3,
-            tf.int32,
-        )
+        made = functools.cache(lambda: self._made(references() if callable(references) else references))
+        class_of = cached_arrays(folder, ("class_of",), lambda: {"class_of": made()[0]})["class_of"]
+        classes = []
+        for number in range(int(class_of.max(initial=0)) + 1):
+            of_class = folder and folder / f"class{number}"
+            tables = cached_arrays(of_class, TABLES, lambda number=number: made()[1][number])
+            count = functools.partial(self._of_class, References(self._terms, tables))
+            classes.append((np.flatnonzero(class_of == number), count))
+        made.cache_clear()
+        self._counts = by_class(classes, 3, tf.int32)
+
+    def _made(self, references: Sequence[np.ndarray]) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:
+        """The size class int32 `[I]` of each image, and the tables of each class."""
+        classes = reference_tables(self._terms, self._similar, references)
+        class_of = np.zeros(len(references), np.int32)
+        for number, (images, _) in enumerate(classes):
+            class_of[images] = number
+        return class_of, [tables for _, tables in classes]
 
     def __call__(self, tuples: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
         """Returns int32 `[N, 3]`: tuples matched, the candidate's, the references'.

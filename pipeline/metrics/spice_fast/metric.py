@@ -5,11 +5,13 @@ SceneGraphParser instead of CoreNLP and its rules.
 """
 
 import contextlib
+import pathlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from spidercap.pipeline.cached_arrays import entry, key_of
 from spidercap.pipeline.metrics.compiled import family_of_one
 from spidercap.pipeline.metrics.ngrams import caption_codes, without_end
 from spidercap.pipeline.metrics.spice import f_score
@@ -19,6 +21,8 @@ from spidercap.pipeline.metrics.spice_fast.parser import SceneGraphParser, load_
 from spidercap.pipeline.metrics.spice_fast.synonyms import wordnet_synonyms
 from spidercap.pipeline.metrics.text_metrics import Bar, Evaluated, TextSettings, no_bar, with_references
 
+VERSION = 1  # of the code that makes tables of references; another one makes them again
+
 
 class SpiceFast:
     """Scores captions on token ids against references that are parsed once.
@@ -27,19 +31,33 @@ class SpiceFast:
     relations of a verb and a label ("hold up") are numbers here, without WordNet's synonyms.
     """
 
-    def __init__(self, parser: SceneGraphParser, words: Sequence[str], references: Sequence[Sequence[str]]):
-        """Parses the references.
+    def __init__(
+        self,
+        parser: SceneGraphParser,
+        words: Sequence[str],
+        references: Sequence[Sequence[str]],
+        cache: pathlib.Path | None = None,
+    ):
+        """Parses the references, unless the cache holds what is made of them.
 
         Args:
+          parser: of captions and references.
           words: the string of each token id; of equal strings, the last one is used.
           references: the references of each image as text, words separated by one space.
+          cache: a folder.
         """
         rows, strings = _encoded((caption for of_image in references for caption in of_image), words)
         lexicon = parser.lexicon(strings)
-        tuples = iter(parser.parse(rows, lexicon))
-        graphs = [_graph([next(tuples) for _ in of_image]) for of_image in references]
+
+        def graphs() -> list[np.ndarray]:
+            tuples = iter(parser.parse(rows, lexicon))
+            return [_graph([next(tuples) for _ in of_image]) for of_image in references]
+
+        counts = np.array([len(of_image) for of_image in references])
+        flat = np.array([len(strings), *(i for row in rows for i in (*row, 0))], np.int32)
+        key = key_of(VERSION, "\n".join(strings), counts, flat, *parser.arrays()) if cache else ""
         self._parser, self._tables = parser, lexicon.tables
-        self._matcher = Matcher(lexicon.terms, graphs)
+        self._matcher = Matcher(lexicon.terms, graphs, folder=entry(cache, "spice_fast", key))
 
     def __call__(self, captions: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
         """Returns float32 `[N]`, the F-score of the tuples of captions `[N, T]` of images `[N]`; 0 without tuples.
@@ -95,7 +113,7 @@ class TextSpiceFast:
 
 SPICE_FAST = family_of_one(
     "spice_fast",
-    lambda inputs: SpiceFast(load_parser(), inputs.texts.vocabulary.words, inputs.texts.references),
+    lambda inputs: SpiceFast(load_parser(), inputs.texts.vocabulary.words, inputs.texts.references, inputs.cache),
     from_texts=True,
 )
 

@@ -7,6 +7,7 @@ spidercap.pipeline.parser_training.main.
 Shapes: N captions, T words, V words of a lexicon, P places for a caption's tuples.
 """
 
+import json
 import pathlib
 import zipfile
 import zlib
@@ -64,6 +65,12 @@ class SceneGraphParser:
         self._of_verb = tf.constant([label.startswith(NAME) for label in labels])
         self._bare = self.labels.index(NAME)
         self._compiled = tf.function(self.__call__, autograph=False, reduce_retracing=False)
+
+    def arrays(self) -> list[np.ndarray | str]:
+        """Returns all that its tuples depend on."""
+        exceptions = [sorted(of.items()) for of in (self.lemmas.nouns, self.lemmas.verbs)]
+        lists = [json.dumps([self.words, self.labels, exceptions, sorted(self.lemmas.known)])]
+        return [*lists, *(weight.numpy() for weight in self.network.weights)]
 
     def lexicon(self, words: Sequence[str]) -> Lexicon:
         """Returns the lexicon of words `[V]`, the first of which is padding."""

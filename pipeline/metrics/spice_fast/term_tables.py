@@ -5,13 +5,14 @@ Shapes: I images, L limbs of bits, one bit per tuple.
 
 import collections
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from spidercap.pipeline.metrics.ngrams import BITS, FULL, KeyTable, limbs_of
+from spidercap.pipeline.metrics.size_classes import doublings
 from spidercap.pipeline.metrics.spice_fast.scene_graph import Node, SceneGraph, relation_word
 from spidercap.pipeline.metrics.spice_fast.synonyms import Synonyms
 
@@ -20,6 +21,8 @@ PLACES = {1: (FIRST,), 2: (FIRST, LAST), 3: (FIRST, SECOND, LAST)}
 MOST_RANKS = 2048  # that float16 holds exactly
 NOTHING: frozenset[int] = frozenset()
 PART = 1000  # images
+# Of the references of a class of images.
+TABLES = ("sizes", "kinds", "rows", "base", "row_of_place", "slots", "factors")
 
 
 class Terms:
@@ -91,59 +94,17 @@ class Similarities:
         return tf.cast(tf.gather(self._table, one * self._width + other), tf.int32)
 
 
-class _Part(NamedTuple):
-    """Tables of some images: of n images, with g terms that fit their tuples in all."""
-
-    images: np.ndarray  # int64 [g]
-    terms: np.ndarray  # int64 [g]
-    rows: np.ndarray  # int64 [3, L, g]
-    kinds: np.ndarray  # int64 [3, L, n]
-    sizes: np.ndarray  # int32 [n]
-
-
 class References:
     """The merged tuples of each image's references."""
 
-    def __init__(self, terms: Terms, similar: Similarities, references: Sequence[np.ndarray]):
-        """Takes int `[n, 3]` for each image."""
-        self._terms, self._similar = terms, similar
-        # In parts: as Python's numbers and lists, the tables of 100,000 images would need ten times their memory.
-        parts = [self._part(references, first) for first in range(0, len(references), PART)] or [_EMPTY]
-        limbs = max(part.rows.shape[1] for part in parts)
-        self._sizes = tf.constant(np.concatenate([part.sizes for part in parts]))
-        self._kinds = tf.constant(np.concatenate([_widened(part.kinds, limbs) for part in parts], axis=2))
-        nothing = np.zeros([3, limbs, 1], np.int64)  # of no term
-        rows = np.concatenate([nothing, *(_widened(part.rows, limbs) for part in parts)], axis=2)
-        self._rows = [tf.constant(of_place) for of_place in rows]
-        images, of_terms = (np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "terms"))
-        self._base = int(of_terms.max(initial=0)) + 1
-        self._table = KeyTable(images * self._base + of_terms)
-        by_place = np.zeros(self._table.size + 1, np.int32)
-        by_place[self._table.places] = np.arange(1, len(images) + 1)
-        self._row_of_place = tf.constant(by_place)
-
-    def _part(self, references: Sequence[np.ndarray], first: int) -> "_Part":
-        """The tables of PART images, the first of which is image `first`."""
-        images: list[int] = []
-        terms: list[int] = []
-        rows: list[list[int]] = []
-        kinds, sizes = [], []
-        for image, tuples in enumerate(references[first : first + PART], first):
-            merged = self._merged(np.asarray(tuples, np.int64).reshape(-1, 3))
-            fits = self._fits(merged)
-            images += [image] * len(fits)
-            terms += fits
-            rows += fits.values()
-            kinds.append([_bits(len(one) == length for one in merged) for length in (1, 2, 3)])
-            sizes.append(len(merged))
-        limbs = limbs_of(max(sizes, default=0))
-        return _Part(
-            np.array(images, np.int64),
-            np.array(terms, np.int64),
-            _limbs(rows, limbs),
-            _limbs(kinds, limbs),
-            np.array(sizes, np.int32),
-        )
+    def __init__(self, terms: Terms, tables: Mapping[str, np.ndarray]):
+        """Takes the arrays of `reference_tables`."""
+        self._terms = terms
+        self._sizes, self._kinds = tf.constant(tables["sizes"]), tf.constant(tables["kinds"])
+        self._rows = [tf.constant(of_place) for of_place in tables["rows"]]
+        self._base = int(tables["base"])
+        self._table = KeyTable.stored(tables["slots"], tables["factors"])
+        self._row_of_place = tf.constant(tables["row_of_place"])
 
     def fits(self, images: tf.Tensor, terms: tf.Tensor, places: Sequence[int]) -> tf.Tensor:
         """Returns limbs `[places, L, W, N]`: which tuples of images `[N]` the terms int64 `[W, N]` fit.
@@ -162,26 +123,126 @@ class References:
         """Returns int32 `[N]`, the numbers of tuples of images `[N]`."""
         return tf.gather(self._sizes, images)
 
-    def _merged(self, tuples: np.ndarray) -> list[tuple[Node, ...]]:
-        inside = self._terms.known(tuples)
-        inside[:, 2] = self._terms.relation(inside[:, 2])
-        graph = SceneGraph(self._terms.senses)
-        for terms in inside.tolist():
-            if terms[0]:
-                graph.add([term for term in terms if term])
-        return list(graph.tuples())
 
-    def _fits(self, merged: list[tuple[Node, ...]]) -> dict[int, list[int]]:
-        """Returns for each term the tuples that it fits as FIRST, SECOND and LAST, as bits of an int each."""
-        fits: dict[int, list[int]] = collections.defaultdict(lambda: [0, 0, 0])
-        overlapping: dict[Node, set[int]] = {}
-        for number, nodes in enumerate(merged):
-            for place, node in zip(PLACES[len(nodes)], nodes, strict=True):
-                if node not in overlapping:
-                    overlapping[node] = node.words.union(*(self._similar.synonyms.get(w, ()) for w in node.words))
-                for term in overlapping[node]:
-                    fits[term][place] |= 1 << number
-        return fits
+class _Part(NamedTuple):
+    """Tables of some images: of n images, with g terms that fit their tuples in all."""
+
+    image: np.ndarray  # int32 [g], among all images
+    term: np.ndarray  # int32 [g]
+    rows: np.ndarray  # int64 [3, L, g]
+    kinds: np.ndarray  # int64 [3, L, n]
+    images: np.ndarray  # int32 [n]
+    sizes: np.ndarray  # int32 [n]
+
+
+def reference_tables(
+    terms: Terms, similar: Similarities, references: Iterable[np.ndarray]
+) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Returns the images int `[n]` of each size class, and the arrays TABLES of their references.
+
+    Images of one class have tuples of as many limbs, but for doublings, so that the tables of most have one.
+
+    Args:
+      terms: of the tuples.
+      similar: of the terms.
+      references: the tuples of each image, int `[n, 3]`.
+    """
+    # In parts: as Python's numbers and lists, the tables of 100,000 images would need ten times their memory.
+    parts: dict[int, list[_Part]] = collections.defaultdict(list)
+    numbered = enumerate(references)
+    while some := list(itertools.islice(numbered, PART)):
+        by_class = collections.defaultdict(list)
+        for image, tuples in some:
+            merged = _merged(terms, np.asarray(tuples, np.int64).reshape(-1, 3))
+            by_class[doublings(len(merged), BITS)].append((image, merged))
+        for number, images in by_class.items():
+            parts[number].append(_part(similar, images))
+    if not parts:
+        parts[0] = [_part(similar, [])]
+    return [_tables(parts.pop(number)) for number in sorted(parts)]
+
+
+def _part(similar: Similarities, images: Sequence[tuple[int, list[tuple[Node, ...]]]]) -> _Part:
+    """The tables of some images and their merged tuples."""
+    image_of: list[int] = []
+    term_of: list[int] = []
+    rows: list[list[int]] = []
+    kinds = []
+    for image, merged in images:
+        fits = _fits(similar, merged)
+        image_of += [image] * len(fits)
+        term_of += fits
+        rows += fits.values()
+        kinds.append([_bits(len(one) == length for one in merged) for length in (1, 2, 3)])
+    sizes = [len(merged) for _, merged in images]
+    limbs = limbs_of(max(sizes, default=0))
+    return _Part(
+        np.array(image_of, np.int32),
+        np.array(term_of, np.int32),
+        _limbs(rows, limbs),
+        _limbs(kinds, limbs),
+        np.array([image for image, _ in images], np.int32),
+        np.array(sizes, np.int32),
+    )
+
+
+def _tables(parts: list[_Part]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The images of a class, and their tables; the parts are used up, or there would be two of each table."""
+    images, sizes, of_image, of_term = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "sizes", "image", "term")
+    )
+    kinds = _joined([part.kinds for part in parts])
+    rows = [np.zeros([3, 1, 1], np.int64)]  # of no term
+    while parts:
+        rows.append(parts.pop(0).rows)
+    base = int(of_term.max(initial=0)) + 1
+    keys = np.searchsorted(images, of_image).astype(np.int64) * base + of_term
+    del of_image, of_term
+    table = KeyTable(keys)
+    row_of_place = np.zeros(table.size + 1, np.int32)
+    row_of_place[table.places] = np.arange(1, len(keys) + 1)
+    return images, {
+        "sizes": sizes,
+        "kinds": kinds,
+        "rows": _joined(rows),
+        "base": np.array(base),
+        "row_of_place": row_of_place,
+        **table.arrays(),
+    }
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """Returns int64 `[3, limbs, sum of n]` of parts `[3, as many or fewer, n]`, which are used up."""
+    limbs, width = max(part.shape[1] for part in parts), sum(part.shape[2] for part in parts)
+    found, begin = np.zeros([3, limbs, width], np.int64), 0
+    while parts:
+        part = parts.pop(0)
+        found[:, : part.shape[1], begin : begin + part.shape[2]] = part
+        begin += part.shape[2]
+    return found
+
+
+def _merged(terms: Terms, tuples: np.ndarray) -> list[tuple[Node, ...]]:
+    inside = terms.known(tuples)
+    inside[:, 2] = terms.relation(inside[:, 2])
+    graph = SceneGraph(terms.senses)
+    for of_tuple in inside.tolist():
+        if of_tuple[0]:
+            graph.add([term for term in of_tuple if term])
+    return list(graph.tuples())
+
+
+def _fits(similar: Similarities, merged: list[tuple[Node, ...]]) -> dict[int, list[int]]:
+    """Returns for each term the tuples that it fits as FIRST, SECOND and LAST, as bits of an int each."""
+    fits: dict[int, list[int]] = collections.defaultdict(lambda: [0, 0, 0])
+    overlapping: dict[Node, set[int]] = {}
+    for number, nodes in enumerate(merged):
+        for place, node in zip(PLACES[len(nodes)], nodes, strict=True):
+            if node not in overlapping:
+                overlapping[node] = node.words.union(*(similar.synonyms.get(w, ()) for w in node.words))
+            for term in overlapping[node]:
+                fits[term][place] |= 1 << number
+    return fits
 
 
 def _share(one: frozenset[int], other: frozenset[int]) -> float:
@@ -197,11 +258,3 @@ def _limbs(rows: Sequence[Sequence[int]], limbs: int) -> np.ndarray:
     flat = [bits for row in rows for bits in row]
     parts = [[bits >> (BITS * limb) & FULL for bits in flat] for limb in range(limbs)] if limbs > 1 else [flat]
     return np.array(parts, np.int64).reshape(limbs, -1, 3).transpose(2, 0, 1).copy()
-
-
-def _widened(rows: np.ndarray, limbs: int) -> np.ndarray:
-    """Returns `[3, limbs, n]` of `[3, fewer, n]`."""
-    return np.pad(rows, [[0, 0], [0, limbs - rows.shape[1]], [0, 0]])
-
-
-_EMPTY = _Part(*(np.zeros(0, np.int64),) * 2, *(np.zeros([3, 1, 0], np.int64),) * 2, np.zeros(0, np.int32))
