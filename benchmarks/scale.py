@@ -16,18 +16,19 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 
 from benchmarks import aligned, number, timed
-from spidercap.pipeline.data.batches import TokenizedSplit, TrainingArrays, tokenize_split, training_arrays
+from spidercap.pipeline.data.batches import TrainingArrays
 from spidercap.pipeline.data.prepare import Captions
+from spidercap.pipeline.data.tokens import TokenizedSplit, tokenize_split, training_arrays
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.metrics.document_frequencies import DocumentFrequencies
 from spidercap.pipeline.metrics.registry import parse_reward
-from spidercap.pipeline.text.coco_json import rows
 from spidercap.pipeline.text.tokenizer import has_words
 from spidercap.pipeline.text.vocabulary import Vocabulary, build_vocabulary
 from spidercap.pipeline.training.rewards import ReferenceTexts, build_reward, reward_frequencies
@@ -113,7 +114,7 @@ def _measured(line: str, captions: pathlib.Path, cache: pathlib.Path) -> dict[st
     """The seconds of a line and the most memory of this process, in GiB."""
     images = [tuple(part.split("\n")) for part in captions.read_text(encoding="utf-8").split("\n\n")]
     given = Captions(tuple(range(len(images))), ("",) * len(images), tuple(images))
-    seconds, (split, vocabulary, arrays, frequencies) = timed(lambda: _arrays(given))
+    seconds, (split, vocabulary, arrays, frequencies) = timed(lambda: _arrays(given, cache))
     if line != "arrays":
         weights = parse_reward(line)
         texts = ReferenceTexts(vocabulary, split.texts(), split.image_ids)
@@ -121,9 +122,11 @@ def _measured(line: str, captions: pathlib.Path, cache: pathlib.Path) -> dict[st
     return {"seconds": seconds, "peak": _peak()}
 
 
-def _arrays(captions: Captions):
-    split = tokenize_split(captions)
-    vocabulary = build_vocabulary((c for of_image in split.tokens for c in of_image), LEAST)
+def _arrays(
+    captions: Captions, cache: pathlib.Path
+) -> tuple[TokenizedSplit, Vocabulary, TrainingArrays, DocumentFrequencies]:
+    split = tokenize_split(captions, cache)
+    vocabulary = build_vocabulary(split.words.counted(), LEAST)
     arrays = training_arrays(split, vocabulary, np.zeros([len(captions.captions), 1, 1], np.float32), LENGTH)
     return split, vocabulary, arrays, reward_frequencies(arrays.references, vocabulary.reference_size, True)
 

@@ -32,9 +32,10 @@ from benchmarks import Report, timed
 from benchmarks.bars import Moments, Result, chart, results_of, table
 from spidercap.models.baseline import Baseline
 from spidercap.models.captioner import Captioner
-from spidercap.pipeline.data.batches import Batch, tokenize_split, training_arrays
+from spidercap.pipeline.data.batches import Batch
 from spidercap.pipeline.data.features import split_features
 from spidercap.pipeline.data.prepare import read_captions
+from spidercap.pipeline.data.tokens import tokenize_split, training_arrays
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import write_text
 from spidercap.pipeline.metrics.registry import METRICS
@@ -122,7 +123,7 @@ def load_policy(config: Config) -> Policy:
     data = identified_data(config)
     vocabulary = kept.kept_vocabulary(config)
     features = split_features(config, data, kept.kept_encoder(config), "train")
-    split = tokenize_split(read_captions(data, "train"))
+    split = tokenize_split(read_captions(data, "train"), config.cache_path())
     arrays = training_arrays(split, vocabulary, features[:, None], config.data.max_length)
     captioner, baseline = kept.build_models(config, vocabulary, features.shape[1])
     kept.load_kept(path, "baseline", captioner, baseline)

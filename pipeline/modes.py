@@ -9,12 +9,12 @@ from types import MappingProxyType
 import numpy as np
 
 from spidercap.models.images import decode_image, resize_image
-from spidercap.pipeline.data.batches import TokenizedSplit, tokenize_split, training_arrays
 from spidercap.pipeline.data.caption_lengths import check_lengths
 from spidercap.pipeline.data.features import all_features, load_encoder, split_features
 from spidercap.pipeline.data.image_files import suffix_of
 from spidercap.pipeline.data.prepare import Data, image_records, prepare_data, read_captions
 from spidercap.pipeline.data.records import SPLITS
+from spidercap.pipeline.data.tokens import TokenizedSplit, tokenize_split, training_arrays
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.evaluate import Evaluation, build_decoder, decoder_of, evaluate
 from spidercap.pipeline.evaluation.score_files import score_files
@@ -25,7 +25,7 @@ from spidercap.pipeline.metrics.reward_functions import RewardFunction, load_rew
 from spidercap.pipeline.metrics.text_metrics import TextMetric, open_text_metrics
 from spidercap.pipeline.report.results import print_table, write_results
 from spidercap.pipeline.settings.config import Config
-from spidercap.pipeline.text.rare_words import count_words, rare_words_note, unknown_share, vocabulary_line
+from spidercap.pipeline.text.rare_words import rare_words_note, unknown_share, vocabulary_line
 from spidercap.pipeline.text.vocabulary import Vocabulary, build_vocabulary
 from spidercap.pipeline.training import kept
 from spidercap.pipeline.training.checkpoints import Models
@@ -42,15 +42,15 @@ def run_prepare(config: Config) -> tuple[Data, dict[str, TokenizedSplit], Vocabu
     """Prepares the data set, the vocabulary and the features, or reads them from the cache."""
     encoder = load_encoder(config)
     data = identified_data(config)
-    splits = {name: tokenize_split(read_captions(data, name)) for name in SPLITS}
-    check_lengths(splits["train"].tokens, config.data.max_length)
-    captions, least = [c for image in splits["train"].tokens for c in image], config.data.min_word_count
-    vocabulary = build_vocabulary(captions, least)
+    splits = {name: tokenize_split(read_captions(data, name), config.cache_path()) for name in SPLITS}
+    words, least = splits["train"].words, config.data.min_word_count
+    check_lengths(words.numbers.lengths, config.data.max_length)
+    counts = words.counted()
+    vocabulary = build_vocabulary(counts, least)
     kept.keep_identity(config, "vocabulary.json", vocabulary.to_json())
     kept.check_warm_start(config, vocabulary, encoder)
     kept.keep_encoder(config, encoder)
     features = all_features(config, data, encoder, {"train": config.data.views, "val": 1})
-    counts = count_words(captions)
     print(
         f"data: {len(splits['train'].tokens)} training and {len(splits['val'].tokens)} validation images, "
         f"{vocabulary_line(vocabulary, unknown_share(counts, least))}"
@@ -113,7 +113,7 @@ def _evaluate(config: Config, text_metrics: Mapping[str, TextMetric], data: Data
     if not progress.finished:
         raise UserError(f"{config.run.workdir} has finished no stage yet; run --mode=train first")
     data = data or identified_data(config)
-    split = tokenize_split(read_captions(data, "val"))
+    split = tokenize_split(read_captions(data, "val"), config.cache_path())
     vocabulary = kept.kept_vocabulary(config)
     features = split_features(config, data, kept.kept_encoder(config), "val")
     captioner, baseline = kept.build_models(config, vocabulary, features.shape[1])
