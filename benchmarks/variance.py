@@ -32,8 +32,9 @@ from benchmarks import Report, timed
 from benchmarks.bars import Moments, Result, chart, results_of, table
 from spidercap.models.baseline import Baseline
 from spidercap.models.captioner import Captioner
-from spidercap.pipeline.data.batches import Batch, tokenize_split, training_arrays
+from spidercap.pipeline.data.batches import Batch
 from spidercap.pipeline.data.features import all_features
+from spidercap.pipeline.data.tokens import tokenize_split, training_arrays
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import write_text
 from spidercap.pipeline.metrics.registry import METRICS
@@ -121,7 +122,7 @@ def load_policy(config: Config) -> Policy:
     split = identified_data(config, ["train"])["train"]
     vocabulary = identity.kept_vocabulary(config)
     features = all_features(config, {"train": split}, identity.kept_encoder(config), {"train": 1})["train"].view()[:]
-    split = tokenize_split(split)
+    split = tokenize_split(split, config.cache_path())
     arrays = training_arrays(split, vocabulary, features[:, None], config.data.max_length)
     captioner, baseline = kept.build_models(config, vocabulary, features.shape[1])
     kept.load_kept(path, "baseline", captioner, baseline)

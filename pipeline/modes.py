@@ -9,9 +9,9 @@ from types import MappingProxyType
 import numpy as np
 
 from spidercap.models.images import decode_image, resize_image
-from spidercap.pipeline.data.batches import training_arrays
 from spidercap.pipeline.data.image_files import suffix_of
 from spidercap.pipeline.data.records import TITLES, Split, read_images
+from spidercap.pipeline.data.tokens import training_arrays
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.evaluate import Evaluation, build_decoder, decoder_of, evaluate
 from spidercap.pipeline.exports import caption_examples, export_once, run_caption, run_export

@@ -1,11 +1,9 @@
 """What training and evaluation read: the splits of the data set, their tokens, the vocabulary and the features."""
 
-import collections
 import dataclasses
 import sys
 from collections.abc import Iterable, Mapping
 
-from spidercap.pipeline.data.batches import TokenizedSplit, tokenize_split
 from spidercap.pipeline.data.caption_lengths import check_lengths
 from spidercap.pipeline.data.feature_store import Features
 from spidercap.pipeline.data.features import all_features, load_encoder
@@ -13,10 +11,11 @@ from spidercap.pipeline.data.given_features import given_features
 from spidercap.pipeline.data.overlap import report_overlap
 from spidercap.pipeline.data.prepare import prepare_data
 from spidercap.pipeline.data.records import SPLITS, TITLES, Split
+from spidercap.pipeline.data.tokens import TokenizedSplit, tokenize_split
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.report.data_page import write_data_page
 from spidercap.pipeline.settings.config import Config
-from spidercap.pipeline.text.rare_words import count_words, rare_words_note, unknown_share, vocabulary_line
+from spidercap.pipeline.text.rare_words import rare_words_note, unknown_share, vocabulary_line
 from spidercap.pipeline.text.vocabulary import Vocabulary, build_vocabulary
 from spidercap.pipeline.training import identity, kept
 
@@ -35,13 +34,14 @@ def prepare(config: Config) -> Prepared:
     """Prepares the data set, the vocabulary and the features, or reads them from the cache."""
     encoder = None if config.data.features else load_encoder(config)
     splits = identified_data(config)
-    tokens = {name: tokenize_split(split) for name, split in splits.items()}
-    check_lengths(tokens["train"].tokens, config.data.max_length)
-    captions, least = [c for image in tokens["train"].tokens for c in image], config.data.min_word_count
-    vocabulary = build_vocabulary(captions, least)
+    tokens = {name: tokenize_split(split, config.cache_path()) for name, split in splits.items()}
+    words = tokens["train"].words
+    check_lengths(words.numbers.lengths, config.data.max_length)
+    counts = words.counted()
+    vocabulary = build_vocabulary(counts, config.data.min_word_count)
     identity.keep_identity(config, "vocabulary.json", vocabulary.to_json())
     # Before features are computed, which takes long: mistakes in the data are seen now.
-    _show(config, splits, tokens, vocabulary, count_words(captions))
+    _show(config, splits, tokens, vocabulary, counts)
     views = {"train": config.data.views, "val": 1, "test": 1}
     if encoder is None:
         kept.check_warm_start(config, vocabulary, None)
@@ -59,7 +59,7 @@ def _show(
     splits: Mapping[str, Split],
     tokens: Mapping[str, TokenizedSplit],
     vocabulary: Vocabulary,
-    counts: collections.Counter[str],
+    counts: Mapping[str, int],
 ) -> None:
     """Prints a summary of the data, and writes the page that shows them."""
     least = config.data.min_word_count
@@ -92,7 +92,7 @@ def prepare_to_score(config: Config) -> Prepared:
         features = given_features(config, splits)
     else:
         features = all_features(config, splits, encoder, dict.fromkeys(splits, 1))
-    tokens = {name: tokenize_split(split) for name, split in splits.items()}
+    tokens = {name: tokenize_split(split, config.cache_path()) for name, split in splits.items()}
     return Prepared(splits, tokens, identity.kept_vocabulary(config), features)
 
 

@@ -9,11 +9,12 @@ import pytest
 from benchmarks.compare_gallery import check_images
 from benchmarks.compare_images import ValidationImage, drawn_ids
 from spidercap.pipeline.data import file_names
-from spidercap.pipeline.data.batches import TrainingArrays, caption_batches, tokenize_split, training_arrays
+from spidercap.pipeline.data.batches import TrainingArrays, caption_batches
 from spidercap.pipeline.data.caption_lengths import check_lengths
 from spidercap.pipeline.data.file_names import real_names
 from spidercap.pipeline.data.prepare import prepare_data
 from spidercap.pipeline.data.records import Split, read_images
+from spidercap.pipeline.data.tokens import tokenize_split, training_arrays
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.evaluate import Evaluation, n_best_json, results_json
 from spidercap.pipeline.settings.config import Config
@@ -145,7 +146,7 @@ class TestLengths:
     @staticmethod
     def lines(capsys, counts, max_length):
         """What is told of captions of so many words, one an image."""
-        check_lengths([[["word"] * count] for count in counts], max_length)
+        check_lengths(np.array(counts), max_length)
         return capsys.readouterr().err
 
     def test_the_end_token_counts(self, capsys):
@@ -175,7 +176,7 @@ class TestLengths:
 class TestShapes:
     def test_images_may_differ_in_captions_and_a_batch_may_be_larger_than_the_data(self):
         split = tokenize_split(_captions((0, 1), [["a dog runs"], ["a cat", "a bird sits on it"]]))
-        vocabulary = build_vocabulary((c for of_image in split.tokens for c in of_image), 1)
+        vocabulary = build_vocabulary(split.words.counted(), 1)
         arrays = training_arrays(split, vocabulary, np.zeros([2, 1, 3], np.float32), 20)
         assert isinstance(arrays, TrainingArrays) and arrays.image_index.tolist() == [0, 1, 1]
         (batch,) = caption_batches(arrays, 50, 0, 1, (0, 0))

@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 
 from spidercap.pipeline import digests
-from spidercap.pipeline.data.batches import tokenize_split
 from spidercap.pipeline.data.files_source import files_source
 from spidercap.pipeline.data.records import Split
+from spidercap.pipeline.data.tokens import tokenize_split
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.report import data_panels
 from spidercap.pipeline.report.data_facts import (

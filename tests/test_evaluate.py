@@ -7,7 +7,8 @@ import tensorflow as tf
 from spidercap.models.beam import beam_search
 from spidercap.models.decoder import Captions, Decoder
 from spidercap.models.special_tokens import END, SPECIAL_TOKENS
-from spidercap.pipeline.data.batches import TokenizedSplit
+from spidercap.pipeline.data.records import Split
+from spidercap.pipeline.data.tokens import tokenize_split
 from spidercap.pipeline.evaluation.evaluate import BATCH, build_decoder, evaluate, n_best_json
 from spidercap.pipeline.evaluation.table import table
 from spidercap.pipeline.text.vocabulary import Vocabulary
@@ -43,8 +44,7 @@ def test_beam_is_the_decoder_that_is_asked_for(toy):
 def test_evaluation_of_known_words():
     """A decoder that says the references scores BLEU 1; lengths and distinct captions are counted."""
     vocabulary = Vocabulary((*SPECIAL_TOKENS, "a", "red", "dog", "cat", "runs"), ())
-    tokens = ((("a", "red", "dog", "runs"),), (("a", "cat", "runs", "a"),))
-    split = TokenizedSplit(np.array([7, 9]), ("x", "y"), (("A red dog runs.",), ("A cat runs a.",)), tokens)
+    split = tokenize_split(Split((7, 9), ("x", "y"), (("A red dog runs.",), ("A cat runs a",)), ("1", "2"), None))
     ids = np.array([[4, 5, 6, 8, END, 0], [4, 7, 8, 4, END, 0]])
     second = np.array([[4, END, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]])
     said = Captions(np.stack([ids, second], axis=1), np.array([[-1.0, -2.0], [-3.0, -np.inf]]))

@@ -10,7 +10,7 @@ import tensorflow as tf
 from spidercap.models.baseline import Baseline
 from spidercap.models.captioner import Captioner
 from spidercap.models.decoding import greedy
-from spidercap.models.special_tokens import SPECIAL_TOKENS
+from spidercap.models.special_tokens import END, SPECIAL_TOKENS
 from spidercap.pipeline.data.batches import Batch
 from spidercap.pipeline.main import main
 from spidercap.pipeline.metrics.registry import METRICS, parse_metrics, parse_reward
@@ -44,8 +44,7 @@ def test_what_is_rewarded_rises(pictures, meteor, spice, reward, steps):
     """A few steps of likelihood, then policy gradient: sampled and greedy captions gain."""
     features, references = pictures
     weights = parse_reward(reward)
-    encoder = VOCABULARY.encoder()
-    ids = [[encoder.encode_reference(r.split()) for r in of_image] for of_image in references]
+    ids = [[[*VOCABULARY.reference_ids(r.split()), END] for r in of_image] for of_image in references]
     words = np.stack([pad(of_image, T) for of_image in ids])
     keras.utils.set_random_seed(2)
     captioner, baseline = Captioner(len(VOCABULARY.words), 5, 32, 16, 0.0), Baseline(32, 16)

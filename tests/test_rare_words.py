@@ -2,25 +2,20 @@
 
 import pytest
 
-from spidercap.pipeline.text.rare_words import count_words, rare_words_note, unknown_share, vocabulary_line
+from spidercap.pipeline.text.rare_words import rare_words_note, unknown_share, vocabulary_line
 from spidercap.pipeline.text.vocabulary import build_vocabulary
 
 
-def captions_of(**counts):
-    """Captions of one word each, each word so many times."""
-    return [[word] for word, count in counts.items() for _ in range(count)]
-
-
 @pytest.mark.parametrize(
-    ("captions", "least", "line"),
+    ("counts", "least", "line"),
     [
-        (captions_of(cat=5, dog=5), 5, "2 words in the vocabulary, 0 too rare"),
-        (captions_of(cat=5, dog=4), 5, "1 word in the vocabulary, 1 too rare (44.4% of the words of the captions)"),
-        (captions_of(cat=9, dog=1), 2, "1 word in the vocabulary, 1 too rare (10.0% of the words of the captions)"),
+        (dict(cat=5, dog=5), 5, "2 words in the vocabulary, 0 too rare"),
+        (dict(cat=5, dog=4), 5, "1 word in the vocabulary, 1 too rare (44.4% of the words of the captions)"),
+        (dict(cat=9, dog=1), 2, "1 word in the vocabulary, 1 too rare (10.0% of the words of the captions)"),
     ],
 )
-def test_special_tokens_are_no_words(captions, least, line):
-    assert vocabulary_line(build_vocabulary(captions, least), unknown_share(count_words(captions), least)) == line
+def test_special_tokens_are_no_words(counts, least, line):
+    assert vocabulary_line(build_vocabulary(counts, least), unknown_share(counts, least)) == line
 
 
 @pytest.mark.parametrize(
@@ -37,5 +32,5 @@ def test_special_tokens_are_no_words(captions, least, line):
     ],
 )
 def test_many_lost_words_are_reported_with_a_lower_count(counts, least, told):
-    note = rare_words_note(count_words(captions_of(**counts)), least)
+    note = rare_words_note(counts, least)
     assert note == "" if told is None else told in note

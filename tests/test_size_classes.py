@@ -8,6 +8,7 @@ from spidercap.models.special_tokens import END, PAD, SPECIAL_TOKENS
 from spidercap.pipeline.metrics.document_frequencies import count_document_frequencies
 from spidercap.pipeline.metrics.size_classes import by_class, reference_array, size_classes
 from spidercap.pipeline.metrics.spice_fast.matching import Matcher
+from spidercap.pipeline.text.flat_tokens import flat_tokens
 from spidercap.pipeline.text.vocabulary import Vocabulary
 from spidercap.pipeline.training.rewards import ReferenceTexts, build_reward, reward_frequencies
 from tests.test_gpu_ready import host_only
@@ -40,7 +41,7 @@ def reward_of(references, made, end):
 @pytest.mark.parametrize("end", [True, False])
 def test_scores_are_those_of_one_array(end):
     references, captions, images = toy()
-    classes = size_classes(references)
+    classes = size_classes(flat_tokens(references))
     assert [c.images.tolist() for c in classes] == [[0, 1, 3, 4, 6, 7], [2], [5]]
     asked = tf.constant(captions), tf.constant(images)
     dense = reward_of(references, reference_array(references)[0], end).compiled_scores(*asked)
@@ -58,7 +59,7 @@ def test_scores_are_those_of_one_array(end):
 
 def test_ordinary_references_are_one_array():
     references = [[[5, 6, END], [7, END]], [[5] * 61 + [END]] * 8]
-    (only,) = size_classes(references)
+    (only,) = size_classes(flat_tokens(references))
     assert only.images.tolist() == [0, 1]
     np.testing.assert_array_equal(only.ids, reference_array(references)[0])
     assert only.ids.shape == (2, 8, 62)
@@ -67,15 +68,15 @@ def test_ordinary_references_are_one_array():
 def test_tables_grow_with_their_own_references_alone():
     """200 images of five short captions: what one caption of 3,000 words and one image of 500 references add."""
     short = [[[4 + k, 5, 6, END] for k in range(5)] for _ in range(200)]
-    base = sum(c.ids.size for c in size_classes(short))
-    classes = size_classes([*short, [*short[0][1:], [7] * 3000], [[4, 5, END]] * 500])
+    base = sum(c.ids.size for c in size_classes(flat_tokens(short)))
+    classes = size_classes(flat_tokens([*short, [*short[0][1:], [7] * 3000], [[4, 5, END]] * 500]))
     assert sum(c.ids.size for c in classes) <= base + 5 * 3000 + 500 * 3
 
 
 def test_document_frequencies_are_those_of_one_array():
     references, _, _ = toy()
     one = count_document_frequencies(reference_array(references)[0], 99)
-    other = count_document_frequencies(size_classes(references), 99)
+    other = count_document_frequencies(size_classes(flat_tokens(references)), 99)
     assert one.images == other.images
     for a, b in zip(one.keys + one.counts, other.keys + other.counts, strict=True):
         np.testing.assert_array_equal(a, b)

@@ -162,11 +162,10 @@ class TestMetric:
 class TestReward:
     def test_spider_fast_is_the_mean_of_its_parts(self):
         vocabulary = Vocabulary(WORDS, ())
-        encoder = vocabulary.encoder()
         table = np.zeros([3, 3, 12], np.int32)
         for i, of_image in enumerate(REFERENCES):
             for r, caption in enumerate(of_image):
-                ids = encoder.encode_reference(caption.split())
+                ids = [*vocabulary.reference_ids(caption.split()), END]
                 table[i, r, : len(ids)] = ids
         frequencies = reward_frequencies(table, vocabulary.reference_size, True)
         weights = parse_reward("spider_fast")

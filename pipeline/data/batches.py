@@ -8,27 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from spidercap.pipeline.data.feature_store import Features
-from spidercap.pipeline.data.records import Split
-from spidercap.pipeline.metrics.size_classes import SizeClass, size_classes
-from spidercap.pipeline.text.coco_json import ImageId
-from spidercap.pipeline.text.tokenizer import tokenize
-from spidercap.pipeline.text.vocabulary import Vocabulary, pad
+from spidercap.pipeline.metrics.size_classes import SizeClass
 
 CAPTION = 2**20 + 2  # separates the seed of reference captions from those of a train step's samples
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenizedSplit:
-    """A split's captions as tokens, in the order of its records."""
-
-    image_ids: tuple[ImageId, ...]  # [I]
-    file_names: tuple[str, ...]
-    captions: tuple[tuple[str, ...], ...]  # as written
-    tokens: tuple[tuple[tuple[str, ...], ...], ...]  # [I][R][words]
-
-    def texts(self) -> list[list[str]]:
-        """Returns the tokenised captions `[I][R]` as text, words split by one space."""
-        return [[" ".join(tokens) for tokens in of_image] for of_image in self.tokens]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,23 +30,6 @@ class Batch(NamedTuple):
     features: tf.Tensor  # float32 [B, F]
     image_index: tf.Tensor  # int32 [B], row of the references
     tokens: tf.Tensor | None  # int32 [B, T], a reference caption; None in batches of images without captions
-
-
-def tokenize_split(split: Split) -> TokenizedSplit:
-    """Returns the split with every caption tokenised."""
-    tokens = tuple(tuple(tuple(tokenize(c)) for c in of_image) for of_image in split.captions)
-    return TokenizedSplit(split.image_ids, split.file_names, split.captions, tokens)
-
-
-def training_arrays(
-    split: TokenizedSplit, vocabulary: Vocabulary, features: Features | np.ndarray, max_length: int
-) -> TrainingArrays:
-    """Returns the arrays that the train steps read, with features `[I, N, F]`."""
-    encoder = vocabulary.encoder()
-    encoded = [encoder.encode(c) for of_image in split.tokens for c in of_image]
-    image_index = np.repeat(np.arange(len(split.tokens)), [len(of_image) for of_image in split.tokens])
-    references = size_classes([[encoder.encode_reference(c) for c in of_image] for of_image in split.tokens])
-    return TrainingArrays(features, pad(encoded, max_length), image_index.astype(np.int32), references)
 
 
 def caption_batches(

@@ -1,7 +1,6 @@
 """How many training captions are longer than a caption may be."""
 
 import sys
-from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -12,13 +11,13 @@ FEW, NEARLY_ALL = 0.01, 0.9  # shares of the captions: no warning below, an erro
 HELD = 0.99  # share that the named --max_length would hold
 
 
-def check_lengths(captions: Iterable[Sequence[Sequence[str]]], max_length: int) -> None:
-    """Reports on stderr how many tokenised training captions `[I][R]` are cut at `max_length` tokens.
+def check_lengths(words: np.ndarray, max_length: int) -> None:
+    """Reports on stderr how many training captions, of so many words `[C]`, are cut at `max_length` tokens.
 
     Raises:
       UserError: nearly all are cut, so that a model would hardly learn to end a caption.
     """
-    lengths = np.sort([len(words) + 1 for of_image in captions for words in of_image])  # with the end token
+    lengths = np.sort(words) + 1  # with the end token
     cut = lengths[lengths > max_length]
     if not len(cut):
         return

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from spidercap.models.captioner import Captioner
 from spidercap.models.decoder import GREEDY, Captions, Decoder
-from spidercap.pipeline.data.batches import TokenizedSplit
 from spidercap.pipeline.data.feature_store import View
+from spidercap.pipeline.data.tokens import TokenizedSplit
 from spidercap.pipeline.metrics.scores import score_captions
 from spidercap.pipeline.metrics.text_metrics import TextMetric
 from spidercap.pipeline.settings.config import Config

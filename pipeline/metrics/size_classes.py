@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from spidercap.models.special_tokens import PAD
 from spidercap.pipeline.metrics.ngrams import BITS
+from spidercap.pipeline.text.flat_tokens import FlatTokens
 
 FEW = 8  # references of an image; images up to here are in one class
 
@@ -20,15 +21,31 @@ class SizeClass(NamedTuple):
     ids: np.ndarray  # int32 [n, R, L], padded
 
 
-def size_classes(references: Sequence[Sequence[Sequence[int]]]) -> list[SizeClass]:
-    """Returns the references, ids `[I][R][words]`, in size classes.
+def size_classes(references: FlatTokens) -> list[SizeClass]:
+    """Returns the references of images in size classes.
 
     Ordinary data are one class: at most 8 references per image, of at most 62 words. Every further class has at most
     twice as many references, or twice as long ones, as its smallest image. So the arrays grow with the references of
     their own images, and the number of classes with the logarithm of the largest.
     """
-    groups = alike(range(len(references)), lambda i: reference_size(references[i]))
-    return [SizeClass(np.array(images), reference_array([references[i] for i in images])[0]) for images in groups]
+    counts, lengths = references.counts, references.lengths
+    image_of = np.repeat(np.arange(len(counts)), counts)
+    longest = np.zeros(len(counts), np.int64)
+    np.maximum.at(longest, image_of, lengths)
+    sizes = np.stack([doublings_of(counts, FEW), doublings_of(longest, BITS)], 1)
+    _, first, group = np.unique(sizes, axis=0, return_index=True, return_inverse=True)
+    return [_size_class(references, np.flatnonzero(group.ravel() == number)) for number in np.argsort(first)]
+
+
+def _size_class(references: FlatTokens, images: np.ndarray) -> SizeClass:
+    counts = references.counts[images]
+    most = max(int(counts.max(initial=0)), 1)
+    there = np.arange(most) < counts[:, None]
+    chosen = (references.images[images][:, None] + np.arange(most))[there]
+    length = max(int(references.lengths[chosen].max(initial=0)), 1)
+    ids = np.full([len(images), most, length], PAD, np.int32)
+    ids[there] = references.padded(length, chosen)
+    return SizeClass(images, ids)
 
 
 def classes_of(references: Sequence[SizeClass] | np.ndarray) -> Sequence[SizeClass]:
@@ -91,6 +108,12 @@ def reference_size(of_image: Sequence[Sequence[int]]) -> tuple[int, int]:
 def doublings(size: int, least: int) -> int:
     """Returns how often `least` must be doubled to reach `size`."""
     return (max(size - 1, 0) // least).bit_length()
+
+
+def doublings_of(sizes: np.ndarray, least: int) -> np.ndarray:
+    """Returns `doublings` of each of several sizes."""
+    different, place = np.unique(sizes, return_inverse=True)
+    return np.array([doublings(int(size), least) for size in different], np.int64)[place.ravel()]
 
 
 def reference_array(references: Sequence[Sequence[Sequence[int]]]) -> tuple[np.ndarray, np.ndarray]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from spidercap.models.special_tokens import SPECIAL_TOKENS
-from spidercap.pipeline.data.batches import TokenizedSplit
 from spidercap.pipeline.data.overlap import images_of, shared
 from spidercap.pipeline.data.records import Split
+from spidercap.pipeline.data.tokens import TokenizedSplit
 from spidercap.pipeline.text.vocabulary import Vocabulary
 
 Tokens = Sequence[Sequence[Sequence[str]]]  # [I][R][words]
@@ -64,7 +64,7 @@ def caption_facts(tokens: Tokens, max_length: int) -> Captions:
     sizes = [len(of_image) for of_image in tokens]
     return Captions(
         count=len(captions),
-        distinct=len(set(captions)),
+        distinct=len(set(map(tuple, captions))),
         per_image=(min(sizes), len(captions) / len(sizes), max(sizes)),
         lengths=dict(sorted(lengths.items())),
         cut=sum(count for length, count in lengths.items() if length + 1 > max_length),
@@ -107,12 +107,13 @@ def equal_images(split: Split) -> list[tuple[str, ...]]:
 
 def repeated_captions(split: TokenizedSplit, most: int) -> Repeated:
     """Returns how many captions are equal to an earlier one of their image, with at most `most` examples."""
-    rows = [row for row, of_image in enumerate(split.tokens) if len(set(of_image)) < len(of_image)]
+    texts = list(split.texts())
+    rows = [row for row, of_image in enumerate(texts) if len(set(of_image)) < len(of_image)]
     examples = []
     for row in rows[:most]:
-        again, _ = collections.Counter(split.tokens[row]).most_common(1)[0]
-        examples.append((split.file_names[row], split.captions[row][split.tokens[row].index(again)]))
-    count = sum(len(split.tokens[row]) - len(set(split.tokens[row])) for row in rows)
+        again, _ = collections.Counter(texts[row]).most_common(1)[0]
+        examples.append((split.file_names[row], split.captions[row][texts[row].index(again)]))
+    count = sum(len(texts[row]) - len(set(texts[row])) for row in rows)
     return Repeated(count, len(rows), tuple(examples))
 
 

@@ -10,8 +10,8 @@ from html import escape
 
 from spidercap.models.special_tokens import SPECIAL_TOKENS
 from spidercap.pipeline import digests
-from spidercap.pipeline.data.batches import TokenizedSplit
 from spidercap.pipeline.data.records import TITLES, Split
+from spidercap.pipeline.data.tokens import TokenizedSplit
 from spidercap.pipeline.files import written_aside
 from spidercap.pipeline.report.charts import number
 from spidercap.pipeline.report.data_facts import (

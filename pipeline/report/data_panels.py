@@ -6,9 +6,9 @@ from html import escape
 
 import numpy as np
 
-from spidercap.pipeline.data.batches import TokenizedSplit
 from spidercap.pipeline.data.image_files import in_threads
 from spidercap.pipeline.data.records import TITLES, Split, read_images
+from spidercap.pipeline.data.tokens import TokenizedSplit
 from spidercap.pipeline.report.charts import number
 from spidercap.pipeline.report.data_facts import Shared, equal_images, repeated_captions, shared_images
 from spidercap.pipeline.report.page import GalleryItem, card, section

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from spidercap.models.images import decode_image
-from spidercap.pipeline.data.batches import TokenizedSplit
 from spidercap.pipeline.data.records import TITLES, Split, read_images
+from spidercap.pipeline.data.tokens import TokenizedSplit
 from spidercap.pipeline.evaluation.evaluate import Evaluation, n_best_json, results_json, scores_json
 from spidercap.pipeline.evaluation.table import table
 from spidercap.pipeline.files import write_text

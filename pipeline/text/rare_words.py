@@ -1,7 +1,6 @@
 """How much of the captions is lost to words that are too rare to be generated, and what to do about it."""
 
-import collections
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 
 from spidercap.models.special_tokens import SPECIAL_TOKENS
 from spidercap.pipeline.text.vocabulary import Vocabulary
@@ -9,14 +8,9 @@ from spidercap.pipeline.text.vocabulary import Vocabulary
 MANY = 0.1  # share of the captions' words; 6,000 images with five captions lose 0.03 by default, 300 images 0.13
 
 
-def count_words(captions: Iterable[Sequence[str]]) -> collections.Counter[str]:
-    """Returns how often each word occurs in tokenised captions."""
-    return collections.Counter(token for tokens in captions for token in tokens)
-
-
-def unknown_share(counts: collections.Counter[str], min_word_count: int) -> float:
+def unknown_share(counts: Mapping[str, int], min_word_count: int) -> float:
     """Returns the share of the words of captions that occur less than `min_word_count` times in them."""
-    return sum(n for n in counts.values() if n < min_word_count) / max(1, counts.total())
+    return sum(n for n in counts.values() if n < min_word_count) / max(1, sum(counts.values()))
 
 
 def vocabulary_line(vocabulary: Vocabulary, share: float) -> str:
@@ -26,7 +20,7 @@ def vocabulary_line(vocabulary: Vocabulary, share: float) -> str:
     return f"{words} word{'s' * (words != 1)} in the vocabulary, {rare} too rare{of_captions}"
 
 
-def rare_words_note(counts: collections.Counter[str], min_word_count: int) -> str:
+def rare_words_note(counts: Mapping[str, int], min_word_count: int) -> str:
     """Returns a warning with a lower --min_word_count if many words of the captions become unknown, or ''."""
     share = unknown_share(counts, min_word_count)
     if share <= MANY:

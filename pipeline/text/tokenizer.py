@@ -112,6 +112,14 @@ def _pattern() -> re.Pattern[str]:
     return re.compile(rf"\.{{2,}}|-{{2,5}}(?!-)|''|({'|'.join(kept)})|\S")
 
 
+# Four of five captions are letters, spaces, commas after words, and a full stop. They need none of the rules, unless
+# they have a word that counts as two, or an abbreviation before the stop.
+_PLAIN = re.compile(r"(?:[A-Za-z]++,? ++)*+[A-Za-z]{2,}+ ?\.? *")
+_TWO_WORDS = ("cannot", "gonna", "gotta", "lemme", "gimme", "wanna")
+_STOPPED = frozenset(f"{_ABBREVIATIONS}|{_CAPITAL_ABBREVIATIONS}|{_NUMBER_ABBREVIATIONS}".split("|"))
+_STOPS = str.maketrans("", "", ".,")
+
+
 def tokenize(caption: str) -> list[str]:
     """Returns the words of a caption: lower case, without punctuation and white space.
 
@@ -119,6 +127,19 @@ def tokenize(caption: str) -> list[str]:
     the first word of the next caption decides whether a single letter keeps a dot that ends this one. Here that word
     is taken to be a capitalised "A" or "The", which it mostly is.
     """
+    if _PLAIN.fullmatch(caption):
+        words = caption.translate(_STOPS).lower().split()
+        # "gonnaa." counts as two, "gonnaa dog" does not.
+        if (
+            words[-1] not in _STOPPED
+            and not words[-1].startswith(_TWO_WORDS)
+            and not any(word in _TWO_WORDS for word in words)
+        ):
+            return words
+    return _by_rules(caption)
+
+
+def _by_rules(caption: str) -> list[str]:
     words = []
     for token in filter(None, _pattern().findall(_folded(caption))):
         words += (_BRACKETS.get(token) or token.translate(_PARENTHESES).lower()).split()

@@ -1,10 +1,9 @@
 """Words <-> token ids, by minimum count. Rare words keep ids that no caption can contain."""
 
-import collections
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -21,12 +20,20 @@ class Vocabulary:
 
     @property
     def reference_size(self) -> int:
-        """Number of ids that `encode_reference` can return."""
+        """Number of ids that `reference_ids` can return."""
         return len(self.words) + len(self.rare_words) + 1
 
-    def encoder(self) -> "Encoder":
-        """Returns the encoder of token lists."""
-        return Encoder({w: i for i, w in enumerate(self.words + self.rare_words)}, len(self.words))
+    def reference_ids(self, words: Sequence[str]) -> np.ndarray:
+        """Returns ids int32 `[W]` of words for scoring: a rare word has its own id >= V, which no caption can match.
+
+        Words never seen in training share the last id, because they occur in no training reference.
+        """
+        ids = {word: i for i, word in enumerate(self.words + self.rare_words)}
+        return np.array([ids.get(word, len(ids)) for word in words], np.int32)
+
+    def likelihood_ids(self, reference_ids: np.ndarray) -> np.ndarray:
+        """Returns such ids for teacher forcing, of any shape: rare and new words are UNKNOWN."""
+        return np.where(reference_ids < len(self.words), reference_ids, np.int32(UNKNOWN))
 
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the caption of token ids `[T]`, up to the end token."""
@@ -43,29 +50,12 @@ class Vocabulary:
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False) + "\n"
 
 
-@dataclasses.dataclass(frozen=True)
-class Encoder:
-    """Tokens -> ids. Every caption ends with the end token."""
+def build_vocabulary(counts: Mapping[str, int], min_word_count: int) -> Vocabulary:
+    """Returns the vocabulary of counted words, most frequent words first, ties in alphabetical order.
 
-    ids: dict[str, int]
-    vocabulary_size: int
-
-    def encode(self, tokens: Sequence[str]) -> list[int]:
-        """Returns ids for teacher forcing: rare and new words are UNKNOWN."""
-        known = (self.ids.get(t, UNKNOWN) for t in tokens)
-        return [i if i < self.vocabulary_size else UNKNOWN for i in known] + [END]
-
-    def encode_reference(self, tokens: Sequence[str]) -> list[int]:
-        """Returns ids for scoring: a rare word has its own id >= V, which no caption can match.
-
-        Words never seen in training share the last id, because they occur in no training reference.
-        """
-        return [self.ids.get(t, len(self.ids)) for t in tokens] + [END]
-
-
-def build_vocabulary(captions: Iterable[Sequence[str]], min_word_count: int) -> Vocabulary:
-    """Returns the vocabulary of tokenised captions, most frequent words first, ties in alphabetical order."""
-    counts = collections.Counter(token for tokens in captions for token in tokens)
+    Raises:
+      UserError: no word is frequent enough.
+    """
     ordered = sorted(counts, key=lambda w: (-counts[w], w))
     frequent = tuple(w for w in ordered if counts[w] >= min_word_count)
     if not frequent:
