@@ -92,8 +92,7 @@ def write(folder, splits, **settings):
     """The text of the page of these splits, and whether it was written."""
     tokens = {name: tokenize_split(split) for name, split in splits.items()}
     settings = DataSettings(**{"min_word_count": 1} | settings)
-    captions = [words for of_image in tokens["train"].tokens for words in of_image]
-    vocabulary = build_vocabulary(captions, settings.min_word_count)
+    vocabulary = build_vocabulary(tokens["train"].words.counted(), settings.min_word_count)
     written = write_data_page(folder / "data.html", splits, tokens, vocabulary, settings, ["a note"])
     return (folder / "data.html").read_text("utf-8"), written
 
@@ -126,7 +125,7 @@ def test_counts_of_captions_and_words_are_those_of_a_slow_count():
     assert sum(facts.lengths.values()) == len(flat)
 
     trained = [word for of_image in train for words in of_image for word in words]
-    vocabulary = build_vocabulary([words for of_image in train for words in of_image], 5)
+    vocabulary = build_vocabulary(collections.Counter(trained), 5)
     known = {word for word in trained if trained.count(word) >= 5}
     words = [word for words in flat for word in words]
     of_val = coverage(val, vocabulary, most=3)

@@ -7,9 +7,9 @@ import random
 import numpy as np
 import pytest
 
-from spidercap.models.special_tokens import END
+from spidercap.models.special_tokens import END, UNKNOWN
 from spidercap.pipeline.cached_arrays import cached_arrays, key_of
-from spidercap.pipeline.data.prepare import Captions
+from spidercap.pipeline.data.records import Split
 from spidercap.pipeline.data.tokens import tokenize_split, training_arrays
 from spidercap.pipeline.text import tokenizer
 from spidercap.pipeline.text.flat_tokens import flat_tokens
@@ -20,7 +20,7 @@ CAPTIONS = (("A dog runs.", "A dog, cannot\nrun"), ("The St. Bernard",), ("",), 
 
 
 def split_of(captions=CAPTIONS, cache=None):
-    return tokenize_split(Captions(tuple(range(len(captions))), ("",) * len(captions), captions), cache)
+    return tokenize_split(Split(tuple(range(len(captions))), ("",) * len(captions), captions, (), None), cache)
 
 
 def test_plain_captions_read_as_by_the_rules_real_ones(data_folder):
@@ -56,7 +56,7 @@ def test_arrays_are_those_of_lists():
     arrays = training_arrays(split, vocabulary, np.zeros([4, 1, 1], np.float32), 5)
     ids = {word: i for i, word in enumerate(vocabulary.words + vocabulary.rare_words)}
     encoded = [[*(ids[word] for word in words), END] for of_image in split.tokens for words in of_image]
-    known = [[i if i < len(vocabulary.words) else 1 for i in caption] for caption in encoded]
+    known = [[i if i < len(vocabulary.words) else UNKNOWN for i in caption] for caption in encoded]
     assert arrays.tokens.tolist() == [(caption + [0] * 5)[:5] for caption in known]
     assert arrays.image_index.tolist() == [0, 0, 1, 2, 3, 3, 3, 3] and arrays.tokens.dtype == np.int32
     found = {int(image): rows for images, ids in arrays.references for image, rows in zip(images, ids, strict=True)}
@@ -92,7 +92,7 @@ def test_captions_are_tokenised_once(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("damage", ["changed", "cut", "lost", "digests"])
 def test_a_damaged_cache_is_made_again(tmp_path, damage, capsys):
-    whole = split_of(cache=tmp_path)
+    whole = list(split_of(cache=tmp_path).tokens)  # read now, as its files are damaged next
     (path,) = tmp_path.glob("tokens/*/numbers.npy")
     content = path.read_bytes()
     if damage == "lost":
@@ -101,11 +101,11 @@ def test_a_damaged_cache_is_made_again(tmp_path, damage, capsys):
         path.with_name("digests.json").write_text("[1]")
     else:
         path.write_bytes(content[:-1] + (b"" if damage == "cut" else b"\x7f"))
-    assert list(split_of(cache=tmp_path).tokens) == list(whole.tokens)
+    assert list(split_of(cache=tmp_path).tokens) == whole
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"warning: {path.parent}: ") and line.endswith("; computed again")
     assert path.read_bytes() == content
-    assert list(split_of(cache=tmp_path).tokens) == list(whole.tokens) and not capsys.readouterr().err
+    assert list(split_of(cache=tmp_path).tokens) == whole and not capsys.readouterr().err
 
 
 def test_keys_tell_everything_apart():
