@@ -2,13 +2,14 @@
 # inner loop, under two minutes.  make lint: style.
 # make torture: every file of a run damaged, and runs killed between any two writes; half an hour.
 # make recipes-check: the recipes for COCO, features and sounds, on stand-ins; ten minutes.
+# make workers-check: features by several processes, one of them killed; a minute.
 # make benchmark: what training and decoding cost on this machine.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RUN := .venv/bin/python
 # Processes that tests run in; each takes 1-2 GB, the one with Java up to 6.
 JOBS ?= 2
 
-.PHONY: .venv quickstart test test-fast torture recipes-check benchmark lint format clean
+.PHONY: .venv quickstart test test-fast torture recipes-check workers-check benchmark lint format clean
 
 quickstart: .venv
 	$(RUN) -m pipeline.main --flagfile=recipes/quickstart.flags
@@ -24,6 +25,9 @@ torture: .venv
 
 recipes-check: .venv
 	$(RUN) -m tests.recipes_check
+
+workers-check: .venv
+	$(RUN) -m tests.workers_check
 
 benchmark: .venv
 	$(RUN) -m benchmarks.speed

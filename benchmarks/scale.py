@@ -4,10 +4,12 @@
 
 Captions are those of COCO 2014, which lie in pycocoevalcap's spice-1.0.jar; above its 123,287 images they are made of
 the halves of two. Each row is a process of its own. `first` is without a cache, `then` with what the first one left.
-Memory is the most that the process had, all of Python and TensorFlow included.
+Memory is the most that the process had, all of Python and TensorFlow included. `wait` is the share of a likelihood step
+that waits for its batch, with features of 2,048 numbers per image, read from the disk.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
@@ -15,16 +17,21 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 from benchmarks import aligned, number, timed
-from spidercap.pipeline.data.batches import TrainingArrays
-from spidercap.pipeline.data.prepare import Captions
+from spidercap.models.captioner import Captioner
+from spidercap.pipeline.data.batches import TrainingArrays, caption_batches
+from spidercap.pipeline.data.feature_store import SHARD, Features, FeatureStore
+from spidercap.pipeline.data.records import Split
 from spidercap.pipeline.data.tokens import TokenizedSplit, tokenize_split, training_arrays
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.metrics.document_frequencies import DocumentFrequencies
@@ -32,12 +39,14 @@ from spidercap.pipeline.metrics.registry import parse_reward
 from spidercap.pipeline.text.tokenizer import has_words
 from spidercap.pipeline.text.vocabulary import Vocabulary, build_vocabulary
 from spidercap.pipeline.training.rewards import ReferenceTexts, build_reward, reward_frequencies
+from spidercap.pipeline.training.steps import likelihood_step
 
 JAR = "spice/spice-1.0.jar"
 MEMBERS = ("coco/annotations/captions_train2014.json", "coco/annotations/captions_val2014.json")
 SIZES = "10000,30000,113287,200000"
 LENGTH, LEAST = 20, 5  # tokens of a caption, occurrences of a word: the defaults of training
-LINES = ("arrays", "cider", "spider_fast")
+LINES = ("arrays", "cider", "spider_fast", "wait")
+BATCH, STEPS, UNITS, SIZE = 64, 100, 512, 2048  # of `wait`
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -113,22 +122,52 @@ def _in_process(line: str, captions: pathlib.Path, cache: pathlib.Path) -> dict[
 def _measured(line: str, captions: pathlib.Path, cache: pathlib.Path) -> dict[str, float]:
     """The seconds of a line and the most memory of this process, in GiB."""
     images = [tuple(part.split("\n")) for part in captions.read_text(encoding="utf-8").split("\n\n")]
-    given = Captions(tuple(range(len(images))), ("",) * len(images), tuple(images))
+    keys = tuple(f"{number:032x}" for number in range(len(images)))
+    given = Split(tuple(range(len(images))), ("",) * len(images), tuple(images), keys, None)
     seconds, (split, vocabulary, arrays, frequencies) = timed(lambda: _arrays(given, cache))
+    if line == "wait":
+        return {
+            "seconds": _wait(vocabulary, dataclasses.replace(arrays, features=_features(keys, cache))),
+            "peak": _peak(),
+        }
     if line != "arrays":
         weights = parse_reward(line)
         texts = ReferenceTexts(vocabulary, split.texts(), split.image_ids)
-        seconds, _ = timed(lambda: build_reward(weights, arrays.references, frequencies, True, texts))
+        seconds, _ = timed(lambda: build_reward(weights, arrays.references, frequencies, True, texts, cache=cache))
     return {"seconds": seconds, "peak": _peak()}
 
 
 def _arrays(
-    captions: Captions, cache: pathlib.Path
+    given: Split, cache: pathlib.Path
 ) -> tuple[TokenizedSplit, Vocabulary, TrainingArrays, DocumentFrequencies]:
-    split = tokenize_split(captions, cache)
+    split = tokenize_split(given, cache)
     vocabulary = build_vocabulary(split.words.counted(), LEAST)
-    arrays = training_arrays(split, vocabulary, np.zeros([len(captions.captions), 1, 1], np.float32), LENGTH)
+    arrays = training_arrays(split, vocabulary, np.zeros([len(given), 1, 1], np.float32), LENGTH)
     return split, vocabulary, arrays, reward_frequencies(arrays.references, vocabulary.reference_size, True)
+
+
+def _features(keys: Sequence[str], cache: pathlib.Path) -> Features:
+    """Made-up features of SIZE numbers for each image, in shards on the disk."""
+    store, rng = FeatureStore(cache / "features"), np.random.default_rng(0)
+    for first in range(0, len(store.missing(keys)), SHARD):
+        part = keys[first : first + SHARD]
+        store.add(part, rng.normal(size=(len(part), SIZE)).astype(np.float32))
+    return Features(store.shards, store.places(keys)[:, None])
+
+
+def _wait(vocabulary: Vocabulary, arrays: TrainingArrays) -> float:
+    """The share of likelihood steps that waits for a batch of captions with features from the disk."""
+    captioner = Captioner(len(vocabulary.words), SIZE, UNITS, UNITS, dropout=0.3)
+    step = likelihood_step(captioner, keras.optimizers.Adam(1e-3), feature_dropout=0.0)
+    batches, waited = iter(caption_batches(arrays, BATCH, 0, STEPS + 5, (0, 0))), 0.0
+    for turn in range(STEPS + 5):
+        if turn == 5:  # the first ones trace
+            waited, began = 0.0, time.perf_counter()
+        asked = time.perf_counter()
+        batch = next(batches)
+        waited += time.perf_counter() - asked
+        step(batch, tf.constant([0, turn]), tf.constant(0.0)).loss.numpy()
+    return waited / (time.perf_counter() - began)
 
 
 def _peak() -> float:

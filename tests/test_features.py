@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from spidercap.models.images import LEAST_SEEN, decode_image, draw_view, resize_image
-from spidercap.pipeline.data import feature_store, features, rendered
-from spidercap.pipeline.data.feature_store import FeatureStore
+from spidercap.pipeline.data import features, rendered, shard_work
+from spidercap.pipeline.data.feature_store import Features, FeatureStore, shard_path
 from spidercap.pipeline.data.features import all_features
 from spidercap.pipeline.data.prepare import prepare_data
 from spidercap.pipeline.data.records import NEEDED, read_images
@@ -38,7 +38,7 @@ def one_of(found):
 
 
 def test_all_splits_share_one_trace_whatever_their_last_batch(config, monkeypatch):
-    monkeypatch.setattr(features, "BATCH", 2)
+    monkeypatch.setattr(shard_work, "BATCH", 2)
     splits, encoder = prepare_data(config), CountedCalls()
     found = all_features(config, splits, encoder, dict.fromkeys(NEEDED, 1))
     assert encoder.calls == 1
@@ -51,7 +51,7 @@ def test_all_splits_share_one_trace_whatever_their_last_batch(config, monkeypatc
 def test_more_views_cost_only_the_new_ones_and_the_first_is_the_whole_image(config):
     splits, encoder = {"train": prepare_data(config)["train"]}, CountedCalls()
     two = one_of(all_features(config, splits, encoder, {"train": 2})["train"])
-    files = {path: path.stat().st_mtime_ns for path in config.cache_path().glob("features/*/*/*.npy")}
+    files = {path: path.stat().st_mtime_ns for path in config.cache_path().glob("features/*/*/*/*.npy")}
     again = CountedCalls()
     assert all_features(config, splits, again, {"train": 2})["train"].shape == (5, 2, 3) and again.calls == 0
     three = one_of(all_features(config, splits, encoder, {"train": 3})["train"])
@@ -62,49 +62,59 @@ def test_more_views_cost_only_the_new_ones_and_the_first_is_the_whole_image(conf
 
 
 @pytest.mark.parametrize("content", ["", "cut", "reversed", "no digest"])
-def test_a_shard_that_went_wrong_is_named_and_made_again(config, content, capsys):
-    splits, encoder = {"val": prepare_data(config)["val"]}, CountedCalls()
-    whole = one_of(all_features(config, splits, encoder, {"val": 1})["val"])
-    (path,) = config.cache_path().glob("features/*/view0/*.npy")
-    shard = path.read_bytes()
+def test_a_shard_that_went_wrong_is_named_and_left_out(tmp_path, content, capsys):
+    keys, rows = [f"{k:064x}"[::-1] for k in range(5)], np.arange(15, dtype=np.float32).reshape(5, 3)
+    FeatureStore(tmp_path).add(keys[:3], rows[:3])
+    store = FeatureStore(tmp_path)
+    store.add(keys[3:], rows[3:])
+    found = Features(store.shards, store.places([*keys[::-1], keys[1]])[:, None])
+    np.testing.assert_array_equal(found.view()[:], rows[[4, 3, 2, 1, 0, 1]])
+    np.testing.assert_array_equal(found.view(images=2)[:], rows[[4, 3]])
+    path = shard_path(tmp_path, keys[:3])
     if content == "reversed":
         np.save(path, np.load(path)[::-1])
     elif content == "no digest":
         (path.parent / "digests.json").unlink()
     else:
-        path.write_bytes(shard[:-5] if content == "cut" else b"")
-    np.testing.assert_array_equal(one_of(all_features(config, splits, encoder, {"val": 1})["val"]), whole)
+        path.write_bytes(path.read_bytes()[:-5] if content == "cut" else b"")
+    damaged = FeatureStore(tmp_path)
     told = "has no digest" if content == "no digest" else "is damaged or was changed"
-    assert f"{path.name} {told}; its features are computed again" in capsys.readouterr().err
-    assert path.read_bytes() == shard
-    all_features(config, splits, encoder, {"val": 1})
-    assert not capsys.readouterr().err
+    assert f"{path} {told}; its features are computed again" in capsys.readouterr().err
+    assert damaged.missing([*keys, keys[0]]) == [0, 1, 2]
+    with pytest.raises(KeyError):
+        damaged.places(keys)
+    damaged.add(keys[:3], rows[:3])
+    np.testing.assert_array_equal(Features(damaged.shards, damaged.places(keys)[:, None]).view()[:], rows)
+    assert FeatureStore(tmp_path).missing(keys) == [] and not capsys.readouterr().err
+
+
+def shards_in(config):
+    """The bytes of all shards by their path."""
+    folder = config.cache_path() / "features"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob("*/view*/*/features.npy")}
 
 
 def test_work_that_stops_keeps_its_shards_and_ends_with_the_same(config, monkeypatch):
-    monkeypatch.setattr(feature_store, "SHARD", 2)
     monkeypatch.setattr(features, "SHARD", 2)
+    monkeypatch.setattr(shard_work, "BATCH", 2)
     splits, encoder = {"train": prepare_data(config)["train"]}, CountedCalls()
-    plain, made = FeatureStore.add, []
+    plain, made = shard_work.write_shard, []
 
-    def add(store, keys, rows):
+    def write(folder, keys, rows):
         if len(made) == 2:
             raise KeyboardInterrupt
         made.append(keys)
-        plain(store, keys, rows)
+        return plain(folder, keys, rows)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(FeatureStore, "add", add)
+        patch.setattr(shard_work, "write_shard", write)
         all_features(config, splits, encoder, {"train": 1})
-    folder = next(config.cache_path().glob("features/*/view0"))
-    before = {path.name: path.read_bytes() for path in folder.glob("*.npy")}
+    before = shards_in(config)
     whole = one_of(all_features(config, splits, encoder, {"train": 1})["train"])
-    after = {path.name: path.read_bytes() for path in folder.glob("*.npy")}
+    after = shards_in(config)
     assert len(before) == 2 and len(after) == 3 and before.items() <= after.items()
-    for path in folder.iterdir():
-        path.unlink()
-    np.testing.assert_array_equal(one_of(all_features(config, splits, encoder, {"train": 1})["train"]), whole)
-    assert {path.name: path.read_bytes() for path in folder.glob("*.npy")} == after
+    images = [resize_image(decode_image(one), 32) for one in read_images(splits["train"], range(5)).values()]
+    np.testing.assert_allclose(whole[:, 0], np.mean(images, axis=(1, 2)), rtol=1e-5)
 
 
 def test_images_of_another_data_set_are_not_computed_again(config):
@@ -120,9 +130,9 @@ def test_images_of_another_data_set_are_not_computed_again(config):
 
 def test_views_are_those_of_their_image_whatever_the_order_of_threads(config):
     split = prepare_data(config)["train"]
-    found = np.concatenate(list(features.pixels(split.images.encoded(range(5)), split.keys, 32, view=2)))
+    found = np.concatenate(list(shard_work.pixels(split.images.encoded(range(5)), split.keys, 32, view=2)))
     for row, record in read_images(split, range(5)).items():
-        seed = tf.constant([2, features.view_seed(split.keys[row])], tf.int64)
+        seed = tf.constant([2, shard_work.view_seed(split.keys[row])], tf.int64)
         np.testing.assert_array_equal(found[row], resize_image(draw_view(decode_image(record), seed), 32))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from spidercap.pipeline import digests
 from spidercap.pipeline.files import written_aside
 
+FILE = "features.npy"
 KEY = 32  # hex digits by which an image is known
 SHARD = 1024  # images; computing them takes minutes, which is what a kill may cost
 
@@ -17,17 +18,18 @@ SHARD = 1024  # images; computing them takes minutes, which is what a kill may c
 class FeatureStore:
     """The features of one encoder, one view: a folder of shards.
 
-    A shard is an .npy file of rows (key, features), which may lie in any order. Equal keys have equal features, so any
-    data set finds those of its images, whichever data set they were computed for.
+    A shard is a folder with an .npy file of rows (key, features), which may lie in any order. Equal keys have equal
+    features, so any data set finds those of its images, whichever data set they were computed for. Shards share no
+    file, so several processes and machines may write to one store without locks.
     """
 
     def __init__(self, folder: pathlib.Path):
         """Opens the folder, which need not exist; damaged shards are named on stderr and left out."""
-        self._folder = folder
+        self.folder = folder
         self._shards: list[np.ndarray] = []
         self._keys: list[np.ndarray] = []
-        for path in sorted(folder.glob("*.npy")):
-            self._open(path)
+        for path in sorted(folder.glob(f"*/{FILE}")):
+            self.open(path)
 
     def missing(self, keys: Sequence[str]) -> list[int]:
         """Returns the rows of `keys` that are not stored, of equal keys the first."""
@@ -37,15 +39,18 @@ class FeatureStore:
 
     def add(self, keys: Sequence[str], features: np.ndarray) -> None:
         """Stores float32 `[n, F]` of n keys as one shard."""
-        rows = np.empty(len(keys), [("key", f"S{KEY}"), ("features", "<f4", (features.shape[1],))])
-        rows["key"] = _short(keys)
-        rows["features"] = features
-        name = hashlib.sha256(rows["key"].tobytes()).hexdigest()[:16]
-        path = self._folder / f"{name}.npy"
-        with written_aside(path, rows.nbytes) as aside:
-            np.save(aside, rows)
-        digests.record(path.parent, [path.name])
-        self._open(path)
+        self.open(write_shard(self.folder, keys, features))
+
+    def open(self, path: pathlib.Path) -> bool:
+        """Adds a shard that was written; returns whether it is whole, else it is named on stderr."""
+        wrong = digests.fault(path)
+        if wrong:
+            print(f"warning: {path} {wrong}; its features are computed again", file=sys.stderr)
+            return False
+        rows = np.load(path, mmap_mode="r")
+        self._keys.append(np.array(rows["key"]))
+        self._shards.append(rows["features"])
+        return True
 
     def places(self, keys: Sequence[str]) -> np.ndarray:
         """Returns int32 `[I, 2]`: shard and row of each key; raises KeyError for one that is not stored."""
@@ -65,14 +70,25 @@ class FeatureStore:
         """The features of each shard, float32 `[n, F]`, mapped into memory."""
         return self._shards
 
-    def _open(self, path: pathlib.Path) -> None:
-        wrong = digests.fault(path)
-        if wrong:
-            print(f"warning: {path} {wrong}; its features are computed again", file=sys.stderr)
-            return
-        rows = np.load(path, mmap_mode="r")
-        self._keys.append(np.array(rows["key"]))
-        self._shards.append(rows["features"])
+
+def write_shard(folder: pathlib.Path, keys: Sequence[str], features: np.ndarray) -> pathlib.Path:
+    """Writes float32 `[n, F]` of n keys as a shard of the store in `folder`; returns its file.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    rows = np.empty(len(keys), [("key", f"S{KEY}"), ("features", "<f4", (features.shape[1],))])
+    rows["key"], rows["features"] = _short(keys), features
+    path = shard_path(folder, keys)
+    with written_aside(path, rows.nbytes) as aside:
+        np.save(aside, rows)
+    digests.record(path.parent, [path.name])
+    return path
+
+
+def shard_path(folder: pathlib.Path, keys: Sequence[str]) -> pathlib.Path:
+    """Returns the file of the shard of these keys in the store in `folder`."""
+    return folder / hashlib.sha256(_short(keys).tobytes()).hexdigest()[:16] / FILE
 
 
 class Features:

@@ -9,23 +9,22 @@ import itertools
 import json
 import pathlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 from spidercap.models.encoder import build_encoder
-from spidercap.models.image_headers import LARGE, read_header
-from spidercap.models.images import decode_image, draw_view, resize_image
+from spidercap.pipeline import digests
 from spidercap.pipeline.data.feature_store import SHARD, Features, FeatureStore
-from spidercap.pipeline.data.records import Split, reading
+from spidercap.pipeline.data.records import Split
+from spidercap.pipeline.data.shard_work import Done, Encode, Shard, compute_shards, encode_by, in_processes
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.files import written_aside
 from spidercap.pipeline.settings.config import Config
 
 ENCODER_SEED = 0  # of random weights, so that runs with different --seed share features
-BATCH = 64  # images; more is not faster, and may not fit into the memory of small GPUs
 
 
 def load_encoder(config: Config) -> keras.Model:
@@ -61,54 +60,68 @@ def all_features(
 ) -> dict[str, Features]:
     """Returns features `[I, N, F]` by split, in the order of its records, with N = `views` of each image.
 
-    Views in the cache are read. Others, and those whose shard is damaged, are computed and stored, a shard at a time.
+    Views in the cache are read. Others, and those whose shard is damaged, are computed and stored, a shard at a time:
+    in this process, in those of --workers, or as --beam_options say.
 
     Raises:
       UserError: features are NaN or infinite.
     """
     folder = config.cache_path() / "features" / _key(config, encoder)
     # One function for all, because tracing a deep network takes seconds. It is traced only if something is computed.
-    shape = [None, config.model.image_size, config.model.image_size, 3]
-    encode = tf.function(lambda images: encoder(images, training=False), input_signature=[tf.TensorSpec(shape)])
+    encode = encode_by(encoder, config.model.image_size)
     stores = [FeatureStore(folder / f"view{view}") for view in range(max(views.values(), default=0))]
     for name, split in splits.items():
         for view in range(views[name]):
-            missing = stores[view].missing(split.keys)
             title = f"{name}, view {view + 1} of {views[name]}" if views[name] > 1 else name
-            _fill(stores[view], encode, split, missing, config.model.image_size, view, title)
+            shards = _shards(stores[view], split, view, config.model.image_size, title)
+            if shards:
+                _compute(stores[view], _work(config, encoder, encode, split, folder, shards), shards)
     return {name: _views(stores[: views[name]], split.keys) for name, split in splits.items()}
 
 
-def pixels(records: tf.data.Dataset, keys: Sequence[str], image_size: int, view: int = 0) -> tf.data.Dataset:
-    """Returns batches float32 `[<=BATCH, image_size, image_size, 3]` of encoded images, decoded in parallel.
+def _shards(store: FeatureStore, split: Split, view: int, image_size: int, title: str) -> list[Shard]:
+    """The shards of the images of a split whose features are missing.
 
-    View 0 is the whole image; other views are drawn by their number and the image's key.
+    The group of an image depends on its row alone, so work that was stopped anywhere ends with the same shards.
     """
-
-    def seen(seed: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
-        image = decode_image(record)
-        if view:
-            image = draw_view(image, tf.stack([tf.constant(view, tf.int64), seed]))
-        return resize_image(image, image_size)
-
-    def small(seed: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Decodes an image, unless it is large."""
-        large = read_header(record).pixels > LARGE
-        none = lambda: tf.zeros([image_size, image_size, 3])  # noqa: E731
-        return seed, tf.where(large, record, ""), tf.cond(large, none, lambda: seen(seed, record))
-
-    def large(seed: tf.Tensor, record: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
-        return tf.cond(record == "", lambda: image, lambda: seen(seed, record))
-
-    seeds = tf.data.Dataset.from_tensor_slices(np.array([view_seed(key) for key in keys], np.int64))
-    # Large images are decoded a few at a time, or the memory for them would grow with the number of cores.
-    decoded = tf.data.Dataset.zip(seeds, records).map(small, num_parallel_calls=tf.data.AUTOTUNE)
-    return decoded.map(large, num_parallel_calls=2).batch(BATCH).prefetch(tf.data.AUTOTUNE)
+    folder, missing = store.folder.absolute(), store.missing(split.keys)
+    groups = [list(group) for _, group in itertools.groupby(missing, lambda row: row // SHARD)]
+    return [
+        Shard(folder, split.images.of(rows), tuple(split.keys[row] for row in rows), view, image_size, title)
+        for rows in groups
+    ]
 
 
-def view_seed(key: str) -> int:
-    """Returns the seed of an image's views."""
-    return int(key[:15], 16)
+def _work(
+    config: Config, encoder: keras.Model, encode: Encode, split: Split, folder: pathlib.Path, shards: Sequence[Shard]
+) -> Iterator[Done]:
+    """Yields the shards as they are written."""
+    if config.data.workers == 1 and not config.data.beam_options:
+        rows = {key: row for row, key in reversed(list(enumerate(split.keys)))}  # of equal keys the first
+        images = split.images.of([rows[key] for shard in shards for key in shard.keys])
+        return compute_shards(encode, images, shards)
+    path = folder.absolute() / "encoder.keras"
+    if digests.fault(path):
+        with written_aside(path, sum(weight.nbytes for weight in encoder.get_weights())) as aside:
+            encoder.save(aside)
+        digests.record(folder, [path.name])
+    if config.data.beam_options:
+        from spidercap.pipeline.data.shard_beam import by_beam  # an extra that may not be installed
+
+        return by_beam(path, shards, config.data.beam_options)
+    return in_processes(path, shards, config.data.workers)
+
+
+def _compute(store: FeatureStore, work: Iterator[Done], shards: Sequence[Shard]) -> None:
+    """Does the work, with a progress bar, and opens what it writes."""
+    title, total = shards[0].title, sum(len(shard.keys) for shard in shards)
+    with tqdm(total=total, desc=f"features of {title}", unit="image", disable=None) as bar:
+        if bar.disable:
+            print(f"computing the features of {total} images ({title}), once for all runs with this cache", flush=True)
+        for done in work:
+            if not store.open(done.path):
+                raise UserError(f"{done.path} was damaged while it was written; run the same command again")
+            bar.update(done.images)
 
 
 def _views(stores: Sequence[FeatureStore], keys: Sequence[str]) -> Features:
@@ -120,42 +133,6 @@ def _views(stores: Sequence[FeatureStore], keys: Sequence[str]) -> Features:
         places.append(of_view)
         shards += store.shards
     return Features(shards, np.stack(places, axis=1))
-
-
-def _fill(
-    store: FeatureStore, encode: Callable, split: Split, missing: Sequence[int], image_size: int, view: int, title: str
-) -> None:
-    """Computes and stores the features of the rows `missing`, a shard at a time."""
-    with tqdm(total=len(missing), desc=f"features of {title}", unit="image", disable=None) as bar:
-        if bar.disable and missing:
-            print(f"computing the features of {len(missing)} images ({title}), once for all runs with this cache")
-        for rows in shards_of(missing):
-            keys, parts = [split.keys[row] for row in rows], []
-            for images in _read(split, pixels(split.images.encoded(rows), keys, image_size, view)):
-                parts.append(encode(images).numpy())
-                bar.update(len(parts[-1]))
-            store.add(keys, _finite(np.concatenate(parts), title))
-
-
-def shards_of(rows: Sequence[int]) -> Iterator[list[int]]:
-    """Yields ascending rows of a split in groups, one for each shard.
-
-    A row's group depends on the row alone, so work that was stopped anywhere ends with the same shards.
-    """
-    for _, group in itertools.groupby(rows, lambda row: row // SHARD):
-        yield list(group)
-
-
-def _finite(features: np.ndarray, title: str) -> np.ndarray:
-    if not np.isfinite(features).all():
-        raise UserError(f"features of {title} are NaN or infinite; check --encoder_weights")
-    return features
-
-
-def _read(split: Split, batches: tf.data.Dataset) -> Iterator[tf.Tensor]:
-    # Errors of the encoder, such as a full memory, are not those of reading.
-    with reading(split):
-        yield from batches
 
 
 def _key(config: Config, encoder: keras.Model) -> str:

@@ -33,6 +33,10 @@ class ImageFiles:
         paths = tf.data.Dataset.from_tensor_slices(tf.constant([self.paths[row] for row in rows], tf.string))
         return paths.map(tf.io.read_file, num_parallel_calls=tf.data.AUTOTUNE)
 
+    def of(self, rows: Sequence[int]) -> "ImageFiles":
+        """Returns the images of ascending rows alone."""
+        return ImageFiles(tuple(self.paths[row] for row in rows))
+
     def where(self) -> str:
         """Returns where the images are, and what to do if they cannot be read, as the end of a message."""
         return "restore the file, then run the same command again"
@@ -101,7 +105,7 @@ def _of_images(
         tuple(place.name for place in placed),
         tuple(one.captions for one in rows),
         tuple(checked[place].digest for place in placed),
-        ImageFiles(tuple(os.path.join(*place) for place in placed)),
+        ImageFiles(tuple(os.path.abspath(os.path.join(*place)) for place in placed)),
         left_out,
     )
 

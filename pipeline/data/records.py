@@ -26,6 +26,9 @@ class Images(Protocol):
     def encoded(self, rows: Sequence[int]) -> tf.data.Dataset:
         """Returns the encoded images (scalar strings) of ascending rows of the split, in that order."""
 
+    def of(self, rows: Sequence[int]) -> "Images":
+        """Returns the images of ascending rows alone; small, as it is sent to other processes."""
+
     def where(self) -> str:
         """Returns where the images are, and what to do if they cannot be read, as the end of a message."""
 
@@ -56,12 +59,12 @@ class Source(NamedTuple):
 
 
 @contextlib.contextmanager
-def reading(split: Split) -> Iterator[None]:
-    """Raises TensorFlow's errors within the block, in which images of a split are read, as UserErrors."""
+def reading(images: Images) -> Iterator[None]:
+    """Raises TensorFlow's errors within the block, in which these images are read, as UserErrors."""
     try:
         yield
     except tf.errors.OpError as error:
-        raise UserError(f"images cannot be read ({reason_of(error)}); {split.images.where()}") from error
+        raise UserError(f"images cannot be read ({reason_of(error)}); {images.where()}") from error
 
 
 def read_images(split: Split, rows: Sequence[int]) -> dict[int, bytes]:
@@ -69,7 +72,7 @@ def read_images(split: Split, rows: Sequence[int]) -> dict[int, bytes]:
     if split.images is None:
         return {}
     rows = sorted(set(rows))
-    with reading(split):
+    with reading(split.images):
         return dict(zip(rows, split.images.encoded(rows).as_numpy_iterator(), strict=True))
 
 

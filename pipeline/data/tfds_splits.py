@@ -39,24 +39,30 @@ class TfdsImages:
     """Images in the records of a TensorFlow data set."""
 
     in_sequence: ClassVar[bool] = True
-    builder: tfds.core.DatasetBuilder
+    data_dir: str
     split: str
     column: str
-    records: np.ndarray  # int64 [I], the record of each row, ascending
+    records: tuple[int, ...]  # [I], the record of each row, ascending
 
     def encoded(self, rows: Sequence[int]) -> tf.data.Dataset:
         """Returns the encoded images (scalar strings) of ascending rows of the split, in that order."""
-        chosen = np.zeros(int(self.records.max(initial=0)) + 1, bool)
-        chosen[self.records[np.asarray(rows, np.int64)]] = True
+        wanted = [self.records[row] for row in rows]
+        chosen = np.zeros(max(wanted, default=-1) + 1, bool)
+        chosen[wanted] = True
         mask = tf.constant(chosen)
-        numbered = records(self.builder, self.split, self.column).take(len(chosen)).enumerate()
+        builder = tfds.builder_from_directory(self.data_dir)
+        numbered = records(builder, self.split, self.column).take(len(chosen)).enumerate()
         kept = numbered.filter(lambda number, record: mask[number])
         found = kept.map(lambda number, record: part_of(record, self.column))
         return found.apply(tf.data.experimental.assert_cardinality(len(rows)))
 
+    def of(self, rows: Sequence[int]) -> "TfdsImages":
+        """Returns the images of ascending rows alone."""
+        return dataclasses.replace(self, records=tuple(self.records[row] for row in rows))
+
     def where(self) -> str:
         """Returns where the images are, and what to do if they cannot be read, as the end of a message."""
-        return f"they are in {self.builder.data_dir}; delete that folder and prepare the data set again"
+        return f"they are in {self.data_dir}; delete that folder and prepare the data set again"
 
 
 def read_split(
@@ -89,7 +95,7 @@ def read_split(
         tuple(row["name"] for _, row in good),
         tuple(tuple(c for c in row["captions"] if has_words(c)) for _, row in good),
         tuple(row["digest"] for _, row in good),
-        TfdsImages(builder, split, columns.image, np.array([number for number, _ in good], np.int64)),
+        TfdsImages(str(builder.data_dir), split, columns.image, tuple(number for number, _ in good)),
         tuple((row["name"], row["fault"]) for row in rows if row["fault"]),
         tuple((caption, WORDLESS) for _, row in good for caption in row["captions"] if not has_words(caption)),
     )

@@ -152,6 +152,23 @@ class DataSettings(Group):
     max_length: int = setting(
         20, "Maximum caption length in tokens, end token included (T).", least=2, most=MOST_TOKENS
     )
+    workers: int = setting(
+        1,
+        "Processes that compute features. More help where decoding is slow or the encoder runs on many cores; one GPU "
+        "wants 1.",
+        fixed=False,
+        modes=DATA,
+        added=True,
+        most=256,
+    )
+    beam_options: str = setting(
+        "",
+        "Options of an Apache Beam pipeline that computes features, such as '--runner=DirectRunner "
+        "--direct_running_mode=multi_processing --direct_num_workers=2'; needs the extra beam.",
+        fixed=False,
+        modes=DATA,
+        added=True,
+    )
     cache_dir: str = setting(
         "", "Folder of prepared images and features; default: 'cache' beside the workdir.", fixed=False, modes=DATA
     )

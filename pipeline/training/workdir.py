@@ -89,7 +89,7 @@ def _written_folders(config: Config) -> Iterator[pathlib.Path]:
     yield from (workdir, config.export_path(), workdir / "checkpoints", workdir / "results", cache)
     for pattern in ("results/*", "kept/*"):
         yield from (path for path in workdir.glob(pattern) if path.is_dir())
-    for pattern in ("images", "data", "data/*", "features", "features/*", "features/*/*"):
+    for pattern in ("images", "data", "data/*", "features", "features/*", "features/*/*", "features/*/*/*"):
         yield from (path for path in cache.glob(pattern) if path.is_dir())
 
 

@@ -1,0 +1,175 @@
+"""The work of computing features: shard by shard, in this process, in several, or on many machines (shard_beam.py).
+
+All of them call `compute_shard`, so that they write the same shards.
+"""
+
+import concurrent.futures
+import concurrent.futures.process
+import dataclasses
+import functools
+import multiprocessing
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from spidercap.models.image_headers import LARGE, read_header
+from spidercap.models.images import decode_image, draw_view, resize_image
+from spidercap.pipeline.data.feature_store import write_shard
+from spidercap.pipeline.data.records import Images, reading
+from spidercap.pipeline.errors import UserError
+
+BATCH = 64  # images; more is not faster, and may not fit into the memory of small GPUs
+
+Encode = Callable[[tf.Tensor], tf.Tensor]  # pixels [B, S, S, 3] -> features [B, F]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """What one shard is made of; small enough to be sent to another machine."""
+
+    folder: pathlib.Path  # of the store
+    images: Images  # of this shard alone
+    keys: tuple[str, ...]
+    view: int
+    image_size: int
+    title: str  # of the split and the view, for messages
+
+
+class Done(NamedTuple):
+    """A shard that was written."""
+
+    path: pathlib.Path
+    images: int
+
+
+def compute_shards(encode: Encode, images: Images, shards: Sequence[Shard]) -> Iterator[Done]:
+    """Reads, decodes and encodes images, and yields each shard when it is written.
+
+    Args:
+      encode: the encoder.
+      images: those of all shards, one after the other. They are read as one stream, as it takes seconds to set one up.
+      shards: of one view; whole shards hold whole batches, so that their features do not depend on the others.
+
+    Raises:
+      UserError: an image cannot be read any more, features are NaN or infinite, or the disk is full.
+    """
+    keys = [key for shard in shards for key in shard.keys]
+    batches = _read(images, pixels(images.encoded(range(len(keys))), keys, shards[0].image_size, shards[0].view))
+    parts: list[np.ndarray] = []
+    for shard in shards:
+        while sum(map(len, parts)) < len(shard.keys):
+            parts.append(encode(next(batches)).numpy())
+        features = np.concatenate(parts)
+        features, parts = features[: len(shard.keys)], [features[len(shard.keys) :]]
+        if not np.isfinite(features).all():
+            raise UserError(f"features of {shard.title} are NaN or infinite; check --encoder_weights")
+        yield Done(write_shard(shard.folder, shard.keys, features), len(shard.keys))
+
+
+def compute_shard(encode: Encode, shard: Shard) -> Done:
+    """Returns a shard that was computed alone."""
+    return next(compute_shards(encode, shard.images, [shard]))
+
+
+def in_processes(encoder: pathlib.Path, shards: Sequence[Shard], workers: int) -> Iterator[Done]:
+    """Yields each shard when it is written, by several processes that share the cores.
+
+    Args:
+      encoder: a .keras file.
+      shards: the work.
+      workers: processes.
+
+    Raises:
+      UserError: a process was killed.
+    """
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    # New processes, not copies of this one: TensorFlow's threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(min(workers, len(shards)), context, _limit_threads, (threads,)) as pool:
+        waiting = [pool.submit(_in_process, encoder, shard) for shard in shards]
+        try:
+            for done in concurrent.futures.as_completed(waiting):
+                yield done.result()
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise UserError(
+                "a process of --workers was killed, mostly for lack of memory; what it had finished is kept; run the "
+                "same command again, or lower --workers"
+            ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+
+
+def pixels(records: tf.data.Dataset, keys: Sequence[str], image_size: int, view: int = 0) -> tf.data.Dataset:
+    """Returns batches float32 `[<=BATCH, image_size, image_size, 3]` of encoded images, decoded in parallel.
+
+    View 0 is the whole image; other views are drawn by their number and the image's key.
+    """
+    small, large = _decoders(image_size, view)
+    seeds = tf.data.Dataset.from_tensor_slices(np.array([view_seed(key) for key in keys], np.int64))
+    # Large images are decoded a few at a time, or the memory for them would grow with the number of cores.
+    decoded = tf.data.Dataset.zip(seeds, records).map(small, num_parallel_calls=tf.data.AUTOTUNE)
+    return decoded.map(large, num_parallel_calls=2).batch(BATCH).prefetch(tf.data.AUTOTUNE)
+
+
+def view_seed(key: str) -> int:
+    """Returns the seed of an image's views."""
+    return int(key[:15], 16)
+
+
+@functools.cache  # traced once for all shards
+def _decoders(image_size: int, view: int) -> tuple[Callable, Callable]:
+    """Two steps (seed, record) -> pixels: the first one decodes small images, the second one large ones."""
+
+    def seen(seed: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
+        image = decode_image(record)
+        if view:
+            image = draw_view(image, tf.stack([tf.constant(view, tf.int64), seed]))
+        return resize_image(image, image_size)
+
+    scalar = [tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.string)]
+
+    @tf.function(input_signature=scalar, autograph=False)
+    def small(seed: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        is_large = read_header(record).pixels > LARGE
+        none = lambda: tf.zeros([image_size, image_size, 3])  # noqa: E731
+        return seed, tf.where(is_large, record, ""), tf.cond(is_large, none, lambda: seen(seed, record))
+
+    @tf.function(input_signature=[*scalar, tf.TensorSpec([image_size, image_size, 3])], autograph=False)
+    def large(seed: tf.Tensor, record: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+        return tf.cond(record == "", lambda: image, lambda: seen(seed, record))
+
+    return small, large
+
+
+def _read(images: Images, batches: tf.data.Dataset) -> Iterator[tf.Tensor]:
+    # Errors of the encoder, such as a full memory, are not those of reading.
+    with reading(images):
+        yield from batches
+
+
+def _limit_threads(threads: int) -> None:
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+def _in_process(encoder: pathlib.Path, shard: Shard) -> Done:
+    return compute_shard(loaded(encoder, shard.image_size), shard)
+
+
+@functools.cache  # once per process
+def loaded(encoder: pathlib.Path, image_size: int) -> Encode:
+    """Returns the function of an encoder stored as a .keras file."""
+    return encode_by(keras.models.load_model(encoder, compile=False), image_size)
+
+
+def encode_by(encoder: keras.Model, image_size: int) -> Encode:
+    """Returns the compiled function of an encoder; it is traced if it is called."""
+    shape = [None, image_size, image_size, 3]
+    return tf.function(lambda images: encoder(images, training=False), input_signature=[tf.TensorSpec(shape)])
