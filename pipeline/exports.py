@@ -84,13 +84,12 @@ def run_caption(config: Config, images: Sequence[pathlib.Path] | None = None) ->
       config: the settings.
       images: image files; by default those that --images names, or the features of --features.
     """
-    # Mistakes are reported before anything is exported.
-    # At the end of training, the captions are those of the run.
+    # Mistakes are reported before anything is exported. At the end of training, the captions are those of the run.
     ids = ids_by_name(config.data.captions) if config.data.captions and config.run.mode == "caption" else {}
     if config.metrics.output:
         check_output("output", config.metrics.output, read=(config.data.captions,))
     from_features = images is None and bool(config.data.features)
-    if (identity.kept_encoder(config) is None) != from_features:
+    if identity.takes_features(config) != from_features:
         wanted = "images" if from_features else "features"
         raise UserError(f"{config.run.workdir} was trained on {wanted}; give --{wanted}")
     skip = config.data.skip_bad_images

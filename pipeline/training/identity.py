@@ -100,11 +100,16 @@ def keep_encoder(config: Config, encoder: keras.Model | None, feature_size: int)
 
 def kept_encoder(config: Config) -> keras.Model | None:
     """Returns the encoder that `keep_encoder` stored; None if the run was given features."""
-    if not is_prepared(config):
-        raise UserError(f"{config.run.workdir} has trained nothing yet; run --mode=train first")
-    if ENCODER not in digests.recorded(config.workdir_path()):
+    if takes_features(config):
         return None
     return keras.models.load_model(_encoder_path(config), compile=False)
+
+
+def takes_features(config: Config) -> bool:
+    """Returns whether the run was given features, and so has no encoder; raises UserError before it is prepared."""
+    if not is_prepared(config):
+        raise UserError(f"{config.run.workdir} has trained nothing yet; run --mode=train first")
+    return ENCODER not in digests.recorded(config.workdir_path())
 
 
 def kept_feature_size(config: Config) -> int:
