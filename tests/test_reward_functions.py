@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from spidercap.models.special_tokens import END
-from spidercap.pipeline import modes
+from spidercap.pipeline import preparation
 from spidercap.pipeline.errors import Interrupted, UserError
 from spidercap.pipeline.main import main
 from spidercap.pipeline.metrics.reward_functions import (
@@ -246,7 +246,7 @@ class TestDoor:
         assert load_reward_functions(f"f={path}:f", {})["f"](["a"], [[]], [0]) == [1]
 
     def test_nothing_is_done_before(self, tmp_path, monkeypatch, capsys):
-        monkeypatch.setattr(modes, "load_encoder", lambda config: pytest.fail("work was done"))
+        monkeypatch.setattr(preparation, "load_encoder", lambda config: pytest.fail("work was done"))
         flags = ["--stages=mle:1,pg:1", "--reward=x", f"--reward_functions=x={tmp_path / 'none.py'}:f"]
         assert main(["main", f"--workdir={tmp_path / 'w'}", *flags]) == 1
         assert "none.py is not a file, so x cannot be loaded" in capsys.readouterr().err
