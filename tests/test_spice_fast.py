@@ -71,6 +71,22 @@ SAID = [
 ]
 
 
+def test_tables_of_the_cache_score_the_same_and_nothing_is_parsed_again(parser, metric, tmp_path, monkeypatch, capsys):
+    captions, images = zip(*SAID, strict=True)
+    expected = metric(rows(captions), np.array(images))
+    SpiceFast(parser, WORDS, REFERENCES, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(parser), "parse", lambda *args: pytest.fail("parsed again"))
+        again = SpiceFast(parser, WORDS, REFERENCES, tmp_path)
+    np.testing.assert_array_equal(again(rows(captions), np.array(images)), expected)
+    (path,) = tmp_path.glob("spice_fast/*/class0/rows.npy")
+    path.write_bytes(path.read_bytes()[:-8])
+    np.testing.assert_array_equal(
+        SpiceFast(parser, WORDS, REFERENCES, tmp_path)(rows(captions), np.array(images)), expected
+    )
+    assert "rows.npy is damaged or was changed; computed again" in capsys.readouterr().err
+
+
 class TestMetric:
     def test_what_it_says_of_captions_that_anyone_can_judge(self, parser):
         said = TextSpiceFast(parser).tuples(["a black dog sits on a red bench", "two men in hats", ""])

@@ -10,6 +10,7 @@ import functools
 import multiprocessing
 import os
 import pathlib
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -90,7 +91,7 @@ def in_processes(encoder: pathlib.Path, shards: Sequence[Shard], workers: int) -
     threads = max(1, (os.cpu_count() or 1) // workers)
     # New processes, not copies of this one: TensorFlow's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(min(workers, len(shards)), context, _limit_threads, (threads,)) as pool:
+    with concurrent.futures.ProcessPoolExecutor(min(workers, len(shards)), context, _begin, (threads,)) as pool:
         waiting = [pool.submit(_in_process, encoder, shard) for shard in shards]
         try:
             for done in concurrent.futures.as_completed(waiting):
@@ -104,6 +105,7 @@ def in_processes(encoder: pathlib.Path, shards: Sequence[Shard], workers: int) -
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
                 process.terminate()
+                process.join()
 
 
 def pixels(records: tf.data.Dataset, keys: Sequence[str], image_size: int, view: int = 0) -> tf.data.Dataset:
@@ -154,7 +156,9 @@ def _read(images: Images, batches: tf.data.Dataset) -> Iterator[tf.Tensor]:
         yield from batches
 
 
-def _limit_threads(threads: int) -> None:
+def _begin(threads: int) -> None:
+    """Prepares a process: Ctrl-C is for the one that waits for it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
 

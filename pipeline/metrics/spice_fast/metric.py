@@ -18,7 +18,7 @@ from spidercap.pipeline.metrics.spice import f_score
 from spidercap.pipeline.metrics.spice_fast import scene_graph
 from spidercap.pipeline.metrics.spice_fast.matching import Matcher
 from spidercap.pipeline.metrics.spice_fast.parser import SceneGraphParser, load_parser, parsed
-from spidercap.pipeline.metrics.spice_fast.synonyms import wordnet_synonyms
+from spidercap.pipeline.metrics.spice_fast.synonyms import synonyms_data, wordnet_synonyms
 from spidercap.pipeline.metrics.text_metrics import Bar, Evaluated, TextSettings, no_bar, with_references
 
 VERSION = 1  # of the code that makes tables of references; another one makes them again
@@ -55,7 +55,7 @@ class SpiceFast:
 
         counts = np.array([len(of_image) for of_image in references])
         flat = np.array([len(strings), *(i for row in rows for i in (*row, 0))], np.int32)
-        key = key_of(VERSION, "\n".join(strings), counts, flat, *parser.arrays()) if cache else ""
+        key = key_of(VERSION, "\n".join(strings), counts, flat, synonyms_data(), *parser.arrays()) if cache else ""
         self._parser, self._tables = parser, lexicon.tables
         self._matcher = Matcher(lexicon.terms, graphs, folder=entry(cache, "spice_fast", key))
 

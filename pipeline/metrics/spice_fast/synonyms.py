@@ -67,7 +67,11 @@ class Synonyms:
 
 def wordnet_synonyms() -> Synonyms:
     """Returns the packaged synonyms; reading them takes a third of a second."""
-    packed = importlib.resources.files(__package__).joinpath(DATA).read_bytes()
-    synsets, exceptions = gzip.decompress(packed).decode("ascii").split("\n\n")
+    synsets, exceptions = gzip.decompress(synonyms_data()).decode("ascii").split("\n\n")
     irregular = (line.split() for line in exceptions.splitlines())
     return Synonyms([line.split() for line in synsets.splitlines()], {form: bases for form, *bases in irregular})
+
+
+def synonyms_data() -> bytes:
+    """Returns the packaged synonyms as they are stored."""
+    return importlib.resources.files(__package__).joinpath(DATA).read_bytes()
