@@ -112,7 +112,7 @@ def _pattern() -> re.Pattern[str]:
     return re.compile(rf"\.{{2,}}|-{{2,5}}(?!-)|''|({'|'.join(kept)})|\S")
 
 
-# Four of five captions are letters, spaces, commas after words, and a full stop. They need none of the rules, unless
+# Nearly all captions are letters, spaces, commas after words, and a full stop. They need none of the rules, unless
 # they have a word that counts as two, or an abbreviation before the stop.
 _PLAIN = re.compile(r"(?:[A-Za-z]++,? ++)*+[A-Za-z]{2,}+ ?\.? *")
 _TWO_WORDS = ("cannot", "gonna", "gotta", "lemme", "gimme", "wanna")
