@@ -23,8 +23,8 @@ def read_splits(settings: DataSettings, wanted: Iterable[str]) -> dict[str, tupl
       UserError: a file cannot be used, a split is empty, or two splits are the same file.
     """
     files = {name: getattr(settings, f"{name}_captions") for name in SPLITS}
-    _reject_same(files)
     read = _reader(settings)
+    _reject_same(files, read)
     together = settings.captions or (settings.train_captions if _has_fractions(settings) else "")
     found: dict[str, tuple[str, list[Listed]]] = {}
     for name in wanted:
@@ -64,14 +64,14 @@ def _reader(settings: DataSettings) -> Read:
     return read
 
 
-def _reject_same(files: Mapping[str, str]) -> None:
+def _reject_same(files: Mapping[str, str], read: Read) -> None:
     """Raises UserError if two splits are one file that does not name splits."""
     by_file = collections.defaultdict(list)
     for name, path in files.items():
         if path:
             by_file[os.path.realpath(path)].append(name)
     for names in by_file.values():
-        if len(names) > 1 and not any(one.split for one in read_listing(files[names[0]], skip_bad_captions=True)):
+        if len(names) > 1 and not any(one.split for one in read(files[names[0]])):
             flags = " and ".join(f"--{name}_captions" for name in names)
             raise UserError(
                 f"{flags} are the same file ({files[names[0]]}), so scores would be of images that choose the weights; "

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from spidercap.models.encoder import build_encoder
 from spidercap.pipeline import digests
 from spidercap.pipeline.data.feature_store import SHARD, Features, FeatureStore
-from spidercap.pipeline.data.records import Split
+from spidercap.pipeline.data.records import Images, Split
 from spidercap.pipeline.data.shard_work import Done, Encode, Shard, compute_shards, encode_by, in_processes
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import written_aside
@@ -73,18 +73,22 @@ def all_features(
     for name, split in splits.items():
         for view in range(views[name]):
             title = f"{name}, view {view + 1} of {views[name]}" if views[name] > 1 else name
-            shards = _shards(stores[view], split, view, config.model.image_size, title)
-            if shards:
-                _compute(stores[view], _work(config, encoder, encode, split, folder, shards), shards)
+            missing = stores[view].missing(split.keys)
+            if missing:
+                shards = _shards(stores[view].folder, split, missing, view, config.model.image_size, title)
+                work = _work(config, encoder, encode, split.images.of(missing), folder, shards)
+                _compute(stores[view], work, shards)
     return {name: _views(stores[: views[name]], split.keys) for name, split in splits.items()}
 
 
-def _shards(store: FeatureStore, split: Split, view: int, image_size: int, title: str) -> list[Shard]:
-    """The shards of the images of a split whose features are missing.
+def _shards(
+    folder: pathlib.Path, split: Split, missing: Sequence[int], view: int, image_size: int, title: str
+) -> list[Shard]:
+    """The shards of the rows of a split whose features are missing.
 
     The group of an image depends on its row alone, so work that was stopped anywhere ends with the same shards.
     """
-    folder, missing = store.folder.absolute(), store.missing(split.keys)
+    folder = folder.absolute()
     groups = [list(group) for _, group in itertools.groupby(missing, lambda row: row // SHARD)]
     return [
         Shard(folder, split.images.of(rows), tuple(split.keys[row] for row in rows), view, image_size, title)
@@ -93,12 +97,10 @@ def _shards(store: FeatureStore, split: Split, view: int, image_size: int, title
 
 
 def _work(
-    config: Config, encoder: keras.Model, encode: Encode, split: Split, folder: pathlib.Path, shards: Sequence[Shard]
+    config: Config, encoder: keras.Model, encode: Encode, images: Images, folder: pathlib.Path, shards: Sequence[Shard]
 ) -> Iterator[Done]:
-    """Yields the shards as they are written."""
+    """Yields the shards as they are written; `images` are those of all shards."""
     if config.data.workers == 1 and not config.data.beam_options:
-        rows = {key: row for row, key in reversed(list(enumerate(split.keys)))}  # of equal keys the first
-        images = split.images.of([rows[key] for shard in shards for key in shard.keys])
         return compute_shards(encode, images, shards)
     path = folder.absolute() / "encoder.keras"
     if digests.fault(path):

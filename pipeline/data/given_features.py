@@ -13,6 +13,7 @@ from tqdm import tqdm
 from spidercap.pipeline import digests
 from spidercap.pipeline.data.feature_files import FeatureFile, open_feature_file
 from spidercap.pipeline.data.feature_store import SHARD, Features, FeatureStore
+from spidercap.pipeline.data.image_index import status_of
 from spidercap.pipeline.data.records import Split
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import write_text
@@ -139,10 +140,9 @@ def _fill(store: FeatureStore, given: GivenFeatures, keys: Sequence[str]) -> Non
 
 def _digest(path: str, cache: pathlib.Path | None) -> str:
     """The SHA-256 of a file, from the cache if the file has not changed since."""
-    status = os.stat(path)
-    known = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
     if cache is None:
         return digests.digest(pathlib.Path(path))
+    known = status_of(os.stat(path))
     index = cache / "features" / "files.json"
     table: Mapping = {} if digests.fault(index) else json.loads(index.read_text(encoding="utf-8"))
     *before, digest = table.get(os.path.abspath(path), [""])

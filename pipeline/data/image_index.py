@@ -84,7 +84,7 @@ class ImageIndex:
         """What the index knows; None if the file is unknown, changed or lost, or was rejected for another limit."""
         row = self._known.get(name)
         try:
-            if not row or row[:_STATUS] != _status(os.stat(os.path.join(self._folder, name))):
+            if not row or row[:_STATUS] != status_of(os.stat(os.path.join(self._folder, name))):
                 return None
         except (OSError, ValueError):
             return None
@@ -99,12 +99,12 @@ class ImageIndex:
             with open(os.path.join(self._folder, name), "rb") as file:
                 before = os.fstat(file.fileno())
                 encoded = file.read()
-                settled = _status(before) == _status(os.fstat(file.fileno()))
+                settled = status_of(before) == status_of(os.fstat(file.fileno()))
         except OSError as error:
             return Checked("", reason_of(error), 0), []
         checked = check(encoded, max_pixels)
         settled = settled and max(before.st_mtime_ns, before.st_ctime_ns) < began - SETTLED
-        return checked, _status(before) if settled else []
+        return checked, status_of(before) if settled else []
 
 
 def check(encoded: bytes, max_pixels: int) -> Checked:
@@ -113,5 +113,6 @@ def check(encoded: bytes, max_pixels: int) -> Checked:
     return Checked(hashlib.sha256(encoded).hexdigest(), fault(encoded, max_pixels), pixels)
 
 
-def _status(status: os.stat_result) -> list[int]:
+def status_of(status: os.stat_result) -> list[int]:
+    """Returns numbers that change with a file."""
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]

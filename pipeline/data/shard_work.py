@@ -1,6 +1,6 @@
 """The work of computing features: shard by shard, in this process, in several, or on many machines (shard_beam.py).
 
-All of them call `compute_shard`, so that they write the same shards.
+All of them end in `compute_shards`, so that they write the same shards.
 """
 
 import concurrent.futures

@@ -53,11 +53,10 @@ class SpiceFast:
             tuples = iter(parser.parse(rows, lexicon))
             return [_graph([next(tuples) for _ in of_image]) for of_image in references]
 
-        counts = np.array([len(of_image) for of_image in references])
-        flat = np.array([len(strings), *(i for row in rows for i in (*row, 0))], np.int32)
-        key = key_of(VERSION, "\n".join(strings), counts, flat, synonyms_data(), *parser.arrays()) if cache else ""
+        # Not without a cache: a key is a digest of all words of all references.
+        folder = cache and entry(cache, "spice_fast", _key(parser, strings, rows, references))
         self._parser, self._tables = parser, lexicon.tables
-        self._matcher = Matcher(lexicon.terms, graphs, folder=entry(cache, "spice_fast", key))
+        self._matcher = Matcher(lexicon.terms, graphs, folder=folder)
 
     def __call__(self, captions: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
         """Returns float32 `[N]`, the F-score of the tuples of captions `[N, T]` of images `[N]`; 0 without tuples.
@@ -121,6 +120,18 @@ SPICE_FAST = family_of_one(
 def open_spice_fast(stack: contextlib.ExitStack, settings: TextSettings) -> TextSpiceFast:
     """Returns SPICE-fast on text with the packaged parser."""
     return TextSpiceFast(load_parser())
+
+
+def _key(
+    parser: SceneGraphParser,
+    strings: Sequence[str],
+    rows: Sequence[Sequence[int]],
+    references: Sequence[Sequence[str]],
+) -> str:
+    """Changes with the references, the parser, the synonyms, and VERSION of this code."""
+    counts = np.array([len(of_image) for of_image in references])
+    flat = np.array([len(strings), *(i for row in rows for i in (*row, 0))], np.int32)
+    return key_of(VERSION, "\n".join(strings), counts, flat, synonyms_data(), *parser.arrays())
 
 
 def _graph(tuples: Sequence[np.ndarray]) -> np.ndarray:
