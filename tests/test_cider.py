@@ -6,7 +6,7 @@ import tensorflow as tf
 from pycocoevalcap.cider.cider_scorer import CiderScorer
 
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.metrics.cider import Cider
+from spidercap.pipeline.metrics.cider import Cider, InverseFrequencies
 from spidercap.pipeline.metrics.document_frequencies import (
     count_document_frequencies,
     load_document_frequencies,
@@ -105,6 +105,45 @@ def test_highest_words_of_a_huge_vocabulary_stay_apart():
     scores = cider(tf.constant([c for c, _ in every]), tf.constant([i for _, i in every]))
     corpus = references.tolist()
     np.testing.assert_allclose(scores, [cider_d(c, corpus[i], corpus) for c, i in every], atol=1e-9)
+
+
+def test_places_times_words_beyond_32_bits():
+    """100,000 n-grams of 40,000 words: the place of a prefix times the number of words is no int32."""
+    captions = np.random.default_rng(0).integers(4, 40_000, [20_000, 6])
+    references = np.concatenate([captions, captions])[:, None]  # each n-gram is in two images
+    idf = InverseFrequencies(count_document_frequencies(references, 40_000), tf.float64)
+    of_order = list(idf(tf.constant(captions[::10].T)))
+    assert len(of_order) == 4
+    for each in of_order[1:]:
+        np.testing.assert_allclose(each, np.log(20_000))
+
+
+def test_what_the_cache_keeps_scores_the_same_and_is_not_made_again(corpus, tmp_path, monkeypatch, capsys):
+    references = reference_array(corpus, LONGEST)
+    frequencies = count_document_frequencies(references, BASE)
+    words, image = tf.constant(padded(candidates(50), LONGEST)), tf.range(50) % IMAGES
+
+    def scores(frequencies=frequencies, references=references, dtype=tf.float32):
+        return Cider(References(references, cache=tmp_path), frequencies, dtype, tmp_path)(words, image).numpy()
+
+    expected = Cider(references, frequencies)(words, image).numpy()
+    np.testing.assert_array_equal(scores(), expected)
+    with monkeypatch.context() as patch:
+        for module in ("references", "document_frequencies"):
+            patch.setattr(f"spidercap.pipeline.metrics.{module}.settled", lambda keys: pytest.fail("made again"))
+        patch.setattr(Cider, "_reference_norms", lambda *args: pytest.fail("made again"))
+        np.testing.assert_array_equal(scores(), expected)
+    for path in sorted(tmp_path.rglob("*.npy")):
+        path.write_bytes(path.read_bytes()[:-8])
+        np.testing.assert_array_equal(scores(), expected)
+        assert f"{path.name} is damaged or was changed; computed again" in capsys.readouterr().err
+    # Other inputs have tables of their own.
+    other = count_document_frequencies(references[:6], BASE)
+    np.testing.assert_array_equal(scores(other), Cider(references, other)(words, image))
+    np.testing.assert_array_equal(
+        scores(references=references[::-1]), Cider(references[::-1], frequencies)(words, image)
+    )
+    assert scores(dtype=tf.float64).dtype == np.float64
 
 
 def test_saved_document_frequencies_score_the_same(corpus, tmp_path):

@@ -11,9 +11,9 @@ from spidercap.pipeline.metrics import ngrams
 from spidercap.pipeline.metrics.bleu import Bleu
 from spidercap.pipeline.metrics.cider import Cider
 from spidercap.pipeline.metrics.document_frequencies import count_document_frequencies
+from spidercap.pipeline.metrics.key_table import KeyTable, settled
 from spidercap.pipeline.metrics.ngrams import (
     BITS,
-    KeyTable,
     counted,
     ends,
     in_chunks,
@@ -72,9 +72,10 @@ def test_counts_beyond_a_byte():
 def test_key_table_finds_every_key_and_nothing_else(count):
     rng = np.random.default_rng(count)
     keys = rng.permutation(np.unique(rng.integers(0, 2**62, count) >> rng.integers(0, 50, count)))
-    table = KeyTable(keys)
-    assert len(np.unique(table.places)) == len(keys)
-    np.testing.assert_array_equal(table.find(tf.constant(keys)), table.places)
+    slots, factors, places = settled(keys)
+    table = KeyTable(slots, factors)
+    assert len(np.unique(places)) == len(keys)
+    np.testing.assert_array_equal(table.find(tf.constant(keys)), places)
     others = np.setdiff1d(np.concatenate([keys + 1, keys - 1, [0, 2**62]]), keys)
     assert (table.find(tf.constant(others)).numpy() == table.size).all()
 

@@ -128,9 +128,9 @@ class TestMetrics:
         made = []
 
         class Positions(module.ReferencePositions):
-            def __init__(self, references):
+            def __init__(self, references, cache):
                 made.append(references)
-                super().__init__(references)
+                super().__init__(references, cache)
 
         monkeypatch.setattr(module, "ReferencePositions", Positions)
         scores = reward_of(text).scores(CAPTIONS, IMAGES)

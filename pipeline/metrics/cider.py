@@ -8,12 +8,17 @@ sum_g f^2 min(c, r) r and sum_g f^2 c^2. Both are summed over the caption's posi
 the one after k others adds f^2 r [k < r] and f^2 (2 k + 1).
 """
 
+import pathlib
+
 import numpy as np
 import tensorflow as tf
 
 from spidercap.models.special_tokens import PAD
+from spidercap.pipeline.cached_arrays import cached_arrays, entry, key_of
+from spidercap.pipeline.metrics import key_table
 from spidercap.pipeline.metrics.compiled import family_of_one
 from spidercap.pipeline.metrics.document_frequencies import DocumentFrequencies
+from spidercap.pipeline.metrics.key_table import KeyTable
 from spidercap.pipeline.metrics.ngrams import (
     BITS,
     ORDERS,
@@ -34,17 +39,24 @@ class Cider:
     """CIDEr-D of captions against prepared references, with given document frequencies."""
 
     def __init__(
-        self, references: References | np.ndarray, frequencies: DocumentFrequencies, dtype: tf.DType = tf.float32
+        self,
+        references: References | np.ndarray,
+        frequencies: DocumentFrequencies,
+        dtype: tf.DType = tf.float32,
+        cache: pathlib.Path | None = None,
     ):
-        """Takes references, or their ids int `[I, R, L]`."""
+        """Takes references, or their ids int `[I, R, L]`; the folder `cache` keeps what is made of them."""
         references = prepared(references)
         self._dtype = dtype
         self._longest = references.longest
         self._positions = references.positions
-        self._idf = InverseFrequencies(frequencies, dtype)
+        known = cache and _key(frequencies, dtype)
+        self._idf = InverseFrequencies(frequencies, dtype, entry(cache, "idf", known))
         self._present = tf.constant(references.present, dtype)  # [I, R]
         self._bigrams = tf.constant(np.maximum(references.lengths - 1, 0), dtype)  # [I, R]
-        self._norms = self._reference_norms(references.ids)  # [I, R, 4]
+        folder = cache and entry(cache, "norms", key_of(known, references.ids))
+        made = cached_arrays(folder, ("norms",), lambda: {"norms": self._reference_norms(references.ids)})
+        self._norms = tf.constant(made["norms"])  # [I, R, 4]
 
     def __call__(self, candidates: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
         """Returns dtype `[N]` for captions int `[N, T]`, padded, of images `[N]` (rows of the references)."""
@@ -73,7 +85,7 @@ class Cider:
         """The length `[N]` of a vector of tf-idf weights."""
         return tf.sqrt(tf.reduce_sum(idf**2 * (2 * tf.cast(rank, self._dtype) + 1), 0))
 
-    def _reference_norms(self, references: np.ndarray) -> tf.Tensor:
+    def _reference_norms(self, references: np.ndarray) -> np.ndarray:
         """Returns `[I, R, 4]`; short references are not computed over the steps of the longest one."""
         flat = references.reshape(-1, references.shape[-1])
         lengths = (flat != PAD).sum(-1).tolist()
@@ -87,22 +99,19 @@ class Cider:
 
             words = tf.constant(flat[rows, :longest])
             result[rows] = in_chunks(norms, limbs_of(longest) + 1, words, tf.zeros(len(rows), tf.int64), self._dtype)
-        return tf.constant(result.reshape(*references.shape[:2], len(ORDERS)))
+        return result.reshape(*references.shape[:2], len(ORDERS))
 
 
 class InverseFrequencies:
     """Inverse document frequencies of the n-grams of captions."""
 
-    def __init__(self, frequencies: DocumentFrequencies, dtype: tf.DType):
+    def __init__(self, frequencies: DocumentFrequencies, dtype: tf.DType, folder: pathlib.Path | None = None):
+        """Takes the folder of the cache for these frequencies in this dtype."""
+        names = [f"{name}{order}" for order in ORDERS for name in ("idf", "slots", "factors")[: 1 if order == 1 else 3]]
+        made = cached_arrays(folder, tuple(names), lambda: _idf_tables(frequencies, dtype.as_numpy_dtype))
         self._unknown = frequencies.base  # the id of all words outside of the corpus
-        self._tables = frequencies.tables
-        log_images = np.log(max(frequencies.images, 1))
-        sizes = [(frequencies.keys[0], self._unknown), *((table.places, table.size) for table in self._tables)]
-        self._idf = []
-        for (places, size), counts in zip(sizes, frequencies.counts, strict=True):
-            idf = np.full(size + 1, log_images)
-            idf[places] -= np.log(np.maximum(counts, 1))
-            self._idf.append(tf.constant(idf, dtype))
+        self._tables = [KeyTable(made[f"slots{order}"], made[f"factors{order}"]) for order in ORDERS[1:]]
+        self._idf = [tf.constant(made[f"idf{order}"]) for order in ORDERS]
 
     def __call__(self, words: tf.Tensor):
         """Yields, for each order n, dtype `[T - n + 1, N]` for words int64 `[T, N]`; 0 where a caption has ended.
@@ -119,4 +128,27 @@ class InverseFrequencies:
             yield tf.where(last != PAD, tf.gather(idf, place), tf.zeros([], idf.dtype))
 
 
-CIDER = family_of_one("cider", lambda inputs: Cider(inputs.references, inputs.frequencies(), inputs.dtype))
+def _idf_tables(frequencies: DocumentFrequencies, dtype: type) -> dict[str, np.ndarray]:
+    """Tables of n-grams, and the idf of each: order 1 by word, the others by place; the last is of unknown ones."""
+    log_images = np.log(max(frequencies.images, 1))
+    tables = frequencies.tables()
+    found = {}
+    sizes = [(frequencies.keys[0], frequencies.base), *((table.places, len(table.slots)) for table in tables)]
+    for order, (places, size), counts in zip(ORDERS, sizes, frequencies.counts, strict=True):
+        idf = np.full(size + 1, log_images)
+        idf[places] -= np.log(np.maximum(counts, 1))
+        found[f"idf{order}"] = idf.astype(dtype)
+    for order, table in zip(ORDERS[1:], tables, strict=True):
+        found |= {f"slots{order}": table.slots, f"factors{order}": table.factors}
+    return found
+
+
+def _key(frequencies: DocumentFrequencies, dtype: tf.DType) -> str:
+    """Changes with the frequencies, the dtype and the code that makes tables of them."""
+    code = map(pathlib.Path, (__file__, key_table.__file__))
+    return key_of(*code, dtype.name, frequencies.base, frequencies.images, *frequencies.keys, *frequencies.counts)
+
+
+CIDER = family_of_one(
+    "cider", lambda inputs: Cider(inputs.references, inputs.frequencies(), inputs.dtype, inputs.cache)
+)

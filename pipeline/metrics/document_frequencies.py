@@ -1,7 +1,6 @@
 """Document frequencies of n-grams: counting them in references, saving and loading them."""
 
 import dataclasses
-import functools
 import pathlib
 import zipfile
 from collections.abc import Sequence
@@ -11,7 +10,8 @@ import numpy as np
 from spidercap.models.special_tokens import PAD
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import written_aside
-from spidercap.pipeline.metrics.ngrams import ORDERS, KeyTable
+from spidercap.pipeline.metrics.key_table import Settled, settled
+from spidercap.pipeline.metrics.ngrams import ORDERS
 from spidercap.pipeline.metrics.size_classes import SizeClass, classes_of
 
 
@@ -28,14 +28,13 @@ class DocumentFrequencies:
     keys: tuple[np.ndarray, ...]  # int64 [G] for each order, ascending
     counts: tuple[np.ndarray, ...]  # int64 [G] for each order
 
-    @functools.cached_property
-    def tables(self) -> tuple[KeyTable, ...]:
-        """Tables of the orders from 2 on; the key of an n-gram is place of its prefix * (base + 1) + last word."""
+    def tables(self) -> list[Settled]:
+        """Returns tables of the orders from 2 on; an n-gram's key is place of its prefix * (base + 1) + last word."""
         places, tables = self.keys[0], []
         for keys in self.keys[1:]:
-            tables.append(KeyTable(places[keys // self.base] * (self.base + 1) + keys % self.base))
+            tables.append(settled(places[keys // self.base] * (self.base + 1) + keys % self.base))
             places = tables[-1].places
-        return tuple(tables)
+        return tables
 
 
 def count_document_frequencies(references: np.ndarray | Sequence[SizeClass], base: int) -> DocumentFrequencies:

@@ -7,14 +7,13 @@ means the number of steps since an earlier occurrence of the word.
 
 Only single words of an image, and CIDEr's known n-grams, are looked up. Each is one int64 key, place * base + word,
 where `place` is the image's row or the place of the n-gram's prefix in a table, and word < base. Keys differ if image,
-prefix or word differ, and they stay below 2**63. A table compares whole keys.
+prefix or word differ, and they stay below 2**63. A table (key_table.py) compares whole keys.
 
 Shapes: I images, R references per image, L their length, N candidates, T steps, limbs as lists of tensors. Inside the
 metrics steps come first, so that the windows of n-grams are slices without a copy.
 """
 
 import functools
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -28,56 +27,6 @@ FULL = (1 << BITS) - 1
 # Elements of the largest temporary: 4 MB each, of which a few exist at a time.
 ROOM = 2**19
 UNROLLED = 40
-
-
-class KeyTable:
-    """A fixed set of int64 keys that can be looked up in a graph, each in one of two places: cuckoo hashing.
-
-    Pagh, Rodler, "Cuckoo hashing" (Journal of Algorithms 51, 2004). Whole keys are compared, so that only the place
-    depends on the hash. `places` int64 `[G]` are below `size`, in the order of the given keys.
-    """
-
-    def __init__(self, keys: np.ndarray):
-        """Takes distinct keys `[G]`, 0 or more."""
-        least = max(int(len(keys) / 0.45), 1).bit_length()
-        for attempt in itertools.count():
-            self._bits = least + attempt // 8
-            self._factors = np.random.default_rng(attempt).integers(2**61, 2**63, 2) | 1
-            narrow = np.int32 if self._bits < 31 else np.int64  # half the memory, of tens of millions of keys
-            homes = np.stack([self._place(keys, f).astype(narrow) for f in self._factors])
-            places = _settle(homes, 1 << self._bits)
-            if places is not None:
-                break
-        slots = np.full(1 << self._bits, -1, np.int64)
-        slots[places] = keys
-        self.places, self.size = places, len(slots)
-        self._slots = tf.constant(slots)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Returns what `stored` takes."""
-        return {"slots": self._slots.numpy(), "factors": self._factors}
-
-    @classmethod
-    def stored(cls, slots: np.ndarray, factors: np.ndarray) -> "KeyTable":
-        """Returns a table by its `arrays`; settling millions of keys takes seconds. It does not know `places`."""
-        table = cls.__new__(cls)
-        table._factors, table._slots, table.size = np.array(factors), tf.constant(slots), len(slots)
-        table._bits = table.size.bit_length() - 1
-        return table
-
-    def find(self, keys: tf.Tensor) -> tf.Tensor:
-        """Returns the places of int64 `keys` of any shape; `size` for keys that are not in the table."""
-        found = tf.fill(tf.shape(keys), tf.constant(self.size, tf.int64))
-        for factor in self._factors:
-            place = self._place(keys, factor)
-            found = tf.where(tf.gather(self._slots, place) == keys, place, found)
-        return found
-
-    def _place(self, keys, factor: np.int64):
-        """The product's highest bits (multiplication wraps around), of NumPy or TensorFlow keys."""
-        shift = tf.bitwise.right_shift if tf.is_tensor(keys) else np.right_shift
-        half = 1 << (self._bits - 1)
-        return shift(keys * factor, np.int64(64 - self._bits)) + np.int64(half)
 
 
 def ends(limbs: Sequence[tf.Tensor]) -> Iterator[list[tf.Tensor]]:
@@ -198,18 +147,3 @@ def _moved_on(limbs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     low = [bitwise.bitwise_and(limb, tf.constant(FULL, tf.int64)) for limb in moved]
     carry = [bitwise.right_shift(limb, top) for limb in limbs[:-1]]
     return [low[0], *(bitwise.bitwise_or(a, b) for a, b in zip(low[1:], carry, strict=True))]
-
-
-def _settle(homes: np.ndarray, size: int) -> np.ndarray | None:
-    """Returns a distinct place `[G]` for each key, one of its two homes `[2, G]`; None if that seems impossible."""
-    everyone = np.arange(homes.shape[1], dtype=homes.dtype)
-    side, holder, moving = np.zeros(len(everyone), np.int8), np.full(size, -1, homes.dtype), everyone
-    for _ in range(500):
-        if not len(moving):
-            return homes[side, everyone]
-        place = homes[side[moving], moving]
-        evicted = np.unique(holder[place])
-        holder[place] = moving
-        moving = np.concatenate([moving[holder[place] != moving], evicted[evicted >= 0]])
-        side[moving] ^= 1
-    return None

@@ -109,7 +109,7 @@ def build_reward(
       cache: folder for what takes long to make of the references.
     """
     inputs = [
-        (images, Inputs(References(ids), lambda: frequencies, tf.float32, texts, cache))
+        (images, Inputs(References(ids, cache=cache), lambda: frequencies, tf.float32, texts, cache))
         for images, ids in _read(references, end_token_in_reward)
     ]
     metrics = compiled_scores([term for term in weights if term in METRICS and METRICS[term].compiled], inputs)

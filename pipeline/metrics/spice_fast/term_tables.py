@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from spidercap.pipeline.metrics.ngrams import BITS, FULL, KeyTable, limbs_of
+from spidercap.pipeline.metrics.key_table import KeyTable, settled
+from spidercap.pipeline.metrics.ngrams import BITS, FULL, limbs_of
 from spidercap.pipeline.metrics.size_classes import doublings
 from spidercap.pipeline.metrics.spice_fast.scene_graph import Node, SceneGraph, relation_word
 from spidercap.pipeline.metrics.spice_fast.synonyms import Synonyms
@@ -103,7 +104,7 @@ class References:
         self._sizes, self._kinds = tf.constant(tables["sizes"]), tf.constant(tables["kinds"])
         self._rows = [tf.constant(of_place) for of_place in tables["rows"]]
         self._base = int(tables["base"])
-        self._table = KeyTable.stored(tables["slots"], tables["factors"])
+        self._table = KeyTable(tables["slots"], tables["factors"])
         self._row_of_place = tf.constant(tables["row_of_place"])
 
     def fits(self, images: tf.Tensor, terms: tf.Tensor, places: Sequence[int]) -> tf.Tensor:
@@ -198,16 +199,18 @@ def _tables(parts: list[_Part]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     base = int(of_term.max(initial=0)) + 1
     keys = np.searchsorted(images, of_image).astype(np.int64) * base + of_term
     del of_image, of_term
-    table = KeyTable(keys)
-    row_of_place = np.zeros(table.size + 1, np.int32)
-    row_of_place[table.places] = np.arange(1, len(keys) + 1)
+    slots, factors, places = settled(keys)
+    row_of_place = np.zeros(len(slots) + 1, np.int32)
+    row_of_place[places] = np.arange(1, len(keys) + 1)
+    del keys, places
     return images, {
         "sizes": sizes,
         "kinds": kinds,
         "rows": _joined(rows),
         "base": np.array(base),
         "row_of_place": row_of_place,
-        **table.arrays(),
+        "slots": slots,
+        "factors": factors,
     }
 
 
