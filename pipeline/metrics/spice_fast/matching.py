@@ -29,10 +29,9 @@ from spidercap.pipeline.metrics.spice_fast.term_tables import (
     SECOND,
     TABLES,
     References,
-    Similarities,
-    Terms,
     reference_tables,
 )
+from spidercap.pipeline.metrics.spice_fast.terms import Similarities, Terms
 
 WIDTH = 14  # of in_chunks: about 500 candidates of 24 tuples per chunk, which is fastest
 
@@ -46,6 +45,7 @@ class Matcher:
         references: Sequence[np.ndarray] | Callable[[], Sequence[np.ndarray]],
         synonyms: Synonyms | None = None,
         folder: pathlib.Path | None = None,
+        said: np.ndarray | None = None,
     ):
         """Takes the strings of all terms, and the tuples of images' references.
 
@@ -57,8 +57,9 @@ class Matcher:
             is called if the folder does not hold what is made of them.
           synonyms: WordNet's by default.
           folder: of the cache, for this metric of these references alone.
+          said: bool, which terms candidates can hold; by default all. The tables are of these alone.
         """
-        self._terms = Terms(terms, synonyms or wordnet_synonyms())
+        self._terms = Terms(terms, synonyms or wordnet_synonyms(), said)
         self._similar = Similarities(self._terms)
         made = functools.cache(lambda: self._made(references() if callable(references) else references))
         class_of = cached_arrays(folder, ("class_of",), lambda: {"class_of": made()[0]})["class_of"]

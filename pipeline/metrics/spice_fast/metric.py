@@ -21,7 +21,7 @@ from spidercap.pipeline.metrics.spice_fast.parser import SceneGraphParser, load_
 from spidercap.pipeline.metrics.spice_fast.synonyms import synonyms_data, wordnet_synonyms
 from spidercap.pipeline.metrics.text_metrics import Bar, Evaluated, TextSettings, no_bar, with_references
 
-VERSION = 1  # of the code that makes tables of references; another one makes them again
+VERSION = 2  # of the code that makes tables of references; another one makes them again
 
 
 class SpiceFast:
@@ -54,9 +54,9 @@ class SpiceFast:
             return [_graph([next(tuples) for _ in of_image]) for of_image in references]
 
         # Not without a cache: a key is a digest of all words of all references.
-        folder = cache and entry(cache, "spice_fast", _key(parser, strings, rows, references))
+        folder = cache and entry(cache, "spice_fast", _key(parser, len(words), strings, rows, references))
         self._parser, self._tables = parser, lexicon.tables
-        self._matcher = Matcher(lexicon.terms, graphs, folder=folder)
+        self._matcher = Matcher(lexicon.terms, graphs, folder=folder, said=parser.said(lexicon, len(words)))
 
     def __call__(self, captions: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
         """Returns float32 `[N]`, the F-score of the tuples of captions `[N, T]` of images `[N]`; 0 without tuples.
@@ -124,6 +124,7 @@ def open_spice_fast(stack: contextlib.ExitStack, settings: TextSettings) -> Text
 
 def _key(
     parser: SceneGraphParser,
+    words: int,
     strings: Sequence[str],
     rows: Sequence[Sequence[int]],
     references: Sequence[Sequence[str]],
@@ -131,7 +132,7 @@ def _key(
     """Changes with the references, the parser, the synonyms, and VERSION of this code."""
     counts = np.array([len(of_image) for of_image in references])
     flat = np.array([len(strings), *(i for row in rows for i in (*row, 0))], np.int32)
-    return key_of(VERSION, "\n".join(strings), counts, flat, synonyms_data(), *parser.arrays())
+    return key_of(VERSION, words, "\n".join(strings), counts, flat, synonyms_data(), *parser.arrays())
 
 
 def _graph(tuples: Sequence[np.ndarray]) -> np.ndarray:

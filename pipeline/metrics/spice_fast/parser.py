@@ -88,6 +88,14 @@ class SceneGraphParser:
         )
         return Lexicon(tables, tuple(terms))
 
+    def said(self, lexicon: Lexicon, words: int) -> np.ndarray:
+        """Returns bool: which of the lexicon's terms captions can hold that are made of its first `words` words."""
+        tables = lexicon.tables
+        found = np.zeros(len(lexicon.terms), bool)
+        for terms in (tables.lemmas[:words], tables.labels, tables.being):
+            found[terms.numpy().ravel()] = True
+        return found
+
     def __call__(self, captions: tf.Tensor, tables: Tables) -> tf.Tensor:
         """Returns int32 `[N, P, 3]`, the tuples of captions `[N, T]`, with P = max(PLACES, T).
 

@@ -1,4 +1,4 @@
-"""Tables of the compiled matching: synonyms of terms, and which tuples of an image's references a term fits.
+"""Tables of the compiled matching: which tuples of an image's references a term fits.
 
 Shapes: I images, L limbs of bits, one bit per tuple.
 """
@@ -11,88 +11,16 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from spidercap.pipeline.metrics.key_table import KeyTable, settled
 from spidercap.pipeline.metrics.ngrams import BITS, FULL, limbs_of
 from spidercap.pipeline.metrics.size_classes import doublings
-from spidercap.pipeline.metrics.spice_fast.scene_graph import Node, SceneGraph, relation_word
-from spidercap.pipeline.metrics.spice_fast.synonyms import Synonyms
+from spidercap.pipeline.metrics.spice_fast.scene_graph import Node, SceneGraph
+from spidercap.pipeline.metrics.spice_fast.terms import Similarities, Terms
 
 FIRST, SECOND, LAST = range(3)  # places in a tuple; attributes are last too
 PLACES = {1: (FIRST,), 2: (FIRST, LAST), 3: (FIRST, SECOND, LAST)}
-MOST_RANKS = 2048  # that float16 holds exactly
-NOTHING: frozenset[int] = frozenset()
 PART = 1000  # images
 # Of the references of a class of images.
-TABLES = ("sizes", "kinds", "rows", "base", "row_of_place", "slots", "factors")
-
-
-class Terms:
-    """Numbers of terms. Compared parts of relations that are not among the given terms follow them."""
-
-    def __init__(self, terms: Sequence[str], synonyms: Synonyms):
-        """Takes the distinct strings of terms 0, 1, ...; the first is ""."""
-        self._given = len(terms)
-        numbers = {term: number for number, term in enumerate(terms)}
-        relations = [numbers.setdefault(relation_word(term), len(numbers)) for term in terms]
-        self.count = len(numbers)
-        self._relations = np.array(relations, np.int64)
-        self._relation_table = tf.constant(self._relations)
-        self._senses = [synonyms(term) for term in numbers]
-
-    def known(self, terms):
-        """Returns the internal numbers of given terms (NumPy or TensorFlow, int64)."""
-        where = tf.where if tf.is_tensor(terms) else np.where
-        return where(terms < self._given, terms, terms + (self.count - self._given))
-
-    def relation(self, terms):
-        """Returns the internal numbers of the compared parts of relations, given theirs."""
-        if not tf.is_tensor(terms):
-            inside = terms < self._given
-            return np.where(inside, self._relations[np.where(inside, terms, 0)], terms)
-        inside = terms < self._given
-        return tf.where(inside, tf.gather(self._relation_table, tf.where(inside, terms, 0)), terms)
-
-    def senses(self, term: int) -> frozenset[int]:
-        """Returns the synsets of an internal number."""
-        return self._senses[term] if term < self.count else NOTHING
-
-
-class Similarities:
-    """The similarity of two different terms."""
-
-    def __init__(self, terms: Terms):
-        self._terms = terms
-        of_sense = collections.defaultdict(list)
-        for term in range(terms.count):
-            for sense in terms.senses(term):
-                of_sense[sense].append(term)
-        pairs = {pair for together in of_sense.values() for pair in itertools.permutations(together, 2)}
-        self.synonyms: dict[int, list[int]] = collections.defaultdict(list)
-        for one, other in pairs:
-            self.synonyms[one].append(other)
-        # Terms with synonyms get rows of a table of all pairs, because looking up keys takes three times as long.
-        # float16 is the smallest type that can be gathered on GPUs.
-        row = {term: number for number, term in enumerate(sorted(self.synonyms), 1)}
-        shares = [_share(terms.senses(one), terms.senses(other)) for one, other in pairs]
-        ranks = np.unique(np.array(shares, np.float64), return_inverse=True)[1] + 1
-        self._width = len(row) + 1
-        table = np.zeros([self._width, self._width], np.float16)
-        for (one, other), rank in zip(pairs, np.minimum(ranks, MOST_RANKS), strict=True):
-            table[row[one], row[other]] = rank
-        self._table = tf.constant(table.ravel())
-        self._rows = tf.constant([row.get(term, 0) for term in range(terms.count)], tf.int32)
-
-    def rows(self, terms: tf.Tensor) -> tf.Tensor:
-        """Returns the rows int32 of terms int64, for `__call__`."""
-        return tf.gather(self._rows, tf.where(terms < self._terms.count, terms, 0))
-
-    def __call__(self, one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-        """Returns int32, larger for a larger share of common synsets, 0 for none and for equal terms.
-
-        Args:
-          one, other: `rows` of the terms.
-        """
-        return tf.cast(tf.gather(self._table, one * self._width + other), tf.int32)
+TABLES = ("sizes", "kinds", "rows", "base", "keys", "begins")
 
 
 class References:
@@ -104,8 +32,8 @@ class References:
         self._sizes, self._kinds = tf.constant(tables["sizes"]), tf.constant(tables["kinds"])
         self._rows = [tf.constant(of_place) for of_place in tables["rows"]]
         self._base = int(tables["base"])
-        self._table = KeyTable(tables["slots"], tables["factors"])
-        self._row_of_place = tf.constant(tables["row_of_place"])
+        self._most = int(np.diff(tables["begins"]).max(initial=0))  # terms of an image
+        self._keys, self._begins = tf.constant(tables["keys"]), tf.constant(tables["begins"])
 
     def fits(self, images: tf.Tensor, terms: tf.Tensor, places: Sequence[int]) -> tf.Tensor:
         """Returns limbs `[places, L, W, N]`: which tuples of images `[N]` the terms int64 `[W, N]` fit.
@@ -113,8 +41,22 @@ class References:
         `places` in a tuple are some of FIRST, SECOND and LAST.
         """
         known = tf.where(terms < self._base, terms, 0)
-        row = tf.gather(self._row_of_place, self._table.find(images * self._base + known))
+        row = self._row(images, images * self._base + known)
         return tf.stack([tf.gather(self._rows[place], row, axis=1) for place in places])
+
+    def _row(self, images: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+        """The rows of keys `[W, N]`; the last one, of no term, if there is none.
+
+        A binary search in the rows of the image: a few steps in memory that lies together. Rows of later images have
+        larger keys, so only the end of all needs care.
+        """
+        last = tf.size(self._keys, tf.int64) - 1
+        row = tf.broadcast_to(tf.gather(self._begins, images), tf.shape(keys))
+        for bit in reversed(range(self._most.bit_length())):
+            further = row + (1 << bit)
+            smaller = tf.gather(self._keys, tf.minimum(further - 1, last)) < keys
+            row = tf.where(smaller, further, row)
+        return tf.where(tf.gather(self._keys, row) == keys, row, last)
 
     def kinds(self, images: tf.Tensor) -> tf.Tensor:
         """Returns limbs `[3, L, N]`: which tuples have one, two and three terms."""
@@ -157,20 +99,20 @@ def reference_tables(
             merged = _merged(terms, np.asarray(tuples, np.int64).reshape(-1, 3))
             by_class[doublings(len(merged), BITS)].append((image, merged))
         for number, images in by_class.items():
-            parts[number].append(_part(similar, images))
+            parts[number].append(_part(terms, similar, images))
     if not parts:
-        parts[0] = [_part(similar, [])]
+        parts[0] = [_part(terms, similar, [])]
     return [_tables(parts.pop(number)) for number in sorted(parts)]
 
 
-def _part(similar: Similarities, images: Sequence[tuple[int, list[tuple[Node, ...]]]]) -> _Part:
+def _part(terms: Terms, similar: Similarities, images: Sequence[tuple[int, list[tuple[Node, ...]]]]) -> _Part:
     """The tables of some images and their merged tuples."""
     image_of: list[int] = []
     term_of: list[int] = []
     rows: list[list[int]] = []
     kinds = []
     for image, merged in images:
-        fits = _fits(similar, merged)
+        fits = _fits(terms, similar, merged)
         image_of += [image] * len(fits)
         term_of += fits
         rows += fits.values()
@@ -193,24 +135,19 @@ def _tables(parts: list[_Part]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "sizes", "image", "term")
     )
     kinds = _joined([part.kinds for part in parts])
-    rows = [np.zeros([3, 1, 1], np.int64)]  # of no term
+    rows = []
     while parts:
         rows.append(parts.pop(0).rows)
+    rows.append(np.zeros([3, 1, 1], np.int64))  # of no term
     base = int(of_term.max(initial=0)) + 1
-    keys = np.searchsorted(images, of_image).astype(np.int64) * base + of_term
-    del of_image, of_term
-    slots, factors, places = settled(keys)
-    row_of_place = np.zeros(len(slots) + 1, np.int32)
-    row_of_place[places] = np.arange(1, len(keys) + 1)
-    del keys, places
+    place = np.searchsorted(images, of_image)
     return images, {
         "sizes": sizes,
         "kinds": kinds,
         "rows": _joined(rows),
         "base": np.array(base),
-        "row_of_place": row_of_place,
-        "slots": slots,
-        "factors": factors,
+        "keys": np.append(place * np.int64(base) + of_term, np.iinfo(np.int64).max),
+        "begins": np.searchsorted(place, np.arange(len(images) + 1)),
     }
 
 
@@ -235,21 +172,18 @@ def _merged(terms: Terms, tuples: np.ndarray) -> list[tuple[Node, ...]]:
     return list(graph.tuples())
 
 
-def _fits(similar: Similarities, merged: list[tuple[Node, ...]]) -> dict[int, list[int]]:
-    """Returns for each term the tuples that it fits as FIRST, SECOND and LAST, as bits of an int each."""
+def _fits(terms: Terms, similar: Similarities, merged: list[tuple[Node, ...]]) -> dict[int, list[int]]:
+    """Returns for each term, in order, the tuples that it fits as FIRST, SECOND and LAST, as bits of an int each."""
     fits: dict[int, list[int]] = collections.defaultdict(lambda: [0, 0, 0])
     overlapping: dict[Node, set[int]] = {}
     for number, nodes in enumerate(merged):
         for place, node in zip(PLACES[len(nodes)], nodes, strict=True):
             if node not in overlapping:
-                overlapping[node] = node.words.union(*(similar.synonyms.get(w, ()) for w in node.words))
+                words = node.words.union(*map(similar.synonyms, node.words))
+                overlapping[node] = {word for word in words if terms.is_said(word)}
             for term in overlapping[node]:
                 fits[term][place] |= 1 << number
-    return fits
-
-
-def _share(one: frozenset[int], other: frozenset[int]) -> float:
-    return len(one & other) / len(one | other)
+    return dict(sorted(fits.items()))
 
 
 def _bits(flags: Iterable[bool]) -> int:
