@@ -19,7 +19,7 @@ from spidercap.models.special_tokens import SPECIAL_TOKENS
 from spidercap.pipeline.data.batches import Batch, TrainingArrays
 from spidercap.pipeline.data.features import all_features, load_encoder
 from spidercap.pipeline.data.prepare import prepare_data
-from spidercap.pipeline.metrics.spice_fast.parser import load_parser
+from spidercap.pipeline.metrics.spice_fast.parser_file import load_parser
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.vocabulary import Vocabulary
 from spidercap.pipeline.training.rewards import ReferenceTexts, Reward, build_reward, reward_frequencies

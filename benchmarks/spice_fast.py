@@ -30,7 +30,8 @@ from spidercap.pipeline.evaluation.score_files import Captioned, read_captioned
 from spidercap.pipeline.files import check_output, write_text
 from spidercap.pipeline.metrics.spice import Spice
 from spidercap.pipeline.metrics.spice_fast.metric import SpiceFast, TextSpiceFast
-from spidercap.pipeline.metrics.spice_fast.parser import PACKAGED, SceneGraphParser, load_parser
+from spidercap.pipeline.metrics.spice_fast.parser import SceneGraphParser
+from spidercap.pipeline.metrics.spice_fast.parser_file import PACKAGED, load_parser
 from spidercap.pipeline.metrics.text_metrics import open_text_metrics
 from spidercap.pipeline.parser_training.agreement import TupleScore
 from spidercap.pipeline.text.tokenizer import tokenize

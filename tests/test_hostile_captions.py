@@ -13,7 +13,7 @@ from spidercap.pipeline.metrics.registry import METRICS, column_names
 from spidercap.pipeline.metrics.scores import score_captions
 from spidercap.pipeline.metrics.spice import Spice, f_score
 from spidercap.pipeline.metrics.spice_fast.metric import TextSpiceFast
-from spidercap.pipeline.metrics.spice_fast.parser import load_parser
+from spidercap.pipeline.metrics.spice_fast.parser_file import load_parser
 from spidercap.pipeline.metrics.tuple_store import TupleStore
 from spidercap.pipeline.text.one_line import one_line
 from spidercap.pipeline.text.tokenizer import tokenize

@@ -7,8 +7,10 @@ import tensorflow as tf
 from spidercap.models.scene_parser import FURTHEST, SceneParser, SceneParserSizes
 from spidercap.pipeline.metrics.spice_fast.lemmas import Lemmas
 from spidercap.pipeline.metrics.spice_fast.lexicon import AFFIXES, affix_buckets, word_ids
-from spidercap.pipeline.metrics.spice_fast.parser import PLACES, SceneGraphParser, load_parser, save_parser
+from spidercap.pipeline.metrics.spice_fast.parser import PLACES, SceneGraphParser
+from spidercap.pipeline.metrics.spice_fast.parser_file import load_parser, save_parser
 from spidercap.pipeline.parser_training.alignment import OPEN, Aligner, learn_labels, learn_lemmas, tuples_of
+from spidercap.pipeline.text.flat_tokens import flat_tokens
 from tests.test_gpu_ready import host_only
 
 CAPTIONS = np.array([[3, 1, 4, 1, 5], [2, 0, 0, 0, 0], [0, 0, 0, 0, 0], [5, 4, 0, 0, 0]], np.int32)
@@ -278,7 +280,7 @@ class TestTuples:
         words = ("", *(f"thing{k}" for k in range(40)))
         lexicon = made.lexicon(words)
         captions = [list(range(1, 41)), [3]]
-        tuples = made.parse(captions, lexicon)
+        tuples = made.parse(flat_tokens([captions]), lexicon)
         assert [len(said) for said in made.texts(tuples, lexicon)] == [40, 1]
         block = tf.constant([captions[0]])
         np.testing.assert_array_equal(made(block, lexicon.tables)[0], tuples[0])
@@ -322,7 +324,7 @@ class TestTuples:
         compiled = tf.function(made, autograph=False)(tf.constant(captions), lexicon.tables).numpy()
         for row in (0, 7, 749, 750, 1499):
             np.testing.assert_array_equal(compiled[row], made(tf.constant(captions[row : row + 1]), lexicon.tables)[0])
-        rows = made.parse([[i for i in caption if i] for caption in captions.tolist()], lexicon)
+        rows = made.parse(flat_tokens([[[i for i in caption if i] for caption in captions.tolist()]]), lexicon)
         np.testing.assert_array_equal(rows, compiled)
 
     def test_stays_on_the_device(self, network):
@@ -348,4 +350,4 @@ class TestTuples:
         save_parser(tmp_path / "parser.npz", made)
         again = load_parser(tmp_path / "parser.npz")
         assert (again.words, again.lemmas.nouns) == (words, made.lemmas.nouns)
-        assert again.parse([[1]], again.lexicon(["", "teeshirts"]))[0].shape == (PLACES, 3)
+        assert again.parse(flat_tokens([[[1]]]), again.lexicon(["", "teeshirts"]))[0].shape == (PLACES, 3)

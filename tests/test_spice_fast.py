@@ -13,10 +13,12 @@ from spidercap.pipeline.metrics.registry import parse_metrics, parse_reward, sin
 from spidercap.pipeline.metrics.scores import score_captions
 from spidercap.pipeline.metrics.spice import f_score
 from spidercap.pipeline.metrics.spice_fast.metric import SpiceFast, TextSpiceFast
-from spidercap.pipeline.metrics.spice_fast.parser import PACKAGED, load_parser, parsed
+from spidercap.pipeline.metrics.spice_fast.parser import parsed
+from spidercap.pipeline.metrics.spice_fast.parser_file import PACKAGED, load_parser
 from spidercap.pipeline.metrics.text_metrics import open_text_metrics
 from spidercap.pipeline.parser_training.agreement import TupleScore
 from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.text.flat_tokens import flat_tokens
 from spidercap.pipeline.text.vocabulary import Vocabulary, pad
 from spidercap.pipeline.training.rewards import ReferenceTexts, build_reward, reward_frequencies
 from tests.conftest import demo_tuples
@@ -137,10 +139,10 @@ class TestMetric:
     def test_a_long_caption_takes_no_memory_from_others(self, parser, monkeypatch):
         lexicon = parser.lexicon(["", "dog", "a"])
         captions = [[2, 1], [2, 1] * 100, [2], [1, 1] * 100]
-        together = parser.parse(captions, lexicon)
+        together = parser.parse(flat_tokens([captions]), lexicon)
         assert [len(tuples) for tuples in together] == [24, 200, 24, 200]
         monkeypatch.setattr("spidercap.pipeline.metrics.spice_fast.parser.PAIRS", 1)
-        for one, other in zip(parser.parse(captions, lexicon), together, strict=True):
+        for one, other in zip(parser.parse(flat_tokens([captions]), lexicon), together, strict=True):
             np.testing.assert_array_equal(one, other)
 
     def test_the_end_token_is_no_word(self, metric):

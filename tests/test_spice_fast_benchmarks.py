@@ -13,7 +13,8 @@ from benchmarks import spice_fast as benchmark
 from benchmarks import spice_gap
 from spidercap.pipeline.evaluation.score_files import Captioned
 from spidercap.pipeline.metrics.spice_fast.metric import SpiceFast, TextSpiceFast
-from spidercap.pipeline.metrics.spice_fast.parser import load_parser, parsed
+from spidercap.pipeline.metrics.spice_fast.parser import parsed
+from spidercap.pipeline.metrics.spice_fast.parser_file import load_parser
 from spidercap.pipeline.parser_training.agreement import TupleScore
 from spidercap.pipeline.training.checkpoint_files import write_checkpoint
 from spidercap.pipeline.training.progress import Progress

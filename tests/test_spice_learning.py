@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.metrics.spice_fast.parser import PACKAGED, load_parser, parsed
+from spidercap.pipeline.metrics.spice_fast.parser import parsed
+from spidercap.pipeline.metrics.spice_fast.parser_file import PACKAGED, load_parser
 from spidercap.pipeline.parser_training import learner as learner_module
 from spidercap.pipeline.parser_training import main
 from spidercap.pipeline.parser_training.alignment import OPEN

@@ -27,7 +27,8 @@ from tqdm import tqdm
 from spidercap.models.scene_parser import SceneParser, SceneParserSizes
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import check_output, write_text
-from spidercap.pipeline.metrics.spice_fast.parser import SceneGraphParser, load_parser, parsed, save_parser
+from spidercap.pipeline.metrics.spice_fast.parser import SceneGraphParser, parsed
+from spidercap.pipeline.metrics.spice_fast.parser_file import load_parser, save_parser
 from spidercap.pipeline.metrics.spice_fast.scene_graph import Tuples
 from spidercap.pipeline.parser_training.agreement import TupleScore
 from spidercap.pipeline.parser_training.alignment import Aligner, learn_labels, learn_lemmas

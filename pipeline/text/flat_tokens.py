@@ -49,6 +49,12 @@ class FlatTokens(NamedTuple):
             rows[begin : begin + ROWS][kept] = self.tokens[where[kept]]
         return rows
 
+    def part(self, first: int, last: int) -> "FlatTokens":
+        """Returns the captions of the images from `first` on, before `last`."""
+        images = self.images[first : last + 1]
+        captions = self.captions[images[0] : images[-1] + 1]
+        return FlatTokens(self.tokens[captions[0] : captions[-1]], captions - captions[0], images - images[0])
+
     def caption(self, number: int) -> np.ndarray:
         """Returns the tokens of one caption."""
         return self.tokens[self.captions[number] : self.captions[number + 1]]
@@ -112,3 +118,15 @@ class OfImages(Sequence[list[T]], Generic[T]):
             self._make(different[number] for number in numbers.caption(caption).tolist())
             for caption in range(numbers.images[image], numbers.images[image + 1])
         ]
+
+
+def words_of(texts: Sequence[Sequence[str]]) -> Words:
+    """Returns captions `[I][R]`, words split by blanks, as Words."""
+    if isinstance(texts, OfImages):
+        return texts.words
+    numbers: dict[str, int] = {}
+    flat = flat_tokens(
+        [[numbers.setdefault(word, len(numbers)) for word in caption.split()] for caption in of_image]
+        for of_image in texts
+    )
+    return Words(tuple(numbers), flat)

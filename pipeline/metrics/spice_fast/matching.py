@@ -14,7 +14,7 @@ last, so that each step reads whole rows.
 
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -42,7 +42,7 @@ class Matcher:
     def __init__(
         self,
         terms: Sequence[str],
-        references: Sequence[np.ndarray] | Callable[[], Sequence[np.ndarray]],
+        references: Iterable[np.ndarray] | Callable[[], Iterable[np.ndarray]],
         synonyms: Synonyms | None = None,
         folder: pathlib.Path | None = None,
         said: np.ndarray | None = None,
@@ -72,10 +72,10 @@ class Matcher:
         made.cache_clear()
         self._counts = by_class(classes, 3, tf.int32)
 
-    def _made(self, references: Sequence[np.ndarray]) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:
+    def _made(self, references: Iterable[np.ndarray]) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:
         """The size class int32 `[I]` of each image, and the tables of each class."""
         classes = reference_tables(self._terms, self._similar, references)
-        class_of = np.zeros(len(references), np.int32)
+        class_of = np.zeros(sum(len(images) for images, _ in classes), np.int32)
         for number, (images, _) in enumerate(classes):
             class_of[images] = number
         return class_of, [tables for _, tables in classes]

@@ -5,8 +5,10 @@ SceneGraphParser instead of CoreNLP and its rules.
 """
 
 import contextlib
+import functools
+import itertools
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -17,11 +19,14 @@ from spidercap.pipeline.metrics.ngrams import caption_codes, without_end
 from spidercap.pipeline.metrics.spice import f_score
 from spidercap.pipeline.metrics.spice_fast import scene_graph
 from spidercap.pipeline.metrics.spice_fast.matching import Matcher
-from spidercap.pipeline.metrics.spice_fast.parser import SceneGraphParser, load_parser, parsed
+from spidercap.pipeline.metrics.spice_fast.parser import Lexicon, SceneGraphParser, parsed
+from spidercap.pipeline.metrics.spice_fast.parser_file import load_parser
 from spidercap.pipeline.metrics.spice_fast.synonyms import synonyms_data, wordnet_synonyms
 from spidercap.pipeline.metrics.text_metrics import Bar, Evaluated, TextSettings, no_bar, with_references
+from spidercap.pipeline.text.flat_tokens import FlatTokens, words_of
 
 VERSION = 2  # of the code that makes tables of references; another one makes them again
+PART = 10_000  # images whose references are parsed at once, which bounds memory
 
 
 class SpiceFast:
@@ -46,17 +51,14 @@ class SpiceFast:
           references: the references of each image as text, words separated by one space.
           cache: a folder.
         """
-        rows, strings = _encoded((caption for of_image in references for caption in of_image), words)
+        captions, strings = _encoded(references, words)
         lexicon = parser.lexicon(strings)
-
-        def graphs() -> list[np.ndarray]:
-            tuples = iter(parser.parse(rows, lexicon))
-            return [_graph([next(tuples) for _ in of_image]) for of_image in references]
-
         # Not without a cache: a key is a digest of all words of all references.
-        folder = cache and entry(cache, "spice_fast", _key(parser, len(words), strings, rows, references))
+        folder = cache and entry(cache, "spice_fast", _key(parser, len(words), strings, captions))
+        said = parser.said(lexicon, len(words))
+        graphs = functools.partial(_graphs, parser, captions, lexicon)
         self._parser, self._tables = parser, lexicon.tables
-        self._matcher = Matcher(lexicon.terms, graphs, folder=folder, said=parser.said(lexicon, len(words)))
+        self._matcher = Matcher(lexicon.terms, graphs, folder=folder, said=said)
 
     def __call__(self, captions: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
         """Returns float32 `[N]`, the F-score of the tuples of captions `[N, T]` of images `[N]`; 0 without tuples.
@@ -122,29 +124,27 @@ def open_spice_fast(stack: contextlib.ExitStack, settings: TextSettings) -> Text
     return TextSpiceFast(load_parser())
 
 
-def _key(
-    parser: SceneGraphParser,
-    words: int,
-    strings: Sequence[str],
-    rows: Sequence[Sequence[int]],
-    references: Sequence[Sequence[str]],
-) -> str:
+def _key(parser: SceneGraphParser, words: int, strings: Sequence[str], captions: FlatTokens) -> str:
     """Changes with the references, the parser, the synonyms, and VERSION of this code."""
-    counts = np.array([len(of_image) for of_image in references])
-    flat = np.array([len(strings), *(i for row in rows for i in (*row, 0))], np.int32)
-    return key_of(VERSION, words, "\n".join(strings), counts, flat, synonyms_data(), *parser.arrays())
+    return key_of(VERSION, words, "\n".join(strings), *captions, synonyms_data(), *parser.arrays())
 
 
-def _graph(tuples: Sequence[np.ndarray]) -> np.ndarray:
-    """The tuples `[n, 3]` of an image's references, of those `[P, 3]` of each."""
-    together = np.concatenate([np.zeros([0, 3], np.int32), *tuples])
-    return together[together[:, 0] > 0]
+def _graphs(parser: SceneGraphParser, captions: FlatTokens, lexicon: Lexicon) -> Iterator[np.ndarray]:
+    """Yields the tuples `[n, 3]` of each image's references, together."""
+    images = len(captions.images) - 1
+    for first in range(0, images, PART):
+        part = captions.part(first, min(first + PART, images))
+        parsed_part = parser.parse(part, lexicon)
+        for begin, end in itertools.pairwise(part.images.tolist()):
+            together = np.concatenate([np.zeros([0, 3], np.int32), *parsed_part[begin:end]])
+            yield together[together[:, 0] > 0]
 
 
-def _encoded(captions: Iterable[str], words: Sequence[str]) -> tuple[list[list[int]], list[str]]:
-    """The token ids of captions, and the string of each id: `words`, then new words."""
-    split = [caption.split() for caption in captions]
+def _encoded(references: Sequence[Sequence[str]], words: Sequence[str]) -> tuple[FlatTokens, list[str]]:
+    """The references, and the string of each of their tokens: `words`, then new words."""
+    given = words_of(references)
     known = set(words[1:])  # without padding, so that a word spelt "<pad>" is a new word
-    strings = [*words, *dict.fromkeys(word for caption in split for word in caption if word not in known)]
+    strings = [*words, *(word for word in given.different if word not in known)]
     ids = {word: place for place, word in enumerate(strings) if place}
-    return [[ids[word] for word in caption] for caption in split], strings
+    table = np.array([ids[word] for word in given.different], np.int32)
+    return given.numbers._replace(tokens=table[given.numbers.tokens]), strings

@@ -8,9 +8,6 @@ Shapes: N captions, T words, V words of a lexicon, P places for a caption's tupl
 """
 
 import json
-import pathlib
-import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -18,25 +15,16 @@ import numpy as np
 import tensorflow as tf
 
 from spidercap.models.blocks import in_blocks
-from spidercap.models.scene_parser import Read, SceneParser, SceneParserSizes
-from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.files import written_aside
+from spidercap.models.scene_parser import Read, SceneParser
 from spidercap.pipeline.metrics.spice_fast.lemmas import Lemmas
 from spidercap.pipeline.metrics.spice_fast.lexicon import word_ids
-from spidercap.pipeline.text.vocabulary import pad
+from spidercap.pipeline.text.flat_tokens import FlatTokens, flat_tokens
 
 NAME = "~"  # in a label: the lemma of the verb that names the relation
-PACKAGED = pathlib.Path(__file__).with_name("parser.npz")
 STEPS = 8  # captions are padded to multiples of this
 USUAL = 64  # words of a caption; of longer ones fewer are parsed at once
 PAIRS = 1024 * USUAL**2  # pairs of words of longer captions that are parsed at once
 PLACES = 24  # minimum of P: 7 of 150,000 captions have more tuples
-TEXTS = ("words", "labels", "nouns", "verbs", "lemmas")  # lists of strings in the file
-# Raised for files that are damaged or not a parser; the last two for kinds of ZIP that Python cannot read.
-UNREADABLE = (
-    *(OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error),
-    *(NotImplementedError, RuntimeError),
-)
 
 
 class Tables(NamedTuple):
@@ -109,25 +97,24 @@ class SceneGraphParser:
         (tuples,), _ = in_blocks(lambda block: ([self._tuples(block, tables)], ()), [captions], [shape])
         return tf.ensure_shape(tuples, [None, places, 3])
 
-    def parse(self, captions: Sequence[Sequence[int]], lexicon: Lexicon) -> list[np.ndarray]:
-        """Returns int32 `[P, 3]` of each of the captions, lists of token ids; not to be traced.
+    def parse(self, captions: FlatTokens, lexicon: Lexicon) -> list[np.ndarray]:
+        """Returns int32 `[P, 3]` of each of the captions, ids of the lexicon's words; not to be traced.
 
         Captions of similar length are parsed together, so that little time is spent on padding, and P depends on the
         length, so that a long caption takes no memory from the others.
         """
-        steps = np.array([-(-max(len(caption), 1) // STEPS) * STEPS for caption in captions], np.int64)
-        result: list[np.ndarray] = [_NO_TUPLES] * len(captions)
+        steps = -(-np.maximum(captions.lengths, 1) // STEPS) * STEPS
+        result: list[np.ndarray] = [_NO_TUPLES] * len(steps)
         specs = tf.nest.map_structure(
             lambda t: tf.TensorSpec([None, *t.shape[1:]][: t.shape.rank], t.dtype), lexicon.tables
         )
-        for length in np.unique(steps):
+        for length in np.unique(steps).tolist():
             rows = np.flatnonzero(steps == length)
             call = self._compiled.get_concrete_function(tf.TensorSpec([None, length], tf.int32), specs)
-            most = len(rows) if length <= USUAL else max(1, PAIRS // int(length) ** 2)
+            most = len(rows) if length <= USUAL else max(1, PAIRS // length**2)
             for begin in range(0, len(rows), most):
                 here = rows[begin : begin + most]
-                block = pad([captions[row] for row in here], int(length))
-                found = call(tf.constant(block), lexicon.tables).numpy()
+                found = call(tf.constant(captions.padded(length, here)), lexicon.tables).numpy()
                 for row, tuples in zip(here, found, strict=True):
                     result[row] = tuples
         return result
@@ -218,55 +205,9 @@ def _in_places(found: Sequence[tuple[tf.Tensor, list[tf.Tensor]]], captions: tf.
     return tf.reshape(table[:-1], [captions, most, 3])
 
 
-def save_parser(path: pathlib.Path, parser: SceneGraphParser) -> None:
-    """Writes the .npz file that `load_parser` reads, whole or not at all; weights are float16."""
-    lemmas = parser.lemmas
-    texts = {
-        "words": parser.words,
-        "labels": parser.labels,
-        "nouns": _pairs(lemmas.nouns.items()),
-        "verbs": _pairs(lemmas.verbs.items()),
-        "lemmas": sorted(lemmas.known),
-    }
-    arrays = {name: np.frombuffer("\n".join(lines).encode(), np.uint8) for name, lines in texts.items()}
-    arrays |= {f"weight {v.path}": v.numpy().astype(np.float16) for v in parser.network.weights}
-    arrays["sizes"] = np.array(parser.network.sizes, np.int64)
-    with written_aside(path) as aside:
-        np.savez_compressed(aside, **arrays)
-
-
-def load_parser(path: pathlib.Path = PACKAGED) -> SceneGraphParser:
-    """Returns a saved parser, by default the packaged one.
-
-    Raises:
-      UserError: the file does not exist or has another format.
-    """
-    try:
-        # Opened here: NumPy leaves a file open that turns out to be no archive.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
-            lists = {name: bytes(saved[name]).decode() for name in TEXTS}
-            lists = {name: text.split("\n") if text else [] for name, text in lists.items()}
-            nouns, verbs = (dict(pair.split(" ", 1) for pair in lists[name]) for name in ("nouns", "verbs"))
-            network = SceneParser(SceneParserSizes(*(int(size) for size in saved["sizes"])))
-            for variable in network.weights:
-                variable.assign(saved[f"weight {variable.path}"].astype(np.float32))
-        if (network.sizes.words, network.sizes.labels) != (1 + len(lists["words"]), len(lists["labels"])):
-            raise ValueError("its numbers of words and labels do not match its weights")
-        return SceneGraphParser(network, lists["words"], Lemmas(nouns, verbs, lists["lemmas"]), lists["labels"])
-    except UNREADABLE as error:
-        raise UserError(
-            f"{path} cannot be read as a parser ({error}); needed: a whole .npz file written by "
-            "python -m pipeline.parser_training.main"
-        ) from error
-
-
-def _pairs(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    return [f"{word} {lemma}" for word, lemma in sorted(pairs)]
-
-
 def parsed(parser: SceneGraphParser, captions: Sequence[Sequence[str]]) -> list[list[tuple[str, ...]]]:
     """Returns the tuples of captions, each a list of words, as strings."""
     ids: dict[str, int] = {"": 0}
     rows = [[ids.setdefault(word, len(ids)) for word in words] for words in captions]
     lexicon = parser.lexicon(list(ids))
-    return parser.texts(parser.parse(rows, lexicon), lexicon)
+    return parser.texts(parser.parse(flat_tokens([rows]), lexicon), lexicon)
