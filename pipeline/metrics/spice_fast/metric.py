@@ -57,7 +57,7 @@ class SpiceFast:
         folder = cache and entry(cache, "spice_fast", _key(parser, len(words), strings, captions))
         said = parser.said(lexicon, len(words))
         graphs = functools.partial(_graphs, parser, captions, lexicon)
-        self._parser, self._tables = parser, lexicon.tables
+        self._parser, self._tables = parser, lexicon.tables.of_first(len(words))
         self._matcher = Matcher(lexicon.terms, graphs, folder=folder, said=said)
 
     def __call__(self, captions: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:

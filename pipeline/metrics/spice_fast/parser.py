@@ -36,6 +36,11 @@ class Tables(NamedTuple):
     being: tf.Tensor  # int32 [], the term 'be', which is left out of relations
     terms: tf.Tensor  # int32 [], number of terms
 
+    def of_first(self, words: int) -> "Tables":
+        """Returns the tables for captions of the first words."""
+        first, second = self.gates
+        return self._replace(gates=(first[:words], second[:words]), lemmas=self.lemmas[:words])
+
 
 class Lexicon(NamedTuple):
     """A vocabulary for the parser."""
