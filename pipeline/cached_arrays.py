@@ -27,13 +27,13 @@ def cached_arrays(folder: pathlib.Path | None, names: tuple[str, ...], compute: 
       compute: returns the arrays of these names.
 
     Returns:
-      What is read is mapped into memory, read-only.
+      What is read is mapped into memory; a change in memory never reaches the file.
     """
     if folder is None:
         return compute()
     if not _is_whole(folder, names):
         _store(folder, {name: compute_once for name, compute_once in compute().items() if name in names})
-    return {name: np.load(folder / _file(name), mmap_mode="r", allow_pickle=False) for name in names}
+    return {name: np.load(folder / _file(name), mmap_mode="c", allow_pickle=False) for name in names}
 
 
 def entry(cache: pathlib.Path | None, kind: str, key: str) -> pathlib.Path | None:

@@ -81,12 +81,12 @@ def test_tables_of_the_cache_score_the_same_and_nothing_is_parsed_again(parser, 
         patch.setattr(type(parser), "parse", lambda *args: pytest.fail("parsed again"))
         again = SpiceFast(parser, WORDS, REFERENCES, tmp_path)
     np.testing.assert_array_equal(again(rows(captions), np.array(images)), expected)
-    (path,) = tmp_path.glob("spice_fast/*/class0/rows.npy")
+    (path,) = tmp_path.glob("spice_fast/*/class0/last.npy")
     path.write_bytes(path.read_bytes()[:-8])
     np.testing.assert_array_equal(
         SpiceFast(parser, WORDS, REFERENCES, tmp_path)(rows(captions), np.array(images)), expected
     )
-    assert "rows.npy is damaged or was changed; computed again" in capsys.readouterr().err
+    assert "last.npy is damaged or was changed; computed again" in capsys.readouterr().err
 
 
 class TestMetric:

@@ -19,6 +19,7 @@ from spidercap.pipeline.metrics import key_table
 from spidercap.pipeline.metrics.compiled import family_of_one
 from spidercap.pipeline.metrics.document_frequencies import DocumentFrequencies
 from spidercap.pipeline.metrics.key_table import KeyTable
+from spidercap.pipeline.metrics.mapped import as_tensor
 from spidercap.pipeline.metrics.ngrams import (
     BITS,
     ORDERS,
@@ -56,7 +57,7 @@ class Cider:
         self._bigrams = tf.constant(np.maximum(references.lengths - 1, 0), dtype)  # [I, R]
         folder = cache and entry(cache, "norms", key_of(known, references.ids))
         made = cached_arrays(folder, ("norms",), lambda: {"norms": self._reference_norms(references.ids)})
-        self._norms = tf.constant(made["norms"])  # [I, R, 4]
+        self._norms = as_tensor(made["norms"])  # [I, R, 4]
 
     def __call__(self, candidates: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
         """Returns dtype `[N]` for captions int `[N, T]`, padded, of images `[N]` (rows of the references)."""
@@ -111,7 +112,7 @@ class InverseFrequencies:
         made = cached_arrays(folder, tuple(names), lambda: _idf_tables(frequencies, dtype.as_numpy_dtype))
         self._unknown = frequencies.base  # the id of all words outside of the corpus
         self._tables = [KeyTable(made[f"slots{order}"], made[f"factors{order}"]) for order in ORDERS[1:]]
-        self._idf = [tf.constant(made[f"idf{order}"]) for order in ORDERS]
+        self._idf = [as_tensor(made[f"idf{order}"]) for order in ORDERS]
 
     def __call__(self, words: tf.Tensor):
         """Yields, for each order n, dtype `[T - n + 1, N]` for words int64 `[T, N]`; 0 where a caption has ended.

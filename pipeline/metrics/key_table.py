@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from spidercap.pipeline.metrics.mapped import as_tensor
+
 
 class Settled(NamedTuple):
     """A fixed set of G distinct keys in their places."""
@@ -40,7 +42,7 @@ class KeyTable:
 
     def __init__(self, slots: np.ndarray, factors: np.ndarray):
         """Takes the arrays of Settled."""
-        self._slots, self._factors = tf.constant(slots), np.array(factors)
+        self._slots, self._factors = as_tensor(slots), np.array(factors)
         self.size = len(slots)
 
     def find(self, keys: tf.Tensor) -> tf.Tensor:

@@ -10,6 +10,7 @@ from spidercap.models.special_tokens import PAD
 from spidercap.pipeline.cached_arrays import cached_arrays, entry, key_of
 from spidercap.pipeline.metrics import key_table
 from spidercap.pipeline.metrics.key_table import KeyTable, settled
+from spidercap.pipeline.metrics.mapped import as_tensor
 from spidercap.pipeline.metrics.ngrams import BITS, limbs_of
 
 PART = 10_000  # images whose words are sorted at once, which bounds temporary arrays
@@ -76,8 +77,8 @@ class ReferencePositions:
         self.limbs = len(tables["bits"])
         self._base = int(tables["base"])
         self._table = KeyTable(tables["slots"], tables["factors"])
-        self._rows = tf.constant(tables["rows"])
-        self._bits = [tf.constant(limb) for limb in tables["bits"]]
+        self._rows = as_tensor(tables["rows"])
+        self._bits = [as_tensor(limb) for limb in tables["bits"]]
 
     def __call__(self, words: tf.Tensor, image_index: tf.Tensor) -> list[tf.Tensor]:
         """Returns limbs `[T, N, R]` with the positions of words int64 `[T, N]` in the references of images `[N]`."""

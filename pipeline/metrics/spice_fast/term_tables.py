@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from spidercap.pipeline.metrics.mapped import as_tensor
 from spidercap.pipeline.metrics.ngrams import BITS, FULL, limbs_of
 from spidercap.pipeline.metrics.size_classes import doublings
 from spidercap.pipeline.metrics.spice_fast.scene_graph import Node, SceneGraph
@@ -20,7 +21,8 @@ FIRST, SECOND, LAST = range(3)  # places in a tuple; attributes are last too
 PLACES = {1: (FIRST,), 2: (FIRST, LAST), 3: (FIRST, SECOND, LAST)}
 PART = 1000  # images
 # Of the references of a class of images.
-TABLES = ("sizes", "kinds", "rows", "base", "keys", "begins")
+ROWS = ("first", "second", "last")  # of FIRST, SECOND and LAST
+TABLES = ("sizes", "kinds", *ROWS, "base", "keys", "begins")
 
 
 class References:
@@ -30,10 +32,10 @@ class References:
         """Takes the arrays of `reference_tables`."""
         self._terms = terms
         self._sizes, self._kinds = tf.constant(tables["sizes"]), tf.constant(tables["kinds"])
-        self._rows = [tf.constant(of_place) for of_place in tables["rows"]]
+        self._rows = [as_tensor(tables[name]) for name in ROWS]
         self._base = int(tables["base"])
         self._most = int(np.diff(tables["begins"]).max(initial=0))  # terms of an image
-        self._keys, self._begins = tf.constant(tables["keys"]), tf.constant(tables["begins"])
+        self._keys, self._begins = as_tensor(tables["keys"]), as_tensor(tables["begins"])
 
     def fits(self, images: tf.Tensor, terms: tf.Tensor, places: Sequence[int]) -> tf.Tensor:
         """Returns limbs `[places, L, W, N]`: which tuples of images `[N]` the terms int64 `[W, N]` fit.
@@ -144,7 +146,7 @@ def _tables(parts: list[_Part]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return images, {
         "sizes": sizes,
         "kinds": kinds,
-        "rows": _joined(rows),
+        **dict(zip(ROWS, _joined(rows), strict=True)),
         "base": np.array(base),
         "keys": np.append(place * np.int64(base) + of_term, np.iinfo(np.int64).max),
         "begins": np.searchsorted(place, np.arange(len(images) + 1)),

@@ -80,9 +80,9 @@ class Similarities:
         shares = [_share(terms.senses(one), terms.senses(other)) for one, other in pairs]
         ranks = np.unique(np.array(shares, np.float64), return_inverse=True)[1] + 1
         self._width = len(with_row) + 1
-        table = np.zeros([self._width, self._width], np.float16)
-        table[rows[ones], rows[others]] = np.minimum(ranks, MOST_RANKS)
-        self._table = tf.constant(table.ravel())
+        places = tf.constant(rows[ones].astype(np.int64) * self._width + rows[others])[:, None]
+        ranks = tf.constant(np.minimum(ranks, MOST_RANKS), tf.float16)
+        self._table = tf.scatter_nd(places, ranks, [tf.constant(self._width, tf.int64) ** 2])
         self._rows = tf.constant(rows)
 
     def _synonyms_of(self, term: int) -> frozenset[int]:
