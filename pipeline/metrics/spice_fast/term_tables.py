@@ -142,14 +142,18 @@ def _tables(parts: list[_Part]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         rows.append(parts.pop(0).rows)
     rows.append(np.zeros([3, 1, 1], np.int64))  # of no term
     base = int(of_term.max(initial=0)) + 1
-    place = np.searchsorted(images, of_image)
+    keys = np.full(len(of_term) + 1, np.iinfo(np.int64).max)  # of no term: larger than all
+    keys[:-1] = np.searchsorted(images, of_image)
+    begins = np.searchsorted(keys, np.arange(len(images) + 1))
+    keys[:-1] *= base
+    keys[:-1] += of_term
     return images, {
         "sizes": sizes,
         "kinds": kinds,
         **dict(zip(ROWS, _joined(rows), strict=True)),
         "base": np.array(base),
-        "keys": np.append(place * np.int64(base) + of_term, np.iinfo(np.int64).max),
-        "begins": np.searchsorted(place, np.arange(len(images) + 1)),
+        "keys": keys,
+        "begins": begins,
     }
 
 
