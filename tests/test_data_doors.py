@@ -1,7 +1,9 @@
 """Ways into training: splits, folders, features and data sets of others, and what is rejected at the door."""
 
 import contextlib
+import itertools
 import os
+import struct
 from collections import Counter
 
 import h5py
@@ -10,7 +12,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from spidercap.pipeline.data import given_features, tfds_source
+from spidercap.pipeline.data import given_features, tfds_source, tfds_splits
 from spidercap.pipeline.data.caption_splits import read_splits, split_of
 from spidercap.pipeline.data.feature_files import open_feature_file
 from spidercap.pipeline.data.files_source import files_source
@@ -332,6 +334,16 @@ def prepared(tmp_path_factory):
     return folder
 
 
+def record_places(folder, splits):
+    """The file, the start and the size of each record of these splits, in the order of their files."""
+    for file in itertools.chain.from_iterable(sorted(folder.glob(f"*-{name}.tfrecord-*")) for name in splits):
+        content, start = file.read_bytes(), 0
+        while start < len(content):
+            (size,) = struct.unpack_from("<Q", content, start)
+            yield file, start + 12, size
+            start += 12 + size + 4  # a size and its checksum; the record and its checksum
+
+
 class TestTfds:
     def splits_of(self, tmp_path, prepared, dataset="tfds:nested", **more):
         settings = ({"tfds_captions": "captions/text"} if dataset != "coco" else {}) | more
@@ -364,6 +376,43 @@ class TestTfds:
         assert list(splits) == ["train", "val"] and len(splits["val"]) == 1
         together = sorted(splits["train"].image_ids + splits["val"].image_ids)
         assert together == sorted(i for of in ids.values() for i in of) and splits["val"].image_ids[0] in ids["restval"]
+
+    @pytest.mark.parametrize("split", ["all", "train[3:1]+train[1:]+restval", "val[-1:] + train[25%:75%]+train"])
+    def test_a_part_of_a_split_has_the_order_of_the_whole(self, tmp_path, split):
+        builder = Nested(data_dir=tmp_path)
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=2))
+
+        def ids(instruction):
+            return [int(one["image/id"]) for one in tfds_splits.records(builder, instruction, "image")]
+
+        whole = ids(split)
+        for first, end in itertools.combinations(range(len(whole) + 1), 2):
+            assert ids(tfds_splits.part_of_split(builder, split, first, end)) == whole[first:end]
+
+    @pytest.mark.parametrize(
+        ("split", "left"),
+        [("train+restval", []), ("train[1:]+restval[:1]", [0, 5]), ("restval[50%:] + train[:-1]", [0, 5])],
+    )
+    def test_a_shard_reads_its_own_records_alone(self, tmp_path, split, left):
+        Nested(data_dir=tmp_path).download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=2))
+        images = self.splits_of(tmp_path, tmp_path, tfds_splits=f"{split};val")["train"].images
+        (folder,) = tmp_path.glob("nested/*")
+        names = ("restval", "train") if split.startswith("restval") else ("train", "restval")
+        places = [place for number, place in enumerate(record_places(folder, names)) if number not in left]
+        assert len({file for file, _, _ in places}) >= 3
+        whole = list(images.encoded(range(len(places))).as_numpy_iterator())
+        sound = {file: file.read_bytes() for file, _, _ in record_places(folder, SIZES)}
+        for rows in ([0], [1, 2], [0, 2], [3], [len(places) - 1]):
+            for file, start, size in record_places(folder, SIZES):
+                if (file, start, size) not in places[rows[0] : rows[-1] + 1]:
+                    with open(file, "r+b") as opened:
+                        opened.seek(start)
+                        opened.write(bytes(size))
+            part = images.of(rows)
+            assert list(part.encoded(range(len(rows))).as_numpy_iterator()) == [whole[row] for row in rows]
+            assert list(images.encoded(rows).as_numpy_iterator()) == [whole[row] for row in rows]
+            for file, content in sound.items():
+                file.write_bytes(content)
 
     @pytest.mark.parametrize(
         ("changes", "shown"),

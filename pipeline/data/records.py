@@ -21,7 +21,7 @@ NEEDED = ("train", "val")  # splits that a run cannot do without
 class Images(Protocol):
     """Where the encoded images of a split are read from."""
 
-    in_sequence: ClassVar[bool]  # whether an image can only be read after all those before it
+    in_sequence: ClassVar[bool]  # whether those between two images are read with them
 
     def encoded(self, rows: Sequence[int]) -> tf.data.Dataset:
         """Returns the encoded images (scalar strings) of ascending rows of the split, in that order."""

@@ -17,7 +17,7 @@ from spidercap.pipeline.text.printable import printable
 
 SAMPLES = 24  # images of each split
 THUMBNAIL = 192  # pixels of the longer side
-AHEAD = 2000  # images that samples are drawn from if all images before one must be read, too
+AHEAD = 2000  # images that samples are drawn from if those between two are read with them
 FEW, LEFT_OUT = 5, 50  # duplicates and left out entries that are named
 CAPTIONS, CHARACTERS = 30, 400  # of a sample and of a text that are shown, so that the page stays small
 SEED = 0
