@@ -100,7 +100,7 @@ def read_split(
         tuple(row["digest"] for _, row in good),
         TfdsImages(str(builder.data_dir), split, columns.image, tuple(number for number, _ in good)),
         tuple((row["name"], row["fault"]) for row in rows if row["fault"]),
-        tuple((caption, WORDLESS) for _, row in good for caption in row["captions"] if not has_words(caption)),
+        tuple((row["name"], c, WORDLESS) for _, row in good for c in row["captions"] if not has_words(c)),
     )
 
 
