@@ -356,8 +356,11 @@ class TestBadInput:
             ("image,caption\na.jpg,\n", '1 images have a caption without words ("a.jpg")'),
             ("image,caption\n,a dog\n", "1 rows name no image in the column 'image' (line 2); fill it in"),
             ("image,caption_1,caption_2\na.jpg,,\n", '1 images have no caption ("a.jpg")'),
-            ("image,caption\na.jpg,a dog, running\nb.jpg\n", "(line 2: 3 in place of 2, line 3: 1 in place of 2); put"),
-            ("image,caption\na.jpg,a\r\n\nb.jpg\n", "too few or too many fields (line 4: 1 in place of 2)"),
+            (
+                "image,caption\na.jpg,a dog, running\nb.jpg\n",
+                "(line 2: 3 fields in place of 2, line 3: 1 fields in place of 2); put",
+            ),
+            ("image,caption\na.jpg,a\r\n\nb.jpg\n", "too few or too many fields (line 4: 1 fields in place of 2)"),
             (
                 'image,caption\na.jpg,"a dog\nb.jpg,a cat\n',
                 "line 2 cannot be split into fields (unexpected end of data)",
@@ -368,7 +371,7 @@ class TestBadInput:
             (f"image,caption\na.jpg,{'dog ' * 2501}\n", "1 images have a caption of over 10,000 characters"),
             ("image,caption,split\na.jpg,a dog,\n", "the split of line 2 is ''; allowed: train,"),
             ("id,image,caption\n1,a.jpg,a dog\n1,b.jpg,a dog\n", "1 image ids come twice with different files (1)"),
-            (FLICKR30K_ROW, "1 rows have too few or too many fields (line 6: 2 in place of 3); put fields"),
+            (FLICKR30K_ROW, "1 rows have too few or too many fields (line 6: 2 fields in place of 3); put fields"),
             (FLICKR8K + "b.jpg a cat\n", "lines are not a file name, #, a number, a tab and a caption (line 5); "),
         ],
     )

@@ -1,7 +1,10 @@
 """Ways into training: splits, folders, features and data sets of others, and what is rejected at the door."""
 
 import contextlib
+import dataclasses
+import itertools
 import os
+import struct
 from collections import Counter
 
 import h5py
@@ -10,7 +13,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from spidercap.pipeline.data import given_features, tfds_source
+from spidercap.pipeline.data import given_features, tfds_source, tfds_splits
 from spidercap.pipeline.data.caption_splits import read_splits, split_of
 from spidercap.pipeline.data.feature_files import open_feature_file
 from spidercap.pipeline.data.files_source import files_source
@@ -18,7 +21,7 @@ from spidercap.pipeline.data.given_features import open_features
 from spidercap.pipeline.data.image_places import Place, places_of, split_folders
 from spidercap.pipeline.data.overlap import images_of, report_overlap
 from spidercap.pipeline.data.prepare import prepare_data
-from spidercap.pipeline.data.records import Split, read_images
+from spidercap.pipeline.data.records import SPLITS, Split, read_images
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.data_settings import DataSettings
@@ -50,16 +53,16 @@ class TestSplits:
     def test_a_file_that_names_them(self, tmp_path):
         settings = settings_of(captions=write(tmp_path / "k.json", KARPATHY))
         found = read_splits(settings, ["train", "val", "test"])
-        assert {n: [one.image_id for one in rows] for n, (_, rows) in found.items()} == {
+        assert {n: [one.image_id for one in of.images] for n, (_, of) in found.items()} == {
             "train": [0, 1, 4],
             "val": [2],
             "test": [3],
         }
-        assert found["train"][1][1].file_name == "train2014/1.jpg"
+        assert found["train"][1].images[1].file_name == "train2014/1.jpg"
 
     def test_such_a_file_for_one_split_gives_that_split(self, tmp_path, capsys):
         path = write(tmp_path / "k.json", KARPATHY)
-        rows = read_splits(settings_of(test_captions=path), ["test"])["test"][1]
+        rows = read_splits(settings_of(test_captions=path), ["test"])["test"][1].images
         assert [one.image_id for one in rows] == [3]
         assert "names splits; 1 of its 5 images are test" in capsys.readouterr().err
 
@@ -70,7 +73,7 @@ class TestSplits:
         assert abs(counts["val"] - 600) < 70 and abs(counts["test"] - 300) < 50
         path = write(tmp_path / "few.json", coco({i: f"{i}" for i in range(20)}))
         few = read_splits(settings_of(captions=path, val_fraction=0.2, test_fraction=0.1), ["train", "val", "test"])
-        assert {one.file_name: n for n, (_, rows) in few.items() for one in rows} == {
+        assert {one.file_name: n for n, (_, of) in few.items() for one in of.images} == {
             str(i): drawn[str(i)] for i in range(20)
         }
         other = settings_of(captions="x", val_fraction=0.2, test_fraction=0.1, split_seed=1)
@@ -79,7 +82,28 @@ class TestSplits:
     def test_a_share_of_the_training_captions_validates(self, tmp_path):
         path = write(tmp_path / "t.json", coco({i: f"{i}" for i in range(20)}))
         found = read_splits(settings_of(train_captions=path, val_fraction=0.3), ["train", "val", "test"])
-        assert list(found) == ["train", "val"] and sum(len(rows) for _, rows in found.values()) == 20
+        assert list(found) == ["train", "val"] and sum(len(of.images) for _, of in found.values()) == 20
+
+    @pytest.mark.parametrize("named", [True, False])
+    def test_what_was_left_out_is_of_the_split_of_its_image(self, tmp_path, named):
+        images = [
+            {"filename": f"{i}", "sentences": [{"raw": "Dog."} for _ in range(i % 3)] + [{"raw": "!"}] * (i % 4)}
+            for i in range(60)
+        ]
+        if named:
+            images = [one | {"split": SPLITS[i // 3 % 3]} for i, one in enumerate(images)]
+        fractions = {} if named else {"val_fraction": 0.3, "test_fraction": 0.3}
+        settings = settings_of(captions=write(tmp_path / "k.json", {"images": images}), skip_bad_captions=True)
+        settings = dataclasses.replace(settings, **fractions)
+        found = read_splits(settings, SPLITS)
+        whole = [one for _, of in found.values() for one in (*of.images, *of.without_captions)]
+        for name, (_, of) in found.items():
+            for one in (*of.images, *of.without_captions):
+                assert name == (SPLITS[int(one.file_name) // 3 % 3] if named else split_of(one.file_name, settings))
+        assert len(whole) == 60 and {one.file_name: (len(one.captions), one.left_out) for one in whole} == {
+            f"{i}": (i % 3, (("!", "without words"),) * (i % 4)) for i in range(60)
+        }
+        assert all(one.captions for _, of in found.values() for one in of.images)
 
     def test_what_is_rejected(self, tmp_path):
         plain = write(tmp_path / "t.json", coco({0: "0", 1: "1"}))
@@ -332,6 +356,16 @@ def prepared(tmp_path_factory):
     return folder
 
 
+def record_places(folder, splits):
+    """The file, the start and the size of each record of these splits, in the order of their files."""
+    for file in itertools.chain.from_iterable(sorted(folder.glob(f"*-{name}.tfrecord-*")) for name in splits):
+        content, start = file.read_bytes(), 0
+        while start < len(content):
+            (size,) = struct.unpack_from("<Q", content, start)
+            yield file, start + 12, size
+            start += 12 + size + 4  # a size and its checksum; the record and its checksum
+
+
 class TestTfds:
     def splits_of(self, tmp_path, prepared, dataset="tfds:nested", **more):
         settings = ({"tfds_captions": "captions/text"} if dataset != "coco" else {}) | more
@@ -364,6 +398,43 @@ class TestTfds:
         assert list(splits) == ["train", "val"] and len(splits["val"]) == 1
         together = sorted(splits["train"].image_ids + splits["val"].image_ids)
         assert together == sorted(i for of in ids.values() for i in of) and splits["val"].image_ids[0] in ids["restval"]
+
+    @pytest.mark.parametrize("split", ["all", "train[3:1]+train[1:]+restval", "val[-1:] + train[25%:75%]+train"])
+    def test_a_part_of_a_split_has_the_order_of_the_whole(self, tmp_path, split):
+        builder = Nested(data_dir=tmp_path)
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=2))
+
+        def ids(instruction):
+            return [int(one["image/id"]) for one in tfds_splits.records(builder, instruction, "image")]
+
+        whole = ids(split)
+        for first, end in itertools.combinations(range(len(whole) + 1), 2):
+            assert ids(tfds_splits.part_of_split(builder, split, first, end)) == whole[first:end]
+
+    @pytest.mark.parametrize(
+        ("split", "left"),
+        [("train+restval", []), ("train[1:]+restval[:1]", [0, 5]), ("restval[50%:] + train[:-1]", [0, 5])],
+    )
+    def test_a_shard_reads_its_own_records_alone(self, tmp_path, split, left):
+        Nested(data_dir=tmp_path).download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=2))
+        images = self.splits_of(tmp_path, tmp_path, tfds_splits=f"{split};val")["train"].images
+        (folder,) = tmp_path.glob("nested/*")
+        names = ("restval", "train") if split.startswith("restval") else ("train", "restval")
+        places = [place for number, place in enumerate(record_places(folder, names)) if number not in left]
+        assert len({file for file, _, _ in places}) >= 3
+        whole = list(images.encoded(range(len(places))).as_numpy_iterator())
+        sound = {file: file.read_bytes() for file, _, _ in record_places(folder, SIZES)}
+        for rows in ([0], [1, 2], [0, 2], [3], [len(places) - 1]):
+            for file, start, size in record_places(folder, SIZES):
+                if (file, start, size) not in places[rows[0] : rows[-1] + 1]:
+                    with open(file, "r+b") as opened:
+                        opened.seek(start)
+                        opened.write(bytes(size))
+            part = images.of(rows)
+            assert list(part.encoded(range(len(rows))).as_numpy_iterator()) == [whole[row] for row in rows]
+            assert list(images.encoded(rows).as_numpy_iterator()) == [whole[row] for row in rows]
+            for file, content in sound.items():
+                file.write_bytes(content)
 
     @pytest.mark.parametrize(
         ("changes", "shown"),

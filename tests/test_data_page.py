@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spidercap.pipeline import digests
+from spidercap.pipeline import digests, main
 from spidercap.pipeline.data.files_source import files_source
 from spidercap.pipeline.data.records import Split
 from spidercap.pipeline.data.tokens import tokenize_split
@@ -179,10 +179,51 @@ def test_features_alone_show_names_and_captions(tmp_path, two):
 
 def test_what_was_left_out_is_listed_with_its_reason(tmp_path, two):
     bad = (("broken.jpg", "it is cut off"), *((f"{n}.jpg", "not in --images") for n in range(99)))
-    two["val"] = dataclasses.replace(two["val"], images_left_out=bad, captions_left_out=((HOSTILE, "without words"),))
+    two["val"] = dataclasses.replace(
+        two["val"], images_left_out=bad, captions_left_out=(("v.jpg", HOSTILE, "without words"),)
+    )
+    two = {n: dataclasses.replace(s, rows_left_out=(("c.csv, line 3", "<b> of 2"),)) for n, s in two.items()}
     page = Page(write(tmp_path, two)[0])
     assert {"validation: 100 images left out", "validation: 1 caption left out"} <= set(page.texts["h3"])
     assert "broken.jpg: it is cut off" in page.texts["li"] and "and 50 more" in page.texts["li"]
+    assert page.texts["h3"].count("1 row of the captions files left out") == 1  # both splits are of one file
+    assert page.texts["li"].count("c.csv, line 3: <b> of 2") == 1
+
+
+def test_prepare_shows_the_captions_that_it_left_out(tmp_path, capsys):
+    path = tmp_path / "captions.csv"
+    path.write_text(
+        "image,caption,split,is_rejected\n"
+        "a.jpg,A dog runs.,train,\n"
+        "a.jpg,&nbsp;,train,\n"
+        "<b>.jpg,,train,\n"
+        "<b>.jpg,...,train,\n"
+        "c.jpg,A cat.,val,\n"
+        "c.jpg,A cow.,val,True\n"
+        "d.jpg,A horse.\n"
+        "e.jpg,A mouse.,test,\n"
+    )
+    np.savez(tmp_path / "f.npz", **{f"{name}.jpg": np.ones(3, np.float32) for name in "ace"})
+    data = (f"--captions={path}", f"--features={tmp_path / 'f.npz'}", "--min_word_count=1", "--skip_bad_captions")
+    assert main.main(["main", "--mode=prepare", f"--workdir={tmp_path / 'run'}", "--dataset=files", *data]) == 0
+    assert "skipping 4 of 7 captions of" in capsys.readouterr().err
+    text = (tmp_path / "run" / "data.html").read_text("utf-8")
+    page = Page(text)
+    assert [title for title in page.texts["h3"] if title.endswith("left out")] == [
+        "training: 1 image left out",
+        "training: 3 captions left out",
+        "validation: 1 caption left out",
+        "1 row of the captions files left out",
+    ]
+    for line in (
+        "&lt;b&gt;.jpg: without a caption that can be used",
+        "a.jpg: <q>&amp;nbsp;</q> without words",
+        "&lt;b&gt;.jpg: <q></q> without words",
+        "&lt;b&gt;.jpg: <q>...</q> without words",
+        "c.jpg: <q>A cow.</q> marked is_rejected or is_precanned",
+        f"{path}, line 8: 2 fields in place of 4",
+    ):
+        assert f"<li>{line}</li>" in text
 
 
 @pytest.mark.parametrize("given", ["images", "features"])

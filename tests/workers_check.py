@@ -1,8 +1,10 @@
 """Features by several processes, and by Apache Beam if it is installed, one of them killed: `make workers-check`.
 
-Both must end with the very shards of one process. Each process needs some seconds to import TensorFlow.
+Both must end with the very shards of one process, from image files and from records of TensorFlow Datasets. Each
+process needs some seconds to import TensorFlow.
 """
 
+import dataclasses
 import importlib.util
 import multiprocessing
 import pathlib
@@ -11,15 +13,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
 from spidercap.pipeline.data import features, shard_work
 from spidercap.pipeline.data.features import all_features, load_encoder
 from spidercap.pipeline.data.files_source import ImageFiles
 from spidercap.pipeline.data.image_index import check
 from spidercap.pipeline.data.records import Split
+from spidercap.pipeline.data.tfds_splits import TfdsImages
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.config import Config
 
@@ -37,6 +42,35 @@ def make_split(folder: pathlib.Path) -> Split:
         paths.append(str(path))
     names = tuple(pathlib.Path(path).name for path in paths)
     return Split(tuple(range(IMAGES)), names, (("a dog",),) * IMAGES, tuple(keys), ImageFiles(tuple(paths)))
+
+
+class Recorded(tfds.core.GeneratorBasedBuilder):
+    """The images of a split as a prepared data set, some of them in a split of their own."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    paths: tuple[str, ...] = ()
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {"image": tfds.features.Image(shape=(None, None, 3), encoding_format="png")}
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
+        splits = {"train": range(250), "restval": range(250, IMAGES)}
+        return {name: self._generate_examples(numbers) for name, numbers in splits.items()}
+
+    def _generate_examples(self, numbers: range) -> Iterator[tuple[int, dict]]:
+        return ((number, {"image": self.paths[number]}) for number in numbers)
+
+
+def recorded(folder: pathlib.Path, split: Split) -> Split:
+    """Returns the same split with its images in several record files, which are written to the folder."""
+    builder = Recorded(data_dir=folder)
+    builder.paths = split.images.paths
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=5))
+    images = TfdsImages(str(builder.data_dir), "train+restval", "image", tuple(range(IMAGES)))
+    return dataclasses.replace(split, images=images)
 
 
 def shards_in(config: Config) -> dict[str, bytes]:
@@ -109,6 +143,12 @@ def main() -> None:
         compute(one, split)
         alone = shards_in(one)
         assert len(alone) == IMAGES // SHARD
+        records = recorded(folder, split)
+        for workers in (1, 2):
+            config = config_of(folder, str(folder / f"records {workers}"), workers)
+            compute(config, records)
+            assert shards_in(config) == alone, f"records of TFDS, --workers={workers}: other shards"
+        print("equal shards from records of TFDS, by one process and by two", flush=True)
         kinds = {"--workers=2": {"workers": 2}}
         if importlib.util.find_spec("apache_beam"):
             kinds["Beam"] = {"beam_options": BEAM}

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from spidercap.pipeline.data.records import SPLITS
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.data_settings import DataSettings
-from spidercap.pipeline.text.listing import Listed, read_listing
+from spidercap.pipeline.text.listing import Listed, Listing, read_whole_listing
 
-Read = Callable[[str], list[Listed]]
+Read = Callable[[str], Listing]
 
 
-def read_splits(settings: DataSettings, wanted: Iterable[str]) -> dict[str, tuple[str, list[Listed]]]:
+def read_splits(settings: DataSettings, wanted: Iterable[str]) -> dict[str, tuple[str, Listing]]:
     """Returns by split the captions file and its images, for the wanted splits that the settings name.
 
     A file that names splits itself, given as --val_captions, is read for its split val alone.
@@ -26,15 +26,15 @@ def read_splits(settings: DataSettings, wanted: Iterable[str]) -> dict[str, tupl
     read = _reader(settings)
     _reject_same(files, read)
     together = settings.captions or (settings.train_captions if _has_fractions(settings) else "")
-    found: dict[str, tuple[str, list[Listed]]] = {}
+    found: dict[str, tuple[str, Listing]] = {}
     for name in wanted:
         if files[name] and not (name == "train" and together):
             found[name] = (files[name], _of_split(read(files[name]), name, files[name]))
         elif together:
             of_split = _shared(read(together), together, settings)[name]
-            if of_split or name != "test":
+            if of_split.images or name != "test":
                 found[name] = (together, of_split)
-    empty = [(name, path) for name, (path, rows) in found.items() if not rows]
+    empty = [(name, path) for name, (path, of_split) in found.items() if not of_split.images]
     for name, path in empty:
         raise UserError(
             f"{path} has no images of the split {name}; give --{name}_captions, or a file that holds some"
@@ -54,11 +54,11 @@ def split_of(name: str, settings: DataSettings) -> str:
 
 def _reader(settings: DataSettings) -> Read:
     """Reads each file once."""
-    known: dict[str, list[Listed]] = {}
+    known: dict[str, Listing] = {}
 
-    def read(path: str) -> list[Listed]:
+    def read(path: str) -> Listing:
         if path not in known:
-            known[path] = read_listing(path, skip_bad_captions=settings.skip_bad_captions, need_words=True)
+            known[path] = read_whole_listing(path, skip_bad_captions=settings.skip_bad_captions, need_words=True)
         return known[path]
 
     return read
@@ -71,7 +71,7 @@ def _reject_same(files: Mapping[str, str], read: Read) -> None:
         if path:
             by_file[os.path.realpath(path)].append(name)
     for names in by_file.values():
-        if len(names) > 1 and not any(one.split for one in read(files[names[0]])):
+        if len(names) > 1 and not _names_splits(read(files[names[0]])):
             flags = " and ".join(f"--{name}_captions" for name in names)
             raise UserError(
                 f"{flags} are the same file ({files[names[0]]}), so scores would be of images that choose the weights; "
@@ -79,22 +79,26 @@ def _reject_same(files: Mapping[str, str], read: Read) -> None:
             )
 
 
-def _of_split(rows: Sequence[Listed], name: str, path: str) -> list[Listed]:
+def _names_splits(listing: Listing) -> bool:
+    return any(one.split for one in listing.images)
+
+
+def _of_split(listing: Listing, name: str, path: str) -> Listing:
     """The images of a file that is given for one split."""
-    if any(one.split for one in rows):
-        kept = [one for one in rows if one.split == name]
-        print(f"data: {path} names splits; {len(kept):,} of its {len(rows):,} images are {name}", file=sys.stderr)
-        return kept
-    return list(rows)
+    if not _names_splits(listing):
+        return listing
+    kept, without = ([one for one in rows if one.split == name] for rows in (listing.images, listing.without_captions))
+    print(f"data: {path} names splits; {len(kept):,} of its {len(listing.images):,} images are {name}", file=sys.stderr)
+    return Listing(kept, without, listing.unread)
 
 
 def _has_fractions(settings: DataSettings) -> bool:
     return settings.val_fraction > 0 or settings.test_fraction > 0
 
 
-def _shared(rows: Sequence[Listed], path: str, settings: DataSettings) -> dict[str, list[Listed]]:
+def _shared(listing: Listing, path: str, settings: DataSettings) -> dict[str, Listing]:
     """The images of one file by split: as it names them, or as the fractions say."""
-    named = any(one.split for one in rows)
+    named = _names_splits(listing)
     if named and _has_fractions(settings):
         raise UserError(f"{path} names the splits of its images itself; leave out --val_fraction and --test_fraction")
     if not named and not _has_fractions(settings):
@@ -102,9 +106,14 @@ def _shared(rows: Sequence[Listed], path: str, settings: DataSettings) -> dict[s
             f"{path} does not say which images are train, val and test; add --val_fraction=0.1, or give "
             "--train_captions and --val_captions"
         )
-    found: dict[str, list[Listed]] = {name: [] for name in SPLITS}
-    for one in rows:
-        name = one.split if named else split_of(one.file_name or str(one.image_id), settings)
-        if name:
-            found[name].append(one)
-    return found
+
+    def by_split(rows: Sequence[Listed]) -> dict[str, list[Listed]]:
+        found: dict[str, list[Listed]] = {name: [] for name in SPLITS}
+        for one in rows:
+            name = one.split if named else split_of(one.file_name or str(one.image_id), settings)
+            if name:
+                found[name].append(one)
+        return found
+
+    images, without = by_split(listing.images), by_split(listing.without_captions)
+    return {name: Listing(images[name], without[name], listing.unread) for name in SPLITS}

@@ -16,9 +16,11 @@ from spidercap.pipeline.data.image_places import Place, places_of, split_folders
 from spidercap.pipeline.data.records import Source, Split, digest_of
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.data_settings import DataSettings
-from spidercap.pipeline.text.listing import Listed
+from spidercap.pipeline.text.listing import Listed, Listing
 
-NOT_FOUND, NO_FEATURES = "not in --images", "not in --features"  # why an image was left out
+# Why an image was left out.
+NOT_FOUND, NO_FEATURES = "not in --images", "not in --features"
+NO_CAPTION = "without a caption that can be used"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,7 @@ def files_source(settings: DataSettings, cache: pathlib.Path, wanted: Iterable[s
     """
     listed = read_splits(settings, wanted)
     splits = (_with_features if settings.features else _with_images)(settings, listed, cache)
+    splits = {name: _with_left_out(split, *listed[name]) for name, split in splits.items()}
     return Source({name: fingerprint(split) for name, split in splits.items()}, lambda: splits)
 
 
@@ -61,19 +64,30 @@ def fingerprint(split: Split) -> str:
     return f"files-{digest_of(rows)}"
 
 
+def _with_left_out(split: Split, path: str, listing: Listing) -> Split:
+    """The split with what was left out of its captions file, too."""
+    whole = (*listing.images, *listing.without_captions)
+    return dataclasses.replace(
+        split,
+        images_left_out=(*split.images_left_out, *((_name(one), NO_CAPTION) for one in listing.without_captions)),
+        captions_left_out=tuple((_name(one), *left_out) for one in whole for left_out in one.left_out),
+        rows_left_out=tuple((f"{path}, {place}", reason) for place, reason in listing.unread),
+    )
+
+
 def _with_images(
-    settings: DataSettings, listed: Mapping[str, tuple[str, list[Listed]]], cache: pathlib.Path
+    settings: DataSettings, listed: Mapping[str, tuple[str, Listing]], cache: pathlib.Path
 ) -> dict[str, Split]:
     folders = split_folders(settings.images)
-    for path, rows in listed.values():
-        if not any(one.file_name for one in rows):
+    for path, of_split in listed.values():
+        if not any(one.file_name for one in of_split.images):
             raise UserError(f"{path} names no image files; add a column or key file_name")
     places = {
-        name: places_of(path, [one.file_name for one in rows], folders, settings.skip_bad_images)
-        for name, (path, rows) in listed.items()
+        name: places_of(path, [one.file_name for one in of_split.images], folders, settings.skip_bad_images)
+        for name, (path, of_split) in listed.items()
     }
     checked = _checked(settings, (place for of_split in places.values() for place in of_split.values()), cache)
-    return {name: _of_images(rows, places[name], checked, path) for name, (path, rows) in listed.items()}
+    return {name: _of_images(of.images, places[name], checked, path) for name, (path, of) in listed.items()}
 
 
 def _checked(settings: DataSettings, places: Iterable[Place], cache: pathlib.Path) -> dict[Place, Checked]:
@@ -111,10 +125,10 @@ def _of_images(
 
 
 def _with_features(
-    settings: DataSettings, listed: Mapping[str, tuple[str, list[Listed]]], cache: pathlib.Path
+    settings: DataSettings, listed: Mapping[str, tuple[str, Listing]], cache: pathlib.Path
 ) -> dict[str, Split]:
     with open_features(settings.features, cache) as given:
-        return {name: _of_features(given, path, rows, settings) for name, (path, rows) in listed.items()}
+        return {name: _of_features(given, path, of.images, settings) for name, (path, of) in listed.items()}
 
 
 def _of_features(given: GivenFeatures, path: str, rows: Sequence[Listed], settings: DataSettings) -> Split:

@@ -21,7 +21,7 @@ NEEDED = ("train", "val")  # splits that a run cannot do without
 class Images(Protocol):
     """Where the encoded images of a split are read from."""
 
-    in_sequence: ClassVar[bool]  # whether an image can only be read after all those before it
+    in_sequence: ClassVar[bool]  # whether those between two images are read with them
 
     def encoded(self, rows: Sequence[int]) -> tf.data.Dataset:
         """Returns the encoded images (scalar strings) of ascending rows of the split, in that order."""
@@ -43,9 +43,10 @@ class Split:
     # Hex digits that name the contents of each image: equal keys, equal features.
     keys: tuple[str, ...]
     images: Images | None  # None: there are features alone
-    # What --skip_bad_images and --skip_bad_captions left out: the name of an image, or a caption, and the reason.
-    images_left_out: tuple[tuple[str, str], ...] = ()
-    captions_left_out: tuple[tuple[str, str], ...] = ()
+    # What --skip_bad_images and --skip_bad_captions left out, with the reason as the last text.
+    images_left_out: tuple[tuple[str, str], ...] = ()  # the name of the image
+    captions_left_out: tuple[tuple[str, str, str], ...] = ()  # the name of the image, the caption
+    rows_left_out: tuple[tuple[str, str], ...] = ()  # a place in a captions file, of whatever split it may be
 
     def __len__(self) -> int:
         return len(self.image_ids)

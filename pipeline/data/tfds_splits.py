@@ -1,7 +1,9 @@
 """A split of a TensorFlow data set as records: its captions, and what is known of its images, read once."""
 
 import dataclasses
+import functools
 import json
+import operator
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -47,11 +49,12 @@ class TfdsImages:
     def encoded(self, rows: Sequence[int]) -> tf.data.Dataset:
         """Returns the encoded images (scalar strings) of ascending rows of the split, in that order."""
         wanted = [self.records[row] for row in rows]
-        chosen = np.zeros(max(wanted, default=-1) + 1, bool)
-        chosen[wanted] = True
+        first, end = min(wanted, default=0), max(wanted, default=0) + 1
+        chosen = np.zeros(end - first, bool)
+        chosen[np.array(wanted, int) - first] = True
         mask = tf.constant(chosen)
         builder = tfds.builder_from_directory(self.data_dir)
-        numbered = records(builder, self.split, self.column).take(len(chosen)).enumerate()
+        numbered = records(builder, part_of_split(builder, self.split, first, end), self.column).enumerate()
         kept = numbered.filter(lambda number, record: mask[number])
         found = kept.map(lambda number, record: part_of(record, self.column))
         return found.apply(tf.data.experimental.assert_cardinality(len(rows)))
@@ -97,11 +100,27 @@ def read_split(
         tuple(row["digest"] for _, row in good),
         TfdsImages(str(builder.data_dir), split, columns.image, tuple(number for number, _ in good)),
         tuple((row["name"], row["fault"]) for row in rows if row["fault"]),
-        tuple((caption, WORDLESS) for _, row in good for caption in row["captions"] if not has_words(caption)),
+        tuple((row["name"], c, WORDLESS) for _, row in good for c in row["captions"] if not has_words(c)),
     )
 
 
-def records(builder: tfds.core.DatasetBuilder, split: str, image: str) -> tf.data.Dataset:
+def part_of_split(builder: tfds.core.DatasetBuilder, split: str, first: int, end: int) -> tfds.typing.SplitArg:
+    """Returns what reads the records from `first` up to `end` of a split alone, in its order.
+
+    A split may join parts of others, such as train[1:]+restval. Files without such a record are not opened.
+    """
+    found, before = [], 0
+    for part in tfds.core.ReadInstruction.from_spec(split).to_absolute(builder.info.splits):
+        start, stop = part.from_ or 0, part.to
+        size = (builder.info.splits[part.splitname].num_examples if stop is None else stop) - start
+        of_part = range(max(first - before, 0), min(end - before, size))
+        if of_part:
+            found.append(tfds.core.ReadInstruction(part.splitname, start + of_part.start, start + of_part.stop))
+        before += max(size, 0)
+    return functools.reduce(operator.add, found)
+
+
+def records(builder: tfds.core.DatasetBuilder, split: tfds.typing.SplitArg, image: str) -> tf.data.Dataset:
     """Returns the records of a split, always in the same order, with images as they are encoded."""
     read = tfds.ReadConfig(interleave_cycle_length=1)  # one file at a time, or the order would differ
     decoders: Any = tfds.decode.SkipDecoding()

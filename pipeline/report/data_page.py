@@ -71,7 +71,8 @@ def _key(splits: Mapping[str, Split], vocabulary: Vocabulary, settings: DataSett
     digest = hashlib.sha256(repr((vocabulary.words, counted_by, tuple(notes))).encode())
     for name, split in splits.items():
         shown = (split.image_ids, split.file_names, split.captions, split.keys)
-        digest.update(repr((name, *shown, split.images_left_out, split.captions_left_out)).encode())
+        left = (split.images_left_out, split.captions_left_out, split.rows_left_out)
+        digest.update(repr((name, *shown, *left)).encode())
     return digest.hexdigest()[:16]
 
 

@@ -17,7 +17,7 @@ from spidercap.pipeline.text.printable import printable
 
 SAMPLES = 24  # images of each split
 THUMBNAIL = 192  # pixels of the longer side
-AHEAD = 2000  # images that samples are drawn from if all images before one must be read, too
+AHEAD = 2000  # images that samples are drawn from if those between two are read with them
 FEW, LEFT_OUT = 5, 50  # duplicates and left out entries that are named
 CAPTIONS, CHARACTERS = 30, 400  # of a sample and of a text that are shown, so that the page stays small
 SEED = 0
@@ -50,15 +50,29 @@ def _shared_panel(one: Shared) -> str:
 
 
 def left_out(splits: Mapping[str, Split]) -> str:
-    """Returns the section of images and captions that were left out, with the reasons; '' if there are none."""
+    """Returns the section of images, captions and rows that were left out, with the reasons; '' if there are none."""
     panels = []
     for name, split in splits.items():
-        for kind, entries in (("image", split.images_left_out), ("caption", split.captions_left_out)):
-            if entries:
-                lines = [f"{_shown(what)}: {_shown(reason)}" for what, reason in entries[:LEFT_OUT]]
-                title = f"{TITLES[name]}: {_counted(len(entries), kind)} left out"
-                panels.append(_panel(title, lines, len(entries)))
+        images, captions = split.images_left_out, split.captions_left_out
+        if images:
+            title = f"{TITLES[name]}: {_counted(len(images), 'image')} left out"
+            panels.append(_panel(title, [_of_reason(*one) for one in images[:LEFT_OUT]], len(images)))
+        if captions:
+            title = f"{TITLES[name]}: {_counted(len(captions), 'caption')} left out"
+            lines = [
+                f"{_shown(of)}: <q>{_shown(caption)}</q> {_shown(why)}" for of, caption, why in captions[:LEFT_OUT]
+            ]
+            panels.append(_panel(title, lines, len(captions)))
+    # Splits of one file share its rows: no one knows the split of a row that cannot be read.
+    rows = list(dict.fromkeys(row for split in splits.values() for row in split.rows_left_out))
+    if rows:
+        title = f"{_counted(len(rows), 'row')} of the captions files left out"
+        panels.append(_panel(title, [_of_reason(*one) for one in rows[:LEFT_OUT]], len(rows)))
     return section("Left out", "charts", panels)
+
+
+def _of_reason(what: str, reason: str) -> str:
+    return f"{_shown(what)}: {_shown(reason)}"
 
 
 def samples(name: str, split: Split) -> str:

@@ -3,6 +3,7 @@
 import collections
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from spidercap.pipeline.text.coco_json import LONGEST, ImageId, reject_ids
 from spidercap.pipeline.text.formats.names import MARKS
@@ -15,9 +16,14 @@ MARKED = f"marked {' or '.join(MARKS)}"
 SKIP = "leave them out with --skip_bad_captions"
 
 
-def usable_captions(
-    path: str, rows: Sequence[Row], *, skip_bad: bool, need_words: bool
-) -> dict[ImageId, tuple[str, ...]]:
+class Captions(NamedTuple):
+    """The captions of an image."""
+
+    taken: list[str]
+    left_out: list[tuple[str, str]]  # each with the reason
+
+
+def usable_captions(path: str, rows: Sequence[Row], *, skip_bad: bool, need_words: bool) -> dict[ImageId, Captions]:
     """Returns the captions of the rows by image id, in the order of the file.
 
     Args:
@@ -46,10 +52,14 @@ def usable_captions(
     elif counts:
         listed = ", ".join(f"{count:,} {fault}" for fault, count in counts.items())
         print(f"skipping {counts.total():,} of {len(found):,} captions of {path}: {listed}", file=sys.stderr)
-    captions: dict[ImageId, list[str]] = {}
+    captions: dict[ImageId, Captions] = {}
     for (row, caption), fault in zip(found, faults, strict=True):
-        captions.setdefault(row.image_id, []).extend([caption] * (not (skip_bad and fault)))
-    return {image_id: tuple(said) for image_id, said in captions.items()}
+        of_image = captions.setdefault(row.image_id, Captions([], []))
+        if skip_bad and fault:
+            of_image.left_out.append((caption, fault))
+        else:
+            of_image.taken.append(caption)
+    return captions
 
 
 def _fault(caption: str, marked: bool, look_for_words: bool) -> str:

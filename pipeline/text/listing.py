@@ -5,11 +5,12 @@ import dataclasses
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.text.annotations import SKIP, usable_captions
+from spidercap.pipeline.text.annotations import SKIP, Captions, usable_captions
 from spidercap.pipeline.text.coco_json import LONGEST, ImageId, in_order, reject_ids
-from spidercap.pipeline.text.formats.source import Contents, by_image
+from spidercap.pipeline.text.formats.source import Contents, Row, by_image
 from spidercap.pipeline.text.formats.table import read_contents
 
 
@@ -21,6 +22,15 @@ class Listed:
     file_name: str  # path below the folder of images; '' where the format has none
     captions: tuple[str, ...]
     split: str = ""  # train, val or test where the file says so
+    left_out: tuple[tuple[str, str], ...] = ()  # captions that are not used, with the reasons
+
+
+class Listing(NamedTuple):
+    """The images of a captions file by id, numbers before text, and what was left out."""
+
+    images: list[Listed]
+    without_captions: list[Listed]  # images that are left out, as no caption of theirs can be used
+    unread: tuple[tuple[str, str], ...]  # rows that are left out: the place in the file, and the reason
 
 
 def read_listing(
@@ -41,6 +51,13 @@ def read_listing(
     Raises:
       UserError: the file cannot be read, has another format, or ids, splits or captions cannot be used.
     """
+    return read_whole_listing(path, skip_bad_captions=skip_bad_captions, need_words=need_words).images
+
+
+def read_whole_listing(
+    path: str | os.PathLike[str], *, skip_bad_captions: bool = False, need_words: bool = True
+) -> Listing:
+    """Returns what `read_listing` does, and what it leaves out."""
     path = os.fspath(path)
     contents = read_contents(path, need_words=need_words, skip_bad=skip_bad_captions)
     return _listing(path, contents, skip_bad_captions, need_words)
@@ -86,7 +103,7 @@ def read_scored(
     """
     references, results = os.fspath(references), os.fspath(results)
     contents = read_contents(references, skip_bad=skip_bad_captions)
-    listed = _listing(references, contents, skip_bad_captions, need_words=False)
+    listed = _listing(references, contents, skip_bad_captions, need_words=False).images
     said = read_contents(results, results=True)
     captions = _results(results, said)
     known = _by_name(references, listed, captions, by_text=not (contents.typed and said.typed))
@@ -112,21 +129,28 @@ def _by_name(
     return known
 
 
-def _listing(path: str, contents: Contents, skip_bad: bool, need_words: bool) -> list[Listed]:
-    images = by_image(path, contents.rows)
+def _listing(path: str, contents: Contents, skip_bad: bool, need_words: bool) -> Listing:
+    rows = by_image(path, contents.rows)
     captions = usable_captions(path, contents.rows, skip_bad=skip_bad, need_words=need_words)
-    if not images or not (need_words or captions):
+    if not rows or not (need_words or captions):
         raise UserError(f"{path} holds no captions; at least one is needed")
-    if need_words:
-        without = in_order(i for i in images if not captions.get(i))
+    without = in_order(i for i in rows if i not in captions or not captions[i].taken) if need_words else []
+    if without:
         if not skip_bad:
             reject_ids(path, "images have no caption", without, f"remove those images, or {SKIP}")
-        elif without:
-            print(f"skipping {len(without):,} of {len(images):,} images of {path} without captions", file=sys.stderr)
-        captions = {i: said for i, said in captions.items() if said}
-        if not captions:
+        print(f"skipping {len(without):,} of {len(rows):,} images of {path} without captions", file=sys.stderr)
+        if len(without) == len(rows):
             raise UserError(f"{path}: no image has a caption that can be used; at least one is needed")
-    return [Listed(i, images[i].file_name, captions[i], images[i].split) for i in in_order(captions)]
+    none = Captions([], [])
+    return Listing(
+        [_listed(rows[i], captions[i]) for i in in_order(captions.keys() - set(without))],
+        [_listed(rows[i], captions.get(i, none)) for i in without],
+        contents.unread,
+    )
+
+
+def _listed(row: Row, captions: Captions) -> Listed:
+    return Listed(row.image_id, row.file_name, tuple(captions.taken), row.split, tuple(captions.left_out))
 
 
 def _results(path: str, contents: Contents) -> dict[ImageId, str]:

@@ -26,6 +26,7 @@ from spidercap.pipeline.text.printable import printable
 
 HEADER = "a table with a first line such as image,caption"
 TOKENS = "a.jpg#0<TAB>caption in each line"
+NO_TOKENS = "not a file name, #, a number, a tab and a caption"
 # With '|', as in Flickr30k's file, and in Flickr8k's, quotes are part of the captions.
 _QUOTED = {",": True, ";": True, "\t": True, "|": False}
 _TOKEN = re.compile(r"([^\t]+)#[0-9]+")
@@ -58,8 +59,8 @@ def read_tokens(source: Source) -> Contents:
             wrong.append(f"line {line}")
         else:
             rows.append(Row(name[1], name[1], (fields[1],)))
-    _skip_or_reject(source, "lines are not a file name, #, a number, a tab and a caption", wrong, len(rows))
-    return Contents(tuple(rows), typed=False)
+    _skip_or_reject(source, f"lines are {NO_TOKENS}", wrong, len(rows))
+    return Contents(tuple(rows), typed=False, unread=tuple((place, NO_TOKENS) for place in wrong))
 
 
 def read_delimited(source: Source) -> Contents:
@@ -78,13 +79,13 @@ def read_delimited(source: Source) -> Contents:
         if len(fields) == len(header):
             good.append((line, dict(zip(header, fields, strict=True))))
         else:
-            wrong.append(f"line {line}: {len(fields)} in place of {len(header)}")
-    _skip_or_reject(source, "rows have too few or too many fields", wrong, len(good))
+            wrong.append((f"line {line}", f"{len(fields)} fields in place of {len(header)}"))
+    _skip_or_reject(source, "rows have too few or too many fields", [": ".join(one) for one in wrong], len(good))
     if not good:
         raise UserError(f"{path} has a header, but no rows below it; at least one caption is needed")
     unnamed = [f"line {line}" for line, entry in good if not entry[columns.image]]
     reject(path, f"rows name no image in the column {columns.image!r}", unnamed, "fill it in, or remove these rows")
-    return Contents(tuple(_rows(path, columns, good)), typed=False)
+    return Contents(tuple(_rows(path, columns, good)), typed=False, unread=tuple(wrong))
 
 
 def _rows(path: str, columns: Columns, records: Sequence[tuple[int, dict[str, str]]]) -> Iterator[Row]:

@@ -42,6 +42,7 @@ class Contents:
 
     rows: tuple[Row, ...]
     typed: bool  # the file tells the id 16 from the id "16"
+    unread: tuple[tuple[str, str], ...] = ()  # what was left out as it cannot be read: the place, and the reason
 
 
 def by_image(path: str, rows: Iterable[Row]) -> dict[ImageId, Row]:
