@@ -3,8 +3,9 @@
     python -m benchmarks.serving [--model=FOLDER] [--json=FILE] [--quick]
 
 Without --model, it exports a random InceptionV3 with a decoder of 512 units and 9,487 tokens, whose captions have the
-lengths of a trained one's (benchmarks.lifelike). Ratios are to the bare encoder and decoder, in calls that alternate in one
-run. With --model, the encoder's time is the signature `encode` without the decoding of images. It needs an idle machine and minutes.
+lengths of a trained one's (benchmarks.lifelike). Ratios are to the bare encoder and decoder, in calls that alternate in
+one run. With --model, the time of the encoder is that of the signature `encode`, less that of decoding the images.
+It needs an idle machine and minutes.
 """
 
 import argparse

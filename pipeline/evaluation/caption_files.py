@@ -4,13 +4,13 @@ import collections
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from spidercap.export.saved_model import faults, kept_max_pixels
+from spidercap.export.saved_model import faults, kept_max_pixels, versions
 from spidercap.pipeline import digests
 from spidercap.pipeline.data.image_files import ANY_SIZE, FORMATS, fault, readable_files, reason_of
 from spidercap.pipeline.errors import UserError
@@ -46,6 +46,11 @@ class ExportedCaptioner:
         if "image_bytes" not in inputs and not self.takes_features:
             raise UserError(f"{folder} is a model of something else; name one that spidercap has exported")
 
+    @property
+    def signatures(self) -> Mapping[str, Callable[..., Mapping[str, tf.Tensor]]]:
+        """The functions that the model serves, by name."""
+        return self._model.signatures
+
     def caption(self, images: Sequence[str | os.PathLike | bytes | np.ndarray]) -> list[list[tuple[str, float]]]:
         """Returns (caption, log-probability) for each image, best first: as many as the model was exported with.
 
@@ -80,6 +85,26 @@ class ExportedCaptioner:
         if not np.isfinite(features).all():
             raise UserError("features are NaN or infinite; leave those images out")
         return _pairs(self._model.signatures["features"](features=tf.constant(features, tf.float32)))
+
+
+def exported_model(path: str | os.PathLike) -> pathlib.Path:
+    """Returns the folder of the newest exported model of a workdir or export folder, or of that version itself.
+
+    Raises:
+      UserError: the folder holds no exported model.
+    """
+    if not isinstance(path, str | os.PathLike) or not os.path.isdir(path):
+        raise UserError(f"{str(path)[:200]!r} is no folder; name a workdir, its export folder or one version")
+    folder = pathlib.Path(path)
+    if (folder / "saved_model.pb").is_file():
+        return folder
+    found = versions(folder / "export") or versions(folder)
+    if not found:
+        raise UserError(
+            f"{folder} holds no exported model; name a workdir, its export folder or one version; "
+            f"--mode=export --workdir={folder} exports a trained run"
+        )
+    return found[-1]
 
 
 def _pairs(found: Mapping[str, tf.Tensor]) -> list[list[tuple[str, float]]]:

@@ -1,4 +1,4 @@
-"""The exported model in processes that know nothing of this package, and loads of callers with bad images."""
+"""The exported model in processes that know nothing of this package, and how a load of callers is judged."""
 
 import json
 import subprocess
@@ -7,9 +7,8 @@ import sys
 import pytest
 import tensorflow as tf
 
-from benchmarks import serving
 from spidercap.export.saved_model import CHECK
-from tests import served_model
+from tests import served_model, serving_load
 
 NAMES = ("caption", "log_prob")
 
@@ -52,16 +51,39 @@ def test_a_fresh_process_serves_it_by_tensorflow_alone(model, images, expected, 
     assert json.loads((tmp_path / "out.json").read_text())["caption"] == expected[0]
 
 
-def test_the_benchmark_measures_every_part(tmp_path, capsys):
-    assert serving.main(["--quick", f"--json={tmp_path / 'out.json'}"]) == 0
-    rows = {row["name"].strip(): row for row in json.loads((tmp_path / "out.json").read_text())}
-    printed = capsys.readouterr().out
-    assert all(name in printed and row["value"] > 0 for name, row in rows.items())
-    parts = {"weights", "exported model", "cold start to the first caption", "batch 1, 99th percentile"}
-    assert parts | {"batch 1, throughput", "batch 2, throughput", "2 at once, batch 1, throughput"} <= set(rows)
-    assert rows["exported model"]["ratio"] >= 1 and rows["batch 1, median"]["ratio"] > 0
+class TestLoad:
+    """A load finds what is wrong with a server."""
 
+    GOOD, BAD = {b"a": "a dog", b"b": "a cat"}, {b"?": "is no image"}
 
-def test_the_benchmark_reports_a_folder_without_a_model(tmp_path, capsys):
-    assert serving.main(["--quick", f"--model={tmp_path}"]) == 1
-    assert "holds no exported model" in capsys.readouterr().err
+    def run(self, ask):
+        return serving_load.run(ask, self.GOOD, self.BAD, callers=4, seconds=0.3)
+
+    def right(self, images):
+        return [self.GOOD.get(i, "") for i in images], [self.BAD.get(i, "") for i in images]
+
+    def test_a_right_server_has_no_fault(self):
+        load = self.run(self.right)
+        assert load.requests > 20 and 0 < load.refused < load.images and not load.wrong
+        assert load.faults() == []
+
+    def test_a_wrong_caption_a_lost_row_and_an_error_are_told(self):
+        def raises(images):
+            raise OSError("gone")
+
+        def mixed(images):
+            captions, errors = self.right(images)
+            return captions[::-1], errors
+
+        for ask, fault in (
+            (lambda images: ([""] * len(images), [""] * len(images)), "instead of"),
+            (mixed, "instead of"),
+            (lambda images: (self.right(images)[0][1:], self.right(images)[1][1:]), "rows for"),
+            (raises, "OSError: gone"),
+        ):
+            assert fault in self.run(ask).faults()[0]
+
+    def test_growing_memory_is_told(self):
+        load = serving_load.Load(images=10, refused=1, memory=[100, 500, 500, 500, 520, 600])
+        assert load.faults() == ["memory grew from 500 to 600 MiB"]
+        assert serving_load.Load(images=10, refused=1, memory=[100, 500, 510, 500, 510, 500]).faults() == []
