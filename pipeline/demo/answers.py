@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
+from spidercap.export.server import MISSING
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.metrics.registry import METRICS, terms_without_java
 from spidercap.pipeline.metrics.scores import score_captions
@@ -18,7 +19,6 @@ from spidercap.pipeline.text.tokenizer import tokenize
 GREEDY, BEAM = "greedy", "beam"
 # CIDEr weighs n-grams by how few images they come with, so that it is 0 for the references of a single image.
 SINGLE_TERMS = tuple(term for term in terms_without_java() if term != "cider")
-MISSING = -1e8  # log-probabilities below are those of captions that beam search did not find
 
 # The function of a signature: image_bytes=string [N] -> outputs by name.
 Signature = Callable[..., Mapping[str, tf.Tensor]]
