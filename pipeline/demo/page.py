@@ -1,9 +1,10 @@
 """The page of `--mode=demo`, made with Gradio: an image in, captions and scores out."""
 
 import contextlib
+import html
 import os
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from spidercap.pipeline.demo.answers import Answer, Answerer
 from spidercap.pipeline.errors import UserError
@@ -16,6 +17,9 @@ MISSING = (
     "or in a checkout pip install '.[demo]'"
 )
 LARGEST_FILE = "64mb"
+KEPT = 600  # seconds that Gradio keeps an uploaded file
+EMPTY = "Captions appear here."
+STYLE = "#captions td, #captions th {padding: 0.3em 0.7em; text-align: left; vertical-align: top}"
 HEADS = ("decoder", "rank", "caption", "log-probability", "probability")
 APPROXIMATE = ("spice_fast",)  # needs no Java
 NOTES = """Log-probabilities are natural logarithms and sums over the tokens of a caption. Scores are of each caption
@@ -45,12 +49,13 @@ def run_demo(config: Config) -> None:
                 quiet=True,
                 footer_links=[],
                 theme=theme,
+                css=STYLE,
             )
 
 
 def build(gradio: types.ModuleType, answerer: Answerer):
     """Returns the page as gradio.Blocks."""
-    with gradio.Blocks(title="spidercap", analytics_enabled=False) as page:
+    with gradio.Blocks(title="spidercap", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
         gradio.Markdown("# Captions of an image")
         with gradio.Row():
             with gradio.Column():
@@ -60,17 +65,13 @@ def build(gradio: types.ModuleType, answerer: Answerer):
                 references = gradio.Textbox(label="References, one per line (optional)", lines=4)
                 button = gradio.Button("Caption and score", variant="primary")
             with gradio.Column(scale=2):
-                headline = gradio.Markdown("Captions appear here.", elem_id="headline")
-                table = gradio.Dataframe(headers=[*HEADS], interactive=False, wrap=True, label="Captions")
+                headline = gradio.Markdown(EMPTY, elem_id="headline")
+                table = gradio.HTML(elem_id="captions")
                 gradio.Markdown(NOTES)
-
-        def show(path: str | None, text: str):
-            head, rows = shown(answerer, path, text)
-            return head, gradio.Dataframe(headers=rows[0], value=rows[1:])
 
         gradio.on(
             [image.change, button.click],
-            show,
+            lambda path, text: shown(answerer, path, text),
             inputs=[image, references],
             outputs=[headline, table],
             api_visibility="private",
@@ -78,24 +79,24 @@ def build(gradio: types.ModuleType, answerer: Answerer):
     return page
 
 
-def shown(answerer: Answerer, path: str | None, references: str) -> tuple[str, list[list[str]]]:
-    """Returns the text above the table, as Markdown, and the table with its heads."""
+def shown(answerer: Answerer, path: str | None, references: str) -> tuple[str, str]:
+    """Returns the text above the table as Markdown, and the table as HTML or ''."""
     if not path:
-        return "Captions appear here.", [[*HEADS]]
+        return EMPTY, ""
     answer = answerer.answer(path)
     if answer.refusal:
-        return f"**Refused.** {_plain(answer.refusal)} Give a whole JPEG, PNG, GIF, BMP or WebP image.", [[*HEADS]]
+        return f"**Refused.** {_plain(answer.refusal)} Give a whole JPEG, PNG, GIF, BMP or WebP image.", ""
+    head = f"## {_plain(answer.found[0].caption) or '(the empty caption)'}\n\n{answer.summary()}"
     lines = [line for line in references.splitlines() if line.strip()]
-    best = f"## {_plain(answer.found[0].caption) or '(the empty caption)'}\n\n{answer.summary()}"
     if not lines:
-        return best, [[*HEADS], *_rows(answer)]
+        return head, _table([HEADS, *_rows(answer)])
     try:
         scores = answerer.scores(answer, lines)
     except UserError as error:
-        return f"{best}\n\n**No scores:** {_plain(str(error))}", [[*HEADS], *_rows(answer)]
+        return f"{head}\n\n**No scores:** {_plain(str(error))}", _table([HEADS, *_rows(answer)])
     columns = answerer.columns()
     rows = [[*row, *(_score(of[name]) for name in columns)] for row, of in zip(_rows(answer), scores, strict=True)]
-    return best, [[*HEADS, *columns], *rows]
+    return head, _table([[*HEADS, *columns], *rows])
 
 
 def _rows(answer: Answer) -> list[list[str]]:
@@ -103,6 +104,14 @@ def _rows(answer: Answer) -> list[list[str]]:
         [one.decoder, str(one.rank), one.caption, f"{one.log_prob:.2f}", f"{one.probability:.2g}"]
         for one in answer.found
     ]
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """The rows, the heads first, as an HTML table."""
+    heads, *others = [[html.escape(cell) for cell in row] for row in rows]
+    lines = ["".join(f"<td>{cell}</td>" for cell in row) for row in others]
+    head = "".join(f"<th>{cell}</th>" for cell in heads)
+    return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 def _score(score: float | None) -> str:
