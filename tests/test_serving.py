@@ -102,7 +102,7 @@ def test_score_reads_case_and_punctuation_and_names_what_it_cannot_score(served)
     pictures = tf.constant([GOOD[0]] * len(captions))
     found = served["score"](image_bytes=pictures, caption=tf.constant(captions))
     log_prob = found["log_prob"].numpy()
-    assert log_prob[0] == pytest.approx(log_prob[1]) < 0 and log_prob[4] < 0
+    assert log_prob[0] == pytest.approx(log_prob[1]) and max(log_prob[[0, 1, 4]]) < 0
     assert [error.decode() for error in found["error"].numpy()] == [
         *("", "", 'the captioner has no word "zebra"'),
         f"the caption has more than {T - 1} words",
@@ -110,7 +110,9 @@ def test_score_reads_case_and_punctuation_and_names_what_it_cannot_score(served)
     ]
     assert log_prob[[2, 3, 5]].tolist() == [0, 0, 0] and found["length"].numpy().tolist() == [3, 3, 0, 0, 1, 0]
     bad = served["score"](image_bytes=tf.constant([b"words", GOOD[0]]), caption=tf.constant(["dog cat"] * 2))
-    assert bad["error"].numpy().tolist() == [b"is no image", b""] and bad["log_prob"].numpy()[1] == log_prob[0]
+    assert bad["error"].numpy().tolist() == [b"is no image", b""] and bad["log_prob"].numpy()[1] == pytest.approx(
+        log_prob[0]
+    )
 
 
 def test_features_go_out_and_in(parts, served):
