@@ -19,7 +19,12 @@ MISSING = (
 LARGEST_FILE = "64mb"
 KEPT = 600  # seconds that Gradio keeps an uploaded file
 EMPTY = "Captions appear here."
-STYLE = "#captions td, #captions th {padding: 0.3em 0.7em; text-align: left; vertical-align: top}"
+HEIGHT = 300  # of the image on the page, in pixels
+STYLE = """
+#captions table {width: 100%; font-size: 0.9em}
+#captions td, #captions th {padding: 0.3em 0.7em; text-align: left; vertical-align: top}
+#captions th {white-space: nowrap}
+"""
 HEADS = ("decoder", "rank", "caption", "log-probability", "probability")
 APPROXIMATE = ("spice_fast",)  # needs no Java
 NOTES = """Log-probabilities are natural logarithms and sums over the tokens of a caption. Scores are of each caption
@@ -58,17 +63,17 @@ def build(gradio: types.ModuleType, answerer: Answerer):
     with gradio.Blocks(title="spidercap", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
         gradio.Markdown("# Captions of an image")
         with gradio.Row():
+            image = gradio.Image(
+                type="filepath", sources=["upload", "clipboard"], label="Drop or paste an image", height=HEIGHT
+            )
+            # Gradio would open the file itself, and fail where the model tells why it refuses it.
+            image.preprocess = lambda payload: payload and payload.path
             with gradio.Column():
-                image = gradio.Image(type="filepath", sources=["upload", "clipboard"], label="Drop or paste an image")
-                # Gradio would open the file itself, and fail where the model tells why it refuses it.
-                image.preprocess = lambda payload: payload and payload.path
-                references = gradio.Textbox(label="References, one per line (optional)", lines=4)
+                references = gradio.Textbox(label="References, one per line (optional)", lines=5, max_lines=5)
                 button = gradio.Button("Caption and score", variant="primary")
-            with gradio.Column(scale=2):
-                headline = gradio.Markdown(EMPTY, elem_id="headline")
-                table = gradio.HTML(elem_id="captions")
-                gradio.Markdown(NOTES)
-
+        headline = gradio.Markdown(EMPTY, elem_id="headline")
+        table = gradio.HTML(elem_id="captions")
+        gradio.Markdown(NOTES)
         gradio.on(
             [image.change, button.click],
             lambda path, text: shown(answerer, path, text),
