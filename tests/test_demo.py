@@ -151,7 +151,7 @@ def test_a_folder_without_a_model_is_one_line(monkeypatch, capsys, tmp_path):
 def test_a_taken_port_is_reported():
     config = Config.of(mode="demo", workdir="run", port=80)
     with (
-        pytest.raises(UserError, match=r"--port=80 cannot be used \(taken\); name another --port"),
+        pytest.raises(UserError, match="--port=80 cannot be used: the port is taken"),
         page._port_reported(config),
     ):
         raise OSError("taken")

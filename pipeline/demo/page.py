@@ -42,7 +42,6 @@ def run_demo(config: Config) -> None:
     captioner = ExportedCaptioner(exported_model(config.run.export_dir or config.run.workdir))
     with open_text_metrics(APPROXIMATE, **config.metrics.for_workers()) as text_metrics:
         page = build(gradio, Answerer(captioner.signatures, text_metrics))
-        print(f"demo:        http://{config.run.host}:{config.run.port} (Ctrl-C stops it)", flush=True)
         # System fonts, because the page must work without the internet.
         theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
         with _port_reported(config):
@@ -55,7 +54,10 @@ def run_demo(config: Config) -> None:
                 footer_links=[],
                 theme=theme,
                 css=STYLE,
+                prevent_thread_lock=True,
             )
+        print(f"demo:        http://{config.run.host}:{config.run.port} (Ctrl-C stops it)", flush=True)
+        page.block_thread()
 
 
 def build(gradio: types.ModuleType, answerer: Answerer):
@@ -147,5 +149,6 @@ def _port_reported(config: Config) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"--host={config.run.host} --port={config.run.port} cannot be used ({error}); name another --port"
+            f"--host={config.run.host} --port={config.run.port} cannot be used: the port is taken, or the address is not "
+            "this machine's; name another --port"
         ) from error
