@@ -13,7 +13,6 @@ import time
 
 import pytest
 
-from spidercap.export import saved_model
 from spidercap.pipeline import modes
 from spidercap.pipeline.main import main
 from spidercap.pipeline.settings.config import Config
@@ -22,6 +21,7 @@ from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
 from spidercap.pipeline.training.progress import read_progress
 from tests.conftest import ROOT
 from tests.files import write
+from tests.small_exports import unchecked
 
 
 def tiny(workdir, *more):
@@ -35,12 +35,6 @@ def finished(tmp_path_factory):
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         assert main(tiny(workdir)) == 0
     return workdir, printed.getvalue()
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Exports without the process that checks them, as that of `finished` was checked: TensorFlow takes seconds."""
-    monkeypatch.setattr(saved_model, "_check", lambda *_: None)
 
 
 @pytest.fixture
@@ -155,18 +149,19 @@ def test_the_same_command_again_trains_nothing(finished, capsys):
     assert [path.name for path in (workdir / "export").iterdir()] == ["1"]
 
 
-def test_evaluate_and_export_need_only_the_workdir(finished, unchecked):
+def test_evaluate_and_export_need_only_the_workdir(finished):
     workdir, _ = finished
     stale = workdir / "results" / "val" / "pg.n_best.json"
     stale.write_text("[]")
     assert main(["main", "--mode=evaluate", f"--workdir={workdir}"]) == 0
     assert not stale.exists()
     count = len(list((workdir / "export").iterdir()))
-    assert main(["main", "--mode=export", f"--workdir={workdir}"]) == 0
+    with unchecked():
+        assert main(["main", "--mode=export", f"--workdir={workdir}"]) == 0
     assert len(list((workdir / "export").iterdir())) == count + 1
 
 
-def test_beam_search_by_one_flag(finished, unchecked, capsys):
+def test_beam_search_by_one_flag(finished, capsys):
     """Evaluation and captions of files search alike; a model that searches otherwise is exported anew, once."""
     workdir, _ = finished
     beam = shutil.copytree(workdir, workdir.parent / "beam")
@@ -183,8 +178,9 @@ def test_beam_search_by_one_flag(finished, unchecked, capsys):
     pictures = f"--images={beam / 'samples' / 'val_0.png'}"
     exported = len(list((beam / "export").iterdir()))
     capsys.readouterr()
-    for _ in range(2):
-        assert main(["main", "--mode=caption", pictures, *flags]) == 0
+    with unchecked():
+        for _ in range(2):
+            assert main(["main", "--mode=caption", pictures, *flags]) == 0
     printed = capsys.readouterr().out
     assert printed.count("has other decoding settings") == 1
     assert len(list((beam / "export").iterdir())) == exported + 1

@@ -160,7 +160,7 @@ def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "tiny"
     flags = [f"--flagfile={ROOT / 'tests' / 'tiny.flags'}", f"--workdir={workdir}", "--stages=mle:2,baseline:1"]
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("run_export", "run_caption"):
+        for name in ("export_once", "run_caption"):
             patch.setattr(modes, name, lambda *settings: None)
         assert main(["main", *flags]) == 0
     return workdir
