@@ -275,12 +275,12 @@ class TestRuns:
         assert len(calls) >= 7 and min(calls) > 0
 
     def test_stopped_and_resumed_equals_uninterrupted(self, arrays, tmp_path):
-        settings = {"stages": "mle:1,leave_one_out:2", "learning_rate": "mle:1e-2,leave_one_out:1e-2", "samples": 2}
+        settings = {"stages": "leave_one_out:2", "learning_rate": "leave_one_out:1e-2", "samples": 2}
         whole, halves = (config_of(tmp_path / name, **settings) for name in ("whole", "halves"))
         weights = {"cider": 1.0, "mine": 0.1}
         expected = run(whole, arrays, reward=reward_of(arrays, weights, mine=shortness))
         with pytest.raises(Interrupted):
-            run(halves, arrays, stop_at=4, reward=reward_of(arrays, weights, mine=shortness))
+            run(halves, arrays, stop_at=2, reward=reward_of(arrays, weights, mine=shortness))
         assert_same_end(run(halves, arrays, reward=reward_of(arrays, weights, mine=shortness)), expected)
 
     def test_from_the_command_line(self, written, tmp_path, capsys):
