@@ -98,12 +98,7 @@ def check(name: str, call: Captions, scratch: pathlib.Path, expected: Sequence[s
 
 def check_load(serve: Callable, good: dict[bytes, str], callers: int, seconds: float) -> list[str]:
     """Prints what a load of callers did; returns its name if something went wrong."""
-
-    def ask(images: Sequence[bytes]) -> tuple[list[str], list[str]]:
-        found = serve(image_bytes=tf.constant(images))
-        return tuple([text.decode() for text in found[name].numpy()] for name in ("caption", "error"))
-
-    load = serving_load.run(ask, good, served_model.bad_images(), callers, seconds)
+    load = serving_load.run(served_model.asking(serve), good, served_model.bad_images(), callers, seconds)
     before, after = load.memory_before_and_after()
     print(
         f"load: {callers} callers, {load.seconds:.0f} s, {load.requests:,} requests, {load.images:,} images, "

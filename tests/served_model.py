@@ -5,7 +5,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -56,6 +56,17 @@ def make_model(folder: pathlib.Path) -> pathlib.Path:
         weight.assign(rng.normal(0, 2, weight.shape))
     captioner.words.bias.assign(np.where(np.arange(len(WORDS)) == END, -3, 0))  # or captions would be empty
     return export(encoder, captioner, WORDS, T, folder, [image(0), image(1)])
+
+
+def asking(serve: Callable) -> Callable[[Sequence[bytes]], tuple[list[str], list[str]]]:
+    """Returns the function encoded images -> (captions, errors) of the signature serving_default."""
+
+    def ask(images: Sequence[bytes]) -> tuple[list[str], list[str]]:
+        found = serve(image_bytes=tf.constant(images))
+        captions, errors = ([text.decode() for text in found[name].numpy()] for name in ("caption", "error"))
+        return captions, errors
+
+    return ask
 
 
 def tensors(model: pathlib.Path, names: Sequence[str]) -> tuple[str, list[str]]:

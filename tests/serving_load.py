@@ -62,6 +62,7 @@ def run(
       hostile: share of requests that hold a bad image, alone or among good ones.
     """
     load, lock = Load(), threading.Lock()
+    load.wrong += _wrong(ask, [*good, *bad], good, bad)  # also warms the model, which takes seconds
     begin = time.monotonic()
 
     def call(seed: int) -> None:

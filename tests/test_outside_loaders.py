@@ -51,6 +51,13 @@ def test_a_fresh_process_serves_it_by_tensorflow_alone(model, images, expected, 
     assert json.loads((tmp_path / "out.json").read_text())["caption"] == expected[0]
 
 
+def test_bad_images_among_those_of_many_callers_hurt_nobody(model, images, expected):
+    serve = tf.saved_model.load(str(model)).signatures["serving_default"]
+    good, bad = dict(zip(images, expected[0], strict=True)), served_model.bad_images()
+    load = serving_load.run(served_model.asking(serve), good, bad, callers=8, seconds=3, hostile=0.5)
+    assert load.refused > 5 and load.wrong == []
+
+
 class TestLoad:
     """A load finds what is wrong with a server."""
 

@@ -149,6 +149,6 @@ def _port_reported(config: Config) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"--host={config.run.host} --port={config.run.port} cannot be used: the port is taken, or the address is not "
-            "this machine's; name another --port"
+            f"--host={config.run.host} --port={config.run.port} cannot be used: the port is taken, or the "
+            "address is not this machine's; name another --port"
         ) from error
