@@ -171,7 +171,8 @@ def measure_size(report: Report, folder: pathlib.Path) -> None:
     """The size of the folder, and of its weights alone."""
     reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
     types, shapes = reader.get_variable_to_dtype_map(), reader.get_variable_to_shape_map()
-    weights = sum(int(np.prod(shapes[name])) * dtype.size for name, dtype in types.items() if dtype.is_floating)
+    kept = [name for name in types if name.startswith("weights/")]  # as export.server.Server names them
+    weights = sum(int(np.prod(shapes[name])) * types[name].size for name in kept)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     graph = (folder / "saved_model.pb").stat().st_size
     report.add("weights", weights / 1e6, "MB")
