@@ -24,7 +24,13 @@ from spidercap.pipeline import digests
 from spidercap.pipeline.data.given_features import GivenFeatures, open_features
 from spidercap.pipeline.data.image_files import readable_files
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.evaluation.caption_files import ExportedCaptioner, caption_files, ids_by_name, ids_of_names
+from spidercap.pipeline.evaluation.caption_files import (
+    BATCH,
+    ExportedCaptioner,
+    caption_files,
+    ids_by_name,
+    ids_of_names,
+)
 from spidercap.pipeline.evaluation.evaluate import decoder_of
 from spidercap.pipeline.evaluation.image_paths import image_files
 from spidercap.pipeline.files import check_output, write_text
@@ -100,7 +106,8 @@ def run_caption(config: Config, images: Sequence[pathlib.Path] | None = None) ->
             _show(_of_features(captioner, given), image_ids, config.metrics.output)
         return
     files = image_files(config.data.images, skip) if images is None else images
-    files = readable_files(files, skip, config.data.max_pixels)
+    if len(files) > BATCH:  # a few are checked by the model itself, in less time
+        files = readable_files(files, skip, config.data.max_pixels)
     image_ids = ids_of_names([str(file) for file in files], ids)
     captioner = ExportedCaptioner(_fitting_model(config))
     _show(caption_files(captioner, files, skip), image_ids, config.metrics.output)
