@@ -89,6 +89,7 @@ def _written_folders(config: Config) -> Iterator[pathlib.Path]:
     """The folders in which runs write files aside."""
     workdir, cache = config.workdir_path(), config.cache_path()
     yield from (workdir, config.export_path(), workdir / "checkpoints", workdir / "results", cache)
+    yield workdir / "captioning"
     for pattern in ("results/*", "kept/*"):
         yield from (path for path in workdir.glob(pattern) if path.is_dir())
     for pattern in ("images", "data", "data/*", "features", "features/*", "features/*/*", "features/*/*/*"):
