@@ -92,7 +92,9 @@ class Server(tf.Module):
         def captions_by(decoder: Decoder) -> Callable[[tf.Tensor], Outputs]:
             return lambda image_bytes: self._captions(self._of_images(image_bytes), decoder)
 
-        found = {name: _function(captions_by(decoder), encoded) for name, decoder in self._decoders.items()}
+        # Equal decoders are one graph: each takes a part of a second to load.
+        by_decoder = {d: _function(captions_by(d), encoded) for d in self._decoders.values()}
+        found = {name: by_decoder[d] for name, d in self._decoders.items()}
         return found | {
             "features": from_features,
             "encode": _function(lambda image_bytes: self._of_images(image_bytes)._asdict(), encoded),

@@ -134,10 +134,11 @@ def caption_files(
 ) -> Iterator[tuple[pathlib.Path, list[tuple[str, float]]]]:
     """Yields (file, [(caption, log-probability), ...]) for every file, captioned by an exported model.
 
-    All files must be images that `readable_files` has checked. The captions are all those of the model, best first.
+    The captions are all those of the model, best first. Of many files, those that cannot be read should be left out
+    before (`readable_files`), or the error comes after the captions of others.
 
     Raises:
-      UserError: files vanished or changed since, and `skip_bad_images` is False or they are a whole batch.
+      UserError: files cannot be read, and `skip_bad_images` is False or they are a whole batch.
     """
     for i in tqdm(range(0, len(files), BATCH), "captions", unit="batch", disable=None if len(files) > BATCH else True):
         yield from _of_batch(captioner, files[i : i + BATCH], skip_bad_images)
