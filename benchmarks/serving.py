@@ -145,7 +145,10 @@ def given(folder: pathlib.Path) -> Served:
     if captioner.takes_features:
         raise UserError(f"{folder} takes features; name a model of images")
     signatures = tf.saved_model.load(str(folder)).signatures
-    size = signatures["pixels"].structured_input_signature[1]["pixels"].shape[1]
+    # A model without the signature `pixels` does not tell the size of its images, which the time hardly depends on.
+    size = Sizes.image_size
+    if "pixels" in signatures:
+        size = signatures["pixels"].structured_input_signature[1]["pixels"].shape[1]
     encode, caption = signatures["encode"], signatures["features"]
     return Served(
         folder,
