@@ -28,6 +28,7 @@ from spidercap.pipeline.evaluation.caption_files import ExportedCaptioner, capti
 from spidercap.pipeline.evaluation.evaluate import decoder_of
 from spidercap.pipeline.evaluation.image_paths import image_files
 from spidercap.pipeline.files import check_output, write_text
+from spidercap.pipeline.portable_exports import load_exported, write_formats
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.coco_json import ImageId
 from spidercap.pipeline.text.printable import printable
@@ -39,28 +40,25 @@ PART = 256  # features that are captioned together
 
 
 def run_export(config: Config) -> None:
-    """Writes the last stage's captioner as a SavedModel and checks it."""
+    """Writes the last stage's captioner as a SavedModel, checks it, and adds the other formats of --export_format."""
     print("exporting:   the model is written, then compared with itself in a new process", flush=True)
-    encoder, vocabulary = identity.kept_encoder(config), identity.kept_vocabulary(config)
-    # A model server may lack XLA or run on CPUs, where bfloat16 is slow.
-    config = config.with_values(jit=False, precision="float32")
-    captioner, baseline = kept.build_models(config, vocabulary, identity.kept_feature_size(config))
-    kept.load_kept(config.workdir_path(), kept.last_kept(config), captioner, baseline)
+    models = load_exported(config)
     try:
         path = export(
-            encoder,
-            captioner,
-            vocabulary.words,
+            models.encoder,
+            models.captioner,
+            models.vocabulary.words,
             config.data.max_length,
             config.export_path(),
-            _examples(encoder, captioner),
-            decoder_of(config, vocabulary.words),
+            _examples(models.encoder, models.captioner),
+            decoder_of(config, models.vocabulary.words),
             _source(config),
             config.data.max_pixels,
         )
     except CheckFailed as error:
         raise UserError(f"nothing was exported, because the written model differs: {error}") from error
-    print(f"model:       {path}")
+    print(f"model:       {path}", flush=True)
+    write_formats(config, path.name, _source(config), models)
 
 
 def export_once(config: Config) -> None:
@@ -71,6 +69,7 @@ def export_once(config: Config) -> None:
         print(f"warning: {exported[-1]}: {damaged}; the model is exported again", file=sys.stderr)
     if exported and not damaged and kept_source(exported[-1]) == _source(config):
         print(f"model:       {exported[-1]}")
+        write_formats(config, exported[-1].name, _source(config))
     else:
         run_export(config)
 
