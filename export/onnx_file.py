@@ -25,6 +25,9 @@ def convert(graph: PixelsGraph, path: pathlib.Path) -> None:
         return tuple(tf.identity(found[name]) for name in OUTPUTS)
 
     model, _ = tf2onnx.convert.from_function(ordered, signature, opset=OPSET)
+    # Constants from outside the function, as EfficientNet has, are stored, and left over as inputs that no node reads.
+    for value in [value for value in model.graph.input if value.name != "pixels"]:
+        model.graph.input.remove(value)
     _rename(model.graph)
     onnx.checker.check_model(model)
     onnx.save(model, path)

@@ -9,12 +9,15 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from benchmarks.portable import caption_of, script_of
 from spidercap.export.formats import PORTABLE, spelled_formats
 from spidercap.export.portable import kept_source, write_portable
 from spidercap.export.saved_model import CheckFailed
 from spidercap.models.captioner import Captioner
 from spidercap.models.decoding import greedy, lengths
+from spidercap.models.images import decode_image, resize_image
 from spidercap.models.special_tokens import END, SPECIAL_TOKENS
 from spidercap.pipeline import portable_exports
 from spidercap.pipeline.errors import UserError
@@ -33,10 +36,11 @@ def parts():
     """(encoder, captioner): small, with different captions for different images."""
     layers = keras.layers
     keras.utils.set_random_seed(1)
-    encoder = keras.Sequential(
-        [keras.Input([SIDE, SIDE, 3]), layers.Rescaling(1 / 255), layers.Conv2D(4, 3), layers.AveragePooling2D(10)]
-    )
-    encoder.add(layers.Flatten())
+    encoder = keras.Sequential([keras.Input([SIDE, SIDE, 3]), layers.Rescaling(1 / 255)])
+    # Its constants are not variables, as those of EfficientNet.
+    encoder.add(layers.Normalization(mean=[0.5, 0.4, 0.3], variance=[0.2, 0.3, 0.4]))
+    for layer in (layers.Conv2D(4, 3), layers.AveragePooling2D(10), layers.Flatten()):
+        encoder.add(layer)
     captioner = Captioner(len(WORDS), encoder.output_shape[1], units=6, embedding_size=5, dropout=0.0)
     captioner.adapt(encoder(images(30)).numpy())
     rng = np.random.default_rng(4)
@@ -85,6 +89,21 @@ def test_files_beside_tell_how_to_call_it(written):
     assert (described["model"], described["image_size"], described["max_length"]) == (PORTABLE[name].file, SIDE, T)
     assert described["special_tokens"]["end"] == END and described["pixels"]["range"] == [0, 255]
     assert {p.name for p in path.parent.iterdir()} == {"3"}  # nothing half written
+
+
+def test_script_of_the_page_captions_a_png(parts, written, tmp_path):
+    """A larger image, which is reduced as in training; PNG, as JPEG decoders differ."""
+    pytest.importorskip("PIL", reason="Pillow not installed; pip install pillow")
+    encoder, captioner = parts
+    for seed in range(4):
+        image = np.random.default_rng(seed).integers(0, 255, (7, 5, 3)).repeat(9, axis=0).repeat(11, axis=1)
+        encoded = tf.io.encode_png(tf.constant(image, tf.uint8)).numpy()
+        (tmp_path / "image.png").write_bytes(encoded)
+        pixels = resize_image(decode_image(encoded), SIDE)[None]
+        tokens, _ = greedy(captioner.make_step(), captioner.initial_state(encoder(pixels)), T)
+        expected = " ".join(WORDS[i] for i in tokens[0].numpy() if i not in (0, END))
+        name, folder = written
+        assert caption_of(script_of(name), folder, tmp_path / "image.png") == expected
 
 
 def test_damage_is_seen(written, tmp_path):
