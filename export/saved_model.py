@@ -5,16 +5,18 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from spidercap.export.old_servers import make_readable
+from spidercap.export.server import DEFAULT, Server
+from spidercap.export.warmup import FILE as WARMUP
+from spidercap.export.warmup import write_warmup
 from spidercap.models.captioner import Captioner
 from spidercap.models.decoder import Decoder
-from spidercap.models.images import decode_image, image_fault, resize_image
-from spidercap.models.special_tokens import END, PAD
 from spidercap.pipeline import digests
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import written_aside
@@ -23,69 +25,13 @@ CHECK = pathlib.Path(__file__).with_name("check.py")
 # In a folder that model servers ignore.
 EXTRA = pathlib.Path("assets.extra")
 KEPT_DECODER, KEPT_SOURCE, KEPT_DIGESTS = EXTRA / "decoder.json", EXTRA / "source.txt", EXTRA / digests.NAME
-KEPT_LIMIT = EXTRA / "max_pixels.txt"
+KEPT_LIMIT, KEPT_VOCABULARY = EXTRA / "max_pixels.txt", EXTRA / "vocabulary.txt"
 MAX_PIXELS = 50_000_000  # of an image, width x height
 TOLERANCE = 1e-4  # of log-probabilities, which are sums of up to T rounded numbers
 
 
 class CheckFailed(Exception):
     """The written model has other outputs than the one in memory."""
-
-
-class Server(tf.Module):
-    """Bytes -> pixels -> features -> tokens -> text, as one graph; `served` are the functions that are served."""
-
-    def __init__(
-        self,
-        encoder: keras.Model | None,
-        captioner: Captioner,
-        words: Sequence[str],
-        max_length: int,
-        decoder: Decoder,
-        max_pixels: int,
-    ):
-        """Without an encoder, it takes features alone."""
-        super().__init__()
-        # The plain variables, not the Keras objects. Variables that Keras tracks are restored in TensorFlow 2, but not
-        # by the loader of model servers, which finds variables without a value.
-        variables = [*(encoder.variables if encoder else ()), *captioner.variables]
-        self.weights = [variable.value for variable in variables]
-        self.words = tf.Variable(list(words), trainable=False)
-
-        def from_features(features: tf.Tensor) -> dict[str, tf.Tensor]:
-            ids, log_probs = decoder.captions(captioner, features, max_length)
-            text = tf.where((ids != PAD) & (ids != END), tf.gather(self.words, ids), "")
-            captions = tf.strings.strip(tf.strings.reduce_join(text, axis=2, separator=" "))
-            best = {"caption": captions[:, 0], "log_prob": log_probs[:, 0]}
-            return best if decoder.n_best == 1 else best | {"captions": captions, "log_probs": log_probs}
-
-        def from_images(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-            image_size = encoder.input_shape[1]
-            pixels = tf.map_fn(
-                lambda one: resize_image(decode_image(one, max_pixels), image_size),
-                image_bytes,
-                fn_output_signature=tf.float32,
-            )
-            return from_features(encoder(pixels, training=False))
-
-        def check(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"fault": tf.map_fn(lambda one: image_fault(one, max_pixels), image_bytes)}
-
-        size = captioner.feature_mean.shape[0]
-        self.features = _function(from_features, tf.TensorSpec([None, size], tf.float32, name="features"))
-        encoded = tf.TensorSpec([None], tf.string, name="image_bytes")
-        self.images = _function(from_images, encoded) if encoder else None
-        self.check = _function(check, encoded) if encoder else None
-
-    def served(self) -> dict[str, tf.types.experimental.PolymorphicFunction]:
-        """Returns the functions that are served, by the name of their signature."""
-        if self.images is None:
-            return {"serving_default": self.features, "features": self.features}
-        return {"serving_default": self.images, "features": self.features, "check": self.check}
-
-
-def _function(function: Callable, argument: tf.TensorSpec) -> tf.types.experimental.PolymorphicFunction:
-    return tf.function(function, input_signature=[argument], autograph=False)
 
 
 def export(
@@ -104,7 +50,7 @@ def export(
     The fresh process captions the examples: encoded images, or features `[N, F]` if there is no encoder. Its captions
     must equal those of the model in memory. The default `decoder` is greedy; its settings are stored with the model,
     like `source`, which tells what it was made of.
-    Images of more than `max_pixels` are rejected by the model.
+    Of images of more than `max_pixels` the model says so in place of a caption.
 
     Raises:
       UserError: the model cannot be written.
@@ -116,7 +62,10 @@ def export(
     with written_aside(path, sum(v.numpy().nbytes for v in server.weights)) as aside:
         served = {name: function.get_concrete_function() for name, function in server.served().items()}
         tf.saved_model.save(server, str(aside), signatures=served)
-        (aside / KEPT_DECODER).parent.mkdir()
+        make_readable(aside / "saved_model.pb")
+        (aside / EXTRA).mkdir()
+        (aside / KEPT_VOCABULARY).write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+        write_warmup(aside / EXTRA / WARMUP, "features" if encoder is None else "image_bytes", DEFAULT, examples)
         (aside / KEPT_DECODER).write_text(decoder.to_json(), encoding="utf-8")
         (aside / KEPT_SOURCE).write_text(source, encoding="utf-8")
         (aside / KEPT_LIMIT).write_text(f"{max_pixels}\n", encoding="utf-8")
@@ -166,7 +115,7 @@ def kept_max_pixels(model: pathlib.Path) -> int:
 
 def _check(folder: pathlib.Path, server: Server, examples: Sequence[bytes] | np.ndarray) -> None:
     """Compares a fresh process, which does not import this package, with the model in memory."""
-    expected = {k: v.numpy() for k, v in server.served()["serving_default"](tf.constant(examples)).items()}
+    expected = {k: v.numpy() for k, v in server.served()[DEFAULT](tf.constant(examples)).items()}
     expected = {k: np.char.decode(v.astype(bytes), "utf-8") if v.dtype == object else v for k, v in expected.items()}
     with tempfile.TemporaryDirectory() as scratch:
         seen, answers = pathlib.Path(scratch, "examples"), pathlib.Path(scratch, "answers.json")

@@ -1,10 +1,14 @@
 """From encoded images to pixels, as graph operations, so that training and exported models see the same."""
 
+import functools
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from spidercap.models.bitmaps import decode_bitmap
 from spidercap.models.exif import upright
-from spidercap.models.image_headers import ANY_SIZE, BMP, GIF, PNG, WEBP, read_header
+from spidercap.models.image_bytes import fault, first_fault
+from spidercap.models.image_headers import ANY_SIZE, BMP, CUT_OFF, GIF, PNG, WEBP, Header, read_header
 
 LEAST_SEEN = 0.75  # of an image's height and of its width, in a random crop
 
@@ -33,19 +37,57 @@ def decode_image(image_bytes: tf.Tensor, max_pixels: int | tf.Tensor = ANY_SIZE)
     return _decode(image_bytes, tf.cast(max_pixels, tf.int64))
 
 
-@tf.function(input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)], autograph=False)
+def decode_or_fault(image_bytes: tf.Tensor, max_pixels: int | tf.Tensor = ANY_SIZE) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns what `decode_image` returns, and '' (scalar string); or one black pixel, and why it cannot be read.
+
+    It raises nothing, whatever the bytes are, so that one image cannot hurt those that are decoded with it.
+    """
+    return _decode_or_fault(image_bytes, tf.cast(max_pixels, tf.int64))
+
+
+_SIGNATURE = [tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)]
+
+
+@tf.function(input_signature=_SIGNATURE, autograph=False)
 def _decode(image_bytes: tf.Tensor, max_pixels: tf.Tensor) -> tf.Tensor:
     header = read_header(image_bytes, max_pixels)
     with tf.device("CPU"):
         with tf.control_dependencies([tf.debugging.Assert(header.fault == "", [header.fault])]):
             image_bytes, turned = tf.identity(image_bytes), tf.identity(header.orientation)
-        decoders = [_by_tensorflow] * 5
-        decoders[BMP] = decode_bitmap
-        # As they are stored: WebP cannot be decoded to 4 channels, and PNG of less than 8 bits comes out wrong.
-        decoders[PNG] = decoders[WEBP] = lambda data: _on_white(_by_tensorflow(data, channels=0))
-        decoders[GIF] = lambda data: _by_tensorflow(_first_frame(data, header.end))
-        image = tf.switch_case(header.kind, [lambda d=d: d(image_bytes) for d in decoders])
-        return upright(tf.ensure_shape(image, [None, None, 3]), turned)
+        return upright(_pixels(image_bytes, header, lambda decode, data: decode(data)), turned)
+
+
+@tf.function(input_signature=_SIGNATURE, autograph=False)
+def _decode_or_fault(image_bytes: tf.Tensor, max_pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    header = read_header(image_bytes, max_pixels)
+    with tf.device("CPU"):
+        nothing = tf.zeros([0, 0, 3], tf.uint8)
+        image = tf.cond(header.fault == "", lambda: _pixels(image_bytes, header, _or_nothing), lambda: nothing)
+        failed = tf.size(image) == 0
+        image = tf.cond(failed, lambda: tf.zeros([1, 1, 3], tf.uint8), lambda: upright(image, header.orientation))
+        return tf.ensure_shape(image, [None, None, 3]), first_fault(header.fault, fault(failed, CUT_OFF))
+
+
+def _pixels(image_bytes: tf.Tensor, header: Header, call: Callable) -> tf.Tensor:
+    """Uint8 `[height, width, 3]` as it is stored; `call(decode, data)` calls what fails if the pixels are damaged."""
+
+    def by_tensorflow(data: tf.Tensor, channels: int = 3) -> tf.Tensor:
+        return call(functools.partial(_by_tensorflow, channels=channels), data)
+
+    decoders: list[Callable] = [by_tensorflow] * 5
+    decoders[BMP] = functools.partial(call, decode_bitmap)
+    # As they are stored: WebP cannot be decoded to 4 channels, and PNG of less than 8 bits comes out wrong.
+    decoders[PNG] = decoders[WEBP] = lambda data: _on_white(by_tensorflow(data, channels=0))
+    decoders[GIF] = lambda data: by_tensorflow(_first_frame(data, header.end))
+    image = tf.switch_case(header.kind, [lambda d=d: d(image_bytes) for d in decoders])
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def _or_nothing(decode: Callable, data: tf.Tensor) -> tf.Tensor:
+    """decode(data), or an image `[0, 0, 3]` if that fails. Data sets are what can go on after an error in a graph."""
+    decoded = tf.data.Dataset.from_tensors(data).map(decode).ignore_errors()
+    nothing = tf.data.Dataset.from_tensors(tf.zeros([0, 0, 3], tf.uint8))
+    return decoded.concatenate(nothing).take(1).get_single_element()
 
 
 def _first_frame(image_bytes: tf.Tensor, end: tf.Tensor) -> tf.Tensor:

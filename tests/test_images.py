@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spidercap.models.images import decode_image, image_fault
+from spidercap.models.images import decode_image, decode_or_fault, image_fault
 
 Image = pytest.importorskip("PIL.Image")
 ImageOps = pytest.importorskip("PIL.ImageOps")
@@ -158,6 +158,41 @@ def test_what_cannot_be_read_is_named(what):
     assert what in image_fault(REJECTED[what]).numpy().decode()
     with pytest.raises(tf.errors.InvalidArgumentError, match=what):
         decode_image(REJECTED[what])
+
+
+@pytest.mark.parametrize("name", [*EXACT, *JPEGS])
+def test_without_a_fault_the_pixels_are_the_same(name):
+    data = (EXACT | JPEGS)[name]
+    image, fault = decode_or_fault(data)
+    assert not fault.numpy()
+    np.testing.assert_array_equal(image, decode_image(data))
+
+
+def test_a_fault_is_told_and_nothing_is_raised():
+    whole = {kind: encoded(IMAGE.resize((300, 200)), kind) for kind in ("JPEG", "PNG", "GIF", "WEBP")}
+    damaged = [data[: len(data) // 2] + b"\xff\0" * 8 + data[len(data) // 2 + 16 :] for data in whole.values()]
+    damaged += [data[: len(data) // 2] for data in whole.values()]
+    damaged += [whole["JPEG"].replace(b"\xff\xc4", b"\xff\xc4\xff\xff", 1), whole["PNG"][:8] + b"IHDR" * 9]
+    asked = [*damaged, *REJECTED.values(), *whole.values()]
+
+    def decode(data):
+        image, fault = decode_or_fault(data, 10**6)
+        return fault, tf.shape(image)
+
+    specs = tf.TensorSpec([], tf.string), tf.TensorSpec([3], tf.int32)
+    faults, shapes = tf.map_fn(decode, tf.constant(asked), fn_output_signature=specs)
+    faults = [fault.decode() for fault in faults.numpy()]
+    alone = []
+    for data in damaged:
+        try:
+            decode_image(data, 10**6)
+            alone.append(False)  # the damage is in pixels alone
+        except tf.errors.InvalidArgumentError:
+            alone.append(True)
+    assert [bool(fault) for fault in faults[: len(damaged)]] == alone and sum(alone) >= 7
+    assert all(what in fault for what, fault in zip(REJECTED, faults[len(damaged) :], strict=False))
+    assert faults[-4:] == [""] * 4 and shapes[-4:].numpy().tolist() == [[200, 300, 3]] * 4
+    assert (shapes.numpy()[[bool(fault) for fault in faults]] == [1, 1, 3]).all()
 
 
 def test_of_16_bits_the_upper_8_remain():

@@ -1,7 +1,6 @@
 """Captions image files and arrays with an exported model, as a model server would."""
 
 import collections
-import math
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from spidercap.export.saved_model import faults, kept_max_pixels
+from spidercap.export.server import MISSING
 from spidercap.pipeline import digests
 from spidercap.pipeline.data.image_files import ANY_SIZE, FORMATS, fault, readable_files, reason_of
 from spidercap.pipeline.errors import UserError
@@ -43,8 +43,8 @@ class ExportedCaptioner:
             raise UserError(f"{folder} cannot be loaded ({type(error).__name__}: {error}); export it again") from error
         inputs = self._serve.structured_input_signature[1]
         self.takes_features = "features" in inputs
-        if "image_bytes" not in inputs and not self.takes_features:
-            raise UserError(f"{folder} is a model of something else; name one that spidercap has exported")
+        if ("image_bytes" not in inputs and not self.takes_features) or "error" not in self._serve.structured_outputs:
+            raise UserError(f"{folder} is no model that this version of spidercap has exported; export it again")
 
     def caption(self, images: Sequence[str | os.PathLike | bytes | np.ndarray]) -> list[list[tuple[str, float]]]:
         """Returns (caption, log-probability) for each image, best first: as many as the model was exported with.
@@ -64,8 +64,17 @@ class ExportedCaptioner:
         return [of_image for part in parts for of_image in self.caption_bytes(part)]
 
     def caption_bytes(self, encoded: Sequence[bytes]) -> list[list[tuple[str, float]]]:
-        """Returns the same as `caption`, for one batch of encoded images that can be decoded."""
-        return _pairs(self._serve(image_bytes=tf.constant(encoded)))
+        """Returns the same as `caption`, for one batch of encoded images.
+
+        Raises:
+          UserError: an image cannot be decoded.
+        """
+        found = self._serve(image_bytes=tf.constant(encoded))
+        wrong = [(row, error) for row, error in enumerate(found["error"].numpy()) if error]
+        if wrong:
+            row, error = wrong[0]
+            raise UserError(f"image {row} cannot be decoded ({error.decode()}); replace it, or leave it out")
+        return _pairs(found)
 
     def caption_features(self, features: np.ndarray) -> list[list[tuple[str, float]]]:
         """Returns the same as `caption`, for features float32 `[N, F]` as the model was trained on.
@@ -91,8 +100,8 @@ def _pairs(found: Mapping[str, tf.Tensor]) -> list[list[tuple[str, float]]]:
         [(caption.decode("utf-8"), log_prob) for caption, log_prob in zip(*of_image, strict=True)]
         for of_image in zip(captions, log_probs.tolist(), strict=True)
     ]
-    # If the model finds fewer captions than requested, the last ones are empty, with -inf.
-    return [[best, *(one for one in more if one[1] > -math.inf)] for best, *more in pairs]
+    # If the model finds fewer captions than requested, the last ones are empty.
+    return [[best, *(one for one in more if one[1] > MISSING)] for best, *more in pairs]
 
 
 def caption_files(
@@ -151,7 +160,7 @@ def _of_batch(
 ) -> list[tuple[pathlib.Path, list[tuple[str, float]]]]:
     try:
         return list(zip(files, captioner.caption_bytes([file.read_bytes() for file in files]), strict=True))
-    except (OSError, tf.errors.OpError):
+    except (OSError, UserError):
         good = readable_files(files, skip_bad_images, captioner.max_pixels)  # names those that vanished or changed
         if len(good) == len(files):
             raise

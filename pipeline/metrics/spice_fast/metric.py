@@ -4,6 +4,7 @@ Anderson, Fernando, Johnson, Gould, "SPICE: Semantic Propositional Image Caption
 SceneGraphParser instead of CoreNLP and its rules.
 """
 
+import concurrent.futures
 import contextlib
 import functools
 import itertools
@@ -26,7 +27,7 @@ from spidercap.pipeline.metrics.text_metrics import Bar, Evaluated, TextSettings
 from spidercap.pipeline.text.flat_tokens import FlatTokens, words_of
 
 VERSION = 2  # of the code that makes tables of references; another one makes them again
-PART = 10_000  # images whose references are parsed at once, which bounds memory
+PART = 2_000  # images whose references are parsed at once, which bounds memory
 
 
 class SpiceFast:
@@ -132,12 +133,16 @@ def _key(parser: SceneGraphParser, words: int, strings: Sequence[str], captions:
 def _graphs(parser: SceneGraphParser, captions: FlatTokens, lexicon: Lexicon) -> Iterator[np.ndarray]:
     """Yields the tuples `[n, 3]` of each image's references, together."""
     images = len(captions.images) - 1
-    for first in range(0, images, PART):
-        part = captions.part(first, min(first + PART, images))
-        parsed_part = parser.parse(part, lexicon)
-        for begin, end in itertools.pairwise(part.images.tolist()):
-            together = np.concatenate([np.zeros([0, 3], np.int32), *parsed_part[begin:end]])
-            yield together[together[:, 0] > 0]
+    parts = [captions.part(first, min(first + PART, images)) for first in range(0, images, PART)]
+    # The next part is parsed while the caller works on this one: both take about as long.
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        ahead = [thread.submit(parser.parse, part, lexicon) for part in parts[:1]]
+        for number, part in enumerate(parts):
+            found = ahead.pop().result()
+            ahead += [thread.submit(parser.parse, part, lexicon) for part in parts[number + 1 : number + 2]]
+            for begin, end in itertools.pairwise(part.images.tolist()):
+                together = np.concatenate([np.zeros([0, 3], np.int32), *found[begin:end]])
+                yield together[together[:, 0] > 0]
 
 
 def _encoded(references: Sequence[Sequence[str]], words: Sequence[str]) -> tuple[FlatTokens, list[str]]:

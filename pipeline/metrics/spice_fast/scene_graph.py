@@ -68,14 +68,15 @@ class SceneGraph:
 
     def _object(self, word: Hashable) -> Node:
         senses = self._senses(word)
-        near = [node for node in reversed(self._objects) if node.overlaps({word}, senses)]
+        # Not by `overlaps`: for 100,000 images this line takes half of the time.
+        near = [n for n in reversed(self._objects) if word in n.words or not n.senses.isdisjoint(senses)]
         # max returns the first of equal ones.
         found = max(near, key=lambda node: node.similarity(word, senses)) if near else _new(self._objects)
         return _joined(found, word, senses)
 
     def _describe(self, nodes: list[Node], word: Hashable) -> None:
         senses = self._senses(word)
-        found = next((node for node in nodes if node.overlaps({word}, senses)), None)
+        found = next((n for n in nodes if word in n.words or not n.senses.isdisjoint(senses)), None)
         _joined(found or _new(nodes), word, senses)
 
 

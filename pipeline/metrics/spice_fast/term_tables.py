@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from spidercap.pipeline.metrics.mapped import as_tensor
-from spidercap.pipeline.metrics.ngrams import BITS, FULL, limbs_of
+from spidercap.pipeline.metrics.ngrams import BITS, limbs_of
 from spidercap.pipeline.metrics.size_classes import doublings
 from spidercap.pipeline.metrics.spice_fast.scene_graph import Node, SceneGraph
 from spidercap.pipeline.metrics.spice_fast.terms import Similarities, Terms
@@ -109,26 +109,46 @@ def reference_tables(
 
 def _part(terms: Terms, similar: Similarities, images: Sequence[tuple[int, list[tuple[Node, ...]]]]) -> _Part:
     """The tables of some images and their merged tuples."""
-    image_of: list[int] = []
-    term_of: list[int] = []
-    rows: list[list[int]] = []
-    kinds = []
-    for image, merged in images:
-        fits = _fits(terms, similar, merged)
-        image_of += [image] * len(fits)
-        term_of += fits
-        rows += fits.values()
-        kinds.append([_bits(len(one) == length for one in merged) for length in (1, 2, 3)])
+    fitting: list[int] = []  # terms, one node after the other
+    nodes_at: list[tuple[int, int, int, int]] = []  # (image, number of its tuple, place, terms that fit the node)
+    tuples: list[tuple[int, int, int]] = []  # (image, number, nodes)
+    for row, (_, merged) in enumerate(images):
+        overlapping: dict[Node, list[int]] = {}
+        for number, nodes in enumerate(merged):
+            tuples.append((row, number, len(nodes)))
+            for place, node in zip(PLACES[len(nodes)], nodes, strict=True):
+                if node not in overlapping:
+                    overlapping[node] = _overlapping(terms, similar, node)
+                fitting += overlapping[node]
+                nodes_at.append((row, number, place, len(overlapping[node])))
     sizes = [len(merged) for _, merged in images]
-    limbs = limbs_of(max(sizes, default=0))
+    limbs, base = limbs_of(max(sizes, default=0)), max(fitting, default=0) + 1
+    row, number, place, count = np.array(nodes_at, np.int64).reshape(-1, 4).T
+    row, number, place = (np.repeat(values, count) for values in (row, number, place))
+    keys, column = np.unique(row * base + np.array(fitting, np.int64), return_inverse=True)
+    of_image, of_number, of_length = np.array(tuples, np.int64).reshape(-1, 3).T
+    numbers = np.array([image for image, _ in images], np.int32)
     return _Part(
-        np.array(image_of, np.int32),
-        np.array(term_of, np.int32),
-        _limbs(rows, limbs),
-        _limbs(kinds, limbs),
-        np.array([image for image, _ in images], np.int32),
+        numbers[keys // base],
+        (keys % base).astype(np.int32),
+        _bits([3, limbs, len(keys)], place, number, column),
+        _bits([3, limbs, len(images)], of_length - 1, of_number, of_image),
+        numbers,
         np.array(sizes, np.int32),
     )
+
+
+def _overlapping(terms: Terms, similar: Similarities, node: Node) -> list[int]:
+    """The terms that a candidate can hold and that fit a node."""
+    words = node.words.union(*map(similar.synonyms, node.words))
+    return [word for word in words if terms.is_said(word)]
+
+
+def _bits(shape: Sequence[int], first: np.ndarray, number: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Returns int64 `[first, limb, last]` with the bits of these numbers."""
+    bits = np.zeros(shape, np.int64)
+    np.bitwise_or.at(bits, (first, number // BITS, last), np.left_shift(np.int64(1), number % BITS))
+    return bits
 
 
 def _tables(parts: list[_Part]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -176,28 +196,3 @@ def _merged(terms: Terms, tuples: np.ndarray) -> list[tuple[Node, ...]]:
         if of_tuple[0]:
             graph.add([term for term in of_tuple if term])
     return list(graph.tuples())
-
-
-def _fits(terms: Terms, similar: Similarities, merged: list[tuple[Node, ...]]) -> dict[int, list[int]]:
-    """Returns for each term, in order, the tuples that it fits as FIRST, SECOND and LAST, as bits of an int each."""
-    fits: dict[int, list[int]] = collections.defaultdict(lambda: [0, 0, 0])
-    overlapping: dict[Node, set[int]] = {}
-    for number, nodes in enumerate(merged):
-        for place, node in zip(PLACES[len(nodes)], nodes, strict=True):
-            if node not in overlapping:
-                words = node.words.union(*map(similar.synonyms, node.words))
-                overlapping[node] = {word for word in words if terms.is_said(word)}
-            for term in overlapping[node]:
-                fits[term][place] |= 1 << number
-    return dict(sorted(fits.items()))
-
-
-def _bits(flags: Iterable[bool]) -> int:
-    return sum(1 << number for number, flag in enumerate(flags) if flag)
-
-
-def _limbs(rows: Sequence[Sequence[int]], limbs: int) -> np.ndarray:
-    """Returns int64 `[3, limbs, rows]` of three ints per row."""
-    flat = [bits for row in rows for bits in row]
-    parts = [[bits >> (BITS * limb) & FULL for bits in flat] for limb in range(limbs)] if limbs > 1 else [flat]
-    return np.array(parts, np.int64).reshape(limbs, -1, 3).transpose(2, 0, 1).copy()

@@ -1,0 +1,165 @@
+"""What an exported model does, as graphs: image bytes -> pixels -> features -> tokens -> text.
+
+Every output has one row per image or caption of the request. A row that cannot be served says why in `error`, and its
+other outputs are those of nothing: '' and 0. The other rows are the same with it and without it. All numbers are
+finite, because servers write NaN and infinity as invalid JSON.
+
+Shapes: N rows, F features, T tokens, n captions of an image.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from spidercap.models.captioner import Captioner
+from spidercap.models.decoder import GREEDY, Captions, Decoder
+from spidercap.models.decoding import lengths
+from spidercap.models.images import decode_or_fault, resize_image
+from spidercap.models.packing import pack
+from spidercap.models.special_tokens import END, PAD, SPECIAL_TOKENS
+from spidercap.models.word_loss import log_probs
+
+DEFAULT = "serving_default"
+BEAM_WIDTH = 5  # of the signature `beam`, if the model is not exported with beam search
+MISSING = -1e9  # log-probability in place of a caption that beam search did not find
+NOT_FINITE = "holds NaN or infinite numbers"
+PUNCTUATION = r'[.,!?;:"]'  # that `score` takes for a blank
+
+Outputs = dict[str, tf.Tensor]
+Served = Mapping[str, tf.types.experimental.PolymorphicFunction]
+
+
+class Rows(NamedTuple):
+    """Features of N rows, and why a row has none."""
+
+    features: tf.Tensor  # float32 [N, F]; finite also where there is an error
+    error: tf.Tensor  # string [N]; '' if nothing is wrong
+
+
+class Server(tf.Module):
+    """The graphs and the variables that they read; `served` are the functions that are served."""
+
+    def __init__(
+        self,
+        encoder: keras.Model | None,
+        captioner: Captioner,
+        words: Sequence[str],
+        max_length: int,
+        decoder: Decoder,
+        max_pixels: int,
+    ):
+        """Without an encoder, it takes features alone."""
+        super().__init__()
+        # The plain variables, not the Keras objects. Variables that Keras tracks are restored in TensorFlow 2, but not
+        # by the loader of model servers, which finds variables without a value.
+        variables = [*(encoder.variables if encoder else ()), *captioner.variables]
+        self.weights = [variable.value for variable in variables]
+        self.words = tf.Variable(list(words), trainable=False)
+        self._encoder, self._captioner, self._max_length, self._max_pixels = encoder, captioner, max_length, max_pixels
+        known = range(len(SPECIAL_TOKENS), len(words))  # a special token is no word, however it is spelt
+        table = tf.lookup.KeyValueTensorInitializer([words[i] for i in known], list(known), value_dtype=tf.int32)
+        self.ids = tf.lookup.StaticHashTable(table, PAD)
+        beam = decoder if decoder.decode != GREEDY else Decoder("beam", BEAM_WIDTH)
+        self._decoders = {
+            DEFAULT: decoder,
+            GREEDY: Decoder(),
+            "beam": dataclasses.replace(beam, n_best=beam.beam_width),
+        }
+        # One function for all signatures, so that the encoder's graph is in the file once.
+        self._of_images = tf.function(self._rows, autograph=False)
+        self._served = self._functions()
+
+    def served(self) -> Served:
+        """Returns the functions that are served, by the name of their signature."""
+        return self._served
+
+    def _functions(self) -> Served:
+        size = self._captioner.feature_mean.shape[0]
+        features = tf.TensorSpec([None, size], tf.float32, name="features")
+        encoded = tf.TensorSpec([None], tf.string, name="image_bytes")
+        caption = tf.TensorSpec([None], tf.string, name="caption")
+        decoder = self._decoders[DEFAULT]
+        from_features = _function(lambda features: self._captions(_finite(features), decoder), features)
+        if self._encoder is None:
+            return {DEFAULT: from_features, "features": from_features}
+
+        def captions_by(decoder: Decoder) -> Callable[[tf.Tensor], Outputs]:
+            return lambda image_bytes: self._captions(self._of_images(image_bytes), decoder)
+
+        found = {name: _function(captions_by(decoder), encoded) for name, decoder in self._decoders.items()}
+        return found | {
+            "features": from_features,
+            "encode": _function(lambda image_bytes: self._of_images(image_bytes)._asdict(), encoded),
+            "score": _function(
+                lambda image_bytes, caption: self._score(self._of_images(image_bytes), caption), encoded, caption
+            ),
+        }
+
+    def _rows(self, image_bytes: tf.Tensor) -> Rows:
+        size = self._encoder.input_shape[1]
+
+        def read(one: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            image, fault = decode_or_fault(one, self._max_pixels)
+            return resize_image(image, size), fault
+
+        specs = tf.TensorSpec([size, size, 3], tf.float32), tf.TensorSpec([], tf.string)
+        with tf.device("CPU"):
+            pixels, error = tf.map_fn(read, image_bytes, fn_output_signature=specs)
+        return Rows(self._encoder(pixels, training=False), error)
+
+    def _captions(self, rows: Rows, decoder: Decoder) -> Outputs:
+        found: Captions = decoder.captions(self._captioner, rows.features, self._max_length)
+        fine = rows.error == ""
+        text = tf.where((found.tokens != PAD) & (found.tokens != END), tf.gather(self.words, found.tokens), "")
+        captions = tf.strings.strip(tf.strings.reduce_join(text, axis=2, separator=" "))
+        captions = tf.where(fine[:, None], captions, "")
+        log_prob = tf.where(fine[:, None], tf.maximum(found.log_prob, MISSING), 0.0)
+        length = tf.where(fine, lengths(found.tokens[:, 0]), 0)
+        best = {"caption": captions[:, 0], "log_prob": log_prob[:, 0], "length": length, "error": rows.error}
+        return best if decoder.n_best == 1 else best | {"captions": captions, "log_probs": log_prob}
+
+    def _score(self, rows: Rows, captions: tf.Tensor) -> Outputs:
+        """The log-probability of each row's caption, the end token counted."""
+        split = tf.strings.split(tf.strings.regex_replace(tf.strings.lower(captions, "utf-8"), PUNCTUATION, " "))
+        words = split.to_tensor("", shape=[None, self._max_length - 1])
+        ids, count = self.ids.lookup(words), tf.cast(split.row_lengths(), tf.int32)
+        unknown = (words != "") & (ids == PAD)
+        first = tf.gather(words, tf.argmax(unknown, 1), batch_dims=1)
+        error = _first(
+            rows.error,
+            tf.where(count >= self._max_length, f"the caption has more than {self._max_length - 1} words", ""),
+            tf.where(tf.reduce_any(unknown, 1), tf.strings.join(['the captioner has no word "', first, '"']), ""),
+        )
+        fine = error == ""
+        # Rows with an error are the empty caption.
+        ids, count = tf.where(fine[:, None], ids, PAD), tf.where(fine, count, 0)
+        tokens = tf.pad(ids, [[0, 0], [0, 1]]) + END * tf.one_hot(count, self._max_length, dtype=tf.int32)
+        packing = pack(tokens)
+        hidden = self._captioner.hidden(rows.features, tokens, packing)
+        each = log_probs(self._captioner.projection(), hidden, packing.of(tokens))
+        total = tf.math.unsorted_segment_sum(each, packing.index[:, 0], tf.shape(tokens)[0])
+        return {
+            "log_prob": tf.where(fine, tf.maximum(total, MISSING), 0.0),
+            "length": tf.where(fine, count + 1, 0),
+            "error": error,
+        }
+
+
+def _function(function: Callable, *arguments: tf.TensorSpec) -> tf.types.experimental.PolymorphicFunction:
+    return tf.function(function, input_signature=arguments, autograph=False)
+
+
+def _finite(features: tf.Tensor) -> Rows:
+    fine = tf.reduce_all(tf.math.is_finite(features), 1)
+    return Rows(tf.where(fine[:, None], features, 0.0), tf.where(fine, "", NOT_FINITE))
+
+
+def _first(*errors: tf.Tensor) -> tf.Tensor:
+    """The first text of each row `[N]` that is not ''."""
+    found = errors[0]
+    for error in errors[1:]:
+        found = tf.where(found == "", error, found)
+    return found
