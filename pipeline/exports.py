@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from spidercap.export.model_card import write_model_card
 from spidercap.export.saved_model import (
     CheckFailed,
     export,
@@ -21,6 +22,7 @@ from spidercap.export.saved_model import (
 )
 from spidercap.models.captioner import Captioner
 from spidercap.pipeline import digests
+from spidercap.pipeline.card_facts import facts_of
 from spidercap.pipeline.data.given_features import GivenFeatures, open_features
 from spidercap.pipeline.data.image_files import readable_files
 from spidercap.pipeline.errors import UserError
@@ -43,6 +45,7 @@ def run_export(config: Config) -> None:
     """Writes the last stage's captioner as a SavedModel, checks it, and adds the other formats of --export_format."""
     print("exporting:   the model is written, then compared with itself in a new process", flush=True)
     models = load_exported(config)
+    facts = facts_of(config, models.vocabulary)
     try:
         path = export(
             models.encoder,
@@ -57,6 +60,7 @@ def run_export(config: Config) -> None:
         )
     except CheckFailed as error:
         raise UserError(f"nothing was exported, because the written model differs: {error}") from error
+    write_model_card(path, facts)
     print(f"model:       {path}", flush=True)
     write_formats(config, path.name, _source(config), models)
 
