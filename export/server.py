@@ -15,6 +15,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from spidercap.export.pixels_graph import PixelsGraph
 from spidercap.models.captioner import Captioner
 from spidercap.models.decoder import GREEDY, Captions, Decoder
 from spidercap.models.decoding import lengths
@@ -97,6 +98,7 @@ class Server(tf.Module):
         found = {name: by_decoder[d] for name, d in self._decoders.items()}
         return found | {
             "features": from_features,
+            "pixels": PixelsGraph(self._models.encoder, self._models.captioner, self._max_length).pixels,
             "encode": _function(lambda image_bytes: self._of_images(image_bytes)._asdict(), encoded),
             "score": _function(
                 lambda image_bytes, caption: self._score(self._of_images(image_bytes), caption), encoded, caption

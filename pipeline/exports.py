@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from spidercap.export.model_card import write_model_card
 from spidercap.export.saved_model import (
     CheckFailed,
     export,
@@ -22,6 +23,7 @@ from spidercap.export.saved_model import (
 )
 from spidercap.models.captioner import Captioner
 from spidercap.pipeline import digests
+from spidercap.pipeline.card_facts import facts_of
 from spidercap.pipeline.data.given_features import GivenFeatures, open_features
 from spidercap.pipeline.data.image_files import readable_files
 from spidercap.pipeline.errors import UserError
@@ -35,6 +37,7 @@ from spidercap.pipeline.evaluation.caption_files import (
 from spidercap.pipeline.evaluation.evaluate import decoder_of
 from spidercap.pipeline.evaluation.image_paths import image_files
 from spidercap.pipeline.files import check_output, write_text
+from spidercap.pipeline.portable_exports import Exported, load_exported, write_formats
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.coco_json import ImageId
 from spidercap.pipeline.text.printable import printable
@@ -46,30 +49,33 @@ CAPTIONING = "captioning"  # folder in the workdir of a model with other setting
 PART = 256  # features that are captioned together
 
 
-def run_export(config: Config, folder: pathlib.Path | None = None) -> pathlib.Path:
-    """Returns the last stage's captioner as a new SavedModel in `folder`, by default --export_dir, checked."""
+def run_export(config: Config) -> None:
+    """Writes the last stage's captioner as a SavedModel, checks it, and adds the other formats of --export_format."""
+    models = load_exported(config)
+    facts = facts_of(config, models.vocabulary)
+    path = _written(config, models, config.export_path())
+    write_model_card(path, facts)
+    print(f"model:       {path} (of {kept.last_kept(config)})", flush=True)
+    write_formats(config, path.name, _source(config), models)
+
+
+def _written(config: Config, models: Exported, folder: pathlib.Path) -> pathlib.Path:
+    """The new version of the SavedModel in a folder."""
     print("exporting:   the model is written, then compared with itself in a new process", flush=True)
-    encoder, vocabulary = identity.kept_encoder(config), identity.kept_vocabulary(config)
-    # A model server may lack XLA or run on CPUs, where bfloat16 is slow.
-    config = config.with_values(jit=False, precision="float32")
-    captioner, baseline = kept.build_models(config, vocabulary, identity.kept_feature_size(config))
-    kept.load_kept(config.workdir_path(), kept.last_kept(config), captioner, baseline)
     try:
-        path = export(
-            encoder,
-            captioner,
-            vocabulary.words,
+        return export(
+            models.encoder,
+            models.captioner,
+            models.vocabulary.words,
             config.data.max_length,
-            folder or config.export_path(),
-            _examples(encoder, captioner),
-            decoder_of(config, vocabulary.words),
+            folder,
+            _examples(models.encoder, models.captioner),
+            decoder_of(config, models.vocabulary.words),
             _source(config),
             config.data.max_pixels,
         )
     except CheckFailed as error:
         raise UserError(f"nothing was exported, because the written model differs: {error}") from error
-    print(f"model:       {path} (of {kept.last_kept(config)})")
-    return path
 
 
 def export_once(config: Config) -> None:
@@ -80,6 +86,7 @@ def export_once(config: Config) -> None:
         print(f"warning: {exported[-1]}: {damaged}; the model is exported again", file=sys.stderr)
     if exported and not damaged and kept_source(exported[-1]) == _source(config):
         print(f"model:       {exported[-1]}")
+        write_formats(config, exported[-1].name, _source(config))
     else:
         run_export(config)
 
@@ -152,7 +159,7 @@ def _fitting_model(config: Config) -> pathlib.Path:
         if models and _fits(config, models[-1]):
             return models[-1]
     print(f"no exported model has these settings of decoding and --max_pixels; writing one to {folder}")
-    path = run_export(config, folder)
+    path = _written(config, load_exported(config), folder)
     for older in versions(folder)[:-1]:
         shutil.rmtree(older)
     return path

@@ -42,6 +42,7 @@ def prepare(config: Config) -> Prepared:
     identity.keep_identity(config, "vocabulary.json", vocabulary.to_json())
     # Before features are computed, which takes long: mistakes in the data are seen now.
     _show(config, splits, tokens, vocabulary, counts)
+    identity.keep_sizes(config, splits)
     views = {"train": config.data.views, "val": 1, "test": 1}
     if encoder is None:
         kept.check_warm_start(config, vocabulary, None)

@@ -37,7 +37,7 @@ NOT_FAST = {f"test_{name}.py" for name in SLOW} | {
     f"test_{name}.py"
     for name in (
         *("api", "benchmarks", "beam", "corenlp", "export", "fast_paths", "gpu_ready", "installation", "java_runtime"),
-        *("likelihood_weight", "mixer", "ngrams", "objectives", "overfitting", "policy_gradient", "pool"),
+        *("likelihood_weight", "mixer", "ngrams", "objectives", "overfitting", "policy_gradient", "pool", "portable"),
         *("reward_functions", "rewards", "scene_parser", "skipped_runs", "skipped_updates", "speed"),
         *("spice_fast_benchmarks", "spice_learning", "stage_table", "state_nest", "temperature", "tracing", "train"),
         *("outside_loaders", "serving_benchmark", "tuple_store", "variance"),

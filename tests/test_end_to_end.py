@@ -149,6 +149,21 @@ def test_the_same_command_again_trains_nothing(finished, capsys):
     assert [path.name for path in (workdir / "export").iterdir()] == ["1"]
 
 
+def test_the_model_card_tells_what_the_run_stored(finished):
+    workdir, _ = finished
+    summary = json.loads((workdir / "summary.json").read_text())
+    card = json.loads((workdir / "export" / "1" / "assets.extra" / "model_card.json").read_text())
+    assert {of["split"]: of["metrics"] for of in card["scores"]} == {
+        name: of["metrics"]["pg"] for name, of in summary["splits"].items()
+    }
+    assert {name: of["images"] for name, of in card["splits"].items()} == {"train": 40, "val": 12, "test": 5}
+    assert card["splits"]["val"]["captions"] > 12 and card["decoding"] == {"decode": "greedy"}
+    assert card["scores"][0]["decoding"] == {"decode": "greedy"}
+    assert [stage["images_seen"] for stage in card["stages"]] == [800, 32, 80]
+    assert "--scenes_train=40" in card["recipe"] and any("without an end" in text for text in card["limits"])
+    assert "| CIDEr | " in (workdir / "export" / "1" / "assets.extra" / "model_card.md").read_text()
+
+
 def test_evaluate_and_export_need_only_the_workdir(finished):
     workdir, _ = finished
     stale = workdir / "results" / "val" / "pg.n_best.json"
@@ -162,7 +177,7 @@ def test_evaluate_and_export_need_only_the_workdir(finished):
 
 
 def test_beam_search_by_one_flag(finished, capsys):
-    """Evaluation and captions of files search alike; a model that searches otherwise is written once, for captioning."""
+    """Evaluation and captions of files search alike; one that searches otherwise is written once, for captioning."""
     workdir, _ = finished
     beam = shutil.copytree(workdir, workdir.parent / "beam")
     flags = (f"--workdir={beam}", "--decode=beam", "--beam_width=4", "--n_best=2")

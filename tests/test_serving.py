@@ -126,6 +126,15 @@ def test_features_go_out_and_in(parts, served):
     assert found["caption"].numpy()[1] == b"" and np.isfinite(found["log_prob"]).all()
 
 
+def test_pixels_give_the_ids_of_greedy_captions(served):
+    said = served["greedy"](image_bytes=tf.constant(GOOD))
+    pixels = np.stack([resize_image(decode_image(p), SIDE) for p in GOOD])
+    found = served["pixels"](pixels=tf.constant(pixels))
+    words = [" ".join(WORDS[i] for i in row if i not in (0, END)) for row in found["ids"].numpy()]
+    assert words == [caption.decode() for caption in said["caption"].numpy()] and len(set(words)) > 1
+    np.testing.assert_allclose(found["log_prob"], said["log_prob"], atol=1e-4)
+
+
 def test_nothing_that_older_servers_refuse_is_in_the_file(folder):
     graphs = [meta.graph_def for meta in parse_saved_model(str(folder)).meta_graphs]
     nodes = [

@@ -65,6 +65,7 @@ class Config:
         self.terms()
         if self.run.mode in ("prepare", "train"):
             self.data.check_flags()
+        self._check_formats()
         if self.run.mode == "score" and not (self.metrics.references and self.metrics.results):
             raise UserError(
                 "--mode=score needs --references and --results: files of the references and of the captions to score"
@@ -76,6 +77,14 @@ class Config:
             )
         if self.run.mode not in WITHOUT_RUN:
             self._check_model()
+
+    def _check_formats(self) -> None:
+        """Checks the formats of exported models, before anything long is begun."""
+        if self.run.portable_formats() and self.data.features:
+            raise UserError(
+                f"--export_format={self.run.export_format} is from pixels to captions, and a run on --features has no "
+                "encoder for pixels; leave it out"
+            )
 
     def _check_model(self) -> None:
         """Checks the decoder and the encoder, and sets the size of images."""

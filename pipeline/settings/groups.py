@@ -6,7 +6,8 @@ Field, flag and function argument share one name.
 import dataclasses
 from typing import Any
 
-from spidercap.pipeline.errors import UserError
+from spidercap.export.formats import PORTABLE, SAVED_MODEL, spelled_formats
+from spidercap.pipeline.errors import UserError, check_choice
 from spidercap.pipeline.metrics.registry import parse_metrics, spelled_list
 from spidercap.pipeline.settings.fields import Group, setting
 from spidercap.pipeline.settings.modes import ALL, DATA, EXPORTING, MODES, SCORING, TRAINING
@@ -43,6 +44,38 @@ class RunSettings(Group):
         added=True,
     )
     port: int = setting(7860, "mode=demo: port of the page.", fixed=False, modes=("demo",), added=True, most=65535)
+    export_format: str = setting(
+        SAVED_MODEL,
+        f"Formats of exported models, separated by commas: saved_model, which is always written, "
+        f"{', '.join(PORTABLE)}; see docs/portable.md.",
+        fixed=False,
+        modes=(*TRAINING, "export"),
+        added=True,
+        spelling=spelled_formats,
+    )
+
+    def check(self) -> None:
+        """Raises UserError for an unknown format."""
+        for name in self.export_format.split(","):
+            check_choice("export_format", name, (SAVED_MODEL, *PORTABLE))
+
+    def portable_formats(self) -> list[str]:
+        """Returns the formats besides the SavedModel, if this command exports at all.
+
+        Raises:
+          UserError: packages that write a format are not installed.
+        """
+        if self.mode not in ("train", "export"):
+            return []
+        names = self.export_format.split(",")[1:]
+        for name in names:
+            missing = PORTABLE[name].missing()
+            if missing:
+                raise UserError(
+                    f"--export_format={name} needs packages that are not installed ({', '.join(missing)}); run "
+                    f"pip install '.[{name}]' in a checkout, or leave out {name}"
+                )
+        return names
 
 
 @dataclasses.dataclass(frozen=True)

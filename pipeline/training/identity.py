@@ -22,6 +22,7 @@ IDENTITY = ("config.json", "vocabulary.json", "data.json", IMAGES, "encoder.txt"
 ENCODER = "encoder.keras"  # not there if the run was given features
 FREQUENCIES = "document_frequencies.npz"
 DATA_PAGE = "data.html"
+SIZES = "splits.json"
 _MADE_AGAIN = (FREQUENCIES, DATA_PAGE)  # if they are damaged or lost
 NO_COPY = "restore it from a copy, or name a new --workdir"
 
@@ -70,6 +71,24 @@ def keep_images(config: Config, splits: Mapping[str, Split]) -> None:
 def kept_images(config: Config) -> dict[str, Images]:
     """Returns the images of the splits train and val of the run."""
     return load_images(config.workdir_path() / IMAGES)
+
+
+def keep_sizes(config: Config, splits: Mapping[str, Split]) -> None:
+    """Stores how many images and captions the splits hold, for the model card."""
+    sizes = {
+        name: {"images": len(split), "captions": sum(len(captions) for captions in split.captions)}
+        for name, split in splits.items()
+    }
+    if sizes != kept_sizes(config):
+        write_text(config.workdir_path() / SIZES, json.dumps(sizes, indent=1) + "\n")
+
+
+def kept_sizes(config: Config) -> dict[str, dict[str, int]]:
+    """Returns what `keep_sizes` stored; empty if it is damaged, or an earlier version prepared the run."""
+    try:
+        return json.loads((config.workdir_path() / SIZES).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def has_test_captions(config: Config) -> bool:

@@ -8,6 +8,7 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 
+from spidercap.export.formats import PORTABLE
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import open_lock, sweep, write_text
 from spidercap.pipeline.settings.config import Config
@@ -90,6 +91,7 @@ def _written_folders(config: Config) -> Iterator[pathlib.Path]:
     workdir, cache = config.workdir_path(), config.cache_path()
     yield from (workdir, config.export_path(), workdir / "checkpoints", workdir / "results", cache)
     yield workdir / "captioning"
+    yield from (config.export_path() / name for name in PORTABLE)
     for pattern in ("results/*", "kept/*"):
         yield from (path for path in workdir.glob(pattern) if path.is_dir())
     for pattern in ("images", "data", "data/*", "features", "features/*", "features/*/*", "features/*/*/*"):

@@ -1,0 +1,69 @@
+"""How many photographs get the same caption from the scripts of docs/portable.md as from the SavedModel.
+
+  python -m benchmarks.portable --export=runs/photographs_mle/export --images=images
+
+It needs the extras litert and onnx, Pillow, and simplejpeg for the last column.
+"""
+
+import argparse
+import contextlib
+import io
+import pathlib
+import re
+import sys
+
+from spidercap.export.formats import PORTABLE
+from spidercap.export.portable import portable_folder
+from spidercap.export.saved_model import versions
+from spidercap.pipeline.evaluation.caption_files import ExportedCaptioner
+
+PAGE = pathlib.Path(__file__).parents[1] / "docs" / "portable.md"
+
+
+def script_of(name: str, page: pathlib.Path = PAGE) -> str:
+    """Returns the script of the page for a format."""
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    (script,) = [block for block in blocks if PORTABLE[name].file in block]
+    return script
+
+
+def with_exact_jpeg(script: str, page: pathlib.Path = PAGE) -> str:
+    """Returns a script with the line of the page that decodes JPEG as training does."""
+    (line,) = re.findall(r"^image = .*simplejpeg.*$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return "import simplejpeg\n" + re.sub(r"^image = .*$", lambda match: line, script, flags=re.MULTILINE)
+
+
+def caption_of(script: str, folder: pathlib.Path, photo: pathlib.Path) -> str:
+    """Returns what a script prints about a photograph."""
+    argv, printed = sys.argv, io.StringIO()
+    sys.argv = ["caption.py", str(folder), str(photo)]
+    try:
+        with contextlib.redirect_stdout(printed):
+            exec(compile(script, "caption.py", "exec"), {})
+    finally:
+        sys.argv = argv
+    return printed.getvalue().strip()
+
+
+def main() -> None:
+    """Prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--export", type=pathlib.Path, required=True, help="folder of exported models")
+    parser.add_argument("--images", type=pathlib.Path, required=True, help="folder of JPEG files")
+    parser.add_argument("--count", type=int, default=200, help="photographs, spread over the folder by name")
+    arguments = parser.parse_args()
+    files = sorted(arguments.images.glob("*.jpg"))
+    files = files[:: max(1, len(files) // arguments.count)][: arguments.count]
+    version = versions(arguments.export)[-1]
+    expected = [of_image[0][0] for of_image in ExportedCaptioner(version).caption(files)]
+    print(f"{len(files)} photographs, {len(set(expected))} different captions by {version}")
+    for name in PORTABLE:
+        folder, script = portable_folder(arguments.export, name, version.name), script_of(name)
+        for label, code in (("Pillow", script), ("simplejpeg", with_exact_jpeg(script))):
+            found = [caption_of(code, folder, file) for file in files]
+            same = sum(a == b for a, b in zip(found, expected, strict=True))
+            print(f"{name:<8} JPEG by {label:<12} {same} of {len(files)} the same", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""ONNX files: ONNX Runtime, and what reads its format. Operations of the standard set only, any batch."""
+
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from spidercap.export.pixels_graph import PixelsGraph
+
+OPSET = 18
+OUTPUTS = ("ids", "log_prob")
+
+
+def convert(graph: PixelsGraph, path: pathlib.Path) -> None:
+    """Writes the graph to a file, with its names for input and outputs and N for the batch."""
+    import onnx  # with tf2onnx of the extra onnx
+    import tf2onnx
+
+    signature = graph.pixels.input_signature
+
+    @tf.function(input_signature=signature, autograph=False)
+    def ordered(pixels: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        found = graph.pixels(pixels)
+        return tuple(tf.identity(found[name]) for name in OUTPUTS)
+
+    model, _ = tf2onnx.convert.from_function(ordered, signature, opset=OPSET)
+    # Constants from outside the function, as EfficientNet has, are stored, and left over as inputs that no node reads.
+    for value in [value for value in model.graph.input if value.name != "pixels"]:
+        model.graph.input.remove(value)
+    _rename(model.graph)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def _rename(graph) -> None:
+    """Gives the outputs of an onnx.GraphProto their names, and the batch one name."""
+    names = {output.name: name for output, name in zip(graph.output, OUTPUTS, strict=True)}
+    for node in graph.node:
+        node.output[:] = [names.get(name, name) for name in node.output]
+        node.input[:] = [names.get(name, name) for name in node.input]
+    for value in (*graph.input, *graph.output):
+        value.name = names.get(value.name, value.name)
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+
+
+def load(path: pathlib.Path) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Returns run(pixels) -> (ids, log_prob), by ONNX Runtime."""
+    import onnxruntime  # of the extra onnx
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda pixels: tuple(session.run(list(OUTPUTS), {"pixels": pixels}))

@@ -1,0 +1,28 @@
+"""From pixels to token ids as one graph of plain operations, which converters to other formats can read."""
+
+import keras
+import tensorflow as tf
+
+from spidercap.models.captioner import Captioner
+from spidercap.models.fixed_greedy import fixed_greedy
+
+
+class PixelsGraph(tf.Module):
+    """`pixels` float32 `[N, S, S, 3]` in 0..255, resized and not cropped -> `ids` int32 `[N, T]`, `log_prob` `[N]`.
+
+    Captions are greedy. They have no strings in the graph: a word is found by its id in the vocabulary.
+    """
+
+    def __init__(self, encoder: keras.Model, captioner: Captioner, max_length: int):
+        super().__init__()
+        # Converters look for the variables here.
+        self.weights = [variable.value for variable in (*encoder.variables, *captioner.variables)]
+        self.image_size, self.max_length = encoder.input_shape[1], max_length
+
+        def pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+            state = captioner.initial_state(encoder(pixels, training=False))
+            ids, log_prob = fixed_greedy(captioner.make_step(), state, max_length)
+            return {"ids": ids, "log_prob": log_prob}
+
+        spec = tf.TensorSpec([None, self.image_size, self.image_size, 3], tf.float32, name="pixels")
+        self.pixels = tf.function(pixels, input_signature=[spec], autograph=False)
