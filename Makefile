@@ -3,13 +3,14 @@
 # make torture: every file of a run damaged, and runs killed between any two writes; half an hour.
 # make recipes-check: the recipes for COCO, features and sounds, on stand-ins; ten minutes.
 # make workers-check: features by several processes, one of them killed; a minute.
+# make serve-check: an exported model in other loaders and under a load of callers; two minutes.
 # make benchmark: what training and decoding cost on this machine.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RUN := .venv/bin/python
 # Processes that tests run in; each takes 1-2 GB, the one with Java up to 6.
 JOBS ?= 2
 
-.PHONY: .venv quickstart test test-fast torture recipes-check workers-check benchmark lint format clean
+.PHONY: .venv quickstart test test-fast torture recipes-check workers-check serve-check benchmark lint format clean
 
 quickstart: .venv
 	$(RUN) -m pipeline.main --flagfile=recipes/quickstart.flags
@@ -28,6 +29,9 @@ recipes-check: .venv
 
 workers-check: .venv
 	$(RUN) -m tests.workers_check
+
+serve-check: .venv
+	$(RUN) -m tests.serve_check
 
 benchmark: .venv
 	$(RUN) -m benchmarks.speed

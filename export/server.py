@@ -8,12 +8,14 @@ Shapes: N rows, F features, T tokens, n captions of an image.
 """
 
 import dataclasses
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
+from spidercap.export.pixels_graph import PixelsGraph
 from spidercap.models.captioner import Captioner
 from spidercap.models.decoder import GREEDY, Captions, Decoder
 from spidercap.models.decoding import lengths
@@ -58,7 +60,9 @@ class Server(tf.Module):
         variables = [*(encoder.variables if encoder else ()), *captioner.variables]
         self.weights = [variable.value for variable in variables]
         self.words = tf.Variable(list(words), trainable=False)
-        self._encoder, self._captioner, self._max_length, self._max_pixels = encoder, captioner, max_length, max_pixels
+        # In a namespace, which is not tracked. As attributes of the module, the weights of both would be saved twice.
+        self._models = types.SimpleNamespace(encoder=encoder, captioner=captioner)
+        self._max_length, self._max_pixels = max_length, max_pixels
         known = range(len(SPECIAL_TOKENS), len(words))  # a special token is no word, however it is spelt
         table = tf.lookup.KeyValueTensorInitializer([words[i] for i in known], list(known), value_dtype=tf.int32)
         self.ids = tf.lookup.StaticHashTable(table, PAD)
@@ -77,21 +81,24 @@ class Server(tf.Module):
         return self._served
 
     def _functions(self) -> Served:
-        size = self._captioner.feature_mean.shape[0]
+        size = self._models.captioner.feature_mean.shape[0]
         features = tf.TensorSpec([None, size], tf.float32, name="features")
         encoded = tf.TensorSpec([None], tf.string, name="image_bytes")
         caption = tf.TensorSpec([None], tf.string, name="caption")
         decoder = self._decoders[DEFAULT]
         from_features = _function(lambda features: self._captions(_finite(features), decoder), features)
-        if self._encoder is None:
+        if self._models.encoder is None:
             return {DEFAULT: from_features, "features": from_features}
 
         def captions_by(decoder: Decoder) -> Callable[[tf.Tensor], Outputs]:
             return lambda image_bytes: self._captions(self._of_images(image_bytes), decoder)
 
-        found = {name: _function(captions_by(decoder), encoded) for name, decoder in self._decoders.items()}
+        # Equal decoders are one graph: each takes a part of a second to load.
+        by_decoder = {d: _function(captions_by(d), encoded) for d in self._decoders.values()}
+        found = {name: by_decoder[d] for name, d in self._decoders.items()}
         return found | {
             "features": from_features,
+            "pixels": PixelsGraph(self._models.encoder, self._models.captioner, self._max_length).pixels,
             "encode": _function(lambda image_bytes: self._of_images(image_bytes)._asdict(), encoded),
             "score": _function(
                 lambda image_bytes, caption: self._score(self._of_images(image_bytes), caption), encoded, caption
@@ -99,7 +106,7 @@ class Server(tf.Module):
         }
 
     def _rows(self, image_bytes: tf.Tensor) -> Rows:
-        size = self._encoder.input_shape[1]
+        size = self._models.encoder.input_shape[1]
 
         def read(one: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             image, fault = decode_or_fault(one, self._max_pixels)
@@ -108,10 +115,10 @@ class Server(tf.Module):
         specs = tf.TensorSpec([size, size, 3], tf.float32), tf.TensorSpec([], tf.string)
         with tf.device("CPU"):
             pixels, error = tf.map_fn(read, image_bytes, fn_output_signature=specs)
-        return Rows(self._encoder(pixels, training=False), error)
+        return Rows(self._models.encoder(pixels, training=False), error)
 
     def _captions(self, rows: Rows, decoder: Decoder) -> Outputs:
-        found: Captions = decoder.captions(self._captioner, rows.features, self._max_length)
+        found: Captions = decoder.captions(self._models.captioner, rows.features, self._max_length)
         fine = rows.error == ""
         text = tf.where((found.tokens != PAD) & (found.tokens != END), tf.gather(self.words, found.tokens), "")
         captions = tf.strings.strip(tf.strings.reduce_join(text, axis=2, separator=" "))
@@ -138,8 +145,8 @@ class Server(tf.Module):
         ids, count = tf.where(fine[:, None], ids, PAD), tf.where(fine, count, 0)
         tokens = tf.pad(ids, [[0, 0], [0, 1]]) + END * tf.one_hot(count, self._max_length, dtype=tf.int32)
         packing = pack(tokens)
-        hidden = self._captioner.hidden(rows.features, tokens, packing)
-        each = log_probs(self._captioner.projection(), hidden, packing.of(tokens))
+        hidden = self._models.captioner.hidden(rows.features, tokens, packing)
+        each = log_probs(self._models.captioner.projection(), hidden, packing.of(tokens))
         total = tf.math.unsorted_segment_sum(each, packing.index[:, 0], tf.shape(tokens)[0])
         return {
             "log_prob": tf.where(fine, tf.maximum(total, MISSING), 0.0),

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from spidercap.export.saved_model import versions
 from spidercap.pipeline import modes
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.evaluation.caption_files import ExportedCaptioner
+from spidercap.pipeline.evaluation.caption_files import ExportedCaptioner, exported_model
 from spidercap.pipeline.metrics.reward_functions import RewardFunction, named_from_python
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.training.workdir import open_workdir
@@ -45,15 +44,4 @@ def load(path: str | os.PathLike) -> ExportedCaptioner:
     Raises:
       UserError: the folder holds no exported model.
     """
-    if not isinstance(path, str | os.PathLike) or not os.path.isdir(path):
-        raise UserError(f"{str(path)[:200]!r} is no folder; name a workdir, its export folder or one version")
-    folder = pathlib.Path(path)
-    if not (folder / "saved_model.pb").is_file():
-        found = versions(folder / "export") or versions(folder)
-        if not found:
-            raise UserError(
-                f"{folder} holds no exported model; name a workdir, its export folder or one version; "
-                f"--mode=export --workdir={folder} exports a trained run"
-            )
-        folder = found[-1]
-    return ExportedCaptioner(folder)
+    return ExportedCaptioner(exported_model(path))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -26,11 +27,17 @@ from spidercap.pipeline.card_facts import facts_of
 from spidercap.pipeline.data.given_features import GivenFeatures, open_features
 from spidercap.pipeline.data.image_files import readable_files
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.evaluation.caption_files import ExportedCaptioner, caption_files, ids_by_name, ids_of_names
+from spidercap.pipeline.evaluation.caption_files import (
+    BATCH,
+    ExportedCaptioner,
+    caption_files,
+    ids_by_name,
+    ids_of_names,
+)
 from spidercap.pipeline.evaluation.evaluate import decoder_of
 from spidercap.pipeline.evaluation.image_paths import image_files
 from spidercap.pipeline.files import check_output, write_text
-from spidercap.pipeline.portable_exports import load_exported, write_formats
+from spidercap.pipeline.portable_exports import Exported, load_exported, write_formats
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.coco_json import ImageId
 from spidercap.pipeline.text.printable import printable
@@ -38,21 +45,30 @@ from spidercap.pipeline.training import identity, kept
 from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
 
 Captions = list[tuple[str, float]]  # (caption, log-probability) of an image, best first
+CAPTIONING = "captioning"  # folder in the workdir of a model with other settings than the exported ones
 PART = 256  # features that are captioned together
 
 
 def run_export(config: Config) -> None:
     """Writes the last stage's captioner as a SavedModel, checks it, and adds the other formats of --export_format."""
-    print("exporting:   the model is written, then compared with itself in a new process", flush=True)
     models = load_exported(config)
     facts = facts_of(config, models.vocabulary)
+    path = _written(config, models, config.export_path())
+    write_model_card(path, facts)
+    print(f"model:       {path} (of {kept.last_kept(config)})", flush=True)
+    write_formats(config, path.name, _source(config), models)
+
+
+def _written(config: Config, models: Exported, folder: pathlib.Path) -> pathlib.Path:
+    """The new version of the SavedModel in a folder."""
+    print("exporting:   the model is written, then compared with itself in a new process", flush=True)
     try:
-        path = export(
+        return export(
             models.encoder,
             models.captioner,
             models.vocabulary.words,
             config.data.max_length,
-            config.export_path(),
+            folder,
             _examples(models.encoder, models.captioner),
             decoder_of(config, models.vocabulary.words),
             _source(config),
@@ -60,9 +76,6 @@ def run_export(config: Config) -> None:
         )
     except CheckFailed as error:
         raise UserError(f"nothing was exported, because the written model differs: {error}") from error
-    write_model_card(path, facts)
-    print(f"model:       {path}", flush=True)
-    write_formats(config, path.name, _source(config), models)
 
 
 def export_once(config: Config) -> None:
@@ -79,7 +92,7 @@ def export_once(config: Config) -> None:
 
 
 def run_caption(config: Config, images: Sequence[pathlib.Path] | None = None) -> None:
-    """Prints one line per caption of the newest exported model; exports one if none has the decoding settings.
+    """Prints one line per caption of the newest exported model, or of one for captioning with these settings.
 
     With --output, the best captions are written as a COCO results file, too.
 
@@ -103,7 +116,8 @@ def run_caption(config: Config, images: Sequence[pathlib.Path] | None = None) ->
             _show(_of_features(captioner, given), image_ids, config.metrics.output)
         return
     files = image_files(config.data.images, skip) if images is None else images
-    files = readable_files(files, skip, config.data.max_pixels)
+    if len(files) > BATCH:  # a few are checked by the model itself, in less time
+        files = readable_files(files, skip, config.data.max_pixels)
     image_ids = ids_of_names([str(file) for file in files], ids)
     captioner = ExportedCaptioner(_fitting_model(config))
     _show(caption_files(captioner, files, skip), image_ids, config.metrics.output)
@@ -136,17 +150,25 @@ def _of_features(captioner: ExportedCaptioner, given: GivenFeatures) -> Iterator
 
 
 def _fitting_model(config: Config) -> pathlib.Path:
-    """The newest exported model, if it has the settings of decoding and the limit of pixels; else a new one."""
-    models, limit = versions(config.export_path()), config.data.max_pixels
-    if models and kept_decoder(models[-1]) != decoder_of(config, identity.kept_vocabulary(config).words).to_json():
-        print(f"{models[-1]} has other decoding settings; exporting a model with these beside it")
-        models = []
-    if models and kept_max_pixels(models[-1]) < limit:
-        print(f"{models[-1]} rejects images that --max_pixels={limit} allows; exporting a model beside it")
-        models = []
-    if not models:
-        run_export(config)
-    return versions(config.export_path())[-1]
+    """The newest exported model, or the one for captioning, if it has the settings; else a new one for captioning.
+
+    That one is not beside the exported models: a server that watches their folder would serve it.
+    """
+    folder = config.workdir_path() / CAPTIONING
+    for models in (versions(config.export_path()), versions(folder)):
+        if models and _fits(config, models[-1]):
+            return models[-1]
+    print(f"no exported model has these settings of decoding and --max_pixels; writing one to {folder}")
+    path = _written(config, load_exported(config), folder)
+    for older in versions(folder)[:-1]:
+        shutil.rmtree(older)
+    return path
+
+
+def _fits(config: Config, model: pathlib.Path) -> bool:
+    """Whether an exported model has the settings of decoding, and allows as many pixels."""
+    decoder = decoder_of(config, identity.kept_vocabulary(config).words)
+    return kept_decoder(model) == decoder.to_json() and kept_max_pixels(model) >= config.data.max_pixels
 
 
 def _examples(encoder: keras.Model | None, captioner: Captioner) -> list[bytes] | np.ndarray:

@@ -9,7 +9,7 @@ r"""spidercap: trains image captioners on the metrics by which captions are judg
 In a checkout, python -m pipeline.main is the same command, and recipes/ has flagfiles to begin with.
 
 Modes: prepare (data set and features), train (prepare, train, evaluate, export), evaluate, caption, export,
-score (any results file, without a run).
+score (any results file, without a run), demo (a page that captions images; needs the extra demo).
 An interrupted training run resumes with the same command.
 """
 
@@ -47,6 +47,11 @@ def _run(argv: Sequence[str]) -> int:
         config = parse(argv)
         if config.run.mode == "score":
             score_files(config)
+            return 0
+        if config.run.mode == "demo":
+            from spidercap.pipeline.demo.page import run_demo
+
+            run_demo(config)
             return 0
         # These import TensorFlow, which takes seconds. Help, mistyped flags and scores do not need it.
         from spidercap.pipeline import modes

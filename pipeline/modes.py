@@ -160,7 +160,7 @@ def _sample_images(config: Config, split: Split) -> Sequence[pathlib.Path]:
     return paths
 
 
-# All modes but score, which needs no run and no TensorFlow.
+# All modes that need a run.
 RUN: dict[str, Callable[[Config], object]] = {
     "prepare": run_prepare,
     "train": run_train,

@@ -155,7 +155,19 @@ def test_a_workdir_at_work_is_refused(refused, data, run):
 # Settings of a run that is there
 
 
+def test_what_was_only_prepared_may_be_prepared_again(refused, data, run, tmp_path):
+    """With other settings and other captions, as the page of the data advises."""
+    other = write(tmp_path / "other.json", coco({0: "0.jpg", 1: "1.jpg"}))
+    flags = ("main", "--mode=prepare", f"--workdir={run}", *data, "--min_word_count=2", f"--train_captions={other}")
+    assert main.main(list(flags)) == 0
+    assert read_settings(run / "config.json")["min_word_count"] == 2 and not digests.faults(run, digests.recorded(run))
+    assert set(identity.kept_images(config_of(run))) == {"train", "val"}
+    (run / "checkpoints").mkdir()
+    assert "has other settings (min_word_count: 2 -> 1" in refused(*flags[1:3], *data)
+
+
 def test_other_settings_are_refused_and_shown(refused, data, run):
+    (run / "kept").mkdir()
     error = refused(*data, f"--workdir={run}", "--units=9", "--seed=4")
     assert "has other settings (seed: 0 -> 4; units: 8 -> 9); use those, or name a new --workdir" in error
     # Validations by another search are not compared with those that there are.
@@ -195,6 +207,7 @@ def test_settings_of_another_version_are_named(refused, data, run):
     del saved["rollouts"]
     (run / "config.json").write_text(json.dumps(saved | {"hoops": 3}))
     digests.record(run, ["config.json"])
+    (run / "kept").mkdir()
     for mode in ("train", "evaluate", "export"):
         error = refused(f"--mode={mode}", f"--workdir={run}", *(data if mode != "export" else ()))
         assert "config.json was written by another version (unknown: hoops; missing: rollouts)" in error
@@ -287,13 +300,14 @@ def test_a_start_that_failed_is_no_run(refused, data, tmp_path):
 
 @pytest.fixture
 def exported(run):
-    """A workdir with a model that says of every picture how many bytes it has."""
+    """A workdir with a model that says of one picture how many bytes it has, and that all others are damaged."""
     module = tf.Module()
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serve(image_bytes):
         length = tf.strings.length(image_bytes)
-        return {"caption": tf.strings.as_string(length), "log_prob": tf.zeros_like(length, tf.float32)}
+        error = tf.where(image_bytes == PNG, "", "is damaged")
+        return {"caption": tf.strings.as_string(length), "log_prob": tf.zeros_like(length, tf.float32), "error": error}
 
     tf.saved_model.save(module, str(run / "export" / "1"), signatures={"serving_default": serve})
     return run

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -11,7 +9,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.saved_model.loader_impl import parse_saved_model
 
-from spidercap.export.saved_model import CHECK, KEPT_DIGESTS, CheckFailed, export, faults, kept_decoder, versions
+from spidercap.export import saved_model
+from spidercap.export.saved_model import KEPT_DIGESTS, CheckFailed, export, faults, kept_decoder, versions
 from spidercap.models import decoding
 from spidercap.models.captioner import Captioner
 from spidercap.models.decoder import Decoder
@@ -20,6 +19,7 @@ from spidercap.models.images import decode_image, resize_image
 from spidercap.models.special_tokens import END, SPECIAL_TOKENS
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.caption_files import ExportedCaptioner
+from tests.small_exports import small_encoder, unchecked
 
 SIDE, T = 32, 5
 BEST = {
@@ -52,24 +52,47 @@ def captioner_for(encoder):
 @pytest.fixture(scope="module")
 def parts():
     """(encoder, captioner)"""
-    encoder = build_encoder("MobileNetV2", "random", SIDE)
+    encoder = small_encoder(SIDE)
     return encoder, captioner_for(encoder)
 
 
+# What checks an export, and then tells which packages it has imported.
+TELLING = """import json, pathlib, runpy, sys
+runpy.run_path({check!r}, run_name="__main__")
+pathlib.Path({told!r}).write_text(json.dumps(sorted({{name.split(".")[0] for name in sys.modules}})))
+"""
+
+
 @pytest.fixture(scope="module")
-def exported(parts, tmp_path_factory):
+def checked(parts, tmp_path_factory):
+    """(an exported model, the packages that the process which checked it has imported)"""
     folder = tmp_path_factory.mktemp("export")
-    return export(*parts, WORDS, T, folder, [picture(0), picture(1)])
+    script, told = folder / "check.py", folder / "told.json"
+    script.write_text(TELLING.format(check=str(saved_model.CHECK), told=str(told)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saved_model, "CHECK", script)
+        path = export(*parts, WORDS, T, folder / "models", [picture(0), picture(1)])
+    return path, json.loads(told.read_text())
 
 
-def test_reloaded_says_what_memory_says(parts, exported):
+@pytest.fixture(scope="module")
+def exported(checked):
+    return checked[0]
+
+
+@pytest.fixture(scope="module")
+def serve(exported):
+    """What an exported model serves."""
+    return tf.saved_model.load(str(exported)).signatures["serving_default"]
+
+
+def test_reloaded_says_what_memory_says(parts, serve):
     encoder, captioner = parts
     pictures = [picture(i) for i in range(5)] + [picture(5, 96, 40, tf.io.encode_png)]
     pixels = np.stack([resize_image(decode_image(p), SIDE) for p in pictures])
     words, log_prob = decoding.greedy(captioner.make_step(), captioner.initial_state(encoder(pixels)), T)
     expected = [" ".join(WORDS[w] for w in row if w not in (0, END)) for row in words.numpy()]
     assert len(set(expected)) > 1 and any(w in " ".join(expected) for w in ("rød", "二"))
-    serve = tf.saved_model.load(str(exported)).signatures["serving_default"]
     for batch in (pictures, pictures[:1], pictures[2:5]):
         said = serve(image_bytes=tf.constant(batch))
         at = pictures.index(batch[0])
@@ -77,18 +100,16 @@ def test_reloaded_says_what_memory_says(parts, exported):
         np.testing.assert_allclose(said["log_prob"], log_prob[at : at + len(batch)], atol=2e-3)
 
 
-def test_signature_is_what_a_server_expects(exported):
-    signature = tf.saved_model.load(str(exported)).signatures["serving_default"]
-    (name, spec), *more = signature.structured_input_signature[1].items()
+def test_signature_is_what_a_server_expects(serve):
+    (name, spec), *more = serve.structured_input_signature[1].items()
     assert (name, spec.dtype, spec.shape.as_list(), more) == ("image_bytes", tf.string, [None], [])
-    outputs = {k: (v.dtype, v.shape.as_list()) for k, v in signature.structured_outputs.items()}
+    outputs = {k: (v.dtype, v.shape.as_list()) for k, v in serve.structured_outputs.items()}
     assert outputs == BEST
 
 
 def test_beam_search_is_exported_with_its_settings(tmp_path):
     """Every picture's captions, best first, of any batch; the export itself compares them with a fresh process's."""
-    layers = keras.layers
-    encoder = keras.Sequential([keras.Input([SIDE, SIDE, 3]), layers.AveragePooling2D(16), layers.Flatten()])
+    encoder = small_encoder(SIDE)
     captioner = captioner_for(encoder)
     decoder = Decoder("beam", 4, length_penalty=0.5, no_repeat_ngram=2, bad_endings=(4,), n_best=3)
     pictures = [picture(i) for i in range(5)]
@@ -126,7 +147,7 @@ def test_graph_holds_no_python_and_no_custom_operation(exported):
     assert all(tf.raw_ops.__dict__.get(op) for op in set(nodes))
 
 
-def test_loads_in_a_session_of_the_first_version(exported):
+def test_loads_in_a_session_of_the_first_version(exported, serve):
     """Model servers load by this path."""
     pictures = [picture(0), picture(1)]
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
@@ -134,24 +155,20 @@ def test_loads_in_a_session_of_the_first_version(exported):
         signature = meta.signature_def["serving_default"]
         feed = {signature.inputs["image_bytes"].name: pictures}
         captions = session.run(signature.outputs["caption"].name, feed)
-    serve = tf.saved_model.load(str(exported)).signatures["serving_default"]
     assert list(captions) == list(serve(image_bytes=tf.constant(pictures))["caption"].numpy())
 
 
-def test_a_fresh_process_needs_tensorflow_alone(exported, tmp_path):
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a").write_bytes(picture(3))
-    code = f"import sys; sys.argv = ['check', {str(exported)!r}, 'in', 'out.json']; import runpy\n"
-    code += f"runpy.run_path({str(CHECK)!r}, run_name='__main__')\n"
-    code += "assert not [m for m in sys.modules if m.split('.')[0] in ('models', 'pipeline', 'export')]\n"
-    subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, check=True, capture_output=True)
-    assert len(json.loads((tmp_path / "out.json").read_text())["caption"]) == 1
+def test_a_fresh_process_needs_tensorflow_alone(checked):
+    _, packages = checked
+    assert "tensorflow" in packages
+    assert not {"spidercap", "models", "pipeline", "export"} & set(packages)
 
 
 def test_versions_count_up_and_nothing_half_written_stays(parts, exported, monkeypatch):
     folder = exported.parent
     assert exported.name == "1"
-    second = export(*parts, WORDS, T, folder, [picture(0)])
+    with unchecked():
+        second = export(*parts, WORDS, T, folder, [picture(0)])
     assert [v.name for v in versions(folder)] == ["1", "2"] and second.name == "2"
     # A model whose words are shuffled while it is written: the fresh process says other things than memory.
     save = tf.saved_model.save
@@ -193,22 +210,25 @@ def test_a_file_in_the_way_is_refused(parts, tmp_path):
         export(*parts, WORDS, T, tmp_path / "export", [picture(0)])
 
 
-def test_preprocessing_is_the_networks_own():
+@pytest.fixture(scope="module")
+def mobile():
+    return build_encoder("MobileNetV2", "random", SIDE)
+
+
+def test_preprocessing_is_the_networks_own(mobile):
     """InceptionV3 and MobileNetV2 take x / 127.5 - 1; a wrong range would only show as bad captions."""
-    encoder = build_encoder("MobileNetV2", "random", SIDE)
     pixels = np.random.default_rng(0).uniform(0, 255, (2, SIDE, SIDE, 3)).astype(np.float32)
-    inner = encoder.layers[-1]
-    np.testing.assert_allclose(encoder(pixels), inner(pixels / 127.5 - 1, training=False), atol=1e-5)
+    inner = mobile.layers[-1]
+    np.testing.assert_allclose(mobile(pixels), inner(pixels / 127.5 - 1, training=False), atol=1e-5)
 
 
-def test_weights_of_another_network_are_refused(tmp_path):
-    encoder = build_encoder("MobileNetV2", "random", SIDE)
+def test_weights_of_another_network_are_refused(mobile, tmp_path):
     path = str(tmp_path / "mobile.weights.h5")
-    encoder.layers[-1].save_weights(path)
+    mobile.layers[-1].save_weights(path)
     again = build_encoder("MobileNetV2", path, SIDE, seed=9)
-    for a, b in zip(encoder.get_weights(), again.get_weights(), strict=True):
+    for a, b in zip(mobile.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     with pytest.raises(ValueError):
-        build_encoder("DenseNet121", path, SIDE)
+        build_encoder("VGG16", path, SIDE)
     with pytest.raises(ValueError, match="unknown encoder 'Mobile'; allowed: ConvNeXt"):
         build_encoder("Mobile", "random", SIDE)

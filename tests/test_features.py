@@ -1,6 +1,7 @@
 """Features: those of each picture, in order, computed once, by a network that is traced once."""
 
 import dataclasses
+import shutil
 
 import keras
 import numpy as np
@@ -26,9 +27,23 @@ class CountedCalls(keras.Model):
         return keras.ops.mean(images, axis=(1, 2))
 
 
+def config_in(folder):
+    return Config.of(workdir=str(folder / "run"), scenes_train=5, scenes_val=3, image_size=32)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A cache with the data set alone, which takes seconds to draw."""
+    config = config_in(tmp_path_factory.mktemp("prepared"))
+    prepare_data(config)
+    return config.cache_path()
+
+
 @pytest.fixture
-def config(tmp_path):
-    return Config.of(workdir=str(tmp_path / "run"), scenes_train=5, scenes_val=3, image_size=32)
+def config(prepared, tmp_path):
+    config = config_in(tmp_path)
+    shutil.copytree(prepared, config.cache_path())
+    return config
 
 
 def one_of(found):

@@ -6,7 +6,7 @@ import pytest
 
 from spidercap.pipeline.training.checkpoint_files import PROGRESS
 from spidercap.pipeline.training.progress import Progress, read_progress
-from tests.tiny_runs import Silent, config_of, make_arrays, run
+from tests.tiny_runs import Silent, cider_of, config_of, make_arrays, run
 
 STEP = {"loss", "gradient norm", "skipped updates"}
 SAMPLES = {
@@ -59,7 +59,8 @@ class Remembering(Silent):
 def test_each_stage_shows_its_scalars_by_name(tmp_path, monkeypatch, changes, names):
     board = Remembering()
     monkeypatch.setattr("tests.tiny_runs.Silent", lambda: board)
-    run(config_of(tmp_path, learning_rate=RATES, log_every=1, **changes), make_arrays())
+    arrays = make_arrays()
+    run(config_of(tmp_path, learning_rate=RATES, log_every=1, **changes), arrays, reward=cider_of(arrays))
     assert board.names == names
 
 

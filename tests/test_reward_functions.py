@@ -275,12 +275,12 @@ class TestRuns:
         assert len(calls) >= 7 and min(calls) > 0
 
     def test_stopped_and_resumed_equals_uninterrupted(self, arrays, tmp_path):
-        settings = {"stages": "mle:1,leave_one_out:2", "learning_rate": "mle:1e-2,leave_one_out:1e-2", "samples": 2}
+        settings = {"stages": "leave_one_out:2", "learning_rate": "leave_one_out:1e-2", "samples": 2}
         whole, halves = (config_of(tmp_path / name, **settings) for name in ("whole", "halves"))
         weights = {"cider": 1.0, "mine": 0.1}
         expected = run(whole, arrays, reward=reward_of(arrays, weights, mine=shortness))
         with pytest.raises(Interrupted):
-            run(halves, arrays, stop_at=4, reward=reward_of(arrays, weights, mine=shortness))
+            run(halves, arrays, stop_at=2, reward=reward_of(arrays, weights, mine=shortness))
         assert_same_end(run(halves, arrays, reward=reward_of(arrays, weights, mine=shortness)), expected)
 
     def test_from_the_command_line(self, written, tmp_path, capsys):
@@ -295,7 +295,7 @@ def brevity(captions, references, ids):
     SEEN.write_text(f"{min(ids)} {max(ids)} {references[0]}")
 """
         failing = written(f"{body}    return [float('nan') for _ in captions]\n", "failing.py")
-        flags = ["--stages=mle:0.2,leave_one_out:0.4", "--samples=2", "--reward=cider:1,brevity:0.3"]
+        flags = ["--image_size=32", "--stages=leave_one_out:0.4", "--samples=2", "--reward=cider:1,brevity:0.3"]
         flags = ["main", f"--flagfile={ROOT / 'tests' / 'tiny.flags'}", f"--workdir={tmp_path / 'run'}", *flags]
         assert main([*flags, f"--reward_functions=brevity={failing}:brevity"]) == 1
         said = capsys.readouterr().err.strip().splitlines()[-1]

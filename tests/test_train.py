@@ -17,8 +17,8 @@ from spidercap.pipeline.training.stages import build_stage
 from tests import tiny_runs
 from tests.tiny_runs import IMAGES, LENGTH, VIEWS, VOCABULARY, assert_same_end, cider_of, config_of, make_arrays, run
 
-ALL = {  # every kind of stage; s is 6 6 4 2 2 0 0 in the seven steps of mixer
-    "stages": "mle:1,baseline:1,pg:1,mixer:1,scst:1,leave_one_out:1",
+ALL = {  # scst resumes as leave_one_out does; s is 6 6 4 2 2 0 0 in the seven steps of mixer
+    "stages": "mle:1,baseline:1,pg:1,mixer:1,leave_one_out:1",
     "learning_rate": ",".join(f"{name}:1e-2" for name in ("mle", "baseline", "pg", "mixer", "scst", "leave_one_out")),
     "samples": 2,
     "mixer_step": 2,
@@ -40,7 +40,7 @@ def test_resumed_equals_uninterrupted(tmp_path, arrays):
     whole = run(config_of(tmp_path / "whole", **ALL), arrays)
     config = config_of(tmp_path / "stopped", **ALL)
     places = []
-    for validation in (2, 1, 1, 2, 5):
+    for validation in (2, 1, 1, 2, 3):
         with pytest.raises(Interrupted):
             run(config, arrays, validation)
         progress = newest(tmp_path / "stopped")

@@ -51,6 +51,7 @@ def test_a_damaged_file_of_a_prepared_run_is_named(prepared, name, damage):
     else:
         path.write_text(text.replace("20", "21").replace('"a"', '"b"') + " " if damage == "changed" else "")
     what = "is lost" if damage == "lost" else "is damaged or was changed"
+    (prepared.workdir_path() / "kept").mkdir()
     for mode in MODES:
         with pytest.raises(UserError, match=f"{name} {what}; restore it from a copy, or name a new --workdir"):
             opened(prepared, mode)

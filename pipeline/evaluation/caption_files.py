@@ -3,13 +3,13 @@
 import collections
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from spidercap.export.saved_model import faults, kept_max_pixels
+from spidercap.export.saved_model import faults, kept_max_pixels, versions
 from spidercap.export.server import MISSING
 from spidercap.pipeline import digests
 from spidercap.pipeline.data.image_files import ANY_SIZE, FORMATS, fault, readable_files, reason_of
@@ -45,6 +45,11 @@ class ExportedCaptioner:
         self.takes_features = "features" in inputs
         if ("image_bytes" not in inputs and not self.takes_features) or "error" not in self._serve.structured_outputs:
             raise UserError(f"{folder} is no model that this version of spidercap has exported; export it again")
+
+    @property
+    def signatures(self) -> Mapping[str, Callable[..., Mapping[str, tf.Tensor]]]:
+        """The functions that the model serves, by name."""
+        return self._model.signatures
 
     def caption(self, images: Sequence[str | os.PathLike | bytes | np.ndarray]) -> list[list[tuple[str, float]]]:
         """Returns (caption, log-probability) for each image, best first: as many as the model was exported with.
@@ -91,6 +96,26 @@ class ExportedCaptioner:
         return _pairs(self._model.signatures["features"](features=tf.constant(features, tf.float32)))
 
 
+def exported_model(path: str | os.PathLike) -> pathlib.Path:
+    """Returns the folder of the newest exported model of a workdir or export folder, or of that version itself.
+
+    Raises:
+      UserError: the folder holds no exported model.
+    """
+    if not isinstance(path, str | os.PathLike) or not os.path.isdir(path):
+        raise UserError(f"{str(path)[:200]!r} is no folder; name a workdir, its export folder or one version")
+    folder = pathlib.Path(path)
+    if (folder / "saved_model.pb").is_file():
+        return folder
+    found = versions(folder / "export") or versions(folder)
+    if not found:
+        raise UserError(
+            f"{folder} holds no exported model; name a workdir, its export folder or one version; "
+            f"--mode=export --workdir={folder} exports a trained run"
+        )
+    return found[-1]
+
+
 def _pairs(found: Mapping[str, tf.Tensor]) -> list[list[tuple[str, float]]]:
     """(caption, log-probability) for each image, of what a model returns."""
     captions, log_probs = (
@@ -109,10 +134,11 @@ def caption_files(
 ) -> Iterator[tuple[pathlib.Path, list[tuple[str, float]]]]:
     """Yields (file, [(caption, log-probability), ...]) for every file, captioned by an exported model.
 
-    All files must be images that `readable_files` has checked. The captions are all those of the model, best first.
+    The captions are all those of the model, best first. Of many files, those that cannot be read should be left out
+    before (`readable_files`), or the error comes after the captions of others.
 
     Raises:
-      UserError: files vanished or changed since, and `skip_bad_images` is False or they are a whole batch.
+      UserError: files cannot be read, and `skip_bad_images` is False or they are a whole batch.
     """
     for i in tqdm(range(0, len(files), BATCH), "captions", unit="batch", disable=None if len(files) > BATCH else True):
         yield from _of_batch(captioner, files[i : i + BATCH], skip_bad_images)

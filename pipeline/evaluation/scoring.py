@@ -46,7 +46,7 @@ def score(
     says how many captions were too long for METEOR or SPICE to read whole.
 
     Args:
-      references: by image id, one or more captions as written. Images without a candidate are ignored.
+      references: by image id, one or more captions as written. Images without a candidate are ignored, with a warning.
       candidates: by image id, the caption to score.
       metrics: as the flag: 'all', or names separated by commas; METEOR and SPICE need Java.
       **settings: metric_workers, metric_timeout, metric_cache_dir and corenlp, as the flags.
@@ -73,6 +73,9 @@ def score(
     _reject(f"images with a caption of over {LONGEST:,} characters", long, "shorten or remove those captions")
     if not images:
         raise UserError("there are no candidates; at least one caption is needed")
+    if len(images) < len(references):
+        left = f"{len(references) - len(images):,} of {len(references):,} images with references"
+        print(f"warning: {left} have no candidate, and are not scored", file=sys.stderr)
     captioned = Captioned(images, tuple(candidates[i] for i in images), tuple(texts[i] for i in images))
     terms = parse_metrics(metrics)
     captioned, scores = score_captioned(captioned, terms, MetricSettings(**settings).for_workers())

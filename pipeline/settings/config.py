@@ -16,7 +16,7 @@ from spidercap.pipeline.settings.groups import (
     ModelSettings,
     RunSettings,
 )
-from spidercap.pipeline.settings.modes import MODES
+from spidercap.pipeline.settings.modes import MODES, WITHOUT_RUN
 from spidercap.pipeline.settings.stages import STAGES
 from spidercap.pipeline.settings.training_groups import (
     LikelihoodSettings,
@@ -75,7 +75,7 @@ class Config:
                 "--mode=caption needs --images: image files or folders, separated by commas; or --features, if the run "
                 "was trained on features"
             )
-        if self.run.mode != "score":
+        if self.run.mode not in WITHOUT_RUN:
             self._check_model()
 
     def _check_formats(self) -> None:
@@ -173,7 +173,7 @@ def fields() -> dict[str, dataclasses.Field]:
 
 def readers(field: dataclasses.Field) -> tuple[str, ...]:
     """Returns the modes that read a setting."""
-    return tuple(field.metadata["modes"]) or tuple(mode for mode in MODES if mode != "score")
+    return tuple(field.metadata["modes"]) or tuple(mode for mode in MODES if mode not in WITHOUT_RUN)
 
 
 def stage_labels(config: Config) -> list[str]:

@@ -44,7 +44,7 @@ def parse(argv: Sequence[str]) -> Config:
     given = {name: values[name].value for name in fields() if values[name].present}
     mode = given.get("mode", fields()["mode"].default)
     _check_read(argv[1:], given, mode)
-    if not given.get("workdir") and mode != "score":
+    if not given.get("workdir") and mode != "score" and not (mode == "demo" and given.get("export_dir")):
         raise UserError("no --workdir given; name the folder of the run, for example --workdir=runs/first")
     if mode in ("evaluate", "caption", "export"):
         if mode == "evaluate" and given.get("test_captions"):

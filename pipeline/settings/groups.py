@@ -18,7 +18,12 @@ class RunSettings(Group):
     """What to do, and where."""
 
     mode: str = setting("train", "What to do.", fixed=False, modes=ALL, choices=MODES)
-    workdir: str = setting("", "Folder of the run: settings, checkpoints, logs, results.", fixed=False)
+    workdir: str = setting(
+        "",
+        "Folder of the run: settings, checkpoints, logs, results.",
+        fixed=False,
+        modes=tuple(mode for mode in MODES if mode != "score"),
+    )
     seed: int = setting(0, "Seed of all that is random in training: weights, order, dropout, samples.", least=0)
     log_every: int = setting(20, "Steps between two log lines.", fixed=False, modes=TRAINING)
     checkpoint_every: float = setting(5.0, "Minutes between two checkpoints.", fixed=False, modes=TRAINING, least=0)
@@ -31,6 +36,14 @@ class RunSettings(Group):
         added=True,
     )
     export_dir: str = setting("", "Folder of exported models; default: <workdir>/export.", fixed=False, modes=EXPORTING)
+    host: str = setting(
+        "127.0.0.1",
+        "mode=demo: address of the page; 0.0.0.0 lets other machines see it.",
+        fixed=False,
+        modes=("demo",),
+        added=True,
+    )
+    port: int = setting(7860, "mode=demo: port of the page.", fixed=False, modes=("demo",), added=True, most=65535)
     export_format: str = setting(
         SAVED_MODEL,
         f"Formats of exported models, separated by commas: saved_model, which is always written, "

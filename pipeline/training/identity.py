@@ -141,11 +141,23 @@ def kept_vocabulary(config: Config) -> Vocabulary:
     return load_vocabulary(config.workdir_path() / "vocabulary.json")
 
 
+def has_trained(workdir: pathlib.Path) -> bool:
+    """Returns whether training has begun in this workdir."""
+    return any((workdir / name).exists() for name in ("checkpoints", "kept"))
+
+
+def forget_preparation(config: Config) -> None:
+    """Lets a run in which nothing was trained be prepared again, with any settings and data."""
+    # The digests go first: without them the other files are not read.
+    for name in (digests.NAME, FREQUENCIES):
+        (config.workdir_path() / name).unlink(missing_ok=True)
+
+
 def check_identity(config: Config) -> None:
     """Raises UserError if a file that tells what a prepared run is about is damaged or lost."""
     workdir = config.workdir_path()
     check_files(workdir, NO_COPY)
-    if not is_prepared(config) and any((workdir / name).exists() for name in ("checkpoints", "kept")):
+    if not is_prepared(config) and has_trained(workdir):
         raise UserError(
             f"{workdir / digests.NAME} is lost, or an earlier version wrote this run; restore it from a copy, use that "
             "version, or name a new --workdir"

@@ -14,7 +14,7 @@ from spidercap.pipeline.files import open_lock, sweep, write_text
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.saved import differences, read_settings
 from spidercap.pipeline.training.checkpoint_files import checkpoints
-from spidercap.pipeline.training.identity import check_identity, is_prepared
+from spidercap.pipeline.training.identity import check_identity, forget_preparation, has_trained, is_prepared
 from spidercap.pipeline.training.kept import checkpoint_folder, last_kept, warm_start_of
 
 LEAST_FREE = 300 * 2**20  # bytes; checkpoints of the default model and its optimizer need 200 MiB
@@ -43,6 +43,8 @@ def open_workdir(config: Config) -> Iterator[None]:
         if is_writable:
             for folder in _written_folders(config):
                 sweep(folder)
+        if config.run.mode in ("prepare", "train") and not has_trained(workdir):
+            forget_preparation(config)
         check_identity(config)
         _check_settings(config)
         if config.run.mode in ("evaluate", "export"):
@@ -88,6 +90,7 @@ def _written_folders(config: Config) -> Iterator[pathlib.Path]:
     """The folders in which runs write files aside."""
     workdir, cache = config.workdir_path(), config.cache_path()
     yield from (workdir, config.export_path(), workdir / "checkpoints", workdir / "results", cache)
+    yield workdir / "captioning"
     yield from (config.export_path() / name for name in PORTABLE)
     for pattern in ("results/*", "kept/*"):
         yield from (path for path in workdir.glob(pattern) if path.is_dir())
