@@ -2,14 +2,10 @@
 
 import dataclasses
 import json
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from spidercap.export.saved_model import EXTRA
-from spidercap.pipeline.files import write_text
-
-PAGE, DATA = EXTRA / "model_card.md", EXTRA / "model_card.json"
+PAGE, DATA = "model_card.md", "model_card.json"
 UNKNOWN = "not known"
 
 USE = (
@@ -55,15 +51,10 @@ class Facts:
     versions: Mapping[str, str]  # of the packages
 
 
-def write_model_card(folder: pathlib.Path, facts: Facts) -> None:
-    """Writes the card as a page and as JSON into an exported model, where model servers ignore it.
-
-    Raises:
-      UserError: a file cannot be written.
-    """
+def model_card(facts: Facts) -> dict[str, str]:
+    """Returns the card as a page and as JSON, by file name."""
     content = dataclasses.asdict(facts) | {"intended_use": USE, "not_intended_for": NOT_FOR, "licence": LICENCE}
-    write_text(folder / DATA, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    write_text(folder / PAGE, page_of(facts))
+    return {DATA: json.dumps(content, indent=1, ensure_ascii=False) + "\n", PAGE: page_of(facts)}
 
 
 def page_of(facts: Facts) -> str:

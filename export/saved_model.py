@@ -5,7 +5,8 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -44,13 +45,15 @@ def export(
     decoder: Decoder | None = None,
     source: str = "",
     max_pixels: int = MAX_PIXELS,
+    beside: Mapping[str, str] = types.MappingProxyType({}),
 ) -> pathlib.Path:
     """Returns the new folder `<folder>/<version>`: written under another name, checked in a fresh process, renamed.
 
     The fresh process captions the examples: encoded images, or features `[N, F]` if there is no encoder. Its captions
     must equal those of the model in memory. The default `decoder` is greedy; its settings are stored with the model,
     like `source`, which tells what it was made of.
-    Of images of more than `max_pixels` the model says so in place of a caption.
+    Of images of more than `max_pixels` the model says so in place of a caption. `beside` are texts by file name, to be
+    kept where model servers ignore them.
 
     Raises:
       UserError: the model cannot be written.
@@ -64,11 +67,16 @@ def export(
         tf.saved_model.save(server, str(aside), signatures=served)
         make_readable(aside / "saved_model.pb")
         (aside / EXTRA).mkdir()
-        (aside / KEPT_VOCABULARY).write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
         write_warmup(aside / EXTRA / WARMUP, "features" if encoder is None else "image_bytes", DEFAULT, examples)
-        (aside / KEPT_DECODER).write_text(decoder.to_json(), encoding="utf-8")
-        (aside / KEPT_SOURCE).write_text(source, encoding="utf-8")
-        (aside / KEPT_LIMIT).write_text(f"{max_pixels}\n", encoding="utf-8")
+        kept = {
+            KEPT_VOCABULARY: "".join(f"{word}\n" for word in words),
+            KEPT_DECODER: decoder.to_json(),
+            KEPT_SOURCE: source,
+            KEPT_LIMIT: f"{max_pixels}\n",
+            **{EXTRA / name: text for name, text in beside.items()},
+        }
+        for name, text in kept.items():
+            (aside / name).write_text(text, encoding="utf-8")
         _check(aside, server, examples)
         (aside / KEPT_DIGESTS).write_text(digests.to_json(digests.tree(aside)), encoding="utf-8")
     return path

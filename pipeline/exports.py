@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spidercap.export.model_card import write_model_card
+from spidercap.export.model_card import model_card
 from spidercap.export.saved_model import (
     CheckFailed,
     export,
@@ -52,9 +52,7 @@ PART = 256  # features that are captioned together
 def run_export(config: Config) -> None:
     """Writes the last stage's captioner as a SavedModel, checks it, and adds the other formats of --export_format."""
     models = load_exported(config)
-    facts = facts_of(config, models.vocabulary)
     path = _written(config, models, config.export_path())
-    write_model_card(path, facts)
     print(f"model:       {path} (of {kept.last_kept(config)})", flush=True)
     write_formats(config, path.name, _source(config), models)
 
@@ -73,6 +71,7 @@ def _written(config: Config, models: Exported, folder: pathlib.Path) -> pathlib.
             decoder_of(config, models.vocabulary.words),
             _source(config),
             config.data.max_pixels,
+            model_card(facts_of(config, models.vocabulary)),
         )
     except CheckFailed as error:
         raise UserError(f"nothing was exported, because the written model differs: {error}") from error

@@ -71,7 +71,9 @@ def checked(parts, tmp_path_factory):
     script.write_text(TELLING.format(check=str(saved_model.CHECK), told=str(told)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(saved_model, "CHECK", script)
-        path = export(*parts, WORDS, T, folder / "models", [picture(0), picture(1)])
+        beside = {"model_card.md": "A card."}
+        path = export(*parts, WORDS, T, folder / "models", [picture(0), picture(1)], beside=beside)
+    assert (path / "assets.extra" / "model_card.md").read_text() == "A card."
     return path, json.loads(told.read_text())
 
 
