@@ -11,10 +11,17 @@ import socket
 import sys
 import tempfile
 import time
+import zipfile
+import zlib
 from collections.abc import Collection, Iterator
 
 from spidercap.pipeline.errors import UserError
 
+# What NumPy's and ZIP's readers raise for files that are damaged, or of another kind.
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, IndexError, EOFError, TypeError, zipfile.BadZipFile, zlib.error),
+    *(NotImplementedError, RuntimeError),  # kinds of ZIP that Python cannot read
+)
 # What is being written, by whom: `.writing-<host>-<process>-<name>`.
 _ASIDE = re.compile(r"\.writing-(?P<host>[^/]*)-(?P<process>\d+)-.*", re.DOTALL)
 ABANDONED = 24 * 3600  # seconds after which what another machine was writing counts as left over

@@ -1,6 +1,7 @@
 """Ways into training: splits, folders, features and data sets of others, and what is rejected at the door."""
 
 import contextlib
+import copy
 import dataclasses
 import itertools
 import os
@@ -25,6 +26,7 @@ from spidercap.pipeline.data.records import SPLITS, Split, read_images
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.data_settings import DataSettings
+from spidercap.pipeline.text.listing import Listed
 from tests.files import coco, write
 from tests.test_folder import JPEG, PNG
 
@@ -108,6 +110,9 @@ class TestSplits:
     def test_what_is_rejected(self, tmp_path):
         plain = write(tmp_path / "t.json", coco({0: "0", 1: "1"}))
         named = write(tmp_path / "k.json", KARPATHY)
+        some = copy.deepcopy(KARPATHY)
+        del some["images"][0]["split"]
+        some = write(tmp_path / "k2.json", some)
         for settings, wanted, shown in (
             ({"captions": plain}, "val", "does not say which images are train, val and test; add --val_fraction"),
             ({"captions": named, "val_fraction": 0.1}, "val", "names the splits of its images itself; leave out"),
@@ -117,7 +122,28 @@ class TestSplits:
                 "--train_captions and --val_captions are the same",
             ),
             ({"train_captions": plain, "val_captions": tmp_path / "." / "t.json"}, "val", "are the same file"),
-            ({"train_captions": plain, "val_fraction": 1e-6}, "val", "has no images of the split val; give --val_capt"),
+            (
+                {"train_captions": plain, "val_fraction": 1e-6},
+                "val",
+                "has no images of the split val; raise --val_fraction, or draw others by --split_seed",
+            ),
+            (
+                {"captions": plain, "val_fraction": 0.9, "test_fraction": 0.9},
+                "val",
+                "split train; lower --val_fraction and --test_fraction",
+            ),
+            ({"captions": plain, "val_fraction": 0.5, "val_captions": named}, "val", "both give the split val; leave"),
+            (
+                {"captions": plain, "val_fraction": 0.5, "test_captions": plain},
+                "test",
+                "--test_captions and --captions are the same file",
+            ),
+            (
+                {"captions": some},
+                "val",
+                r"k2.json: 1 images have no split, but others do \(.*\); name the split of each",
+            ),
+            ({"train_captions": plain, "val_captions": some}, "val", "1 images have no split, but others do"),
         ):
             with pytest.raises(UserError, match=shown):
                 read_splits(settings_of(**settings), ["train", wanted])
@@ -286,6 +312,65 @@ class TestFeatures:
             splits = files_source(config.data, config.cache_path(), ["train"]).load()
             given_features.given_features(config, splits)
         assert "\n" not in str(caught.value)
+
+    def test_one_name_does_not_serve_several_images(self, tmp_path):
+        """Found by the last part of the path, or by the id of another image."""
+        npz(tmp_path / "f.npz", {"x.jpg": np.zeros(3), "12": np.ones(3), "same.jpg": np.zeros(3)})
+        given = open_features(str(tmp_path / "f.npz"))
+        with given as opened:
+            for names, shown in (
+                (
+                    {1: "a/x.jpg", 2: "b/x.jpg"},
+                    r"1 names in --features fit several images \(x.jpg: a/x.jpg and b/x.jpg\)",
+                ),
+                ({12: "other.jpg", 3: "12.jpg"}, r"\(12: other.jpg and 12.jpg\); name features by ids, or by whole"),
+            ):
+                rows = [Listed(image_id, name, ("a dog",)) for image_id, name in names.items()]
+                with pytest.raises(UserError, match=shown):
+                    given_features.feature_keys(opened, "t.json", rows, False)
+            rows = [Listed(image_id, "same.jpg", ("a dog",)) for image_id in (1, 2)]
+            assert len(set(given_features.feature_keys(opened, "t.json", rows, False).values())) == 1
+
+    @pytest.mark.parametrize("compressed", [False, True])
+    def test_damage_anywhere_in_a_file_is_one_line(self, tmp_path, compressed):
+        whole = tmp_path / "whole.npz"
+        (np.savez_compressed if compressed else np.savez)(whole, **{f"{i}.jpg": np.arange(9.0) * i for i in range(4)})
+        content = whole.read_bytes()
+        told = 0
+        for place in (*range(0, len(content), 7), None):
+            damaged = content[: len(content) // 2] if place is None else bytearray(content)
+            if place is not None:
+                damaged[place] ^= 0x5A
+            (tmp_path / "f.npz").write_bytes(damaged)
+            try:
+                with open_features(str(tmp_path / "f.npz")) as given:
+                    given.rows(given.names)
+            except UserError as error:
+                told += "\n" not in str(error)
+        assert told > len(content) / 7 / 3  # the rest is in what no one reads, such as dates
+
+    def test_names_of_another_kind_are_named(self, tmp_path):
+        feature = {"features": tf.train.Feature(float_list=tf.train.FloatList(value=[1.0]))}
+        for name, kind, shown in (
+            (
+                "file_name",
+                tf.train.Feature(bytes_list=tf.train.BytesList(value=[])),
+                "neither a text nor a whole number",
+            ),
+            ("image_id", tf.train.Feature(float_list=tf.train.FloatList(value=[1.0])), "neither a text nor a whole"),
+            ("", None, "has nothing in record 0"),
+        ):
+            given = feature | {name: kind} if name else {}
+            with tf.io.TFRecordWriter(str(tmp_path / "f.tfrecord")) as writer:
+                writer.write(tf.train.Example(features=tf.train.Features(feature=given)).SerializeToString())
+            with pytest.raises(UserError, match=shown), open_features(str(tmp_path / "f.tfrecord")):
+                pass
+        np.savez(tmp_path / "f.npz", ids=np.array([["a"], ["b"]]), features=np.zeros([2, 3]))
+        with (
+            pytest.raises(UserError, match=r"ids of shape \[2, 1\]"),
+            open_features(str(tmp_path / "f.npz")),
+        ):
+            pass
 
     def test_bad_files_are_named(self, tmp_path):
         np.save(tmp_path / "lonely.npy", np.zeros((2, 3)))

@@ -10,9 +10,12 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
+from spidercap.pipeline.data.image_files import reason_of
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.files import UNREADABLE
 from spidercap.pipeline.text.coco_json import first, reject
 
+_UNREADABLE = (*UNREADABLE, tf.errors.OpError)
 IDS, FEATURES = ("image_id", "id", "ids", "image_ids", "file_name", "file_names", "names"), ("features", "feature")
 _NEEDED = {
     ".npy": "an array [N, F] or [N, P, F], and beside it a .txt file of the same name with N ids or file names",
@@ -49,8 +52,8 @@ class FeatureFile:
     def _whole(self, row: int) -> np.ndarray:
         try:
             value = np.asarray(self._read(row))
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise _wrong(self.path, f"cannot be read at {self.names[row]} ({error})") from error
+        except _UNREADABLE as error:
+            raise _wrong(self.path, f"cannot be read at {self.names[row]} ({_reason(error)})") from error
         if value.dtype.kind not in "fiu" or value.ndim not in (1, 2) or 0 in value.shape:
             raise UserError(
                 f"{self.path}: the features of {self.names[row]} are {value.dtype} {list(value.shape)}; needed: "
@@ -74,9 +77,13 @@ def open_feature_file(path: str, stack: contextlib.ExitStack) -> FeatureFile:
         raise UserError(f"--features={path} is of an unknown format; allowed: {', '.join(_NEEDED)}")
     try:
         return _OPEN[suffix](path, stack)
-    except (OSError, ValueError, KeyError, EOFError, tf.errors.OpError) as error:
-        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
-        raise _wrong(path, f"cannot be read ({reason})", suffix) from error
+    except _UNREADABLE as error:
+        raise _wrong(path, f"cannot be read ({_reason(error)})", suffix) from error
+
+
+def _reason(error: Exception) -> str:
+    text = reason_of(error) if isinstance(error, OSError | tf.errors.OpError) else str(error).strip()
+    return text.split("\n")[0][:200] or type(error).__name__
 
 
 def _wrong(path: str, what: str, suffix: str = "") -> UserError:
@@ -111,7 +118,10 @@ def _keyed(path: str, arrays, names: Sequence[str], suffix: str) -> FeatureFile:
     """A file with an array per image, or with one of ids and one of features."""
     ids, features = (next((n for n in some if n in names), "") for some in (IDS, FEATURES))
     if ids and features:
-        return _table(path, [_text(one) for one in arrays[ids][()]], arrays[features], suffix)  # of .h5 it stays there
+        named = arrays[ids][()]
+        if np.ndim(named) != 1:
+            raise _wrong(path, f"holds ids of shape {list(np.shape(named))}", suffix)
+        return _table(path, [_text(one) for one in named], arrays[features], suffix)  # of .h5 it stays there
     if features:
         raise _wrong(path, f"holds {features!r}, but no ids", suffix)
     return FeatureFile(path, names, lambda row: arrays[names[row]][()])
@@ -143,10 +153,12 @@ def _parsed(path: str, number: int, serialized: bytes) -> tuple[str, np.ndarray]
     name = next((n for n in IDS if n in features), "")
     values = next((n for n in FEATURES if n in features), "")
     if not name or not values:
-        raise _wrong(path, f"has {first(sorted(features))} in record {number}", ".tfrecord")
+        raise _wrong(path, f"has {first(sorted(features)) or 'nothing'} in record {number}", ".tfrecord")
     row = np.array(features[values].float_list.value, np.float32)
     shape = list(features["shape"].int64_list.value) if "shape" in features else [-1]
     texts, numbers = features[name].bytes_list.value, features[name].int64_list.value
+    if not texts and not numbers:
+        raise _wrong(path, f"has neither a text nor a whole number as {name!r} in record {number}", ".tfrecord")
     return (texts[0].decode() if texts else str(numbers[0])), row.reshape(shape)
 
 

@@ -1,5 +1,6 @@
 """Features that users bring in place of images: read, checked, and stored like those of the encoder."""
 
+import collections
 import contextlib
 import hashlib
 import json
@@ -102,6 +103,7 @@ def feature_keys(given: GivenFeatures, path: str, rows: Iterable[Listed], skip_m
     """
     rows = list(rows)
     found = {one.image_id: next((n for n in names_of(one.image_id, one.file_name) if n in given), "") for one in rows}
+    _reject_shared(path, rows, found)
     missing = [one.file_name or str(one.image_id) for one in rows if not found[one.image_id]]
     if missing and (not skip_missing or len(missing) == len(rows)):
         example = printable(given.names[0])
@@ -111,6 +113,19 @@ def feature_keys(given: GivenFeatures, path: str, rows: Iterable[Listed], skip_m
     if missing:
         print(f"skipping {len(missing):,} of {len(rows):,} images of {path} without features", flush=True)
     return {image_id: given.key(name) for image_id, name in found.items() if name}
+
+
+def _reject_shared(path: str, rows: Sequence[Listed], found: Mapping[ImageId, str]) -> None:
+    """Raises UserError for names that were found by a part of a file name, if other images have them, too."""
+    by_name = collections.defaultdict(list)
+    for one in rows:
+        by_name[found[one.image_id]].append(one)
+    shared = [
+        f"{name}: {' and '.join(one.file_name or str(one.image_id) for one in images[:2])}"
+        for name, images in by_name.items()
+        if name and len(images) > 1 and any(name not in (one.file_name, str(one.image_id)) for one in images)
+    ]
+    reject(path, "names in --features fit several images", shared, "name features by ids, or by whole paths")
 
 
 def given_features(config: Config, splits: Mapping[str, Split]) -> dict[str, Features]:

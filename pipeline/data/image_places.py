@@ -36,7 +36,9 @@ def places_of(path: str, names: Iterable[str], folders: Sequence[str], skip_miss
     """
     names = list(dict.fromkeys(names))
     shown = ",".join(folders)
-    outside = [n for n in names if os.path.isabs(n) or ".." in pathlib.PurePath(n).parts]
+    absolute = [n for n in names if os.path.isabs(n)]
+    reject(path, "file names are absolute paths", absolute, f"give paths below --images={shown}")
+    outside = [n for n in names if ".." in pathlib.PurePath(n).parts]
     reject(path, f"file names are outside of --images={shown}", outside, "give paths below that folder")
     places: dict[str, list[Place]] = defaultdict(list)
     for folder in folders:

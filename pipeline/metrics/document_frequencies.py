@@ -2,14 +2,13 @@
 
 import dataclasses
 import pathlib
-import zipfile
 from collections.abc import Sequence
 
 import numpy as np
 
 from spidercap.models.special_tokens import PAD
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.files import written_aside
+from spidercap.pipeline.files import UNREADABLE, written_aside
 from spidercap.pipeline.metrics.key_table import Settled, settled
 from spidercap.pipeline.metrics.ngrams import ORDERS
 from spidercap.pipeline.metrics.size_classes import SizeClass, classes_of
@@ -98,7 +97,7 @@ def load_document_frequencies(path: pathlib.Path) -> DocumentFrequencies:
             counts = tuple(saved[f"counts{order}"] for order in ORDERS)
         if any(k.shape != c.shape or k.ndim != 1 or k.dtype != np.int64 for k, c in zip(keys, counts, strict=True)):
             raise ValueError("its tables do not match")
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise UserError(
             f"{path} cannot be read as document frequencies ({error}); "
             "needed: a whole .npz file of this program; delete it, so that they are counted again"

@@ -1,25 +1,18 @@
 """The file of a parser: its weights and its lists of words."""
 
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Iterable
 
 import numpy as np
 
 from spidercap.models.scene_parser import SceneParser, SceneParserSizes
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.files import written_aside
+from spidercap.pipeline.files import UNREADABLE, written_aside
 from spidercap.pipeline.metrics.spice_fast.lemmas import Lemmas
 from spidercap.pipeline.metrics.spice_fast.parser import SceneGraphParser
 
 PACKAGED = pathlib.Path(__file__).with_name("parser.npz")
 TEXTS = ("words", "labels", "nouns", "verbs", "lemmas")  # lists of strings in the file
-# Raised for files that are damaged or not a parser; the last two for kinds of ZIP that Python cannot read.
-UNREADABLE = (
-    *(OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error),
-    *(NotImplementedError, RuntimeError),
-)
 
 
 def save_parser(path: pathlib.Path, parser: SceneGraphParser) -> None:
