@@ -85,7 +85,10 @@ def test_captions_are_tokenised_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("spidercap.pipeline.data.tokens.tokenize", lambda caption: pytest.fail("tokenised again"))
     again = split_of(cache=tmp_path)
     assert list(again.tokens) == list(whole.tokens) and not capsys.readouterr().err
-    assert not again.words.numbers.tokens.flags.writeable
+    tokens = again.words.numbers.tokens
+    assert isinstance(tokens, np.memmap)
+    tokens[0] = 99  # in this process alone
+    assert list(split_of(cache=tmp_path).tokens) == list(whole.tokens)
     with pytest.raises(pytest.fail.Exception):  # the same words, other captions
         split_of((CAPTIONS[0][:1], CAPTIONS[0][1:]), tmp_path) and split_of((("A dog runs.A dog,", ""),), tmp_path)
 

@@ -1,13 +1,8 @@
-"""The exported model in processes that know nothing of this package, and how a load of callers is judged."""
-
-import json
-import subprocess
-import sys
+"""The exported model in TensorFlow's C library, and how a load of callers is judged."""
 
 import pytest
 import tensorflow as tf
 
-from spidercap.export.saved_model import CHECK
 from tests import served_model, serving_load
 
 NAMES = ("caption", "log_prob")
@@ -37,18 +32,6 @@ def test_the_c_library_alone_serves_it(model, images, expected, tmp_path):
     found = served_model.by_c_library(model, images, NAMES, tmp_path)
     assert found["caption"] == expected[0]
     assert found["log_prob"] == pytest.approx(expected[1], abs=1e-4)
-
-
-def test_the_loader_of_the_first_version_serves_it(model, images, expected):
-    assert served_model.by_first_version(model, images) == expected[0]
-
-
-def test_a_fresh_process_serves_it_by_tensorflow_alone(model, images, expected, tmp_path):
-    (tmp_path / "in").mkdir()
-    served_model.written(images, tmp_path / "in")
-    command = [sys.executable, "-I", str(CHECK), str(model), str(tmp_path / "in"), str(tmp_path / "out.json")]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    assert json.loads((tmp_path / "out.json").read_text())["caption"] == expected[0]
 
 
 def test_bad_images_among_those_of_many_callers_hurt_nobody(model, images, expected):
