@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from spidercap.pipeline.metrics.spice_fast import term_tables
 from spidercap.pipeline.metrics.spice_fast.matching import Matcher
 from spidercap.pipeline.metrics.spice_fast.scene_graph import counts
 from spidercap.pipeline.metrics.spice_fast.synonyms import DATA, Synonyms, wordnet_synonyms
@@ -148,8 +149,11 @@ def random_tuples(generator, words, most):
     return [one() for _ in range(generator.randint(0, most))]
 
 
+@pytest.mark.parametrize("parts", [(1000, 16), (3, 2)])  # 700 images in one part, and in many that are joined
 @pytest.mark.parametrize("most", [4, 40])  # of one limb and of several
-def test_compiled_equals_plain_on_random_tuples(toy, most):
+def test_compiled_equals_plain_on_random_tuples(toy, most, parts, monkeypatch):
+    monkeypatch.setattr(term_tables, "PART", parts[0])
+    monkeypatch.setattr(term_tables, "TOGETHER", parts[1])
     generator = random.Random(most)
     # One of each chain of synonyms at most is itself like two: then both rules of merging are the same.
     words = ["a", "b", "p", "q", "s", "dogs", "d", "x y", "z", "on", "be on", "be z", "be at", "be", "??", "!!"]

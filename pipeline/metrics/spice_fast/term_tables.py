@@ -20,6 +20,7 @@ from spidercap.pipeline.metrics.spice_fast.terms import Similarities, Terms
 FIRST, SECOND, LAST = range(3)  # places in a tuple; attributes are last too
 PLACES = {1: (FIRST,), 2: (FIRST, LAST), 3: (FIRST, SECOND, LAST)}
 PART = 1000  # images
+TOGETHER = 16  # parts whose tables are joined: the memory of large arrays goes back to the system when they are freed
 # Of the references of a class of images.
 ROWS = ("first", "second", "last")  # of FIRST, SECOND and LAST
 TABLES = ("sizes", "kinds", *ROWS, "base", "keys", "begins")
@@ -94,6 +95,7 @@ def reference_tables(
     """
     # In parts: as Python's numbers and lists, the tables of 100,000 images would need ten times their memory.
     parts: dict[int, list[_Part]] = collections.defaultdict(list)
+    small: dict[int, list[_Part]] = collections.defaultdict(list)
     numbered = enumerate(references)
     while some := list(itertools.islice(numbered, PART)):
         by_class = collections.defaultdict(list)
@@ -101,7 +103,11 @@ def reference_tables(
             merged = _merged(terms, np.asarray(tuples, np.int64).reshape(-1, 3))
             by_class[doublings(len(merged), BITS)].append((image, merged))
         for number, images in by_class.items():
-            parts[number].append(_part(terms, similar, images))
+            small[number].append(_part(terms, similar, images))
+            if len(small[number]) == TOGETHER:
+                parts[number].append(_one(small.pop(number)))
+    for number, rest in small.items():
+        parts[number] += rest
     if not parts:
         parts[0] = [_part(terms, similar, [])]
     return [_tables(parts.pop(number)) for number in sorted(parts)]
@@ -149,6 +155,15 @@ def _bits(shape: Sequence[int], first: np.ndarray, number: np.ndarray, last: np.
     bits = np.zeros(shape, np.int64)
     np.bitwise_or.at(bits, (first, number // BITS, last), np.left_shift(np.int64(1), number % BITS))
     return bits
+
+
+def _one(parts: list[_Part]) -> _Part:
+    """The tables of several parts of a class."""
+    image, term, images, sizes = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("image", "term", "images", "sizes")
+    )
+    rows, kinds = (_joined([getattr(part, name) for part in parts]) for name in ("rows", "kinds"))
+    return _Part(image, term, rows, kinds, images, sizes)
 
 
 def _tables(parts: list[_Part]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
