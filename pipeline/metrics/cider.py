@@ -132,7 +132,7 @@ class InverseFrequencies:
 def _idf_tables(frequencies: DocumentFrequencies, dtype: type) -> dict[str, np.ndarray]:
     """Tables of n-grams, and the idf of each: order 1 by word, the others by place; the last is of unknown ones."""
     log_images = np.log(max(frequencies.images, 1))
-    tables = frequencies.tables
+    tables = frequencies.tables()
     found = {}
     sizes = [(frequencies.keys[0], frequencies.base), *((table.places, len(table.slots)) for table in tables)]
     for order, (places, size), counts in zip(ORDERS, sizes, frequencies.counts, strict=True):

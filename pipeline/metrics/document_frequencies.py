@@ -1,7 +1,6 @@
 """Document frequencies of n-grams: counting them in references, saving and loading them."""
 
 import dataclasses
-import functools
 import pathlib
 from collections.abc import Sequence
 
@@ -28,9 +27,8 @@ class DocumentFrequencies:
     keys: tuple[np.ndarray, ...]  # int64 [G] for each order, ascending
     counts: tuple[np.ndarray, ...]  # int64 [G] for each order
 
-    @functools.cached_property
     def tables(self) -> list[Settled]:
-        """Tables of the orders from 2 on; an n-gram's key is place of its prefix * (base + 1) + last word."""
+        """Returns tables of the orders from 2 on; an n-gram's key is place of its prefix * (base + 1) + last word."""
         places, tables = self.keys[0], []
         for keys in self.keys[1:]:
             tables.append(settled(places[keys // self.base] * (self.base + 1) + keys % self.base))
