@@ -83,7 +83,9 @@ def compiled_scores(terms: Iterable[str], inputs: Sequence[tuple[np.ndarray, Inp
       inputs: for each size class of references, the images int `[n]` and what their metrics are built from.
     """
     terms = tuple(terms)
-    built = [(family, _statistics(family, inputs)) for family in families(terms)]
+    # Those from texts first: they need the most memory while they are made, so nothing else should be there yet.
+    in_order = sorted(families(terms), key=lambda family: not family.from_texts)
+    built = [(family, _statistics(family, inputs)) for family in in_order]
 
     def scores(captions: tf.Tensor, image_index: tf.Tensor) -> dict[str, tf.Tensor]:
         found: dict[str, tf.Tensor] = {}
