@@ -7,7 +7,7 @@
 # make benchmark: what training and decoding cost on this machine.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RUN := .venv/bin/python
-# Processes that tests run in; each takes 1-2 GB, the one with Java up to 6.
+# Processes that tests run in; each grows to 6 GB.
 JOBS ?= 2
 
 .PHONY: .venv quickstart test test-fast torture recipes-check workers-check serve-check benchmark lint format clean
