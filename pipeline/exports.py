@@ -45,7 +45,6 @@ from spidercap.pipeline.training import identity, kept
 from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
 
 Captions = list[tuple[str, float]]  # (caption, log-probability) of an image, best first
-CAPTIONING = "captioning"  # folder in the workdir of a model with other settings than the exported ones
 PART = 256  # features that are captioned together
 
 
@@ -111,14 +110,16 @@ def run_caption(config: Config, images: Sequence[pathlib.Path] | None = None) ->
     if from_features:
         with open_features(config.data.features) as given:
             image_ids = ids_of_names(given.names, ids)
-            captioner = ExportedCaptioner(_fitting_model(config))
+            captioner = ExportedCaptioner(_fitting_model(config) or _new_model(config))
             _show(_of_features(captioner, given), image_ids, config.metrics.output)
         return
     files = image_files(config.data.images, skip) if images is None else images
-    if len(files) > BATCH:  # a few are checked by the model itself, in less time
-        files = readable_files(files, skip, config.data.max_pixels)
+    model, limit = _fitting_model(config), config.data.max_pixels
+    # A few are checked by the model itself, in less time, if there is one with this limit.
+    if len(files) > BATCH or model is None or kept_max_pixels(model) > limit:
+        files = readable_files(files, skip, limit)
     image_ids = ids_of_names([str(file) for file in files], ids)
-    captioner = ExportedCaptioner(_fitting_model(config))
+    captioner = ExportedCaptioner(model or _new_model(config))
     _show(caption_files(captioner, files, skip), image_ids, config.metrics.output)
 
 
@@ -148,15 +149,17 @@ def _of_features(captioner: ExportedCaptioner, given: GivenFeatures) -> Iterator
         yield from zip(part, captioner.caption_features(given.rows(part)), strict=True)
 
 
-def _fitting_model(config: Config) -> pathlib.Path:
-    """The newest exported model, or the one for captioning, if it has the settings; else a new one for captioning.
-
-    That one is not beside the exported models: a server that watches their folder would serve it.
-    """
-    folder = config.workdir_path() / CAPTIONING
-    for models in (versions(config.export_path()), versions(folder)):
+def _fitting_model(config: Config) -> pathlib.Path | None:
+    """The newest exported model, or the one for captioning, if it has these settings."""
+    for models in (versions(config.export_path()), versions(config.captioning_path())):
         if models and _fits(config, models[-1]):
             return models[-1]
+    return None
+
+
+def _new_model(config: Config) -> pathlib.Path:
+    """A new model for captioning, not beside the exported ones: a server that watches their folder would serve it."""
+    folder = config.captioning_path()
     print(f"no exported model has these settings of decoding and --max_pixels; writing one to {folder}")
     path = _written(config, load_exported(config), folder)
     for older in versions(folder)[:-1]:

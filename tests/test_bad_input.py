@@ -345,6 +345,13 @@ def test_pictures_to_caption_that_are_not_whole_are_named_or_left_out(refused, e
     assert "1 of 1 images cannot be decoded" in error
 
 
+def test_pixels_are_limited_also_where_the_model_would_take_more(refused, exported, tmp_path):
+    picture = write(tmp_path / "a.png", PNG)
+    write(exported / "export" / "1" / "assets.extra" / "max_pixels.txt", b"50000000\n")
+    error = refused("--mode=caption", f"--workdir={exported}", f"--images={picture}", "--max_pixels=100")
+    assert "has 64 x 64 pixels, more than the 100 allowed" in error
+
+
 # Warm starts
 
 

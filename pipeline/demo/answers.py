@@ -5,18 +5,18 @@ import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import tensorflow as tf
 
-from spidercap.export.server import MISSING
+from spidercap.models.decoder import GREEDY
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.evaluation.caption_files import captions_of
 from spidercap.pipeline.metrics.registry import METRICS, terms_without_java
 from spidercap.pipeline.metrics.scores import score_captions
 from spidercap.pipeline.metrics.text_metrics import TextMetric
 from spidercap.pipeline.text.coco_json import LONGEST
 from spidercap.pipeline.text.tokenizer import tokenize
 
-GREEDY, BEAM = "greedy", "beam"
+BEAM = "beam"
 # CIDEr weighs n-grams by how few images they come with, so that it is 0 for the references of a single image.
 SINGLE_TERMS = tuple(term for term in terms_without_java() if term != "cider")
 
@@ -90,10 +90,11 @@ class Answerer:
             return Answer(refusal=f"The file cannot be read ({error.strerror}).")
         found: list[Found] = []
         for name, signature in self._signatures.items():
-            outputs = {key: value.numpy()[0] for key, value in signature(image_bytes=tf.constant([encoded])).items()}
-            if outputs["error"]:
-                return Answer(refusal=f"The file {outputs['error'].decode()}.")
-            found += _captions(name, outputs)
+            outputs = signature(image_bytes=tf.constant([encoded]))
+            if error := outputs["error"].numpy()[0]:
+                return Answer(refusal=f"The file {error.decode()}.")
+            (captions,) = captions_of(outputs)
+            found += [Found(name, rank, caption, log_prob) for rank, (caption, log_prob) in enumerate(captions, 1)]
         return Answer(tuple(found))
 
     def scores(self, answer: Answer, references: Sequence[str]) -> list[dict[str, float | None]]:
@@ -114,11 +115,3 @@ class Answerer:
     def columns(self) -> list[str]:
         """Returns the columns of the scores."""
         return [METRICS[term].column for term in (*SINGLE_TERMS, *self._text_metrics)]
-
-
-def _captions(decoder: str, outputs: Mapping[str, np.ndarray]) -> list[Found]:
-    """The captions of one image, of what a signature returns for it."""
-    captions = outputs["captions"] if "captions" in outputs else [outputs["caption"]]
-    log_probs = outputs["log_probs"] if "log_probs" in outputs else [outputs["log_prob"]]
-    pairs = [(c.decode(), float(p)) for c, p in zip(captions, log_probs, strict=True) if p > MISSING]
-    return [Found(decoder, rank, caption, log_prob) for rank, (caption, log_prob) in enumerate(pairs, 1)]

@@ -79,7 +79,7 @@ class ExportedCaptioner:
         if wrong:
             row, error = wrong[0]
             raise UserError(f"image {row} cannot be decoded ({error.decode()}); replace it, or leave it out")
-        return _pairs(found)
+        return captions_of(found)
 
     def caption_features(self, features: np.ndarray) -> list[list[tuple[str, float]]]:
         """Returns the same as `caption`, for features float32 `[N, F]` as the model was trained on.
@@ -93,7 +93,7 @@ class ExportedCaptioner:
             raise UserError(f"features are {features.dtype} {list(features.shape)}; needed: numbers [N, {size}]")
         if not np.isfinite(features).all():
             raise UserError("features are NaN or infinite; leave those images out")
-        return _pairs(self._model.signatures["features"](features=tf.constant(features, tf.float32)))
+        return captions_of(self._model.signatures["features"](features=tf.constant(features, tf.float32)))
 
 
 def exported_model(path: str | os.PathLike) -> pathlib.Path:
@@ -116,8 +116,8 @@ def exported_model(path: str | os.PathLike) -> pathlib.Path:
     return found[-1]
 
 
-def _pairs(found: Mapping[str, tf.Tensor]) -> list[list[tuple[str, float]]]:
-    """(caption, log-probability) for each image, of what a model returns."""
+def captions_of(found: Mapping[str, tf.Tensor]) -> list[list[tuple[str, float]]]:
+    """Returns (caption, log-probability) for each image, best first, of what a signature of a model returns."""
     captions, log_probs = (
         found[n].numpy() if n in found else found[n[:-1]].numpy()[:, None] for n in ("captions", "log_probs")
     )

@@ -143,6 +143,10 @@ class Config:
         """Returns the folder of exported models, one numbered subfolder per model."""
         return pathlib.Path(self.run.export_dir) if self.run.export_dir else self.workdir_path() / "export"
 
+    def captioning_path(self) -> pathlib.Path:
+        """Returns the folder of a model that only --mode=caption uses, with other settings than the exported ones."""
+        return self.workdir_path() / "captioning"
+
     def fixed(self) -> dict[str, Any]:
         """Returns the settings that may not change in a workdir.
 

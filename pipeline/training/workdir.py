@@ -90,7 +90,7 @@ def _written_folders(config: Config) -> Iterator[pathlib.Path]:
     """The folders in which runs write files aside."""
     workdir, cache = config.workdir_path(), config.cache_path()
     yield from (workdir, config.export_path(), workdir / "checkpoints", workdir / "results", cache)
-    yield workdir / "captioning"
+    yield config.captioning_path()
     yield from (config.export_path() / name for name in PORTABLE)
     for pattern in ("results/*", "kept/*"):
         yield from (path for path in workdir.glob(pattern) if path.is_dir())
