@@ -15,12 +15,13 @@ import numpy as np
 from spidercap.export.formats import PORTABLE
 from spidercap.export.pixels_graph import PixelsGraph
 from spidercap.export.saved_model import CheckFailed
+from spidercap.export.vocabulary_file import VOCABULARY, vocabulary_text
 from spidercap.models.captioner import Captioner
 from spidercap.models.special_tokens import END, PAD, START, UNKNOWN
 from spidercap.pipeline import digests
 from spidercap.pipeline.files import written_aside
 
-VOCABULARY, DESCRIPTION, SOURCE = "vocabulary.txt", "captioner.json", "source.txt"
+DESCRIPTION, SOURCE = "captioner.json", "source.txt"
 TOLERANCE = 1e-4  # of log-probabilities, absolute and relative
 CELLS = (1, 4, 16, 64)  # side in pixels of the squares of the images that are checked
 
@@ -59,7 +60,7 @@ def write_portable(
         aside.mkdir()
         run = _converted(graph, name, aside / kind.file)
         _check(graph, name, run)
-        (aside / VOCABULARY).write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+        (aside / VOCABULARY).write_text(vocabulary_text(words), encoding="utf-8")
         (aside / DESCRIPTION).write_text(json.dumps(_description(graph, name), indent=1) + "\n", encoding="utf-8")
         (aside / SOURCE).write_text(source, encoding="utf-8")
         (aside / digests.NAME).write_text(digests.to_json(digests.tree(aside)), encoding="utf-8")

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from spidercap.export.old_servers import make_readable
 from spidercap.export.server import DEFAULT, Server
+from spidercap.export.vocabulary_file import VOCABULARY, vocabulary_text
 from spidercap.export.warmup import FILE as WARMUP
 from spidercap.export.warmup import write_warmup
 from spidercap.models.captioner import Captioner
@@ -26,7 +27,7 @@ CHECK = pathlib.Path(__file__).with_name("check.py")
 # In a folder that model servers ignore.
 EXTRA = pathlib.Path("assets.extra")
 KEPT_DECODER, KEPT_SOURCE, KEPT_DIGESTS = EXTRA / "decoder.json", EXTRA / "source.txt", EXTRA / digests.NAME
-KEPT_LIMIT, KEPT_VOCABULARY = EXTRA / "max_pixels.txt", EXTRA / "vocabulary.txt"
+KEPT_LIMIT, KEPT_VOCABULARY = EXTRA / "max_pixels.txt", EXTRA / VOCABULARY
 MAX_PIXELS = 50_000_000  # of an image, width x height
 TOLERANCE = 1e-4  # of log-probabilities, which are sums of up to T rounded numbers
 
@@ -69,7 +70,7 @@ def export(
         (aside / EXTRA).mkdir()
         write_warmup(aside / EXTRA / WARMUP, "features" if encoder is None else "image_bytes", DEFAULT, examples)
         kept = {
-            KEPT_VOCABULARY: "".join(f"{word}\n" for word in words),
+            KEPT_VOCABULARY: vocabulary_text(words),
             KEPT_DECODER: decoder.to_json(),
             KEPT_SOURCE: source,
             KEPT_LIMIT: f"{max_pixels}\n",
