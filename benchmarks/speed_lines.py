@@ -25,7 +25,7 @@ from spidercap.models.special_tokens import PAD
 from spidercap.pipeline.data.batches import Batch, caption_batches, image_batches
 from spidercap.pipeline.metrics.registry import GROUPS, METRICS
 from spidercap.pipeline.training import objectives
-from spidercap.pipeline.training.objectives import Experience, Objective
+from spidercap.pipeline.training.experience import Experience, Objective
 from spidercap.pipeline.training.optimizer import Adam
 from spidercap.pipeline.training.rewards import Reward
 from spidercap.pipeline.training.steps import likelihood_step, policy_gradient_step

@@ -42,6 +42,7 @@ from spidercap.pipeline.preparation import identified_data
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.flags import parse
 from spidercap.pipeline.training import identity, kept, objectives, workdir
+from spidercap.pipeline.training.experience import Objective
 from spidercap.pipeline.training.gradients import policy_gradients
 from spidercap.pipeline.training.rewards import ReferenceTexts, Reward, build_reward
 from spidercap.pipeline.training.steps import scored_captions, split_rewards
@@ -70,7 +71,7 @@ class Estimator:
     """An estimator of the policy gradient."""
 
     name: str
-    objective: objectives.Objective
+    objective: Objective
     baseline: Baseline | None = None  # for objectives without their own baseline
     biased: bool = False
 

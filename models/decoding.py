@@ -36,10 +36,11 @@ class Given(NamedTuple):
 
 
 class Forks(NamedTuple):
-    """How each proper prefix of the captions could go on: S tokens in place of the caption's own."""
+    """How prefixes of the captions, none of them a whole caption, could go on: S tokens in place of its own."""
 
-    prefix: tf.Tensor  # [P, 2]: (caption, index of the prefix's last token)
+    prefix: tf.Tensor  # [P, 2]: (caption, index of the prefix's last token, -1 of the empty prefix)
     tokens: tf.Tensor  # [P, S]
+    log_prob: tf.Tensor  # [P], of the caption's own next token
     state: State  # after the prefix, leaves [P, ...]
 
 
@@ -80,32 +81,43 @@ def sample(
 
 
 def sample_with_forks(
-    step: Step, state: State, max_length: int, seed: tf.Tensor, forks: int, choose: Choice, jit: bool = False
+    step: Step,
+    state: State,
+    max_length: int,
+    seed: tf.Tensor,
+    forks: int,
+    choose: Choice,
+    jit: bool = False,
+    from_start: bool = False,
 ) -> tuple[tf.Tensor, Forks]:
     """Returns sampled captions `[N, T]`, and S = `forks` tokens that `choose` takes after each proper prefix.
 
     The forks of a prefix and the caption's own next token come from one distribution, which is computed once.
+    `from_start`: the empty prefix forks, too.
     """
     count, most = batch_size(state)
+    results = [tf.TensorSpec([1 + forks], tf.int32), tf.TensorSpec([], tf.float32)]
 
     def either(logits, uniform):
-        return tf.concat([draw(logits, uniform[:, :1]), choose(logits, uniform[:, 1:])], axis=1)
+        drawn = tf.concat([draw(logits, uniform[:, :1]), choose(logits, uniform[:, 1:])], axis=1)
+        return drawn, tf.math.log(tf.gather(tf.nn.softmax(logits), drawn[:, 0], batch_dims=1))
 
     def advance(t, row, state, tokens, arrays):
         uniform = tf.gather(uniforms(count, 1 + forks, fold_in(seed, t)), row)
-        state, drawn = next_tokens(step, state, tokens, uniform, either, jit, most)
-        seen = (tf.stack([row, tf.fill(tf.shape(row), t - 1)], axis=1), drawn[:, 1:], *tf.nest.flatten(state))
+        state, drawn, log_prob = _one_step(step, state, tokens, uniform, either, results, jit, most)
+        prefix = tf.stack([row, tf.fill(tf.shape(row), t - 1)], axis=1)
+        seen = (prefix, drawn[:, 1:], log_prob, *tf.nest.flatten(state))
         return state, drawn[:, 0], [array.write(t, part) for array, part in zip(arrays, seen, strict=True)]
 
-    specs = [tf.TensorSpec([2], tf.int32), tf.TensorSpec([forks], tf.int32), *_row_specs(state)]
+    specs = [tf.TensorSpec([2], tf.int32), tf.TensorSpec([forks], tf.int32), results[1], *_row_specs(state)]
     arrays = [
         tf.TensorArray(s.dtype, size=0, dynamic_size=True, element_shape=[None, *s.shape], infer_shape=False)
         for s in specs
     ]
     tokens, arrays = _decode(advance, state, max_length, arrays)
-    # Before the first token there is no prefix.
-    prefix, forked, *states = (array.concat()[count:] for array in arrays)
-    return tokens, Forks(prefix, forked, tf.nest.pack_sequence_as(state, states))
+    first = 0 if from_start else count  # the empty prefixes come first
+    prefix, forked, log_prob, *states = (array.concat()[first:] for array in arrays)
+    return tokens, Forks(prefix, forked, log_prob, tf.nest.pack_sequence_as(state, states))
 
 
 def lengths(tokens: tf.Tensor) -> tf.Tensor:

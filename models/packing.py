@@ -29,6 +29,11 @@ class Packing(NamedTuple):
         flat = tf.reshape(values, tf.concat([[-1], tf.shape(values)[2:]], axis=0))
         return tf.gather(flat, self.index[:, 0] * values.shape[1] + self.index[:, 1])
 
+    def places(self, max_length: int) -> tf.Tensor:
+        """Returns the index `[N, T]` of each token among packed tokens, 0 for padding."""
+        shape = [tf.shape(self.order)[0], max_length]
+        return tf.scatter_nd(self.index, tf.range(tf.shape(self.index)[0]), shape)
+
 
 def pack(tokens: tf.Tensor) -> Packing:
     """Returns the packing of captions `[N, T]`, whose tokens end where padding begins."""

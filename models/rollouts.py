@@ -27,19 +27,25 @@ def no_rollouts(max_length: int) -> Rollouts:
 
 
 def roll_out(
-    step: Step, captions: tf.Tensor, forks: Forks, seed: tf.Tensor, choose: Choice, jit: bool = False
+    step: Step,
+    captions: tf.Tensor,
+    forks: Forks,
+    seed: tf.Tensor,
+    choose: Choice,
+    jit: bool = False,
+    wanted: tf.Tensor | None = None,
 ) -> Rollouts:
     """Returns the captions that go on from the forks of `captions` `[N, T]`, K of each prefix, by `choose`.
 
-    A row that ended, or is full, leaves the batch before the next step, so nothing is computed for it.
+    `wanted`, bool `[P, K]`: the forks to go on from, instead of all. A row that ended, or is full, leaves the batch
+    before the next step, so nothing is computed for it.
     """
-    max_length, count = captions.shape[1], forks.tokens.shape[1]
-    kept = tf.range(max_length) <= forks.prefix[:, 1:]
-    begun = tf.where(kept, tf.gather(captions, forks.prefix[:, 0]), PAD)
-    # The K rollouts of a prefix part at the forks' tokens.
-    begun, prefix, state = tf.nest.map_structure(
-        lambda x: tf.repeat(x, count, axis=0), (begun, forks.prefix, forks.state)
-    )
+    max_length = captions.shape[1]
+    places = tf.cast(tf.where(tf.ones_like(forks.tokens, tf.bool) if wanted is None else wanted), tf.int32)
+    # The rollouts of a prefix part at the forks' tokens.
+    prefix, state = take_rows((forks.prefix, forks.state), places[:, 0])
+    kept = tf.range(max_length) <= prefix[:, 1:]
+    begun = tf.where(kept, tf.gather(captions, prefix[:, 0]), PAD)
     rows = tf.shape(begun)[0]
 
     def write(captions, row, time, tokens, state):
@@ -54,7 +60,7 @@ def roll_out(
         return i + 1, *write(captions, row, time + 1, chosen[:, 0], state)
 
     some = tf.TensorShape([None])
-    start = write(begun, tf.range(rows), prefix[:, 1] + 1, tf.reshape(forks.tokens, [-1]), state)
+    start = write(begun, tf.range(rows), prefix[:, 1] + 1, tf.gather_nd(forks.tokens, places), state)
     _, tokens, *_ = tf.while_loop(
         lambda i, captions, row, *_: tf.size(row) > 0,
         advance,

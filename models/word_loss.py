@@ -29,6 +29,11 @@ class Projection(NamedTuple):
         """Returns logits `[n, V]` of hidden states `[n, H]`."""
         return tf.nn.bias_add(product(hidden, self.kernel, self.precision), self.bias)
 
+    def logits_of(self, hidden: tf.Tensor, tokens: tf.Tensor) -> tf.Tensor:
+        """Returns the logit `[W]` of one token `[W]` for each of hidden states `[W, H]`; differentiable."""
+        columns = tf.gather(tf.transpose(self.kernel), tokens)  # rows of a copy: columns lie apart in memory
+        return tf.reduce_sum(hidden * columns, axis=1) + tf.gather(self.bias, tokens)
+
     def without_gradient(self) -> "Projection":
         """Returns the same values as constants: loops that use them are not differentiated by a tape that watches."""
         return self._replace(kernel=tf.stop_gradient(self.kernel), bias=tf.stop_gradient(self.bias))

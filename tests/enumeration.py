@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from spidercap.models.rollouts import no_rollouts
 from spidercap.models.special_tokens import END, PAD
+from spidercap.pipeline.training.experience import Experience
 from spidercap.pipeline.training.gradients import policy_gradients
-from spidercap.pipeline.training.objectives import Experience
 from tests import plain
 from tests.oracles import captions_of, padded, word_probabilities
 
@@ -94,4 +94,7 @@ def expected_gradient(captioner, baseline, experience, credit, weights):
     else:
         expected = credit.baseline
     weighed = credit._replace(values=expected + weights * (credit.values - expected))
+    if credit.siblings is not None:
+        scaled = tf.gather(weights[:, 0], credit.siblings.state[:, 0]) * credit.siblings.advantage
+        weighed = weighed._replace(siblings=credit.siblings._replace(advantage=scaled))
     return -flat(policy_gradients(captioner, baseline, experience, weighed)[0])

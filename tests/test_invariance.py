@@ -8,8 +8,8 @@ from spidercap.models.rollouts import Rollouts
 from spidercap.models.special_tokens import END
 from spidercap.pipeline.data.batches import Batch
 from spidercap.pipeline.training import objectives
+from spidercap.pipeline.training.experience import Experience
 from spidercap.pipeline.training.gradients import policy_gradients
-from spidercap.pipeline.training.objectives import Experience
 from spidercap.pipeline.training.steps import scored_captions, split_rewards
 from tests.enumeration import T, flat, table_reward
 

@@ -200,6 +200,13 @@ def _check_stages(config: Config) -> None:
         if "rollouts" not in kind.settings:
             continue
         rollouts = config.of_stage("rollouts", name)
+        if rollouts < kind.least_rollouts:
+            raise UserError(
+                f"--rollouts={config.rollouts.rollouts} draws no word to compare with in the stage {name}; add "
+                f"--rollouts={kind.least_rollouts} or more (3 is usual)"
+            )
+        if "rollout_policy" not in kind.settings:
+            continue
         if config.rollouts.rollout_policy == "greedy" and rollouts != 1:
             raise UserError(
                 f"--rollout_policy=greedy gives the same rollout each time, so --rollouts={rollouts} is not allowed; "

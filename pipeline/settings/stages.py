@@ -29,6 +29,7 @@ class StageKind:
     also_reads: tuple[str, ...] = ()  # further settings that only some stages read
     moves_policy: bool = True  # False: only the baseline is trained
     least_samples: int = 1  # minimum of --samples
+    least_rollouts: int = 0  # minimum of --rollouts
     scored_besides: int = 0  # captions per image that are scored beside samples and rollouts
 
     @property
@@ -118,6 +119,15 @@ STAGES: dict[str, StageKind] = {
         settings=("samples",),
         also_reads=("likelihood_weight", *_REWARD, *_UPDATE),
         least_samples=2,
+    ),
+    "vine": StageKind(
+        help="leave-one-out at every state: words drawn beside the caption's own, one rollout from each new one",
+        unit="image",
+        learning_rate=1e-4,
+        objective=f"{_OBJECTIVES}:vine",
+        settings=("samples", "rollouts"),
+        also_reads=("likelihood_weight", *_REWARD, *_UPDATE),
+        least_rollouts=1,
     ),
 }
 

@@ -186,7 +186,8 @@ class RolloutSettings(Group):
 
     rollouts: str = setting(
         "3",
-        "pg: rollouts per prefix (K); 0: the value of every token is the reward of its caption.",
+        "Rollouts per prefix (K). pg: 0: the value of every token is the reward of its caption. vine: words drawn "
+        "from each state beside the caption's own, one rollout from each new one.",
         least=0,
         most=1000,
         by_stage=int,

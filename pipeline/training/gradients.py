@@ -15,8 +15,9 @@ from spidercap.models.captioner import Captioner
 from spidercap.models.packing import Packing, pack
 from spidercap.models.word_loss import log_probs, weighted_log_likelihood
 from spidercap.pipeline.training import estimators
+from spidercap.pipeline.training.experience import Credit, Experience, Likelihood
 from spidercap.pipeline.training.logs import PolicyLogs
-from spidercap.pipeline.training.objectives import Credit, Experience, Likelihood
+from spidercap.pipeline.training.siblings import next_step, siblings_loss
 
 Gradients = list[tf.Tensor]
 
@@ -48,7 +49,7 @@ def policy_gradients(
     if experience.references is not None:
         experience, credit = _with_references(experience, credit)
     packing = pack(experience.tokens)
-    tokens, values = packing.of(experience.tokens), packing.of(credit.values)
+    values = packing.of(credit.values)
     sampled, predicted = _masks(experience, packing)
     with tf.GradientTape(persistent=True) as tape:
         projection = captioner.projection()
@@ -56,14 +57,13 @@ def policy_gradients(
         learned = credit.baseline is None
         expected = baseline(hidden, packing.index[:, 1]) if learned else packing.of(credit.baseline)
         baseline_loss = estimators.baseline_loss(values, expected, sampled, count)
-        if moves_policy:
+        if not moves_policy:
+            loss, log_pi = baseline_loss, log_probs(projection, hidden, packing.of(experience.tokens))
+        elif credit.siblings is None:
             weights = estimators.policy_weights(values, expected, sampled, count)
-            if predicted is not None:
-                likelihood = estimators.likelihood_weights(predicted)
-                weights = estimators.mixed_weights(weights, likelihood, experience.likelihood.weight)
-            loss, log_pi = weighted_log_likelihood(projection, hidden, tokens, -weights)
+            loss, log_pi = _loss(projection, hidden, packing.of(experience.tokens), weights, experience, predicted)
         else:
-            loss, log_pi = baseline_loss, log_probs(projection, hidden, tokens)
+            loss, log_pi = _loss_of_siblings(projection, hidden, packing, experience, credit.siblings, predicted, count)
     gradients = tape.gradient(loss, captioner.trainable_variables) if moves_policy else []
     logs = _logs(log_pi, values, expected, sampled, predicted)._replace(given_tokens=given)
     if not learned:
@@ -72,6 +72,29 @@ def policy_gradients(
     logs = logs._replace(baseline_loss=baseline_loss, explained_variance=explained)
     baseline_gradients = tape.gradient(baseline_loss, baseline.trainable_variables)
     return PolicyGradients(gradients, baseline_gradients, [loss, baseline_loss], logs)
+
+
+def _loss(projection, hidden, tokens, weights, experience, predicted):
+    """The policy's loss, mixed with the likelihood's if tokens are `predicted`, and log pi `[n]` of all tokens."""
+    if predicted is not None:
+        likelihood = estimators.likelihood_weights(predicted)
+        weights = estimators.mixed_weights(weights, likelihood, experience.likelihood.weight)
+    return weighted_log_likelihood(projection, hidden, tokens, -weights)
+
+
+def _loss_of_siblings(projection, hidden, packing, experience, siblings, predicted, count):
+    """The same where the words that learn are siblings: only `predicted` tokens take a pass over the vocabulary."""
+    tokens, drawn = experience.tokens, experience.drawn
+    place = tf.gather_nd(packing.places(tokens.shape[1]), siblings.state)
+    loss = siblings_loss(projection.logits_of(tf.gather(hidden, place), siblings.token), siblings.advantage, count)
+    log_pi = packing.of(tf.scatter_nd(next_step(drawn.prefix), drawn.log_prob, tf.shape(tokens)))
+    if predicted is None:
+        return loss, log_pi
+    rows, weight = tf.where(predicted), experience.likelihood.weight
+    weights = tf.gather_nd(estimators.likelihood_weights(predicted), rows)
+    learned = (tf.gather_nd(x, rows) for x in (hidden, packing.of(tokens)))
+    likelihood, terms = weighted_log_likelihood(projection, *learned, -weights)
+    return (1 - weight) * loss + weight * likelihood, tf.tensor_scatter_nd_update(log_pi, rows, terms)
 
 
 def _with_references(experience: Experience, credit: Credit) -> tuple[Experience, Credit]:
@@ -86,7 +109,8 @@ def _with_references(experience: Experience, credit: Credit) -> tuple[Experience
             tf.concat([not_given, estimators.token_mask(references.tokens)], axis=0), references.weight
         ),
     )
-    return rows, Credit(*(None if x is None else tf.concat([x, zeros], axis=0) for x in credit))
+    baseline = None if credit.baseline is None else tf.concat([credit.baseline, zeros], axis=0)
+    return rows, credit._replace(values=tf.concat([credit.values, zeros], axis=0), baseline=baseline)
 
 
 def _masks(experience: Experience, packing: Packing) -> tuple[tf.Tensor, tf.Tensor | None]:

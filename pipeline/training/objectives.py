@@ -7,62 +7,17 @@ Shapes: B images (mixer: captions), M samples an image, N = B * M samples, T ste
 function raises ValueError for other shapes, and for numbers that an objective cannot work with.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import tensorflow as tf
 
 from spidercap.models import categorical, decoding
 from spidercap.models.captioner import Captioner
 from spidercap.models.rollouts import Rollouts, no_rollouts, roll_out
 from spidercap.pipeline.data.batches import Batch
-from spidercap.pipeline.training import estimators
+from spidercap.pipeline.training import estimators, siblings
+from spidercap.pipeline.training.experience import Credit, Experience, Likelihood, Objective, WordsDrawn
 from spidercap.pipeline.training.shapes import check_shapes
 
 CHOICES = {"sample": categorical.draw, "greedy": categorical.likeliest}  # of a rollout's tokens
-
-
-class Likelihood(NamedTuple):
-    """What mixer learns by likelihood in the same step."""
-
-    mask: tf.Tensor  # bool [N, T]: tokens that were given, not sampled
-    weight: tf.Tensor  # scalar in 0..1; the reward has the rest
-
-
-class References(NamedTuple):
-    """A reference caption of each image, learned by likelihood beside the samples."""
-
-    features: tf.Tensor  # [B, F]
-    tokens: tf.Tensor  # [B, T]
-    weight: tf.Tensor  # scalar in 0..1; the reward has the rest
-
-
-class Experience(NamedTuple):
-    """What was sampled from the policy, before anything is scored."""
-
-    features: tf.Tensor  # [N, F]
-    image_index: tf.Tensor  # [N]
-    tokens: tf.Tensor  # [N, T]
-    rollouts: Rollouts  # other captions to be scored: tokens [Q, T], prefix [Q, 2]
-    leaders: tf.Tensor | None = None  # [N, T], where samples share rollouts
-    likelihood: Likelihood | None = None
-    references: References | None = None
-
-
-class Credit(NamedTuple):
-    """The return of each token of a sample, and the return that was expected before it was chosen."""
-
-    values: tf.Tensor  # Q, [N, T]
-    baseline: tf.Tensor | None  # b, [N, T]; None: a learned baseline gives it
-
-
-class Objective(NamedTuple):
-    """The two functions."""
-
-    # (batch, seed [2], level: scalar, what the stage anneals) -> experience
-    sample: Callable[[Batch, tf.Tensor, tf.Tensor], Experience]
-    # (experience, rewards of its samples [N], of its other captions [Q]) -> credit
-    credit: Callable[[Experience, tf.Tensor, tf.Tensor], Credit]
 
 
 def policy_gradient(
@@ -177,6 +132,36 @@ def leave_one_out(captioner: Captioner, max_length: int, *, samples: int) -> Obj
     def credit(experience: Experience, sample_rewards: tf.Tensor, rollout_rewards: tf.Tensor) -> Credit:
         _check_rewards("leave_one_out", experience, sample_rewards, rollout_rewards)
         return _against(experience, sample_rewards, estimators.leave_one_out(sample_rewards, samples))
+
+    return Objective(sample, credit)
+
+
+def vine(captioner: Captioner, max_length: int, *, samples: int, rollouts: int) -> Objective:
+    """Returns leave-one-out at every state: words drawn from the state of a sampled caption, one rollout from each.
+
+    K = `rollouts` words are drawn from every state, beside the sample's own. Each one that is new there is rolled out
+    once; its value is the rollout's reward. What is compared with a word is the mean value of the others
+    (siblings.py). Source: the states and rollouts are those of the vine procedure (Schulman et al. 2015, "Trust region
+    policy optimization", 5.2) and of VinePPO (Kazemnejad et al. 2024), the estimator is Kool et al. 2019's.
+    """
+    _check_least("vine", max_length=(max_length, 1), samples=(samples, 1), rollouts=(rollouts, 1))
+
+    def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
+        del level
+        sample_seed, rollout_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+        many, step = _repeated("vine", batch, samples), captioner.make_step()
+        start, draw = captioner.initial_state(many.features), categorical.draw
+        tokens, forks = decoding.sample_with_forks(
+            step, start, max_length, sample_seed, rollouts, draw, captioner.jit, from_start=True
+        )
+        new = siblings.new_words(siblings.own_words(tokens, forks.prefix), forks.tokens)
+        rolled = roll_out(step, tokens, forks, rollout_seed, draw, captioner.jit, new)
+        drawn = WordsDrawn(forks.prefix, forks.tokens, forks.log_prob)
+        return Experience(many.features, many.image_index, tokens, rolled, drawn=drawn)
+
+    def credit(experience: Experience, sample_rewards: tf.Tensor, rollout_rewards: tf.Tensor) -> Credit:
+        _check_rewards("vine", experience, sample_rewards, rollout_rewards)
+        return siblings.leave_one_out(experience.tokens, experience.drawn, sample_rewards, rollout_rewards)
 
     return Objective(sample, credit)
 

@@ -17,8 +17,8 @@ from spidercap.models.special_tokens import PAD
 from spidercap.pipeline.data.batches import TrainingArrays, caption_batches, image_batches
 from spidercap.pipeline.settings.config import Config, stage_labels
 from spidercap.pipeline.settings.stages import RUN_BASELINE, STAGES, StageKind
-from spidercap.pipeline.training import objectives
 from spidercap.pipeline.training.advice import remedies
+from spidercap.pipeline.training.experience import Objective
 from spidercap.pipeline.training.lengths import batch_note, length_note, planned_steps, validation_interval
 from spidercap.pipeline.training.optimizer import Adam, averaged
 from spidercap.pipeline.training.progress import Progress
@@ -98,7 +98,7 @@ def build_stage(
     )
 
 
-def build_objective(config: Config, name: str, captioner: Captioner) -> objectives.Objective:
+def build_objective(config: Config, name: str, captioner: Captioner) -> Objective:
     """Returns the objective of the stage `name`, one that learns from rewards."""
     kind = STAGES[name]
     settings = {setting: config.of_stage(setting, name) for setting in kind.settings}

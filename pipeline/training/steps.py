@@ -19,9 +19,9 @@ from spidercap.models.packing import pack
 from spidercap.models.word_loss import weighted_log_likelihood
 from spidercap.pipeline.data.batches import Batch
 from spidercap.pipeline.training import estimators
+from spidercap.pipeline.training.experience import Experience, Objective, References
 from spidercap.pipeline.training.gradients import Gradients, policy_gradients
 from spidercap.pipeline.training.logs import StepLogs
-from spidercap.pipeline.training.objectives import Experience, Objective, References
 from spidercap.pipeline.training.ragged import ragged
 from spidercap.pipeline.training.rewards import Reward
 from spidercap.pipeline.training.sample_logs import sample_logs
