@@ -31,6 +31,11 @@ class Result:
     cosine: float | None  # None if noise exceeds the mean
     seconds: float
 
+    @property
+    def variance_seconds(self) -> float:
+        """Variance times seconds: at equal times the variances of estimators are as these are."""
+        return self.variance * self.seconds
+
 
 class Moments:
     """Running mean and variance of vectors, in float64 (Welford 1962).
@@ -124,7 +129,7 @@ def cosines(moments: Sequence[Moments], biased: Sequence[bool]) -> list[float | 
 
 def table(results: Sequence[Result]) -> str:
     """Returns the results as text."""
-    heads = ("", "images", "captions", "variance", "s. e.", "ratio", "an image's", "|mean|^2", "cosine", "seconds")
+    measured = ("variance", "s. e.", "ratio", "an image's", "|mean|^2", "cosine", "seconds", "variance x s")
     cells = [
         (
             row.name,
@@ -137,10 +142,11 @@ def table(results: Sequence[Result]) -> str:
             f"{row.squared_mean:.3g}",
             "-" if row.cosine is None else f"{row.cosine:.3f}",
             f"{row.seconds:.3f}",
+            f"{row.variance_seconds:.4g}",
         )
         for row in results
     ]
-    return aligned([heads, *cells])
+    return aligned([("", "images", "captions", *measured), *cells])
 
 
 def chart(results: Sequence[Result], captions: int) -> str:

@@ -143,6 +143,11 @@ def estimators(policy: Policy) -> list[Estimator]:
         made = objectives.policy_gradient(captioner, length, samples=samples, rollouts=rollouts, **more)
         return Estimator(name, made, baseline, biased=more.get("rollout_policy") == "greedy")
 
+    def vine(words: int, samples: int = 1) -> Estimator:
+        many = f", M = {samples}" if samples > 1 else ""
+        made = objectives.vine(captioner, length, samples=samples, rollouts=words)
+        return Estimator(f"vine, K = {words}{many}", made)
+
     nothing = Baseline(captioner.lstm.units, 1)  # untrained, so that it predicts exactly 0
     return [
         pg("REINFORCE, no baseline", rollouts=0, baseline=nothing),
@@ -156,6 +161,10 @@ def estimators(policy: Policy) -> list[Estimator]:
         Estimator("SCST, M = 1", objectives.self_critical(captioner, length, samples=1)),
         Estimator("SCST, M = 5", objectives.self_critical(captioner, length, samples=5)),
         Estimator("leave-one-out, M = 5", objectives.leave_one_out(captioner, length, samples=5)),
+        vine(1),
+        vine(3),
+        vine(5),
+        vine(3, samples=3),
     ]
 
 

@@ -8,7 +8,7 @@ from spidercap.models.rollouts import Rollouts
 from spidercap.models.special_tokens import END
 from spidercap.pipeline.data.batches import Batch
 from spidercap.pipeline.training import objectives
-from spidercap.pipeline.training.experience import Experience
+from spidercap.pipeline.training.experience import Experience, WordsDrawn
 from spidercap.pipeline.training.gradients import policy_gradients
 from spidercap.pipeline.training.steps import scored_captions, split_rewards
 from tests.enumeration import T, flat, table_reward
@@ -34,10 +34,11 @@ def every_objective(captioner):
         objectives.policy_gradient(captioner, T, samples=2, rollouts=0),
         objectives.self_critical(captioner, T, samples=2),
         objectives.leave_one_out(captioner, T, samples=3),
+        objectives.vine(captioner, T, samples=2, rollouts=3),
     ]
 
 
-@pytest.mark.parametrize("which", range(5))
+@pytest.mark.parametrize("which", range(6))
 def test_nothing_after_the_end_changes_a_number(toy, which):
     """Five more steps of padding, in samples and in rollouts: the same gradient of both models, the same logs."""
     captioner, baseline, features = trained_baseline(toy)
@@ -59,7 +60,7 @@ def test_nothing_after_the_end_changes_a_number(toy, which):
     assert short_logs == pytest.approx(long_logs, abs=1e-5)
 
 
-@pytest.mark.parametrize("which", range(5))
+@pytest.mark.parametrize("which", range(6))
 def test_the_order_of_images_changes_nothing_beyond_rounding(toy, which):
     """Images of a batch, with all that was experience of them, the other way round."""
     captioner, baseline, features = trained_baseline(toy)
@@ -76,6 +77,7 @@ def test_the_order_of_images_changes_nothing_beyond_rounding(toy, which):
         None
         if experience.leaders is None
         else tf.gather(tf.constant(place, tf.int32), tf.gather(experience.leaders, order)),
+        drawn=turned_words(experience.drawn, place),
     )
     ahead, logs = gradients_of(captioner, baseline, objective, experience)
     back, turned_logs = gradients_of(captioner, baseline, objective, turned)
@@ -87,9 +89,22 @@ def test_the_order_of_images_changes_nothing_beyond_rounding(toy, which):
 
 def turned_rollouts(rollouts, place):
     """The same rollouts of samples that lie elsewhere, in the order of those."""
-    prefix = np.stack([place[rollouts.prefix.numpy()[:, 0]], rollouts.prefix.numpy()[:, 1]], axis=1)
+    prefix, order = turned_prefix(rollouts.prefix, place)
+    return Rollouts(tf.gather(rollouts.tokens, order), prefix)
+
+
+def turned_words(drawn, place):
+    """The same words drawn in states of samples that lie elsewhere."""
+    if drawn is None:
+        return None
+    prefix, order = turned_prefix(drawn.prefix, place)
+    return WordsDrawn(prefix, tf.gather(drawn.tokens, order), tf.gather(drawn.log_prob, order))
+
+
+def turned_prefix(prefix, place):
+    prefix = np.stack([place[prefix.numpy()[:, 0]], prefix.numpy()[:, 1]], axis=1)
     order = np.lexsort(prefix.T[::-1])
-    return Rollouts(tf.gather(rollouts.tokens, order), tf.constant(prefix[order].reshape(-1, 2), tf.int32))
+    return tf.constant(prefix[order].reshape(-1, 2), tf.int32), order
 
 
 def trained_baseline(toy):

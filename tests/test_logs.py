@@ -30,6 +30,7 @@ NAMES = {
     "mixer": STEP | SAMPLES | LEARNED | {"learning rate", "likelihood loss", "words given", "captions a second"},
     "scst": STEP | SAMPLES | {"learning rate", "images a second"},
     "leave_one_out": STEP | SAMPLES | {"learning rate", "images a second"},
+    "vine": STEP | SAMPLES | {"learning rate", "images a second"},
 }
 RATES = ",".join(f"{name}:1e-2" for name in NAMES)
 

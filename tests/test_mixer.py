@@ -10,6 +10,7 @@ from spidercap.models.baseline import StepBaseline
 from spidercap.models.special_tokens import END, PAD, UNKNOWN
 from spidercap.pipeline.data.batches import Batch
 from spidercap.pipeline.training import estimators, objectives, schedules
+from spidercap.pipeline.training.experience import Likelihood
 from spidercap.pipeline.training.gradients import policy_gradients
 from spidercap.pipeline.training.rewards import Reward
 from spidercap.pipeline.training.steps import (
@@ -193,9 +194,7 @@ def test_bias(mixer, s):
     given = decoding.Given(tf.constant(padded([reference] * len(captions), T)), tf.constant(s))
     experience = experience_of(features, [(c,) for c in captions])
     mask = estimators.given_mask(experience.tokens, given.steps)
-    experience = experience._replace(
-        likelihood=objectives.Likelihood(mask, tf.constant(0.0))
-    )  # the reward's part alone
+    experience = experience._replace(likelihood=Likelihood(mask, tf.constant(0.0)))  # the reward's part alone
     reward = tf.constant([REWARDS[c] for c in captions], tf.float32)
     credit = objective.credit(experience, reward, tf.zeros([0]))
     total = expected_gradient(captioner, baseline, experience, credit, np.array([possible[c] for c in captions]))

@@ -174,7 +174,7 @@ def test_differentiated_probabilities_are_those_sampled_from(toy):
     assert float(logs.policy.entropy) == pytest.approx(np.mean(surprise), abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["pg", "reinforce", "mixer", "scst", "leave_one_out"])
+@pytest.mark.parametrize("name", ["pg", "reinforce", "mixer", "scst", "leave_one_out", "vine"])
 def test_the_expected_reward_rises(toy, name):
     """Exact, by enumeration, before and after 60 steps of the whole train step; mixer's s falls from T to 0 in half."""
     captioner, baseline, features = toy

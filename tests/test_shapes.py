@@ -10,6 +10,7 @@ import tensorflow as tf
 from spidercap.models.rollouts import Rollouts
 from spidercap.pipeline.data.batches import Batch
 from spidercap.pipeline.training import estimators, objectives
+from spidercap.pipeline.training.experience import Experience, WordsDrawn
 from spidercap.pipeline.training.shapes import check_shapes
 from tests.enumeration import T
 
@@ -92,6 +93,7 @@ FACTORIES = {  # name -> (right settings, wrong ones beside right others)
     "mixer": ({"mixer_likelihood_weight": 0.5}, [{"mixer_likelihood_weight": -0.1}, {"mixer_likelihood_weight": 1.1}]),
     "self_critical": ({"samples": M}, [{"samples": 0}]),
     "leave_one_out": ({"samples": M}, [{"samples": 1}, {"samples": 0}]),
+    "vine": ({"samples": M, "rollouts": 1}, [{"samples": 0}, {"rollouts": 0}]),
 }
 
 
@@ -201,11 +203,12 @@ def experience_of(name):
     """An experience of the shapes that an objective samples, of two images."""
     samples = 1 if name == "mixer" else M
     others = {"policy_gradient": Q, "self_critical": 2}.get(name, 0)
-    return objectives.Experience(
+    return Experience(
         reals(2 * samples, 3),
         integers(2 * samples),
         integers(2 * samples, T),
         Rollouts(integers(others, T), integers(others, 2)),
+        drawn=WordsDrawn(integers(0, 2), integers(0, 1), reals(0)) if name == "vine" else None,
     )
 
 

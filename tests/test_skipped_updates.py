@@ -146,6 +146,8 @@ def step_of(name, toy, poisoned):
         "mixer",
         "scst",
         "leave_one_out",
+        "vine",
+        "vine on the host",
     ],
 )
 def test_a_poisoned_batch_leaves_no_trace(toy, name):
@@ -180,7 +182,7 @@ def test_a_poisoned_batch_leaves_no_trace(toy, name):
     assert_same(clean, state_of(*changed))
 
 
-@pytest.mark.parametrize("name", ["mle", "pg", "scst", "leave_one_out"])
+@pytest.mark.parametrize("name", ["mle", "pg", "scst", "leave_one_out", "vine"])
 @pytest.mark.parametrize("place", ["kernel", "bias"])
 def test_weights_that_are_no_numbers_are_told_and_nothing_breaks(toy, name, place):
     """Only the projection's: states are numbers, logits are not, and no word beyond the vocabulary is said."""

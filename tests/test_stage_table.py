@@ -16,6 +16,7 @@ from spidercap.pipeline.settings.flags import parse
 from spidercap.pipeline.settings.saved import differences, read_settings
 from spidercap.pipeline.settings.stages import STAGES, StageKind
 from spidercap.pipeline.training import objectives
+from spidercap.pipeline.training.experience import Credit, Objective
 from spidercap.pipeline.training.kept import temperature_at
 from tests.tiny_runs import assert_same_end, config_of, make_arrays, run
 
@@ -157,8 +158,8 @@ class TestWithoutEffect:
 def constant_credit(captioner, max_length, *, samples):
     """A toy objective: leave-one-out whose every advantage is 0."""
     made = objectives.leave_one_out(captioner, max_length, samples=samples)
-    nothing = lambda *args: objectives.Credit(*(tf.zeros_like(part) for part in made.credit(*args)))  # noqa: E731
-    return objectives.Objective(made.sample, nothing)
+    nothing = lambda *args: Credit(*(tf.zeros_like(part) for part in made.credit(*args)[:2]))  # noqa: E731
+    return Objective(made.sample, nothing)
 
 
 def toy_source(settings, cache, wanted):

@@ -1,4 +1,4 @@
-"""Leave-one-out among the words of a state: its expectation by enumeration, its tree by hand, its update without softmax."""
+"""Leave-one-out among the words of a state: expectation by enumeration, the tree by hand, the update by softmax."""
 
 import itertools
 
@@ -53,7 +53,7 @@ def drawn_words(prefix, tokens):
 class TestByEnumeration:
     @pytest.mark.parametrize("words", [1, 2])
     def test_the_expectation_is_the_gradient_of_the_expected_reward(self, toy, words):
-        """Every caption with everything that can be drawn from its states; rollouts count linearly, so their mean does."""
+        """Every caption with all that can be drawn from its states; rollouts count linearly, so their mean will do."""
         captioner, baseline, features = toy
         features = features[:1]
         probability = distribution(captioner, features)

@@ -14,6 +14,7 @@ OBJECTIVES = {
     "mixer": functools.partial(objectives.mixer, mixer_likelihood_weight=0.5),
     "scst": functools.partial(objectives.self_critical, samples=2),
     "leave_one_out": functools.partial(objectives.leave_one_out, samples=2),
+    "vine": functools.partial(objectives.vine, samples=2, rollouts=2),
 }
 
 
@@ -21,7 +22,7 @@ def learned_baseline(name, baseline, max_length):
     """Returns what learns beside an objective: `baseline`, mixer's own for a toy, or None."""
     if name == "mixer":
         return StepBaseline(baseline.hidden_layer.kernel.shape[0], max_length)
-    return None if name in ("scst", "leave_one_out") else baseline
+    return None if name in ("scst", "leave_one_out", "vine") else baseline
 
 
 def adam(model, rate=0.05, **more):

@@ -88,6 +88,8 @@ def _loss_of_siblings(projection, hidden, packing, experience, siblings, predict
     place = tf.gather_nd(packing.places(tokens.shape[1]), siblings.state)
     loss = siblings_loss(projection.logits_of(tf.gather(hidden, place), siblings.token), siblings.advantage, count)
     log_pi = packing.of(tf.scatter_nd(next_step(drawn.prefix), drawn.log_prob, tf.shape(tokens)))
+    # Weights that are no numbers make every word the end: nothing is left to compare, and the loss would be 0.
+    loss += tf.where(tf.reduce_all(tf.math.is_finite(log_pi)), 0.0, float("nan"))
     if predicted is None:
         return loss, log_pi
     rows, weight = tf.where(predicted), experience.likelihood.weight

@@ -1,4 +1,4 @@
-"""Leave-one-out among siblings: the words that were drawn from one state of a sampled caption.
+r"""Leave-one-out among siblings: the words that were drawn from one state of a sampled caption.
 
 From a state S + 1 words are drawn independently: the caption's own and S others. So the mean value of the others is a
 baseline that does not depend on a word, and
@@ -10,9 +10,9 @@ share one value, so that only new words are rolled out. The value of the caption
 at its end its reward: values are backed up through the tree.
 
     a --- man --- runs --- END          the caption: reward 0.7, V before END = 0.7
-     |     |  \\-- sits --- END          words drawn before "runs": sits (rolled out: 0.3), and runs (not new)
-     |      \\--- with ... END
-      \\-- dog --- ... END               V before "runs" = (2 * 0.7 + 0.3) / 3
+     |     |  \-- sits --- END          words drawn before "runs": sits (rolled out: 0.3), and runs (not new)
+     |      \--- with ... END
+      \-- dog --- ... END               V before "runs" = (2 * 0.7 + 0.3) / 3
 
 Shapes: N samples, T steps, P states, S words drawn from each, Q rollouts, W words in states with rollouts.
 """
@@ -25,9 +25,9 @@ from spidercap.pipeline.training.shapes import check_shapes
 
 
 def next_step(prefix: tf.Tensor) -> tf.Tensor:
-    """Returns the (caption, step) `[P, 2]` of the word after each prefix `[P, 2]`: (caption, index of its last token)."""
+    """Returns the place `[P, 2]` of the word after each prefix `[P, 2]`: (caption, step), (caption, last index)."""
     check_shapes("next_step", prefix=(prefix, "P 2"))
-    return prefix + [0, 1]
+    return prefix + tf.constant([0, 1])
 
 
 def own_words(tokens: tf.Tensor, prefix: tf.Tensor) -> tf.Tensor:
