@@ -66,6 +66,7 @@ def lines() -> dict[str, Line]:
         "PG step, K = 3, SPIDEr-fast": Line(
             "images/s", lambda world: _policy_gradient(world, 3, METRICS["spider_fast"].mix)
         ),
+        **{f"vine step, K = {k}": Line("images/s", lambda world, k=k: _vine(world, k)) for k in (1, 3)},
         "SCST step": Line("images/s", lambda world: _learned(world, self_critical(world), learns_baseline=False)),
         "leave-one-out step, M = 5": Line(
             "images/s", lambda world: _learned(world, leave_one_out(world), learns_baseline=False)
@@ -84,6 +85,11 @@ def lines() -> dict[str, Line]:
 def rolled_out(world: World, rollouts: int) -> Objective:
     """Returns PG's objective with one sample per image."""
     return objectives.policy_gradient(world.captioner, world.setting.length, samples=1, rollouts=rollouts)
+
+
+def vine(world: World, words: int) -> Objective:
+    """Returns the vine objective with one sample per image."""
+    return objectives.vine(world.captioner, world.setting.length, samples=1, rollouts=words)
 
 
 def self_critical(world: World) -> Objective:
@@ -193,6 +199,18 @@ def _learned(world: World, objective: Objective, learns_baseline: bool, reward: 
         return 4 * words_in(experience.tokens) + others
 
     return Built(learning_call(world, objective, learns_baseline, reward), world.setting.batch, word_steps)
+
+
+def _vine(world: World, words: int) -> Built:
+    objective = vine(world, words)
+
+    def word_steps() -> float:
+        experience = experience_of(world, objective)
+        # The update takes no pass over the vocabulary.
+        lstm = 8 * world.setting.units / (8 * world.setting.units + world.setting.vocabulary)
+        return (1 + 3 * lstm) * words_in(experience.tokens) + rollout_steps(experience.rollouts)
+
+    return Built(learning_call(world, objective, learns_baseline=False), world.setting.batch, word_steps)
 
 
 def _reward(world: World, terms: tuple[str, ...]) -> Built:
