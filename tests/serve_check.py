@@ -2,8 +2,8 @@
 
     python -m tests.serve_check [--model=FOLDER] [--seconds=60] [--callers=20]
 
-The loaders are TensorFlow's C library without Python, the loader of TensorFlow 1, and TensorFlow Java of two versions,
-which Maven downloads once (270 MB). All captions must equal those of this process. What cannot run is named and
+The loaders are TensorFlow's C library without Python, the loader of TensorFlow 1, and TensorFlow Java of three versions,
+which Maven downloads once (400 MB). All captions must equal those of this process. What cannot run is named and
 skipped; what fails makes the exit code 1.
 """
 
@@ -21,7 +21,8 @@ import tensorflow as tf
 
 from tests import served_model, serving_load
 
-JAVA = {"1.1.0": "tensorflow-core-native", "0.4.2": "tensorflow-core-api"}  # version -> artifact with its libraries
+# version -> artifact with its libraries
+JAVA = {"1.1.0": "tensorflow-core-native", "0.4.2": "tensorflow-core-api", "0.3.3": "tensorflow-core-api"}
 IMAGES = 12
 
 Captions = Callable[[pathlib.Path], list[str]]  # of a folder for temporary files

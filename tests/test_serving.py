@@ -146,6 +146,9 @@ def test_nothing_that_older_servers_refuse_is_in_the_file(folder):
     assert "VarHandleOp" in {node.op for node in nodes}
     assert not [node for node in nodes if node.op == DROPPED_OPERATION]
     assert not [node for node in nodes for name in DROPPED_ATTRIBUTES.get(node.op, ()) if name in node.attr]
+    adding = [node for node in nodes if node.op in ("Add", "AddV2", "Sub")]
+    assert tf.int32.as_datatype_enum in {node.attr["T"].type for node in adding}
+    assert not [node.name for node in adding if node.attr["T"].type == tf.uint16.as_datatype_enum]  # TensorFlow 2.4
 
 
 def test_warm_up_requests_are_those_of_the_default_signature(folder):
