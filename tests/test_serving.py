@@ -135,6 +135,15 @@ def test_pixels_give_the_ids_of_greedy_captions(served):
     np.testing.assert_allclose(found["log_prob"], said["log_prob"], atol=1e-4)
 
 
+@pytest.mark.parametrize("signature", ["serving_default", "beam", "score", "encode", "pixels", "features"])
+def test_no_image_gives_no_rows(served, signature):
+    """The encoder's normalisation must come right after a convolution, or nothing is merged that could fail."""
+    specs = served[signature].structured_input_signature[1]
+    found = served[signature](**{name: tf.zeros([0, *spec.shape[1:]], spec.dtype) for name, spec in specs.items()})
+    expected = {name: [0, *value.shape[1:]] for name, value in served[signature].structured_outputs.items()}
+    assert {name: value.shape.as_list() for name, value in found.items()} == expected
+
+
 def test_nothing_that_older_servers_refuse_is_in_the_file(folder):
     graphs = [meta.graph_def for meta in parse_saved_model(str(folder)).meta_graphs]
     nodes = [
