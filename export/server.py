@@ -164,7 +164,7 @@ def _function(function: Callable, *arguments: tf.TensorSpec) -> tf.types.experim
 def _never_empty(call: Callable, pixels: tf.Tensor) -> tf.Tensor | dict[str, tf.Tensor]:
     """call(pixels) of `[N, S, S, 3]`, which gets a black image if N is 0.
 
-    TensorFlow merges convolutions with the normalisation after them, and what it merges fails without images.
+    Without images, optimised convolutions return the shape of their input, and the normalisation after them fails.
     """
     count = tf.shape(pixels)[0]
     padded = tf.pad(pixels, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])

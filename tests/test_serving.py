@@ -137,7 +137,7 @@ def test_pixels_give_the_ids_of_greedy_captions(served):
 
 @pytest.mark.parametrize("signature", ["serving_default", "beam", "score", "encode", "pixels", "features"])
 def test_no_image_gives_no_rows(served, signature):
-    """The encoder's normalisation must come right after a convolution, or nothing is merged that could fail."""
+    """The encoder has a convolution and a normalisation, which fail together when they get no images."""
     specs = served[signature].structured_input_signature[1]
     found = served[signature](**{name: tf.zeros([0, *spec.shape[1:]], spec.dtype) for name, spec in specs.items()})
     expected = {name: [0, *value.shape[1:]] for name, value in served[signature].structured_outputs.items()}
