@@ -96,9 +96,10 @@ class Server(tf.Module):
         # Equal decoders are one graph: each takes a part of a second to load.
         by_decoder = {d: _function(captions_by(d), encoded) for d in self._decoders.values()}
         found = {name: by_decoder[d] for name, d in self._decoders.items()}
+        plain = PixelsGraph(self._models.encoder, self._models.captioner, self._max_length).pixels
         return found | {
             "features": from_features,
-            "pixels": PixelsGraph(self._models.encoder, self._models.captioner, self._max_length).pixels,
+            "pixels": _function(lambda pixels: _never_empty(plain, pixels), *plain.input_signature),
             "encode": _function(lambda image_bytes: self._of_images(image_bytes)._asdict(), encoded),
             "score": _function(
                 lambda image_bytes, caption: self._score(self._of_images(image_bytes), caption), encoded, caption
@@ -115,7 +116,8 @@ class Server(tf.Module):
         specs = tf.TensorSpec([size, size, 3], tf.float32), tf.TensorSpec([], tf.string)
         with tf.device("CPU"):
             pixels, error = tf.map_fn(read, image_bytes, fn_output_signature=specs)
-        return Rows(self._models.encoder(pixels, training=False), error)
+        encoder = self._models.encoder
+        return Rows(_never_empty(lambda pixels: encoder(pixels, training=False), pixels), error)
 
     def _captions(self, rows: Rows, decoder: Decoder) -> Outputs:
         found: Captions = decoder.captions(self._models.captioner, rows.features, self._max_length)
@@ -157,6 +159,16 @@ class Server(tf.Module):
 
 def _function(function: Callable, *arguments: tf.TensorSpec) -> tf.types.experimental.PolymorphicFunction:
     return tf.function(function, input_signature=arguments, autograph=False)
+
+
+def _never_empty(call: Callable, pixels: tf.Tensor) -> tf.Tensor | dict[str, tf.Tensor]:
+    """call(pixels) of `[N, S, S, 3]`, which gets a black image if N is 0.
+
+    Without images, optimised convolutions return the shape of their input, and the normalisation after them fails.
+    """
+    count = tf.shape(pixels)[0]
+    padded = tf.pad(pixels, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
+    return tf.nest.map_structure(lambda value: value[:count], call(tf.ensure_shape(padded, pixels.shape)))
 
 
 def _finite(features: tf.Tensor) -> Rows:

@@ -106,8 +106,9 @@ def _on_white(image: tf.Tensor) -> tf.Tensor:
     colour = tf.cond(channels < 3, lambda: tf.repeat(colour, 3, axis=2), lambda: colour)
 
     def blended() -> tf.Tensor:
-        alpha = tf.cast(image[..., channels - 1 :], tf.uint16)
-        total = tf.cast(colour, tf.uint16) * alpha + 255 * (255 - alpha)  # at most 255 * 255, which uint16 holds
+        # At most 255 * 255, which uint16 would hold, but TensorFlow 2.4 cannot add numbers of that type.
+        alpha = tf.cast(image[..., channels - 1 :], tf.int32)
+        total = tf.cast(colour, tf.int32) * alpha + 255 * (255 - alpha)
         return tf.cast((total + 127) // 255, tf.uint8)
 
     return tf.cond(has_alpha, blended, lambda: colour)

@@ -2,9 +2,10 @@
 
     python -m tests.serve_check [--model=FOLDER] [--seconds=60] [--callers=20]
 
-The loaders are TensorFlow's C library without Python, the loader of TensorFlow 1, and TensorFlow Java of two versions,
-which Maven downloads once (270 MB). All captions must equal those of this process. What cannot run is named and
-skipped; what fails makes the exit code 1.
+The loaders are TensorFlow's C library without Python, the loader of TensorFlow 1, and TensorFlow Java of three
+versions, which Maven downloads once (337 MB). All captions must equal those of this process. One load goes over HTTP to
+LitServe, which pip installs in a temporary environment, and which puts images of several callers in one batch. What
+cannot run is named and skipped; what fails makes the exit code 1.
 """
 
 import argparse
@@ -19,10 +20,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tensorflow as tf
 
-from tests import served_model, serving_load
+from tests import http_check, served_model, serving_load
 
-JAVA = {"1.1.0": "tensorflow-core-native", "0.4.2": "tensorflow-core-api"}  # version -> artifact with its libraries
+# version -> artifact with its libraries
+JAVA = {"1.1.0": "tensorflow-core-native", "0.4.2": "tensorflow-core-api", "0.3.3": "tensorflow-core-api"}
 IMAGES = 12
+HTTP_CALLERS, HTTP_SECONDS = 8, 20
 
 Captions = Callable[[pathlib.Path], list[str]]  # of a folder for temporary files
 
@@ -44,7 +47,14 @@ def main(arguments: Sequence[str]) -> int:
         for name, call in loaders(model, images).items():
             scratch = pathlib.Path(tempfile.mkdtemp(dir=place))
             failed += check(name, call, scratch, expected)
-        failed += check_load(serve, dict(zip(images, expected, strict=True)), flags.callers, flags.seconds)
+        good = dict(zip(images, expected, strict=True))
+        failed += check_http(model, good, pathlib.Path(tempfile.mkdtemp(dir=place)))
+        load = serving_load.run(
+            served_model.asking(serve), good, served_model.bad_images(), flags.callers, flags.seconds
+        )
+        before, after = load.memory_before_and_after()
+        memory = f"memory {before:.0f} then {after:.0f} MiB"
+        failed += told("load", load, flags.callers, load.faults(), memory)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
@@ -96,17 +106,37 @@ def check(name: str, call: Captions, scratch: pathlib.Path, expected: Sequence[s
     return [] if equal else [name]
 
 
-def check_load(serve: Callable, good: dict[bytes, str], callers: int, seconds: float) -> list[str]:
+def check_http(model: pathlib.Path, good: dict[bytes, str], scratch: pathlib.Path) -> list[str]:
+    """Prints what callers got from LitServe; returns its name if something went wrong."""
+    name = "load over HTTP by LitServe"
+    try:
+        python = http_check.environment(scratch / "environment")
+        with http_check.serving(python, model, scratch) as client:
+            bad = served_model.bad_images()
+            load = serving_load.run(client.ask, good, bad, HTTP_CALLERS, HTTP_SECONDS)
+    except http_check.NotInstalled as reason:
+        print(f"{name}: skipped, {reason}", flush=True)
+        return []
+    except RuntimeError as error:
+        print(f"{name}: FAILED\n{error}", flush=True)
+        return [name]
+    faults = load.faults()
+    if not client.beside_bad:
+        faults.append("no good image shared its batch with a bad one; the load says nothing")
+    batches = f"up to {client.largest_batch} images in a batch, {client.beside_bad:,} good ones in one with a bad one"
+    return told(name, load, HTTP_CALLERS, faults, batches)
+
+
+def told(name: str, load: serving_load.Load, callers: int, faults: Sequence[str], more: str) -> list[str]:
     """Prints what a load of callers did; returns its name if something went wrong."""
-    load = serving_load.run(served_model.asking(serve), good, served_model.bad_images(), callers, seconds)
-    before, after = load.memory_before_and_after()
     print(
-        f"load: {callers} callers, {load.seconds:.0f} s, {load.requests:,} requests, {load.images:,} images, "
-        f"{load.refused:,} refused, {load.images / load.seconds:.1f} images/s, memory {before:.0f} then {after:.0f} MiB"
+        f"{name}: {callers} callers, {load.seconds:.0f} s, {load.requests:,} requests, {load.images:,} images, "
+        f"{load.refused:,} refused, {load.images / load.seconds:.1f} images/s, {more}",
+        flush=True,
     )
-    for fault in load.faults():
-        print(f"load: FAILED, {fault}")
-    return ["load"] if load.faults() else []
+    for fault in faults:
+        print(f"{name}: FAILED, {fault}")
+    return [name] if faults else []
 
 
 def captions(serve: Callable, images: Sequence[bytes]) -> list[str]:

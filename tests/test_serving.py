@@ -1,5 +1,9 @@
 """What a model server asks of an exported model: every signature, rows with errors, old servers, warm-up requests."""
 
+import base64
+import json
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,6 +16,8 @@ from spidercap.export.warmup import BATCHES, FILE
 from spidercap.models.decoder import Decoder
 from spidercap.models.images import decode_image, resize_image
 from spidercap.models.special_tokens import END
+from tests import rest
+from tests.conftest import ROOT
 from tests.small_exports import small_encoder, unchecked
 from tests.test_export import SIDE, WORDS, T, captioner_for, picture
 
@@ -135,6 +141,15 @@ def test_pixels_give_the_ids_of_greedy_captions(served):
     np.testing.assert_allclose(found["log_prob"], said["log_prob"], atol=1e-4)
 
 
+@pytest.mark.parametrize("signature", ["serving_default", "encode", "pixels"])
+def test_no_image_gives_no_rows(served, signature):
+    """The encoder has a convolution and a normalisation, which fail together when they get no images."""
+    specs = served[signature].structured_input_signature[1]
+    found = served[signature](**{name: tf.zeros([0, *spec.shape[1:]], spec.dtype) for name, spec in specs.items()})
+    expected = {name: [0, *value.shape[1:]] for name, value in served[signature].structured_outputs.items()}
+    assert {name: value.shape.as_list() for name, value in found.items()} == expected
+
+
 def test_nothing_that_older_servers_refuse_is_in_the_file(folder):
     graphs = [meta.graph_def for meta in parse_saved_model(str(folder)).meta_graphs]
     nodes = [
@@ -146,6 +161,9 @@ def test_nothing_that_older_servers_refuse_is_in_the_file(folder):
     assert "VarHandleOp" in {node.op for node in nodes}
     assert not [node for node in nodes if node.op == DROPPED_OPERATION]
     assert not [node for node in nodes for name in DROPPED_ATTRIBUTES.get(node.op, ()) if name in node.attr]
+    adding = [node for node in nodes if node.op in ("Add", "AddV2", "Sub")]
+    assert tf.int32.as_datatype_enum in {node.attr["T"].type for node in adding}
+    assert not [node.name for node in adding if node.attr["T"].type == tf.uint16.as_datatype_enum]  # TensorFlow 2.4
 
 
 def test_warm_up_requests_are_those_of_the_default_signature(folder):
@@ -187,3 +205,46 @@ def fields(message):
 def test_the_vocabulary_is_beside_the_model(folder):
     lines = (folder / KEPT_VOCABULARY).read_text(encoding="utf-8").splitlines()
     assert lines == list(WORDS) and lines[END] == "<end>"
+
+
+@pytest.fixture(scope="module")
+def asked_and_answered():
+    """(body, answer) of each curl command in docs/serving.md, with GOOD[0] in base64 as a shell inserts it"""
+    pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed")
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    found = re.findall(r'^ +echo "(.*)" \|\n +curl -d @- .*:predict\n\n +(\{.*\})$', page, re.MULTILINE)
+    image = base64.b64encode(GOOD[0]).decode()
+    return [(body.replace('\\"', '"').replace("$(base64 -w0 photo.jpg)", image), answer) for body, answer in found]
+
+
+def test_rest_bodies_of_the_page_get_answers_of_the_same_form(served, asked_and_answered):
+    assert ["instances" in body for body, _ in asked_and_answered] == [True, False]
+    expected = served["serving_default"](image_bytes=tf.constant(GOOD[:1]))
+    for body, shown in asked_and_answered:
+        shown, by_rows = json.loads(shown), "instances" in body
+        found = json.loads(rest.body_of(rest.answered(rest.request_of(body), served), by_rows))
+        assert found.keys() == shown.keys()
+        row = found["predictions"][0] if by_rows else {name: rows[0] for name, rows in found["outputs"].items()}
+        other = shown["predictions"][0] if by_rows else {name: rows[0] for name, rows in shown["outputs"].items()}
+        assert {name: type(value) for name, value in row.items()} == {n: type(v) for n, v in other.items()}
+        assert row["caption"] == expected["caption"].numpy()[0].decode() != ""
+        assert row["log_prob"] == pytest.approx(expected["log_prob"].numpy()[0]) and row["error"] == ""
+
+
+def test_rest_answers_hold_the_rows_of_bad_images_and_of_beams(served, asked_and_answered):
+    images = [*BAD, GOOD[0]]
+    rows = [{"image_bytes": {"b64": base64.b64encode(one).decode()}} for one in images]
+    for signature in ("serving_default", "beam"):
+        request = rest.request_of(json.dumps({"signature_name": signature, "instances": rows}))
+        found = json.loads(rest.body_of(rest.answered(request, served), by_rows=True))["predictions"]
+        assert [row["error"] for row in found] == [*BAD.values(), ""] and found[-1]["caption"]
+    assert [len(row["captions"]) for row in found] == [BEAM_WIDTH] * len(images)
+    with pytest.raises(ValueError, match="NaN is no JSON"):
+        rest.request_of('{"inputs": {"features": [[NaN]]}}')
+
+
+def test_warm_up_requests_are_messages_of_the_server(folder, served):
+    prediction_log_pb2 = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
+    records = tf.data.TFRecordDataset(str(folder / "assets.extra" / FILE)).as_numpy_iterator()
+    requests = [prediction_log_pb2.PredictionLog.FromString(one).predict_log.request for one in records]
+    assert [len(rest.answered(request, served).outputs["caption"].string_val) for request in requests] == [*BATCHES]
