@@ -4,7 +4,9 @@ import base64
 import contextlib
 import http.client
 import json
+import os
 import pathlib
+import signal
 import site
 import socket
 import subprocess
@@ -50,7 +52,10 @@ def serving(python: pathlib.Path, model: pathlib.Path, scratch: pathlib.Path) ->
         port = free.getsockname()[1]
     log = scratch / "server.log"
     with log.open("wb") as file:
-        server = subprocess.Popen([python, SERVER, model, str(port)], stdout=file, stderr=file, cwd=scratch)
+        # A session of its own, as the server starts further processes, which would outlive it.
+        server = subprocess.Popen(
+            [python, SERVER, model, str(port)], stdout=file, stderr=file, cwd=scratch, start_new_session=True
+        )
     try:
         with ThreadPoolExecutor(64) as pool:
             client = Client(port, pool)
@@ -61,12 +66,8 @@ def serving(python: pathlib.Path, model: pathlib.Path, scratch: pathlib.Path) ->
                 time.sleep(0.5)
             yield client
     finally:
-        server.terminate()
-        try:
-            server.wait(30)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
 
 
 class Client:
