@@ -26,6 +26,7 @@ STAGES = {
     "coco_pg_spider": "baseline:0.1,pg:0.2",
     "coco_leave_one_out": "leave_one_out:0.2",
     "coco_scst": "scst:0.2",
+    "coco_vine": "vine:0.2",
 }
 WITH_JAVA = {"coco_pg_bcmr": "baseline:0.1,pg:0.2", "coco_mixer": "mixer:0.2"}
 
