@@ -145,7 +145,7 @@ class TestWithoutEffect:
         assert len(lines) == 1 and told in lines[0]
 
     def test_what_has_one_is_not(self):
-        every = "mle:1,baseline:1,pg:1,mixer:1,scst:1,leave_one_out:1"
+        every = "mle:1,baseline:1,pg:1,mixer:1,scst:1,leave_one_out:1,vine:1"
         words = ["--samples=2", "--rollouts=1", "--mixer_step=2", "--label_smoothing=0.1", "--weight_average=0.9"]
         assert parsed(f"--stages={every}", *words, "--decode=beam", "--beam_width=9").without_effect() == []
         assert parsed().without_effect() == []
