@@ -89,6 +89,7 @@ def test_a_run_with_every_metric(tmp_path, corenlp):
             "--best_metric=SPIDEr",
             "--stages=mle:1,pg:0.4",
             "--rollouts=1",
+            "--metric_workers=1",  # as each of them starts a JVM
             f"--corenlp={corenlp}",
             f"--metric_cache_dir={tmp_path / 'metrics'}",
         ]
