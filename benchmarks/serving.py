@@ -71,7 +71,7 @@ class Sizes:
     starts: int = 3
 
 
-QUICK = Sizes("MobileNetV2", 32, 200, 16, 8, 48, 4, (1, 2), (1, 2), 5, 2, 8, 1)
+QUICK = Sizes("VGG16", 32, 200, 16, 8, 48, 4, (1, 2), (1, 2), 5, 2, 8, 1)
 
 
 @dataclasses.dataclass(frozen=True)
