@@ -29,6 +29,7 @@ def convert(graph: PixelsGraph, path: pathlib.Path) -> None:
     for value in [value for value in model.graph.input if value.name != "pixels"]:
         model.graph.input.remove(value)
     _rename(model.graph)
+    _copy_unchanged(model.graph)
     onnx.checker.check_model(model)
     onnx.save(model, path)
 
@@ -42,6 +43,19 @@ def _rename(graph) -> None:
     for value in (*graph.input, *graph.output):
         value.name = names.get(value.name, value.name)
         value.type.tensor_type.shape.dim[0].dim_param = "N"
+
+
+def _copy_unchanged(graph) -> None:
+    """Copies what loops return as they took it: OpenVINO cannot read a body whose input is its output, too."""
+    import onnx
+
+    for node in graph.node:
+        for body in (attribute.g for attribute in node.attribute if attribute.name == "body"):
+            inputs = {value.name for value in body.input}
+            for output in (value for value in body.output if value.name in inputs):
+                copied = f"{output.name}_unchanged"
+                body.node.append(onnx.helper.make_node("Identity", [output.name], [copied]))
+                output.name = copied
 
 
 def load(path: pathlib.Path) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:

@@ -126,6 +126,10 @@ def test_standard_operations_only(written):
         assert {node.domain for node in model.graph.node} == {""}
         assert {o.domain: o.version for o in model.opset_import}[""] == 18
         assert [o.name for o in model.graph.output] == ["ids", "log_prob"]
+        (loop,) = [node for node in model.graph.node if node.op_type == "Loop"]
+        (body,) = [attribute.g for attribute in loop.attribute if attribute.name == "body"]
+        # Or OpenVINO cannot read it.
+        assert not {value.name for value in body.input} & {value.name for value in body.output}
     else:
         from ai_edge_litert.interpreter import Interpreter
 

@@ -1,13 +1,16 @@
 """Captions of photographs by every way into one model: `python -m tests.ways_check --count=1000`.
 
 It needs the photographs and MobileNetV2 weights of SPIDERCAP_DATA. The captioner has random weights, so that captions
-differ. Of every way, captions must equal those of the model in memory, and log-probabilities must be within 1e-4,
-absolute or relative. Java returns captions alone. What is not installed is
-named and skipped; a difference makes the exit code 1.
+differ, or is that of a trained run of images with `--workdir=runs/mine`. The command line needs a run, of which it gets
+a copy. Of every way, captions must equal those of the model in memory, and log-probabilities must be within 1e-4,
+absolute or relative. Java and the command line return captions alone. What is not installed is named and skipped; a
+difference makes the exit code 1.
 """
 
 import argparse
+import dataclasses
 import importlib
+import json
 import os
 import pathlib
 import shutil
@@ -30,15 +33,46 @@ from spidercap.models.decoder import Decoder
 from spidercap.models.encoder import build_encoder
 from spidercap.models.images import decode_image, resize_image
 from spidercap.models.special_tokens import END, SPECIAL_TOKENS
+from spidercap.pipeline.portable_exports import load_exported
+from spidercap.pipeline.settings.flags import parse
 from tests import served_model
-from tests.conftest import DATA
+from tests.conftest import DATA, ROOT
 
 SIZE, T, WORDS = 224, 12, (*SPECIAL_TOKENS, *(f"word{i}" for i in range(500)))
 BATCH, LARGE = 25, 125  # images of a call, and of a process
 TOLERANCE = 1e-4
 JAVA = ("1.1.0", "tensorflow-core-native")
+NOT_COPIED = shutil.ignore_patterns("checkpoints", "logs", "samples")  # of a run
 
 Found = tuple[list[str], Sequence[float] | None]  # captions and, where the way tells them, log-probabilities
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The model in memory."""
+
+    encoder: keras.Model
+    captioner: Captioner
+    words: Sequence[str]
+    max_length: int
+
+    def pixels(self, images: Sequence[bytes]) -> np.ndarray:
+        """Returns the images as the encoder takes them."""
+        return np.stack([resize_image(decode_image(one), self.encoder.input_shape[1]) for one in images])
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Returns the words of token ids."""
+        return " ".join(self.words[i] for i in ids if i not in (0, END))
+
+    def captions(self, images: Sequence[bytes]) -> Found:
+        """Returns greedy captions by the Python objects."""
+
+        def call(some: Sequence[bytes]) -> Found:
+            features = self.encoder(self.pixels(some), training=False)
+            found = Decoder().captions(self.captioner, features, self.max_length)
+            return [self.text(row) for row in found.tokens[:, 0].numpy()], found.log_prob[:, 0].numpy().tolist()
+
+        return in_parts(images, BATCH, call)
 
 
 class Skipped(Exception):
@@ -49,6 +83,7 @@ def main(arguments: Sequence[str]) -> int:
     """Prints a line per way; returns 1 if one differs."""
     parser = argparse.ArgumentParser(prog="python -m tests.ways_check", description=__doc__.split("\n")[0])
     parser.add_argument("--count", type=int, default=1000, help="photographs, spread over the folder by name")
+    parser.add_argument("--workdir", type=pathlib.Path, help="folder of a trained run; default: a random captioner")
     flags = parser.parse_args(arguments)
     files = sorted((DATA / "flickr8k" / "images").glob("*.jpg"))
     weights = DATA / "weights" / "mobilenet_v2_224_notop.weights.h5"
@@ -59,11 +94,16 @@ def main(arguments: Sequence[str]) -> int:
     images = [file.read_bytes() for file in files]
     with tempfile.TemporaryDirectory() as place:
         scratch = pathlib.Path(place)
-        encoder, captioner = parts(str(weights), images)
-        model = export(encoder, captioner, WORDS, T, scratch / "run" / "export", images[:2])
-        expected = in_memory(encoder, captioner, images)
+        model = trained(flags.workdir) if flags.workdir else random_model(str(weights), images)
+        parts = (model.encoder, model.captioner, model.words, model.max_length)
+        exported = export(*parts, scratch / "run" / "export", images[:2])
+        expected = model.captions(images)
         print(f"{len(images)} photographs, {len(set(expected[0]))} different captions in memory", flush=True)
-        ways = {**tensorflow_ways(model, images, scratch), **portable_ways(encoder, captioner, images, scratch)}
+        ways = {
+            **tensorflow_ways(model, exported, images, scratch),
+            **portable_ways(model, images, scratch),
+            "command line": lambda: by_command(flags.workdir, files, scratch),
+        }
         failed = [name for name, way in ways.items() if not same(name, way, expected)]
     return 1 if failed else 0
 
@@ -89,27 +129,25 @@ def same(name: str, way: Callable[[], Found], expected: Found) -> bool:
     return equal == len(captions) and near
 
 
-def parts(weights: str, images: Sequence[bytes]) -> tuple[keras.Model, Captioner]:
+def random_model(weights: str, images: Sequence[bytes]) -> Model:
     """Returns MobileNetV2 and a captioner with random weights."""
     encoder = build_encoder("MobileNetV2", weights, SIZE)
     keras.utils.set_random_seed(1)
     captioner = Captioner(len(WORDS), encoder.output_shape[1], units=64, embedding_size=32, dropout=0.0)
-    captioner.adapt(encoder(pixels(images[:100])).numpy())
+    model = Model(encoder, captioner, WORDS, T)
+    captioner.adapt(encoder(model.pixels(images[:100])).numpy())
     rng = np.random.default_rng(4)
     for weight in captioner.trainable_variables:
         weight.assign(rng.normal(0, 0.5, weight.shape) if weight.shape[0] < 1000 else rng.normal(0, 0.03, weight.shape))
     captioner.words.bias.assign(np.where(np.arange(len(WORDS)) == END, 3, 0))
-    return encoder, captioner
+    return model
 
 
-def pixels(images: Sequence[bytes]) -> np.ndarray:
-    """Returns the images as the encoder takes them."""
-    return np.stack([resize_image(decode_image(one), SIZE) for one in images])
-
-
-def text(ids: Sequence[int]) -> str:
-    """Returns the words of token ids."""
-    return " ".join(WORDS[i] for i in ids if i not in (0, END))
+def trained(workdir: pathlib.Path) -> Model:
+    """Returns the last stage's model of a run."""
+    config = parse(["ways_check", "--mode=export", f"--workdir={workdir}"])
+    models = load_exported(config)
+    return Model(models.encoder, models.captioner, models.vocabulary.words, config.data.max_length)
 
 
 def in_parts(images: Sequence[bytes], size: int, call: Callable[[Sequence[bytes]], Found]) -> Found:
@@ -122,30 +160,38 @@ def in_parts(images: Sequence[bytes], size: int, call: Callable[[Sequence[bytes]
     return captions, log_probs or None
 
 
-def in_memory(encoder: keras.Model, captioner: Captioner, images: Sequence[bytes]) -> Found:
-    """Captions by the Python objects."""
+def by_command(workdir: pathlib.Path | None, files: Sequence[pathlib.Path], scratch: pathlib.Path) -> Found:
+    """Captions by `--mode=caption`, of a copy of the run, as it may write a model there."""
+    if workdir is None:
+        raise Skipped("it needs a trained run; name one by --workdir")
+    run, folder, output = scratch / "copied_run", scratch / "photographs", scratch / "results.json"
+    shutil.copytree(workdir, run, ignore=NOT_COPIED)
+    folder.mkdir()
+    for file in files:
+        shutil.copy(file, folder)
+    settings = ("--mode=caption", "--decode=greedy", f"--workdir={run}", f"--images={folder}", f"--output={output}")
+    command = [sys.executable, "-m", "spidercap.pipeline.main", *settings]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    found = {one["image_id"]: one["caption"] for one in json.loads(output.read_text(encoding="utf-8"))}
+    return [found[file.name] for file in files], None
 
-    def call(some: Sequence[bytes]) -> Found:
-        found = Decoder().captions(captioner, encoder(pixels(some), training=False), T)
-        return [text(row) for row in found.tokens[:, 0].numpy()], found.log_prob[:, 0].numpy().tolist()
 
-    return in_parts(images, BATCH, call)
-
-
-def tensorflow_ways(model: pathlib.Path, images: list, scratch: pathlib.Path) -> dict[str, Callable]:
+def tensorflow_ways(model: Model, exported: pathlib.Path, images: list, scratch: pathlib.Path) -> dict[str, Callable]:
     """The ways of the SavedModel."""
-    signatures = tf.saved_model.load(str(model)).signatures
+    signatures = tf.saved_model.load(str(exported)).signatures
 
     def by_bytes(some: Sequence[bytes]) -> Found:
         found = signatures["serving_default"](image_bytes=tf.constant(some))
         return [one.decode() for one in found["caption"].numpy()], found["log_prob"].numpy().tolist()
 
     def by_pixels(some: Sequence[bytes]) -> Found:
-        found = signatures["pixels"](pixels=tf.constant(pixels(some)))
-        return [text(row) for row in found["ids"].numpy()], found["log_prob"].numpy().tolist()
+        found = signatures["pixels"](pixels=tf.constant(model.pixels(some)))
+        return [model.text(row) for row in found["ids"].numpy()], found["log_prob"].numpy().tolist()
 
     def by_c_library(some: Sequence[bytes]) -> Found:
-        found = served_model.by_c_library(model, some, ["caption", "log_prob"], new_folder(scratch))
+        found = served_model.by_c_library(exported, some, ["caption", "log_prob"], new_folder(scratch))
         return found["caption"], found["log_prob"]
 
     def by_java() -> Found:
@@ -156,7 +202,7 @@ def tensorflow_ways(model: pathlib.Path, images: list, scratch: pathlib.Path) ->
         except RuntimeError as error:
             raise Skipped(str(error)) from error
         return in_parts(
-            images, LARGE, lambda some: (served_model.by_java(model, some, path, new_folder(scratch)), None)
+            images, LARGE, lambda some: (served_model.by_java(exported, some, path, new_folder(scratch)), None)
         )
 
     return {
@@ -167,18 +213,18 @@ def tensorflow_ways(model: pathlib.Path, images: list, scratch: pathlib.Path) ->
     }
 
 
-def portable_ways(encoder: keras.Model, captioner: Captioner, images: list, scratch: pathlib.Path) -> dict:
+def portable_ways(model: Model, images: list, scratch: pathlib.Path) -> dict:
     """The ways of the formats without TensorFlow."""
 
     def way(name: str) -> Found:
         if PORTABLE[name].missing():
             raise Skipped(f"not installed: {', '.join(PORTABLE[name].missing())}")
-        write_portable(encoder, captioner, WORDS, T, name, scratch / name)
+        write_portable(model.encoder, model.captioner, model.words, model.max_length, name, scratch / name)
         run = importlib.import_module(PORTABLE[name].module).load(scratch / name / PORTABLE[name].file)
 
         def call(some: Sequence[bytes]) -> Found:
-            ids, log_prob = run(pixels(some))
-            return [text(row) for row in ids], log_prob.tolist()
+            ids, log_prob = run(model.pixels(some))
+            return [model.text(row) for row in ids], log_prob.tolist()
 
         return in_parts(images, BATCH, call)
 
