@@ -171,7 +171,8 @@ def forks_of(captioner, start, words):
         rows = tf.cast(tf.where(proper[:, t])[:, 0], tf.int32)
         prefix = tf.stack([rows, tf.fill(tf.shape(rows), t)], axis=1)
         tokens = likeliest(logits, tf.zeros([len(words), 1, 2]))
-        found.append(Forks(prefix, *take_rows((tokens, state), rows)))
+        own = tf.gather(tf.nn.log_softmax(logits), words[:, t + 1], batch_dims=1)
+        found.append(Forks(prefix, *take_rows((tokens, own, state), rows)))
     return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *found)
 
 

@@ -172,7 +172,7 @@ def test_the_whole_of_it(finished, tmp_path, capsys):
     content = json.loads((tmp_path / "out.json").read_text())
     rows = {row["name"]: row for row in content["rows"]}
     texts = [e.text for e in ElementTree.parse(tmp_path / "out.svg").iter(f"{SVG}text")]
-    assert len(rows) == 11
+    assert len(rows) == 15
     assert [name for name, row in rows.items() if row["biased"]] == ["PG, K = 1, greedy rollouts (biased)"]
     for name, row in rows.items():
         assert name in printed and name in texts
