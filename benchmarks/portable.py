@@ -37,6 +37,12 @@ def with_exact_jpeg(script: str, page: pathlib.Path = PAGE) -> str:
     return "import simplejpeg\n" + re.sub(r"^image = .*$", lambda match: line, script, flags=re.MULTILINE)
 
 
+def photographs(folder: pathlib.Path, count: int) -> list[pathlib.Path]:
+    """Returns `count` JPEG files, or all if there are fewer, spread over the folder by name."""
+    files = sorted(folder.glob("*.jpg"))
+    return files[:: max(1, len(files) // count)][:count]
+
+
 def caption_of(script: str, folder: pathlib.Path, photo: pathlib.Path) -> str:
     """Returns what a script prints about a photograph."""
     argv, printed = sys.argv, io.StringIO()
@@ -78,8 +84,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200, help="photographs, spread over the folder by name")
     parser.add_argument("--starts", type=int, default=0, help="time this number of new processes, and nothing else")
     arguments = parser.parse_args()
-    files = sorted(arguments.images.glob("*.jpg"))
-    files = files[:: max(1, len(files) // arguments.count)][: arguments.count]
+    files = photographs(arguments.images, arguments.count)
     if arguments.starts:
         print_starts(arguments.export, files[0], arguments.starts)
         return

@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.portable import photographs
 from spidercap.export import litert_file, onnx_file
+from spidercap.export.formats import PORTABLE
 from spidercap.export.pixels_graph import PixelsGraph
 from spidercap.export.portable import portable_folder
 from spidercap.export.saved_model import versions
@@ -62,20 +64,21 @@ def main() -> None:
     config = parse(["portable_runtimes", "--mode=export", f"--workdir={flags.workdir}"])
     models = load_exported(config)
     graph = PixelsGraph(models.encoder, models.captioner, config.data.max_length)
-    files = sorted(flags.images.glob("*.jpg"))
-    files = files[:: max(1, len(files) // flags.count)][: flags.count]
+    files = photographs(flags.images, flags.count)
     pixels = np.stack([resize_image(decode_image(file.read_bytes()), graph.image_size) for file in files])
     version = versions(config.export_path())[-1]
     serve = tf.saved_model.load(str(version)).signatures["pixels"]
     expected = one_by_one(lambda image: (serve(pixels=tf.constant(image))[name].numpy() for name in ORDER), pixels)
     different = len({tuple(row) for row in expected[0]})
     print(f"{len(files)} photographs, {different} different captions by {version}, {ms(expected)}", flush=True)
-    litert, onnx = (portable_folder(config.export_path(), name, version.name) for name in ("litert", "onnx"))
+    litert, onnx = (
+        portable_folder(config.export_path(), name, version.name) / PORTABLE[name].file for name in ("litert", "onnx")
+    )
     with tempfile.TemporaryDirectory() as place:
         scratch = pathlib.Path(place)
         for name, path, found in itertools.chain(
-            by_litert(graph, litert / "captioner.tflite", pixels, scratch),
-            by_onnx(onnx / "captioner.onnx", pixels, scratch, flags.node_modules),
+            by_litert(graph, litert, pixels, scratch),
+            by_onnx(onnx, pixels, scratch, flags.node_modules),
         ):
             print(f"{name:<16} {compared(found, expected)}, {path.stat().st_size / 1e6:.1f} MB", flush=True)
 
@@ -84,8 +87,7 @@ def by_litert(graph: PixelsGraph, full: pathlib.Path, pixels: np.ndarray, scratc
     """Yields (name, file, what it returns) for the run's file and for smaller ones."""
     yield "LiteRT", full, one_by_one(litert_file.load(full), pixels)
     for kind in SMALLER:
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([graph.pixels.get_concrete_function()], graph)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        converter = litert_file.converter_of(graph)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]  # int8 weights, float32 activations
         if kind == "float16":
             converter.target_spec.supported_types = [tf.float16]

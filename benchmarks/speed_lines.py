@@ -87,11 +87,6 @@ def rolled_out(world: World, rollouts: int) -> Objective:
     return objectives.policy_gradient(world.captioner, world.setting.length, samples=1, rollouts=rollouts)
 
 
-def vine(world: World, words: int) -> Objective:
-    """Returns the vine objective with one sample per image."""
-    return objectives.vine(world.captioner, world.setting.length, samples=1, rollouts=words)
-
-
 def self_critical(world: World) -> Objective:
     """Returns SCST's objective with one sample per image."""
     return objectives.self_critical(world.captioner, world.setting.length, samples=1)
@@ -202,7 +197,7 @@ def _learned(world: World, objective: Objective, learns_baseline: bool, reward: 
 
 
 def _vine(world: World, words: int) -> Built:
-    objective = vine(world, words)
+    objective = objectives.vine(world.captioner, world.setting.length, samples=1, rollouts=words)
 
     def word_steps() -> float:
         experience = experience_of(world, objective)

@@ -11,9 +11,14 @@ from spidercap.export.pixels_graph import PixelsGraph
 
 def convert(graph: PixelsGraph, path: pathlib.Path) -> None:
     """Writes the graph to a file."""
+    path.write_bytes(converter_of(graph).convert())
+
+
+def converter_of(graph: PixelsGraph) -> tf.lite.TFLiteConverter:
+    """Returns the converter of the graph, with float32 weights."""
     converter = tf.lite.TFLiteConverter.from_concrete_functions([graph.pixels.get_concrete_function()], graph)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    path.write_bytes(converter.convert())
+    return converter
 
 
 def load(path: pathlib.Path) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:

@@ -222,12 +222,14 @@ def fit(captioner, baseline, features, objective):
         ("policy_gradient", {"samples": 3, "rollouts": 1, "share_rollouts": True}),
         ("self_critical", {"samples": 2}),
         ("leave_one_out", {"samples": 5}),
+        ("vine", {"samples": 1, "rollouts": 1}),
+        ("vine", {"samples": 2, "rollouts": 3}),
     ],
 )
 def test_sampled_gradient_is_unbiased(policy, kind, options):
     """The whole sampled estimator within 4 standard errors, and these small enough to see a bias of 5%."""
     captioner, baseline, features, _ = policy
-    copies, repeats = (16000 if kind == "policy_gradient" else 5000) // options["samples"], 80
+    copies, repeats = {"policy_gradient": 16000, "vine": 6000}.get(kind, 5000) // options["samples"], 80
     batch = Batch(tf.constant(np.repeat(features, copies, axis=0)), tf.zeros([copies], tf.int32), None)
     objective = getattr(objectives, kind)(captioner, T, **options)
 

@@ -50,6 +50,14 @@ def drawn_words(prefix, tokens):
     return WordsDrawn(tf.constant(prefix, tf.int32), tf.constant(tokens, tf.int32), tf.zeros([len(prefix)]))
 
 
+def sampled(captioner, features):
+    """Two captions of each of two images, with their trees, and the credit of every word."""
+    objective = objectives.vine(captioner, T, samples=2, rollouts=2)
+    experience = objective.sample(Batch(tf.constant(features), tf.range(2), None), tf.constant([5, 2]), LEVEL)
+    rewards = split_rewards(experience, table_reward(*scored_captions(experience)))
+    return experience, objective.credit(experience, *rewards)
+
+
 class TestByEnumeration:
     @pytest.mark.parametrize("words", [1, 2])
     def test_the_expectation_is_the_gradient_of_the_expected_reward(self, toy, words):
@@ -83,30 +91,6 @@ class TestByEnumeration:
         assert np.abs(exact).max() > 0.01
         found = expected_gradient(captioner, baseline, experience, credit, np.array(weights))
         np.testing.assert_allclose(found, exact, atol=1e-5)
-
-    @pytest.mark.parametrize("options", [{"samples": 1, "rollouts": 1}, {"samples": 2, "rollouts": 3}])
-    def test_the_sampled_gradient_is_unbiased(self, toy, options):
-        """The whole of it, within 4 standard errors, and these small enough to see a bias of 5%."""
-        captioner, _, features = toy
-        copies, repeats = 6000 // options["samples"], 80
-        batch = Batch(tf.constant(np.repeat(features[:1], copies, axis=0)), tf.zeros([copies], tf.int32), None)
-        objective = objectives.vine(captioner, T, **options)
-
-        @tf.function
-        def estimate(seed):
-            experience = objective.sample(batch, seed, LEVEL)
-            rewards = split_rewards(experience, table_reward(*scored_captions(experience)))
-            return policy_gradients(captioner, None, experience, objective.credit(experience, *rewards))[0]
-
-        estimates = np.stack([-flat(estimate(tf.constant([7, i]))) for i in range(repeats)])
-        exact = exact_gradient(captioner, features[:1])
-        along = estimates @ exact / (exact @ exact)
-        error = along.std(ddof=1) / np.sqrt(repeats)
-        assert error < 0.0125
-        assert abs(along.mean() - 1) < 4 * error
-        errors = estimates.std(axis=0, ddof=1) / np.sqrt(repeats)
-        moved = errors > 0
-        assert np.mean(np.abs(estimates.mean(axis=0) - exact)[moved] > 4 * errors[moved]) < 0.01
 
 
 class TestTree:
@@ -204,10 +188,7 @@ class TestSampled:
     def test_the_update_is_that_of_log_probabilities(self, toy):
         """Logits in place of log pi: the same gradient, as the advantages of a state sum to 0."""
         captioner, _, features = toy
-        objective = objectives.vine(captioner, T, samples=2, rollouts=2)
-        experience = objective.sample(Batch(tf.constant(features), tf.range(2), None), tf.constant([5, 2]), LEVEL)
-        rewards = split_rewards(experience, table_reward(*scored_captions(experience)))
-        credit = objective.credit(experience, *rewards)
+        experience, credit = sampled(captioner, features)
         words = credit.siblings
         np.testing.assert_allclose(
             tf.scatter_nd(words.state, words.advantage, experience.tokens.shape), np.zeros([4, T]), atol=1e-6
@@ -226,10 +207,7 @@ class TestSampled:
     def test_a_share_of_likelihood(self, toy):
         """The gradient is the mix of both, and what is logged is of each."""
         captioner, _, features = toy
-        objective = objectives.vine(captioner, T, samples=2, rollouts=2)
-        experience = objective.sample(Batch(tf.constant(features), tf.range(2), None), tf.constant([5, 2]), LEVEL)
-        rewards = split_rewards(experience, table_reward(*scored_captions(experience)))
-        credit = objective.credit(experience, *rewards)
+        experience, credit = sampled(captioner, features)
         truth = tf.constant(padded([[MAN, END], [DOG, SITS, END]], T))
         alone = policy_gradients(captioner, None, experience, credit)
         found = {

@@ -25,6 +25,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.portable import photographs
 from spidercap.export.formats import PORTABLE
 from spidercap.export.portable import write_portable
 from spidercap.export.saved_model import export
@@ -85,12 +86,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--count", type=int, default=1000, help="photographs, spread over the folder by name")
     parser.add_argument("--workdir", type=pathlib.Path, help="folder of a trained run; default: a random captioner")
     flags = parser.parse_args(arguments)
-    files = sorted((DATA / "flickr8k" / "images").glob("*.jpg"))
+    files = photographs(DATA / "flickr8k" / "images", flags.count)
     weights = DATA / "weights" / "mobilenet_v2_224_notop.weights.h5"
     if not files or not weights.is_file():
         print(f"skipped: no photographs or weights in {DATA}; set SPIDERCAP_DATA")
         return 0
-    files = files[:: max(1, len(files) // flags.count)][: flags.count]
     images = [file.read_bytes() for file in files]
     with tempfile.TemporaryDirectory() as place:
         scratch = pathlib.Path(place)

@@ -17,6 +17,7 @@ at its end its reward: values are backed up through the tree.
 Shapes: N samples, T steps, P states, S words drawn from each, Q rollouts, W words in states with rollouts.
 """
 
+import numpy as np
 import tensorflow as tf
 
 from spidercap.pipeline.training.estimators import token_mask
@@ -42,7 +43,7 @@ def new_words(own: tf.Tensor, drawn: tf.Tensor) -> tf.Tensor:
     own 7, drawn  7 5 5 4     new  0 1 0 1
     """
     check_shapes("new_words", own=(own, "P"), drawn=(drawn, "P S"))
-    before = tf.linalg.band_part(tf.ones([drawn.shape[1]] * 2), -1, 0) - tf.eye(drawn.shape[1]) > 0
+    before = np.tri(drawn.shape[1], k=-1, dtype=bool)
     repeated = tf.reduce_any(_equal(drawn) & before, axis=2)
     return (drawn != own[:, None]) & ~repeated
 
@@ -69,18 +70,18 @@ def leave_one_out(
     others, place = drawn.tokens.shape[1], next_step(drawn.prefix)
     own = own_words(tokens, drawn.prefix)
     new = new_words(own, drawn.tokens)
+    forked, forks = tf.reduce_any(new, axis=1), tf.where(new)
     times = tf.where(new, tf.reduce_sum(tf.cast(_equal(drawn.tokens), tf.float32), axis=2), 0.0)
     own_times = 1.0 + others - tf.reduce_sum(times, axis=1)
-    rolled = tf.scatter_nd(tf.where(new), rollout_rewards, tf.shape(new, tf.int64))
+    rolled = tf.scatter_nd(forks, rollout_rewards, tf.shape(new, tf.int64))
     values, means = _backed_up(tokens, sample_rewards, place, own_times, tf.reduce_sum(times * rolled, axis=1), others)
     mean = tf.gather_nd(means, place)
     own_advantage = own_times * (tf.gather_nd(values, place) - mean) / others
     advantage = times * (rolled - mean[:, None]) / others
-    forked, states = tf.reduce_any(new, axis=1), tf.where(new)
     siblings = Siblings(
-        tf.concat([tf.boolean_mask(place, forked), tf.gather(place, states[:, 0])], axis=0),
-        tf.concat([tf.boolean_mask(own, forked), tf.boolean_mask(drawn.tokens, new)], axis=0),
-        tf.concat([tf.boolean_mask(own_advantage, forked), tf.boolean_mask(advantage, new)], axis=0),
+        tf.concat([tf.boolean_mask(place, forked), tf.gather(place, forks[:, 0])], axis=0),
+        tf.concat([tf.boolean_mask(own, forked), tf.gather_nd(drawn.tokens, forks)], axis=0),
+        tf.concat([tf.boolean_mask(own_advantage, forked), tf.gather_nd(advantage, forks)], axis=0),
     )
     return Credit(values, ((others + 1) * means - values) / others, siblings)
 
