@@ -3,9 +3,9 @@
     python -m tests.serve_check [--model=FOLDER] [--seconds=60] [--callers=20]
 
 The loaders are TensorFlow's C library without Python, the loader of TensorFlow 1, and TensorFlow Java of three
-versions, which Maven downloads once (337 MB). All captions must equal those of this process. One load goes over HTTP to
-LitServe, which pip installs in a temporary environment, and which puts images of several callers in one batch. What
-cannot run is named and skipped; what fails makes the exit code 1.
+versions, which Maven downloads once (337 MB). All captions must equal those of this process. Loads go over HTTP
+to LitServe and to Triton, which pip installs in temporary environments, and which put images of several callers in one
+batch. What cannot run is named and skipped; what fails makes the exit code 1.
 """
 
 import argparse
@@ -48,7 +48,8 @@ def main(arguments: Sequence[str]) -> int:
             scratch = pathlib.Path(tempfile.mkdtemp(dir=place))
             failed += check(name, call, scratch, expected)
         good = dict(zip(images, expected, strict=True))
-        failed += check_http(model, good, pathlib.Path(tempfile.mkdtemp(dir=place)))
+        for name in http_check.SERVERS:
+            failed += check_http(name, model, good, pathlib.Path(tempfile.mkdtemp(dir=place)))
         load = serving_load.run(
             served_model.asking(serve), good, served_model.bad_images(), flags.callers, flags.seconds
         )
@@ -106,12 +107,12 @@ def check(name: str, call: Captions, scratch: pathlib.Path, expected: Sequence[s
     return [] if equal else [name]
 
 
-def check_http(model: pathlib.Path, good: dict[bytes, str], scratch: pathlib.Path) -> list[str]:
-    """Prints what callers got from LitServe; returns its name if something went wrong."""
-    name = "load over HTTP by LitServe"
+def check_http(name: str, model: pathlib.Path, good: dict[bytes, str], scratch: pathlib.Path) -> list[str]:
+    """Prints what callers got from a server of HTTP; returns its name if something went wrong."""
+    server = http_check.SERVERS[name]
     try:
-        python = http_check.environment(scratch / "environment")
-        with http_check.serving(python, model, scratch) as client:
+        python = http_check.environment(server, scratch / "environment")
+        with http_check.serving(server, python, model, scratch) as client:
             bad = served_model.bad_images()
             load = serving_load.run(client.ask, good, bad, HTTP_CALLERS, HTTP_SECONDS)
     except http_check.NotInstalled as reason:
