@@ -6,10 +6,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from spidercap.models import row_random
 from spidercap.models.categorical import WIDTH
 from spidercap.models.packed_lstm import gated, packed_lstm
 from spidercap.models.packing import Packing
 from spidercap.models.precision import product
+from spidercap.models.row_random import Seed
 from spidercap.models.special_tokens import FORBIDDEN, FORBIDDEN_LOGIT, START
 from spidercap.models.word_loss import Projection
 
@@ -80,15 +82,15 @@ class Captioner(keras.Model):
         for weight in (self.words.kernel, self.words.bias):
             weight.assign(weight / temperature)
 
-    def drop_features(self, features: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
-        """Returns features `[B, F]` after dropout around the training mean; `seed` is `[2]`.
+    def drop_features(self, features: tf.Tensor, rate: float, seed: Seed) -> tf.Tensor:
+        """Returns features `[B, F]` after dropout around the training mean.
 
         A share `rate` is set to the mean, and the distance of the others from it is scaled up. Sampling and update
         read the same dropped features, so they use one policy, unlike with dropout inside the decoder.
         """
         if rate == 0:
             return features
-        return self.feature_mean + tf.nn.experimental.stateless_dropout(features - self.feature_mean, rate, seed)
+        return self.feature_mean + row_random.dropout(features - self.feature_mean, rate, seed)
 
     def initial_state(self, features: tf.Tensor) -> State:
         """Returns the decoder's initial state for features `[B, F]`: hidden and cell state, `[B, H]` each."""
@@ -127,7 +129,7 @@ class Captioner(keras.Model):
         return step
 
     def hidden(
-        self, features: tf.Tensor, tokens: tf.Tensor, packing: Packing, dropout_seed: tf.Tensor | None = None
+        self, features: tf.Tensor, tokens: tf.Tensor, packing: Packing, dropout_seed: Seed | None = None
     ) -> tf.Tensor:
         """Returns the hidden states `[n, H]` that predict the packed tokens, each after the tokens before it.
 
@@ -135,15 +137,15 @@ class Captioner(keras.Model):
           features: `[N, F]`.
           tokens: `[N, T]`, the true or sampled captions (teacher forcing).
           packing: of these captions.
-          dropout_seed: `[2]`; None: no dropout. It is explicit so that a resumed run draws the same masks.
+          dropout_seed: of the captions; None: no dropout. It is explicit so that a resumed run draws the same masks.
         """
         read = tf.concat([tf.fill([tf.shape(tokens)[0], 1], START), tokens[:, :-1]], axis=1)
         read = tf.gather(self.embedding.embeddings, packing.of(read))
-        read = self._drop(read, dropout_seed, 0)
+        read = self._drop(read, packing, tokens.shape[1], dropout_seed, 0)
         inputs = tf.nn.bias_add(product(read, self.lstm.cell.kernel, self.precision), self.lstm.cell.bias)
         recurrent = tf.convert_to_tensor(self.lstm.cell.recurrent_kernel)
         hidden = packed_lstm(inputs, *self.initial_state(features), recurrent, packing, self.precision)
-        return self._drop(hidden, dropout_seed, 1)
+        return self._drop(hidden, packing, tokens.shape[1], dropout_seed, 1)
 
     def projection(self) -> Projection:
         """Returns the projection from hidden states to logits, with -1e9 added to those of forbidden tokens."""
@@ -152,8 +154,7 @@ class Captioner(keras.Model):
             tf.convert_to_tensor(self.words.kernel), self.words.bias + forbidden, self.precision, self.jit
         )
 
-    def _drop(self, values: tf.Tensor, seed: tf.Tensor | None, place: int) -> tf.Tensor:
+    def _drop(self, values: tf.Tensor, packing: Packing, max_length: int, seed: Seed | None, place: int) -> tf.Tensor:
         if seed is None or self.dropout == 0:
             return values
-        seed = tf.random.experimental.stateless_fold_in(seed, place)
-        return tf.nn.experimental.stateless_dropout(values, self.dropout, seed)
+        return row_random.dropout(values, self.dropout, row_random.fold_in(seed, place), packing.index, max_length)

@@ -5,14 +5,16 @@ Shapes: n rows, V tokens of the vocabulary, S samples per row.
 
 import tensorflow as tf
 
+from spidercap.models import row_random
+from spidercap.models.row_random import Seed
 from spidercap.models.special_tokens import END
 
 WIDTH = 128  # tokens of a group
 
 
-def uniforms(rows: tf.Tensor, draws: int, seed: tf.Tensor) -> tf.Tensor:
-    """Returns the uniform numbers `[n, S, 2]` that S = `draws` tokens per row are drawn by; `seed` is `[2]`."""
-    return tf.random.stateless_uniform([rows, draws, 2], seed)
+def uniforms(rows: tf.Tensor | int, draws: int, seed: Seed) -> tf.Tensor:
+    """Returns the uniform numbers `[n, S, 2]` that S = `draws` tokens per row are drawn by."""
+    return row_random.uniforms(seed, rows, draws, 2)
 
 
 def draw(logits: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:

@@ -16,16 +16,16 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from spidercap.models import row_random
 from spidercap.models.blocks import in_blocks
 from spidercap.models.categorical import best_token, draw, uniforms
+from spidercap.models.row_random import Seed, fold_in
 from spidercap.models.special_tokens import END, PAD, START
 
 State = Any  # a nest of tensors [n, ...]
 Step = Callable[[State, tf.Tensor], tuple[State, tf.Tensor]]
 # (logits [n, V], uniform numbers [n, S, 2]) -> tokens [n, S]
 Choice = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
-fold_in = tf.random.experimental.stateless_fold_in
 
 
 class Given(NamedTuple):
@@ -64,9 +64,9 @@ def greedy(step: Step, state: State, max_length: int, jit: bool = False) -> tupl
 
 
 def sample(
-    step: Step, state: State, max_length: int, seed: tf.Tensor, given: Given | None = None, jit: bool = False
+    step: Step, state: State, max_length: int, seed: Seed, given: Given | None = None, jit: bool = False
 ) -> tf.Tensor:
-    """Returns one caption per row, `[N, T]`, each token that is not given sampled from the model; `seed` is `[2]`."""
+    """Returns one caption per row, `[N, T]`, each token that is not given sampled from the model."""
     count, most = batch_size(state)
 
     def advance(t, row, state, tokens, nothing):
@@ -84,7 +84,7 @@ def sample_with_forks(
     step: Step,
     state: State,
     max_length: int,
-    seed: tf.Tensor,
+    seed: Seed,
     forks: int,
     choose: Choice,
     jit: bool = False,
@@ -126,21 +126,21 @@ def lengths(tokens: tf.Tensor) -> tf.Tensor:
 
 
 def read_own_words(
-    step: Step, state: State, tokens: tf.Tensor, probability: tf.Tensor, seed: tf.Tensor, jit: bool = False
+    step: Step, state: State, tokens: tf.Tensor, probability: tf.Tensor, seed: Seed, jit: bool = False
 ) -> tf.Tensor:
     """Returns captions `[N, T]` with sampled tokens in place of some of their own, for scheduled sampling.
 
     Each token is replaced with `probability` by one sampled from the model, given the tokens read so far (Bengio et al.
     2015).
     """
-    draw_seed, coin_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    draw_seed, coin_seed = row_random.split(seed)
     count, most = tf.shape(tokens)[0], tokens.shape[0]
     ends = lengths(tokens)
 
     def advance(t, row, state, read, nothing):
         uniform = tf.gather(uniforms(count, 1, fold_in(draw_seed, t)), row)
         state, drawn = next_tokens(step, state, read, uniform, draw, jit, most)
-        coins = tf.gather(tf.random.stateless_uniform([count], fold_in(coin_seed, t)), row)
+        coins = tf.gather(row_random.uniforms(fold_in(coin_seed, t), count), row)
         return state, tf.where(coins < probability, drawn[:, 0], tf.gather(tokens[:, t], row)), nothing
 
     def goes_on(t, row, read):

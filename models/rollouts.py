@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from spidercap.models.categorical import uniforms
-from spidercap.models.decoding import Choice, Forks, Step, any_rows, fold_in, next_tokens, take_rows
+from spidercap.models.decoding import Choice, Forks, Step, any_rows, next_tokens, take_rows
+from spidercap.models.row_random import Seed, fold_in, uniforms
 from spidercap.models.special_tokens import END, PAD
 
 
@@ -30,7 +30,7 @@ def roll_out(
     step: Step,
     captions: tf.Tensor,
     forks: Forks,
-    seed: tf.Tensor,
+    seed: Seed,
     choose: Choice,
     jit: bool = False,
     wanted: tf.Tensor | None = None,
@@ -38,15 +38,16 @@ def roll_out(
     """Returns the captions that go on from the forks of `captions` `[N, T]`, K of each prefix, by `choose`.
 
     `wanted`, bool `[P, K]`: the forks to go on from, instead of all. A row that ended, or is full, leaves the batch
-    before the next step, so nothing is computed for it.
+    before the next step, so nothing is computed for it. The rows of the seed are the captions.
     """
-    max_length = captions.shape[1]
+    count, max_length, number = tf.shape(captions)[0], captions.shape[1], forks.tokens.shape[1]
     places = tf.cast(tf.where(tf.ones_like(forks.tokens, tf.bool) if wanted is None else wanted), tf.int32)
     # The rollouts of a prefix part at the forks' tokens.
     prefix, state = take_rows((forks.prefix, forks.state), places[:, 0])
     kept = tf.range(max_length) <= prefix[:, 1:]
     begun = tf.where(kept, tf.gather(captions, prefix[:, 0]), PAD)
-    rows = tf.shape(begun)[0]
+    # What a rollout is drawn by depends on its place, not on which other rollouts there are.
+    place = tf.stack([prefix[:, 0], prefix[:, 1] + 1, places[:, 1]], axis=1)
 
     def write(captions, row, time, tokens, state):
         """Writes each row's token, and drops the rows whose caption is complete."""
@@ -55,12 +56,13 @@ def roll_out(
         return captions, *take_rows((row, time, tokens, state), going)
 
     def advance(i, captions, row, time, tokens, state):
-        uniform = tf.gather(uniforms(rows, 1, fold_in(seed, i)), row)
+        uniform = uniforms(fold_in(seed, i), count, max_length, number, 1, 2)
+        uniform = tf.gather_nd(uniform, tf.gather(place, row))
         state, chosen = next_tokens(step, state, tokens, uniform, choose, jit)
         return i + 1, *write(captions, row, time + 1, chosen[:, 0], state)
 
     some = tf.TensorShape([None])
-    start = write(begun, tf.range(rows), prefix[:, 1] + 1, tf.gather_nd(forks.tokens, places), state)
+    start = write(begun, tf.range(tf.shape(begun)[0]), prefix[:, 1] + 1, tf.gather_nd(forks.tokens, places), state)
     _, tokens, *_ = tf.while_loop(
         lambda i, captions, row, *_: tf.size(row) > 0,
         advance,

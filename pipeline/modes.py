@@ -22,7 +22,7 @@ from spidercap.pipeline.metrics.text_metrics import TextMetric, open_text_metric
 from spidercap.pipeline.preparation import Prepared, prepare, prepare_to_score
 from spidercap.pipeline.report.results import SplitResults, print_table, write_results, write_split
 from spidercap.pipeline.settings.config import Config
-from spidercap.pipeline.training import identity, kept
+from spidercap.pipeline.training import identity, kept, strategies
 from spidercap.pipeline.training.checkpoints import Models
 from spidercap.pipeline.training.loop import train
 from spidercap.pipeline.training.progress import Progress
@@ -45,7 +45,9 @@ def run_train(config: Config, reward_functions: Mapping[str, RewardFunction] = M
     # Loaded and opened first, so that missing files are reported before any work is done.
     own = load_reward_functions(config.rewards.reward_functions, reward_functions)
     with open_text_metrics(single_terms(config.terms()), **config.metrics.for_workers()) as text_metrics:
-        data = _train_stages(config, text_metrics, own)
+        with strategies.scope_of(config.training.strategy):
+            strategies.check_batch(config.training.batch_size)
+            data = _train_stages(config, text_metrics, own)
         _evaluate(config, text_metrics, data)
     export_once(config)
     if data.splits["val"].images is None:

@@ -14,6 +14,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from spidercap.models.baseline import Baseline
 from spidercap.models.captioner import Captioner
@@ -21,6 +22,11 @@ from spidercap.pipeline.metrics.java.corenlp import FOLDER, corenlp_jars, metric
 from spidercap.pipeline.metrics.java.runtime import java_found
 from spidercap.pipeline.metrics.text_metrics import open_text_metrics
 from spidercap.pipeline.metrics.tuple_store import TupleStore
+
+# Two devices, so that replicas can be tried; before TensorFlow is used. Nothing else asks for the second one.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
 
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDEN = pathlib.Path(__file__).parent / "golden"

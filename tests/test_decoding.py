@@ -222,9 +222,3 @@ def test_action_values_drawn():
         words, tf.constant([0.9, 0.8]), prefix, tf.constant([0.4, 0.6, 0.3, 0.1, 0.2, 0.4])
     )
     np.testing.assert_allclose(values, [[0.5, 0.3, 0.9, 0], [0.1, 0.2, 0.4, 0.8]], atol=1e-6)
-
-
-def test_explained_variance():
-    values = tf.constant([1.0, 2.0, 3.0])
-    assert float(estimators.explained_variance(values, values)) == pytest.approx(1)
-    assert float(estimators.explained_variance(values, tf.fill([3], 7.0))) == pytest.approx(0)

@@ -91,7 +91,7 @@ def learned(experience, objective, captioner, baseline):
 @pytest.mark.parametrize("s", [0, 1, 2, 3])
 def test_words_are_given_up_to_s_and_sampled_from_there(mixer, s):
     captioner, _, features, objective = mixer
-    many = Batch(*(tf.repeat(x, 300, axis=0) for x in batch_of(features)))
+    many = Batch(*(tf.repeat(x, 300, axis=0) for x in batch_of(features)[:3]))
     experience = objective.sample(many, tf.constant([1, 2]), tf.constant(float(s)))
     np.testing.assert_array_equal(experience.tokens[:, :s], many.tokens[:, :s])
     mask = estimators.token_mask(experience.tokens).numpy()

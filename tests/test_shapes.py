@@ -53,7 +53,7 @@ ESTIMATORS = {  # name -> argument -> (a right one, wrong ones beside right othe
     "policy_weights": LOSS,
     "policy_loss": LOG_PROBS | LOSS,
     "baseline_loss": LOSS,
-    "likelihood_weights": MASK,
+    "likelihood_weights": MASK | {"count": (reals(), [reals(1), reals(3)])},
     "likelihood_loss": LOG_PROBS | {"mask": (flags(3), [flags(3, 1), flags(1), flags(2)])},
     "mixed_weights": {
         "policy": (reals(3), [reals(3, 1), reals()]),
@@ -73,9 +73,6 @@ ESTIMATORS = {  # name -> argument -> (a right one, wrong ones beside right othe
         "sample_rewards": (reals(N), [reals(N, 1), reals(), reals(N + 1)]),
         "samples": (M, [1, 0, -1, N - 1, N + 1]),
     },
-    "explained_variance": PACKED,
-    "mean": {"values": (reals(3), [reals(), reals(3, 1)])},
-    "std": {"values": (reals(3), [reals(), reals(3, 1)])},
 }
 NOT_A_SHAPE = {("mixer_weight", "max_length")}
 

@@ -14,6 +14,7 @@ from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
 from spidercap.pipeline.training.kept import build_models, last_kept, load_kept
 from spidercap.pipeline.training.progress import read_progress
 from spidercap.pipeline.training.stages import build_stage
+from spidercap.pipeline.training.strategies import check_batch, scope_of
 from tests import tiny_runs
 from tests.tiny_runs import IMAGES, LENGTH, VIEWS, VOCABULARY, assert_same_end, cider_of, config_of, make_arrays, run
 
@@ -51,6 +52,23 @@ def test_resumed_equals_uninterrupted(tmp_path, arrays):
     assert [row.name for row in resumed[1].finished] == stage_labels(config)
     # Started once more, a finished run trains nothing and holds the same weights.
     assert_same_end(run(config, arrays), whole)
+
+
+def test_a_run_goes_on_with_another_number_of_devices(tmp_path, arrays):
+    """Two devices until the middle of pg, then one: weights of two devices are read by one, and the end is the same."""
+    changes = {"stages": "mle:1,baseline:1,pg:2", "learning_rate": "mle:1e-2,baseline:1e-2,pg:1e-3", "samples": 2}
+    whole = run(config_of(tmp_path / "whole", **changes), arrays)
+    config = config_of(tmp_path / "moved", **changes)
+    with scope_of("mirrored"), pytest.raises(Interrupted):
+        run(config, arrays, 4)
+    progress = newest(tmp_path / "moved")
+    assert stage_labels(config)[progress.stage] == "pg"
+    assert progress.step > 0
+    moved = run(config, arrays)
+    for a, b in zip(moved[0], whole[0], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    for a, b in zip(moved[1].history, whole[1].history, strict=True):
+        assert a.metrics == pytest.approx(b.metrics, rel=1e-4)
 
 
 class Counting:
@@ -228,3 +246,12 @@ def test_a_note_is_told_before_the_first_step(tmp_path, arrays, capsys, epochs):
     schedule = [w for w in progress.finished[0].warnings if w.startswith("step 0: ")]
     assert len(schedule) == (epochs == 5)
     assert all(f"warning: mle {w}" in capsys.readouterr().err for w in schedule)
+
+
+def test_every_device_has_something_to_do(capsys):
+    check_batch(1)
+    with scope_of("mirrored"):
+        with pytest.raises(UserError, match="less than the 2 devices that train together; raise it"):
+            check_batch(1)
+        check_batch(3)
+    assert capsys.readouterr().out == "devices: 2, each with 1.5 of the 3 rows of a batch\n"

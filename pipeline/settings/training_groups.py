@@ -11,6 +11,7 @@ from spidercap.pipeline.metrics.reward_functions import parse_reward_functions
 from spidercap.pipeline.settings.fields import Group, parse_pairs, setting
 from spidercap.pipeline.settings.stages import STAGES, default_pairs
 
+STRATEGIES = ("one", "mirrored")
 EXAMPLE = "mle:20,baseline:1,pg:10"
 
 
@@ -33,6 +34,15 @@ class TrainingSettings(Group):
         pairs=True,
         ordered=True,
         most=1e6,
+    )
+    strategy: str = setting(
+        "one",
+        "Devices that train together: one, or mirrored: all GPUs of this machine, each with a part of every batch. "
+        "Results are the same up to rounding.",
+        fixed=False,
+        modes=("train",),
+        added=True,
+        choices=STRATEGIES,
     )
     learning_rate: str = setting(
         default_pairs("learning_rate"),

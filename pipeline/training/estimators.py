@@ -90,11 +90,16 @@ def baseline_loss(values: tf.Tensor, baseline: tf.Tensor, sampled: tf.Tensor, co
     return tf.reduce_sum((tf.stop_gradient(values) - baseline) ** 2) / count
 
 
-def likelihood_weights(mask: tf.Tensor) -> tf.Tensor:
-    """Returns the weights `[n]` of the likelihood loss: 1 over the number of tokens in the mask `[n]`, 0 elsewhere."""
+def likelihood_weights(mask: tf.Tensor, count: tf.Tensor | None = None) -> tf.Tensor:
+    """Returns the weights `[n]` of the likelihood loss: 1 / `count` for tokens in the mask `[n]`, 0 elsewhere.
+
+    `count` is the number of such tokens in the whole batch, by default that of the mask.
+    """
     check_shapes("likelihood_weights", mask=(mask, "n"))
     counted = tf.cast(mask, tf.float32)
-    return tf.math.divide_no_nan(counted, tf.reduce_sum(counted))
+    count = tf.reduce_sum(counted) if count is None else count
+    check_shapes("likelihood_weights", count=(count, ""))
+    return tf.math.divide_no_nan(counted, count)
 
 
 def likelihood_loss(log_probs: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
@@ -184,32 +189,6 @@ def leave_one_out(sample_rewards: tf.Tensor, samples: int) -> tf.Tensor:
     of_image = tf.reshape(sample_rewards, [-1, samples])
     others = (tf.reduce_sum(of_image, axis=1, keepdims=True) - of_image) / (samples - 1)
     return tf.reshape(others, [-1])
-
-
-def explained_variance(values: tf.Tensor, baseline: tf.Tensor) -> tf.Tensor:
-    """Returns 1 - Var(Q - b) / Var(Q) of `[n]`: 1 is a perfect baseline, 0 one no better than a constant.
-
-    0 also where all values are equal, or there are none, and there is nothing to explain.
-    """
-    check_shapes("explained_variance", values=(values, "n"), baseline=(baseline, "n"))
-    variance = _variance(values)
-    return tf.math.divide_no_nan(variance - _variance(values - baseline), variance)
-
-
-def mean(values: tf.Tensor) -> tf.Tensor:
-    """Returns the mean of packed `[n]`, 0 of none."""
-    check_shapes("mean", values=(values, "n"))
-    return tf.math.divide_no_nan(tf.reduce_sum(values), tf.cast(tf.size(values), values.dtype))
-
-
-def std(values: tf.Tensor) -> tf.Tensor:
-    """Returns the standard deviation of packed `[n]`, 0 of none."""
-    check_shapes("std", values=(values, "n"))
-    return tf.sqrt(_variance(values))
-
-
-def _variance(values: tf.Tensor) -> tf.Tensor:
-    return mean((values - mean(values)) ** 2)
 
 
 def _check_packed(function: str, count: tf.Tensor, **packed: tf.Tensor) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from spidercap.models.rollouts import Rollouts
+from spidercap.models.row_random import Seed
 from spidercap.pipeline.data.batches import Batch
 
 
@@ -68,7 +69,7 @@ class Credit(NamedTuple):
 class Objective(NamedTuple):
     """The two functions."""
 
-    # (batch, seed [2], level: scalar, what the stage anneals) -> experience
-    sample: Callable[[Batch, tf.Tensor, tf.Tensor], Experience]
+    # (batch, seed of its rows, level: scalar, what the stage anneals) -> experience
+    sample: Callable[[Batch, Seed, tf.Tensor], Experience]
     # (experience, rewards of its samples [N], of its other captions [Q]) -> credit
     credit: Callable[[Experience, tf.Tensor, tf.Tensor], Credit]

@@ -14,9 +14,10 @@ import tensorflow as tf
 from spidercap.models.captioner import Captioner
 from spidercap.models.packing import Packing, pack
 from spidercap.models.word_loss import log_probs, weighted_log_likelihood
-from spidercap.pipeline.training import estimators
+from spidercap.pipeline.training import estimators, replicas
 from spidercap.pipeline.training.experience import Credit, Experience, Likelihood
-from spidercap.pipeline.training.logs import PolicyLogs
+from spidercap.pipeline.training.logs import PolicyLogs, PolicyStatistics, policy_logs
+from spidercap.pipeline.training.moments import moments
 from spidercap.pipeline.training.siblings import next_step, siblings_loss
 
 Gradients = list[tf.Tensor]
@@ -28,7 +29,12 @@ class PolicyGradients(NamedTuple):
     captioner: Gradients
     baseline: Gradients
     losses: list[tf.Tensor]  # the captioner's, or the baseline's if the policy is not moved; then a learned baseline's
-    logs: PolicyLogs
+    statistics: PolicyStatistics
+
+    @property
+    def logs(self) -> PolicyLogs:
+        """What is logged of them, where this is the only replica."""
+        return policy_logs(self.statistics, self.losses)
 
 
 def policy_gradients(
@@ -40,12 +46,13 @@ def policy_gradients(
 ) -> PolicyGradients:
     """Returns the gradients of the captioner's and of the baseline's loss; not `moves_policy`: of the latter alone.
 
-    Without dropout: the probabilities that are differentiated are those that were sampled from.
+    Without dropout: the probabilities that are differentiated are those that were sampled from. Losses and gradients
+    are this replica's share of those of the whole batch: their sum over replicas is that of one replica alone.
     """
-    count = tf.cast(tf.shape(experience.tokens)[0], tf.float32)
+    count = replicas.total(tf.cast(tf.shape(experience.tokens)[0], tf.float32))
     given = None
     if experience.likelihood is not None:
-        given = tf.reduce_sum(tf.cast(experience.likelihood.mask, tf.float32)) / count
+        given = moments(tf.reduce_sum(tf.cast(experience.likelihood.mask, tf.float32), axis=1))
     if experience.references is not None:
         experience, credit = _with_references(experience, credit)
     packing = pack(experience.tokens)
@@ -65,19 +72,23 @@ def policy_gradients(
         else:
             loss, log_pi = _loss_of_siblings(projection, hidden, packing, experience, credit.siblings, predicted, count)
     gradients = tape.gradient(loss, captioner.trainable_variables) if moves_policy else []
-    logs = _logs(log_pi, values, expected, sampled, predicted)._replace(given_tokens=given)
+    statistics = PolicyStatistics(
+        surprise=moments(-tf.boolean_mask(log_pi, sampled)),
+        advantage=moments(tf.boolean_mask(values - expected, sampled)),
+        values=moments(tf.boolean_mask(values, sampled)) if learned else None,
+        likelihood=None if predicted is None else moments(-tf.boolean_mask(log_pi, predicted)),
+        given=given,
+    )
     if not learned:
-        return PolicyGradients(gradients, [], [loss], logs)
-    explained = estimators.explained_variance(tf.boolean_mask(values, sampled), tf.boolean_mask(expected, sampled))
-    logs = logs._replace(baseline_loss=baseline_loss, explained_variance=explained)
+        return PolicyGradients(gradients, [], [loss], statistics)
     baseline_gradients = tape.gradient(baseline_loss, baseline.trainable_variables)
-    return PolicyGradients(gradients, baseline_gradients, [loss, baseline_loss], logs)
+    return PolicyGradients(gradients, baseline_gradients, [loss, baseline_loss], statistics)
 
 
 def _loss(projection, hidden, tokens, weights, experience, predicted):
     """The policy's loss, mixed with the likelihood's if tokens are `predicted`, and log pi `[n]` of all tokens."""
     if predicted is not None:
-        likelihood = estimators.likelihood_weights(predicted)
+        likelihood = estimators.likelihood_weights(predicted, _tokens(predicted))
         weights = estimators.mixed_weights(weights, likelihood, experience.likelihood.weight)
     return weighted_log_likelihood(projection, hidden, tokens, -weights)
 
@@ -93,7 +104,7 @@ def _loss_of_siblings(projection, hidden, packing, experience, siblings, predict
     if predicted is None:
         return loss, log_pi
     rows, weight = tf.where(predicted), experience.likelihood.weight
-    weights = tf.gather_nd(estimators.likelihood_weights(predicted), rows)
+    weights = tf.gather_nd(estimators.likelihood_weights(predicted, _tokens(predicted)), rows)
     learned = (tf.gather_nd(x, rows) for x in (hidden, packing.of(tokens)))
     likelihood, terms = weighted_log_likelihood(projection, *learned, -weights)
     return (1 - weight) * loss + weight * likelihood, tf.tensor_scatter_nd_update(log_pi, rows, terms)
@@ -123,13 +134,6 @@ def _masks(experience: Experience, packing: Packing) -> tuple[tf.Tensor, tf.Tens
     return ~given, given & packing.of(estimators.likelihood_mask(experience.tokens))
 
 
-def _logs(
-    log_pi: tf.Tensor, values: tf.Tensor, expected: tf.Tensor, sampled: tf.Tensor, predicted: tf.Tensor | None
-) -> PolicyLogs:
-    """Of `[n]` each; `predicted` are the tokens that are learned by likelihood."""
-    return PolicyLogs(
-        # The mean of -log pi over sampled tokens estimates the policy's entropy without bias.
-        entropy=estimators.mean(-tf.boolean_mask(log_pi, sampled)),
-        advantage_std=estimators.std(tf.boolean_mask(values - expected, sampled)),
-        likelihood_loss=None if predicted is None else estimators.likelihood_loss(log_pi, predicted),
-    )
+def _tokens(mask: tf.Tensor) -> tf.Tensor:
+    """The number of tokens in a mask, in all of the batch."""
+    return replicas.total(tf.reduce_sum(tf.cast(mask, tf.float32)))

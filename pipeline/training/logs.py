@@ -1,13 +1,17 @@
 """What a train step logs: scalars by field, tensors as a step returns them, floats once they are read.
 
+A replica has statistics of its rows; the logs are of the whole batch, made of the statistics of all replicas.
+
 `named_scalars` alone knows what TensorBoard and the console call them.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from spidercap.pipeline.metrics.registry import column_of
+from spidercap.pipeline.training.moments import Moments, explained_variance, merged
 
 Scalar = tf.Tensor | float
 
@@ -34,6 +38,29 @@ class PolicyLogs(NamedTuple):
     given_tokens: Scalar | None = None  # tokens a caption that were not sampled: mixer's s, less what is padding
     baseline_loss: Scalar | None = None
     explained_variance: Scalar | None = None
+
+
+class PolicyStatistics(NamedTuple):
+    """Of the rows of a replica, or with `[R]` in place of scalars those of R replicas; None: there is no such thing."""
+
+    surprise: Moments  # -log pi of sampled tokens
+    advantage: Moments  # Q - b of sampled tokens
+    values: Moments | None  # Q of sampled tokens, where a baseline is learned
+    likelihood: Moments | None  # -log pi of the tokens that are learned by likelihood
+    given: Moments | None  # tokens of a caption that were not sampled
+
+
+def policy_logs(statistics: PolicyStatistics, losses: Sequence[tf.Tensor]) -> PolicyLogs:
+    """Returns what is logged of the statistics of all replicas; the second loss is that of a learned baseline."""
+    surprise, advantage, values, likelihood, given = (x if x is None else merged(x) for x in statistics)
+    return PolicyLogs(
+        entropy=surprise.mean,  # the mean of -log pi over sampled tokens estimates it without bias
+        advantage_std=advantage.std(),
+        likelihood_loss=None if likelihood is None else likelihood.mean,
+        given_tokens=None if given is None else given.mean,
+        baseline_loss=None if values is None else losses[1],
+        explained_variance=None if values is None else explained_variance(values, advantage),
+    )
 
 
 class StepLogs(NamedTuple):

@@ -21,6 +21,7 @@ from spidercap.pipeline.data.batches import TrainingArrays
 from spidercap.pipeline.errors import STOPPING, Interrupted
 from spidercap.pipeline.evaluation.evaluate import Evaluation
 from spidercap.pipeline.settings.config import Config, stage_labels
+from spidercap.pipeline.training import replicas
 from spidercap.pipeline.training.advice import selection_notes
 from spidercap.pipeline.training.checkpoint_files import newest_checkpoint, read_checkpoint
 from spidercap.pipeline.training.checkpoints import Models, Saver, save_run
@@ -105,9 +106,10 @@ def _run_stage(
         disable=None,
         dynamic_ncols=True,
     ) as bar:
-        for batch in stage.batches(progress.step):
+        for batch in replicas.batches(stage.batches(progress.step)):
             step_seed = tf.random.experimental.stateless_fold_in(seed, progress.step)
             logs = stage.step(batch, step_seed, tf.constant(stage.level(progress.step), tf.float32))
+            logs = replicas.local(logs)[0]  # the same on all replicas
             progress.step += 1
             bar.update(config.training.batch_size)
             watch.see(logs)

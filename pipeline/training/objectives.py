@@ -12,6 +12,7 @@ import tensorflow as tf
 from spidercap.models import categorical, decoding
 from spidercap.models.captioner import Captioner
 from spidercap.models.rollouts import Rollouts, no_rollouts, roll_out
+from spidercap.models.row_random import Seed, repeated, split
 from spidercap.pipeline.data.batches import Batch
 from spidercap.pipeline.training import estimators, siblings
 from spidercap.pipeline.training.experience import Credit, Experience, Likelihood, Objective, WordsDrawn
@@ -42,9 +43,9 @@ def policy_gradient(
         raise ValueError(f"policy_gradient: rollout_policy='greedy' takes rollouts = 1, got {rollouts}")
     choose, shared = CHOICES[rollout_policy], share_rollouts and samples > 1
 
-    def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
+    def sample(batch: Batch, seed: Seed, level: tf.Tensor) -> Experience:
         del level
-        sample_seed, rollout_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+        sample_seed, rollout_seed = split(repeated(seed, samples))
         if rollouts == 0:
             return _samples("policy_gradient", captioner, batch, samples, max_length, sample_seed)
         many, step = _repeated("policy_gradient", batch, samples), captioner.make_step()
@@ -78,7 +79,7 @@ def mixer(captioner: Captioner, max_length: int, *, mixer_likelihood_weight: flo
     if not 0 <= mixer_likelihood_weight <= 1:
         raise ValueError(f"mixer: mixer_likelihood_weight must be in 0..1, got {mixer_likelihood_weight}")
 
-    def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
+    def sample(batch: Batch, seed: Seed, level: tf.Tensor) -> Experience:
         _check_batch("mixer", batch)
         check_shapes("mixer", tokens=(batch.tokens, f"B {max_length}"), features=(batch.features, "B F"))
         steps = tf.cast(level, tf.int32)
@@ -102,9 +103,9 @@ def self_critical(captioner: Captioner, max_length: int, *, samples: int) -> Obj
     """Returns SCST (Rennie et al. 2017): the baseline of a sample is the reward of its image's greedy caption."""
     _check_least("self_critical", max_length=(max_length, 1), samples=(samples, 1))
 
-    def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
+    def sample(batch: Batch, seed: Seed, level: tf.Tensor) -> Experience:
         del level
-        experience = _samples("self_critical", captioner, batch, samples, max_length, seed)
+        experience = _samples("self_critical", captioner, batch, samples, max_length, repeated(seed, samples))
         tokens, _ = decoding.greedy(
             captioner.make_step(), captioner.initial_state(batch.features), max_length, captioner.jit
         )
@@ -125,9 +126,9 @@ def leave_one_out(captioner: Captioner, max_length: int, *, samples: int) -> Obj
     """
     _check_least("leave_one_out", max_length=(max_length, 1), samples=(samples, 2))
 
-    def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
+    def sample(batch: Batch, seed: Seed, level: tf.Tensor) -> Experience:
         del level
-        return _samples("leave_one_out", captioner, batch, samples, max_length, seed)
+        return _samples("leave_one_out", captioner, batch, samples, max_length, repeated(seed, samples))
 
     def credit(experience: Experience, sample_rewards: tf.Tensor, rollout_rewards: tf.Tensor) -> Credit:
         _check_rewards("leave_one_out", experience, sample_rewards, rollout_rewards)
@@ -146,9 +147,9 @@ def vine(captioner: Captioner, max_length: int, *, samples: int, rollouts: int) 
     """
     _check_least("vine", max_length=(max_length, 1), samples=(samples, 1), rollouts=(rollouts, 1))
 
-    def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
+    def sample(batch: Batch, seed: Seed, level: tf.Tensor) -> Experience:
         del level
-        sample_seed, rollout_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+        sample_seed, rollout_seed = split(repeated(seed, samples))
         many, step = _repeated("vine", batch, samples), captioner.make_step()
         start, draw = captioner.initial_state(many.features), categorical.draw
         tokens, forks = decoding.sample_with_forks(
@@ -167,7 +168,7 @@ def vine(captioner: Captioner, max_length: int, *, samples: int, rollouts: int) 
 
 
 def _samples(
-    objective: str, captioner: Captioner, batch: Batch, samples: int, max_length: int, seed: tf.Tensor
+    objective: str, captioner: Captioner, batch: Batch, samples: int, max_length: int, seed: Seed
 ) -> Experience:
     """M sampled captions an image, and nothing else to be scored."""
     many = _repeated(objective, batch, samples)

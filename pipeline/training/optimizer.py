@@ -10,6 +10,9 @@ import tensorflow as tf
 class Adam(keras.optimizers.Adam):
     """keras.optimizers.Adam with TensorFlow's fused update, in one pass over memory; equal up to rounding.
 
+    `apply` takes the gradients of the whole batch: it neither sums over replicas nor clips before the sum, as Keras
+    does. Each replica updates its own copy of the weights, all in the same way.
+
     Sparse gradients differ: the gradients of a row that occurs twice are summed before they are squared, where Keras
     3.15 sums their squares.
 
@@ -27,6 +30,19 @@ class Adam(keras.optimizers.Adam):
         if self.use_ema:
             for variable, average in zip(variables, self._model_variables_moving_average, strict=True):
                 average.assign(variable)
+
+    def apply(self, grads: list[tf.Tensor], trainable_variables: list[keras.Variable] | None = None) -> None:
+        """Updates the weights, by default those that this was built with, by gradients of the same order."""
+        weights = self._trainable_variables if trainable_variables is None else list(trainable_variables)
+        rate = self._get_current_learning_rate()
+        self._apply_weight_decay(weights)
+        for gradient, weight in zip(self._clip_gradients(list(grads)), weights, strict=True):
+            self.update_step(gradient, weight.value, rate)
+        if self.use_ema:
+            self._update_model_variables_moving_average(weights)
+        tf.raw_ops.AssignAddVariableOp(
+            resource=self._iterations.value.handle, value=tf.constant(1, self._iterations.dtype)
+        )
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         """Updates a weight and its two moments by a gradient, dense or sparse (some rows)."""
@@ -49,7 +65,16 @@ class Adam(keras.optimizers.Adam):
     def _update_model_variables_moving_average(self, trainable_variables: list[keras.Variable]) -> None:
         share = tf.maximum(1 - self.ema_momentum, 9 / (10 + tf.cast(self.iterations, tf.float32)))
         for variable, average in zip(trainable_variables, self._model_variables_moving_average, strict=True):
-            average.assign_add(share * (variable - average))
+            change = share * (tf.convert_to_tensor(variable) - tf.convert_to_tensor(average))
+            tf.raw_ops.AssignAddVariableOp(resource=average.value.handle, value=change)
+
+    def _apply_weight_decay(self, variables: list[keras.Variable]) -> None:
+        if self.weight_decay is None:
+            return
+        share = tf.cast(self.learning_rate, tf.float32) * self.weight_decay
+        for variable in filter(self._use_weight_decay, variables):
+            decay = share * tf.convert_to_tensor(variable)
+            tf.raw_ops.AssignSubVariableOp(resource=variable.value.handle, value=decay)
 
     def _clip_gradients(self, grads: list[tf.Tensor]) -> list[tf.Tensor]:
         """Clips like Keras, but makes no pass over the gradients if their norm is small enough."""

@@ -17,6 +17,7 @@ from spidercap.models.special_tokens import PAD
 from spidercap.pipeline.data.batches import TrainingArrays, caption_batches, image_batches
 from spidercap.pipeline.settings.config import Config, stage_labels
 from spidercap.pipeline.settings.stages import RUN_BASELINE, STAGES, StageKind
+from spidercap.pipeline.training import replicas
 from spidercap.pipeline.training.advice import remedies
 from spidercap.pipeline.training.experience import Objective
 from spidercap.pipeline.training.lengths import batch_note, length_note, planned_steps, validation_interval
@@ -37,7 +38,7 @@ class BuiltStage:
     label: str  # unique in the run
     unit: str  # of a batch: caption or image
     step: TrainStep
-    batches: Callable[[int], tf.data.Dataset]  # first step -> its batch and all later ones
+    batches: Callable[[int], tf.data.Dataset]  # first step -> this process' parts of its batch and of all later ones
     state: dict[str, Any]  # trackables beside the models: optimizers, mixer's baseline
     level: Callable[[int], float]  # step -> the annealed number: mixer's s or scheduled sampling's probability
     samples_per_step: int  # sampled captions, without rollouts and greedy captions
@@ -80,7 +81,12 @@ def build_stage(
         unit=kind.unit,
         step=step,
         batches=functools.partial(
-            _batches(config, name), arrays, batch_size, steps=steps[index], seed=(config.run.seed, index)
+            _batches(config, name),
+            arrays,
+            batch_size,
+            steps=steps[index],
+            seed=(config.run.seed, index),
+            parts=replicas.parts(),
         ),
         state=state,
         level=lambda step: schedule.level(config, step / per_epoch),

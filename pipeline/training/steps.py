@@ -7,8 +7,9 @@ objective's.
 Shapes: B images, M samples an image, N = B * M samples, T steps, Q other captions.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -16,15 +17,15 @@ import tensorflow as tf
 from spidercap.models import decoding
 from spidercap.models.captioner import Captioner
 from spidercap.models.packing import pack
+from spidercap.models.row_random import RowSeed, Seed, fold_in
 from spidercap.models.word_loss import weighted_log_likelihood
 from spidercap.pipeline.data.batches import Batch
-from spidercap.pipeline.training import estimators
+from spidercap.pipeline.training import estimators, replicas
 from spidercap.pipeline.training.experience import Experience, Objective, References
 from spidercap.pipeline.training.gradients import Gradients, policy_gradients
-from spidercap.pipeline.training.logs import StepLogs
-from spidercap.pipeline.training.ragged import ragged
+from spidercap.pipeline.training.logs import StepLogs, policy_logs
 from spidercap.pipeline.training.rewards import Reward
-from spidercap.pipeline.training.sample_logs import sample_logs
+from spidercap.pipeline.training.sample_logs import sample_logs, sample_statistics
 
 # They set these seeds apart from those of tokens, which are folded in by their number.
 FEATURE_DROPOUT, READING = 2**20, 2**20 + 1
@@ -34,10 +35,12 @@ TrainStep = Callable[[Batch, tf.Tensor, tf.Tensor], StepLogs]
 
 
 class Update(NamedTuple):
-    """What became of an update."""
+    """What became of an update, and what all replicas know of the batch."""
 
+    losses: list[tf.Tensor]
     gradient_norm: tf.Tensor  # of the first gradients, before clipping
     skipped: tf.Tensor  # 1.0 or 0.0
+    statistics: Any  # with [R] in place of scalars
 
 
 def likelihood_step(
@@ -54,17 +57,20 @@ def likelihood_step(
     the level as probability, sampled without dropout.
     """
 
-    @tf.function(autograph=False)
     def step(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> StepLogs:
+        seed = seed_of(batch, seed)
         features = _with_dropout(captioner, batch, feature_dropout, seed).features
         tokens = read = batch.tokens
         if scheduled_sampling:
-            read_seed = tf.random.experimental.stateless_fold_in(seed, READING)
+            read_seed = fold_in(seed, READING)
             read = decoding.read_own_words(
                 captioner.make_step(), captioner.initial_state(features), tokens, level, read_seed, captioner.jit
             )
         packing = pack(tokens)
-        weights = estimators.likelihood_weights(packing.of(estimators.likelihood_mask(tokens)))
+        predicted = packing.of(estimators.likelihood_mask(tokens))
+        weights = estimators.likelihood_weights(
+            predicted, replicas.total(tf.reduce_sum(tf.cast(predicted, tf.float32)))
+        )
         with tf.GradientTape() as tape:
             hidden = captioner.hidden(features, read, packing, dropout_seed=seed)
             loss, _ = weighted_log_likelihood(
@@ -74,14 +80,14 @@ def likelihood_step(
         learning_rate = optimizer.learning_rate
         updated = update([(optimizer, gradients)], [loss])
         return StepLogs(
-            loss=loss,
+            loss=updated.losses[0],
             gradient_norm=updated.gradient_norm,
             skipped=updated.skipped,
             learning_rate=learning_rate,
             sampling_probability=level if scheduled_sampling else None,
         )
 
-    return step
+    return replicas.on_replicas(step)
 
 
 def policy_gradient_step(
@@ -106,6 +112,7 @@ def policy_gradient_step(
     """
 
     def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
+        seed = seed_of(batch, seed)
         batch = _with_dropout(captioner, batch, feature_dropout, seed)
         experience = objective.sample(batch, seed, level)
         if likelihood_weight == 0:
@@ -114,7 +121,7 @@ def policy_gradient_step(
         return experience._replace(references=references)
 
     def learn(experience: Experience, scores: dict[str, tf.Tensor]) -> StepLogs:
-        scored = tf.shape(experience.tokens)[0] + tf.shape(experience.rollouts.tokens)[0]
+        scored = tf.cast(tf.shape(experience.tokens)[0] + tf.shape(experience.rollouts.tokens)[0], tf.float32)
         sample_rewards, other_rewards = split_rewards(experience, reward.total(scores))
         credit = objective.credit(experience, sample_rewards, other_rewards)
         found = policy_gradients(captioner, baseline, experience, credit, moves_policy=optimizer is not None)
@@ -122,32 +129,39 @@ def policy_gradient_step(
         updates = [] if optimizer is None else [(optimizer, found.captioner)]
         if baseline is not None:
             updates.append((baseline_optimizer, found.baseline))
-        updated = update(updates, found.losses)
+        statistics = scored, found.statistics, sample_statistics(experience.tokens, sample_rewards, scores)
+        updated = update(updates, found.losses, statistics)
+        scored, of_policy, of_samples = updated.statistics
         return StepLogs(
-            loss=found.losses[0],
+            loss=updated.losses[0],
             gradient_norm=updated.gradient_norm,
             skipped=updated.skipped,
             learning_rate=learning_rate,
-            scored=tf.cast(scored, tf.float32),
-            policy=found.logs,
-            samples=sample_logs(experience.tokens, sample_rewards, scores),
+            scored=tf.reduce_sum(scored),
+            policy=policy_logs(of_policy, updated.losses),
+            samples=sample_logs(of_samples, experience.tokens),
         )
 
     if reward.is_compiled:
 
-        @tf.function(autograph=False)
         def step(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> StepLogs:
             experience = sample(batch, seed, level)
             return learn(experience, reward.compiled_scores(*scored_captions(experience)))
 
-    else:
-        first_half, second_half = tf.function(sample, autograph=False), ragged(learn)
+        return replicas.on_replicas(step)
+    first_half, second_half = replicas.on_replicas(sample), replicas.on_replicas(learn, any_rows=True)
 
-        def step(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> StepLogs:
-            experience = first_half(batch, seed, level)
-            return second_half(experience, reward.scores(*scored_captions(experience)))
+    def two_halves(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> StepLogs:
+        experience = first_half(batch, seed, level)
+        scores = replicas.each_local(lambda one: reward.scores(*scored_captions(one)), experience)
+        return second_half(experience, scores)
 
-    return step
+    return two_halves
+
+
+def seed_of(batch: Batch, seed: tf.Tensor) -> Seed:
+    """Returns the seed of a batch's rows, of that of the step `[2]`."""
+    return seed if batch.first is None else RowSeed(seed, batch.first)
 
 
 def scored_captions(experience: Experience) -> tuple[tf.Tensor, tf.Tensor]:
@@ -162,10 +176,18 @@ def split_rewards(experience: Experience, rewards: tf.Tensor) -> tuple[tf.Tensor
     return tf.split(rewards, [tf.shape(experience.tokens)[0], tf.shape(experience.rollouts.tokens)[0]])
 
 
-def update(updates: Sequence[tuple[keras.Optimizer, Gradients]], losses: Sequence[tf.Tensor]) -> Update:
-    """Applies each optimizer's gradients, or none of them if a gradient or loss is NaN or infinite."""
+def update(
+    updates: Sequence[tuple[keras.Optimizer, Gradients]], losses: Sequence[tf.Tensor], statistics: Any = ()
+) -> Update:
+    """Applies each optimizer's gradients, or none of them if a gradient or loss is NaN or infinite.
+
+    Gradients and losses are those of this replica; what is applied, or not, is their sum over replicas.
+    """
     # Rows of the embedding that occur twice would not count as their sum in the norm.
-    updates = [(optimizer, [tf.convert_to_tensor(g) for g in gradients]) for optimizer, gradients in updates]
+    own = [tf.convert_to_tensor(g) for _, gradients in updates for g in gradients]
+    summed, statistics = replicas.exchange([*losses, *own], statistics)
+    losses, rest = summed[: len(losses)], iter(summed[len(losses) :])
+    updates = [(optimizer, list(itertools.islice(rest, len(gradients)))) for optimizer, gradients in updates]
     norms = [tf.linalg.global_norm(gradients) for _, gradients in updates]
     finite = tf.reduce_all(tf.math.is_finite(tf.stack([*norms, *losses])))
 
@@ -174,9 +196,9 @@ def update(updates: Sequence[tuple[keras.Optimizer, Gradients]], losses: Sequenc
             optimizer.apply(gradients)
         return tf.constant(0.0)
 
-    return Update(norms[0], tf.cond(finite, apply, lambda: tf.constant(1.0)))
+    return Update(losses, norms[0], tf.cond(finite, apply, lambda: tf.constant(1.0)), statistics)
 
 
-def _with_dropout(captioner: Captioner, batch: Batch, rate: float, seed: tf.Tensor) -> Batch:
-    dropout_seed = tf.random.experimental.stateless_fold_in(seed, FEATURE_DROPOUT)
+def _with_dropout(captioner: Captioner, batch: Batch, rate: float, seed: Seed) -> Batch:
+    dropout_seed = fold_in(seed, FEATURE_DROPOUT)
     return batch._replace(features=captioner.drop_features(batch.features, rate, dropout_seed))

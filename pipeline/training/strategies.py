@@ -1,0 +1,42 @@
+"""Which devices train together: a strategy of tf.distribute for each choice of --strategy.
+
+A strategy is made once in a process: a second one of the same devices would take the first one's messages for its own.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.training import replicas
+
+
+@functools.cache
+def mirrored() -> tf.distribute.Strategy:
+    """Returns the strategy of all GPUs of this machine; without one, of its CPU."""
+    return tf.distribute.MirroredStrategy()
+
+
+# None: the device that TensorFlow takes by itself.
+STRATEGIES: dict[str, Callable[[], tf.distribute.Strategy] | None] = {"one": None, "mirrored": mirrored}
+
+
+def scope_of(name: str) -> contextlib.AbstractContextManager:
+    """Returns the block in which models, optimizers and steps are made, and steps are run."""
+    make = STRATEGIES[name]
+    return contextlib.nullcontext() if make is None else make().scope()
+
+
+def check_batch(batch_size: int) -> None:
+    """Tells how many devices train; raises UserError if a device would have nothing to do."""
+    if not tf.distribute.has_strategy():
+        return
+    count = replicas.parts().count
+    if batch_size < count:
+        raise UserError(
+            f"--batch_size={batch_size} is less than the {count} devices that train together; raise it, or give "
+            "--strategy=one"
+        )
+    print(f"devices: {count}, each with {batch_size / count:g} of the {batch_size} rows of a batch", flush=True)
