@@ -13,7 +13,7 @@ from spidercap.pipeline.training.advice import remedies
 from spidercap.pipeline.training.checkpoint_files import PROGRESS
 from spidercap.pipeline.training.logs import PolicyLogs, SampleLogs, StepLogs, as_floats
 from spidercap.pipeline.training.progress import Progress, read_progress
-from spidercap.pipeline.training.sample_logs import sample_logs
+from spidercap.pipeline.training.sample_logs import sample_logs, sample_statistics
 from spidercap.pipeline.training.watch import SKIPPED, Watch
 from tests.oracles import padded
 
@@ -158,7 +158,8 @@ def test_stages_that_sample_nothing_are_not_judged_by_their_captions():
 
 def logs_of(captions, rewards):
     """What a step logs of captions of up to 12 words that were sampled by a policy of some entropy."""
-    samples = sample_logs(tf.constant(padded(captions, 12)), tf.constant(rewards, tf.float32), {})
+    tokens = tf.constant(padded(captions, 12))
+    samples = sample_logs(sample_statistics(tokens, tf.constant(rewards, tf.float32), {}), tokens)
     return as_floats(step_logs(HEALTHY)._replace(samples=samples))
 
 
