@@ -3,7 +3,7 @@
 # make torture: every file of a run damaged, and runs killed between any two writes; half an hour.
 # make recipes-check: the recipes for COCO, features and sounds, on stand-ins; ten minutes.
 # make workers-check: features by several processes, one of them killed; a minute.
-# make devices-check: every objective on three devices against one; five minutes.
+# make devices-check: every objective on three devices against one; ten minutes.
 # make serve-check: an exported model in other loaders and under loads of callers; five minutes.
 # make benchmark: what training and decoding cost on this machine.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
