@@ -6,6 +6,7 @@ The generator is Philox, which makes four numbers at a time of a key (the seed) 
 Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).
 """
 
+import math
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -51,12 +52,14 @@ def repeated(seed: Seed, times: int) -> RowSeed:
 
 def uniforms(seed: Seed, rows: tf.Tensor | int, *shape: int) -> tf.Tensor:
     """Returns float32 in [0, 1) of so many rows, `[rows, *shape]`."""
-    width = _size(shape)
-    numbers = tf.raw_ops.StatelessRandomUniformV2(shape=_shape(rows, width), **_place(seed, width), dtype=tf.float32)
+    width = math.prod(shape)
+    numbers = tf.raw_ops.StatelessRandomUniformV2(**_drawn(seed, rows, width), dtype=tf.float32)
     return tf.reshape(numbers[:, :width], [rows, *shape])
 
 
-def dropout(values: tf.Tensor, rate: float, seed: Seed, index: tf.Tensor | None = None, max_length: int = 1):
+def dropout(
+    values: tf.Tensor, rate: float, seed: Seed, index: tf.Tensor | None = None, max_length: int = 1
+) -> tf.Tensor:
     """Returns values `[n, F]` with a share `rate` of them set to 0, and the others scaled up to keep the mean.
 
     Args:
@@ -68,29 +71,19 @@ def dropout(values: tf.Tensor, rate: float, seed: Seed, index: tf.Tensor | None 
     """
     size, level = values.shape[1], round(rate * LEVELS)
     rows = tf.shape(values)[0] if index is None else tf.reduce_max(index[:, 0]) + 1
-    width = max_length * -(-size // 2)
-    bits = tf.raw_ops.StatelessRandomUniformFullIntV2(shape=_shape(rows, width), **_place(seed, width), dtype=tf.uint32)
-    bits = tf.reshape(bits[:, :width], [rows * max_length, width // max_length])
+    pairs = -(-size // 2)  # of a value's row: two numbers of 16 bits are drawn at once
+    width = max_length * pairs
+    bits = tf.raw_ops.StatelessRandomUniformFullIntV2(**_drawn(seed, rows, width), dtype=tf.uint32)
+    bits = tf.reshape(bits[:, :width], [rows * max_length, pairs])
     if index is not None:
         bits = tf.gather(bits, index[:, 0] * max_length + index[:, 1])
-    halves = tf.reshape(tf.bitcast(bits, tf.uint16), [tf.shape(values)[0], 2 * (width // max_length)])[:, :size]
+    halves = tf.reshape(tf.bitcast(bits, tf.uint16), [tf.shape(values)[0], 2 * pairs])[:, :size]
     return tf.where(halves >= tf.constant(level, tf.uint16), values * (LEVELS / (LEVELS - level)), 0)
 
 
-def _place(seed: Seed, width: int) -> dict:
-    """Key and counter of the first row's first number."""
-    rows = row_seed(seed)
-    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=rows.seed)
-    skipped = tf.bitcast(rows.first * -(-width // GROUP), tf.uint64)
-    return {"key": key, "counter": counter + tf.stack([skipped, tf.constant(0, tf.uint64)]), "alg": PHILOX}
-
-
-def _shape(rows: tf.Tensor | int, width: int) -> list:
-    return [rows, GROUP * -(-width // GROUP)]
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for one in shape:
-        size *= one
-    return size
+def _drawn(seed: Seed, rows: tf.Tensor | int, width: int) -> dict:
+    """What Philox makes `[rows, width]` of, or a little wider: whole groups, from the first row's counter on."""
+    here, groups = row_seed(seed), -(-width // GROUP)
+    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=here.seed)
+    skipped = tf.stack([tf.bitcast(here.first * groups, tf.uint64), tf.constant(0, tf.uint64)])
+    return {"shape": [rows, GROUP * groups], "key": key, "counter": counter + skipped, "alg": PHILOX}

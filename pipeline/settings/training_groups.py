@@ -11,7 +11,8 @@ from spidercap.pipeline.metrics.reward_functions import parse_reward_functions
 from spidercap.pipeline.settings.fields import Group, parse_pairs, setting
 from spidercap.pipeline.settings.stages import STAGES, default_pairs
 
-STRATEGIES = ("one", "mirrored")
+# name -> function that returns a tf.distribute.Strategy; "": the device that TensorFlow takes by itself
+STRATEGIES = {"one": "", "mirrored": "spidercap.pipeline.training.strategies:mirrored"}
 EXAMPLE = "mle:20,baseline:1,pg:10"
 
 

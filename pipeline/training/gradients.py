@@ -88,7 +88,7 @@ def policy_gradients(
 def _loss(projection, hidden, tokens, weights, experience, predicted):
     """The policy's loss, mixed with the likelihood's if tokens are `predicted`, and log pi `[n]` of all tokens."""
     if predicted is not None:
-        likelihood = estimators.likelihood_weights(predicted, _tokens(predicted))
+        likelihood = estimators.likelihood_weights(predicted, replicas.count(predicted))
         weights = estimators.mixed_weights(weights, likelihood, experience.likelihood.weight)
     return weighted_log_likelihood(projection, hidden, tokens, -weights)
 
@@ -104,7 +104,7 @@ def _loss_of_siblings(projection, hidden, packing, experience, siblings, predict
     if predicted is None:
         return loss, log_pi
     rows, weight = tf.where(predicted), experience.likelihood.weight
-    weights = tf.gather_nd(estimators.likelihood_weights(predicted, _tokens(predicted)), rows)
+    weights = tf.gather_nd(estimators.likelihood_weights(predicted, replicas.count(predicted)), rows)
     learned = (tf.gather_nd(x, rows) for x in (hidden, packing.of(tokens)))
     likelihood, terms = weighted_log_likelihood(projection, *learned, -weights)
     return (1 - weight) * loss + weight * likelihood, tf.tensor_scatter_nd_update(log_pi, rows, terms)
@@ -132,8 +132,3 @@ def _masks(experience: Experience, packing: Packing) -> tuple[tf.Tensor, tf.Tens
         return tf.ones(tf.shape(packing.index)[:1], tf.bool), None
     given = packing.of(experience.likelihood.mask)
     return ~given, given & packing.of(estimators.likelihood_mask(experience.tokens))
-
-
-def _tokens(mask: tf.Tensor) -> tf.Tensor:
-    """The number of tokens in a mask, in all of the batch."""
-    return replicas.total(tf.reduce_sum(tf.cast(mask, tf.float32)))

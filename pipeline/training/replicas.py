@@ -23,6 +23,11 @@ def total(value: tf.Tensor) -> tf.Tensor:
     return _summed([tf.stop_gradient(value)])[0]
 
 
+def count(mask: tf.Tensor) -> tf.Tensor:
+    """Returns float32, how many of a mask are true on all replicas together."""
+    return total(tf.reduce_sum(tf.cast(mask, tf.float32)))
+
+
 def exchange(sums: Sequence[tf.Tensor], statistics: Any) -> tuple[list[tf.Tensor], Any]:
     """Returns the sums of tensors over all replicas, and the statistics of each one.
 

@@ -58,7 +58,7 @@ def likelihood_step(
     """
 
     def step(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> StepLogs:
-        seed = seed_of(batch, seed)
+        seed = _seed_of(batch, seed)
         features = _with_dropout(captioner, batch, feature_dropout, seed).features
         tokens = read = batch.tokens
         if scheduled_sampling:
@@ -68,9 +68,7 @@ def likelihood_step(
             )
         packing = pack(tokens)
         predicted = packing.of(estimators.likelihood_mask(tokens))
-        weights = estimators.likelihood_weights(
-            predicted, replicas.total(tf.reduce_sum(tf.cast(predicted, tf.float32)))
-        )
+        weights = estimators.likelihood_weights(predicted, replicas.count(predicted))
         with tf.GradientTape() as tape:
             hidden = captioner.hidden(features, read, packing, dropout_seed=seed)
             loss, _ = weighted_log_likelihood(
@@ -112,7 +110,7 @@ def policy_gradient_step(
     """
 
     def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
-        seed = seed_of(batch, seed)
+        seed = _seed_of(batch, seed)
         batch = _with_dropout(captioner, batch, feature_dropout, seed)
         experience = objective.sample(batch, seed, level)
         if likelihood_weight == 0:
@@ -159,7 +157,7 @@ def policy_gradient_step(
     return two_halves
 
 
-def seed_of(batch: Batch, seed: tf.Tensor) -> Seed:
+def _seed_of(batch: Batch, seed: tf.Tensor) -> Seed:
     """Returns the seed of a batch's rows, of that of the step `[2]`."""
     return seed if batch.first is None else RowSeed(seed, batch.first)
 

@@ -1,15 +1,16 @@
-"""Which devices train together: a strategy of tf.distribute for each choice of --strategy.
+"""Which devices train together: the strategies of tf.distribute behind --strategy.
 
 A strategy is made once in a process: a second one of the same devices would take the first one's messages for its own.
 """
 
 import contextlib
 import functools
-from collections.abc import Callable
+import pkgutil
 
 import tensorflow as tf
 
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.settings.training_groups import STRATEGIES
 from spidercap.pipeline.training import replicas
 
 
@@ -19,14 +20,10 @@ def mirrored() -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy()
 
 
-# None: the device that TensorFlow takes by itself.
-STRATEGIES: dict[str, Callable[[], tf.distribute.Strategy] | None] = {"one": None, "mirrored": mirrored}
-
-
 def scope_of(name: str) -> contextlib.AbstractContextManager:
     """Returns the block in which models, optimizers and steps are made, and steps are run."""
     make = STRATEGIES[name]
-    return contextlib.nullcontext() if make is None else make().scope()
+    return pkgutil.resolve_name(make)().scope() if make else contextlib.nullcontext()
 
 
 def check_batch(batch_size: int) -> None:
