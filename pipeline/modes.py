@@ -28,6 +28,7 @@ from spidercap.pipeline.training.loop import train
 from spidercap.pipeline.training.progress import Progress
 from spidercap.pipeline.training.rewards import ReferenceTexts, build_reward
 from spidercap.pipeline.training.tensorboard import Board
+from spidercap.pipeline.workers import ALONE, Workers
 
 SHOWN = 4  # validation images on TensorBoard
 SAMPLES = 2  # validation images captioned at the end of training
@@ -40,15 +41,21 @@ def run_prepare(config: Config) -> None:
 
 def run_train(config: Config, reward_functions: Mapping[str, RewardFunction] = MappingProxyType({})) -> None:
     """Trains all stages, then evaluates, reports, exports, and captions two images with the exported model."""
-    for line in config.without_effect():
-        print(f"warning: {line}", file=sys.stderr)
+    workers = strategies.workers_of(config)
+    if workers.is_chief:
+        for line in config.without_effect():
+            print(f"warning: {line}", file=sys.stderr)
     # Loaded and opened first, so that missing files are reported before any work is done.
     own = load_reward_functions(config.rewards.reward_functions, reward_functions)
     with open_text_metrics(single_terms(config.terms()), **config.metrics.for_workers()) as text_metrics:
         with strategies.scope_of(config.training.strategy):
-            strategies.check_batch(config.training.batch_size)
-            data = _train_stages(config, text_metrics, own)
-        _evaluate(config, text_metrics, data)
+            strategies.check_batch(config.training.batch_size, workers)
+        data = prepare(config, workers)
+        with strategies.scope_of(config.training.strategy):
+            _train_stages(config, data, text_metrics, own, workers)
+        _evaluate(config, text_metrics, data, workers)
+    if not workers.is_chief:
+        return
     export_once(config)
     if data.splits["val"].images is None:
         caption_examples(config, data.features["val"].view(images=SAMPLES)[:], data.splits["val"].file_names)
@@ -57,22 +64,27 @@ def run_train(config: Config, reward_functions: Mapping[str, RewardFunction] = M
 
 
 def _train_stages(
-    config: Config, text_metrics: Mapping[str, TextMetric], own: Mapping[str, RewardFunction]
-) -> Prepared:
-    data = prepare(config)
+    config: Config,
+    data: Prepared,
+    text_metrics: Mapping[str, TextMetric],
+    own: Mapping[str, RewardFunction],
+    workers: Workers,
+) -> None:
     arrays = training_arrays(data.tokens["train"], data.vocabulary, data.features["train"], config.data.max_length)
     captioner, baseline = kept.build_models(config, data.vocabulary, identity.kept_feature_size(config))
+    with workers.chief_first():
+        frequencies = kept.kept_frequencies(config, arrays.references, data.vocabulary)
     reward = build_reward(
         config.reward_weights(),
         arrays.references,
-        kept.kept_frequencies(config, arrays.references, data.vocabulary),
+        frequencies,
         config.rewards.end_token_in_reward,
         ReferenceTexts(data.vocabulary, data.tokens["train"].texts(), data.tokens["train"].image_ids),
         text_metrics,
         own,
         config.cache_path() / "references",
     )
-    decode = build_decoder(captioner, config.data.max_length, decoder_of(config, data.vocabulary.words))
+    decode = build_decoder(captioner, config.data.max_length, decoder_of(config, data.vocabulary.words), workers)
     watched = data.features["val"].view(images=config.training.val_images or None)
 
     def begin() -> None:
@@ -81,11 +93,10 @@ def _train_stages(
             kept.load_warm_start(config, captioner, baseline)
 
     def validate() -> Evaluation:
-        return evaluate(decode, data.vocabulary, data.tokens["val"], watched, config.terms(), text_metrics)
+        return evaluate(decode, data.vocabulary, data.tokens["val"], watched, config.terms(), text_metrics, workers)
 
-    board = Board(config.workdir_path() / "logs", *_shown_images(data.splits["val"]))
-    train(config, Models(captioner, baseline), arrays, reward, validate, begin, board)
-    return data
+    board = Board(config.workdir_path() / "logs", *_shown_images(data.splits["val"]), silent=not workers.is_chief)
+    train(config, Models(captioner, baseline), arrays, reward, validate, begin, board, workers)
 
 
 def run_evaluate(config: Config) -> None:
@@ -94,14 +105,18 @@ def run_evaluate(config: Config) -> None:
         _evaluate(config, text_metrics)
 
 
-def _evaluate(config: Config, text_metrics: Mapping[str, TextMetric], data: Prepared | None = None) -> None:
-    """Scores the splits val and test, or that of --split; the report is of val and test."""
+def _evaluate(
+    config: Config, text_metrics: Mapping[str, TextMetric], data: Prepared | None = None, workers: Workers = ALONE
+) -> None:
+    """Scores the splits val and test, or that of --split; the report is of val and test, and written by the chief."""
     progress = kept.saved_progress(config)
     if not progress.finished:
         raise UserError(f"{config.run.workdir} has finished no stage yet; run --mode=train first")
     data = data or prepare_to_score(config)
     names = [name for name in (config.run.split, "val", "test") if name in data.splits][: 1 if config.run.split else 2]
-    found = {name: _split_results(config, progress, data, name, text_metrics) for name in names}
+    found = {name: _split_results(config, progress, data, name, text_metrics, workers) for name in names}
+    if not workers.is_chief:
+        return
     policies = _policies(progress)
     for name, results in found.items():
         print(f"{len(results.split):,} {TITLES[name]} images:")
@@ -119,17 +134,22 @@ def _evaluate(config: Config, text_metrics: Mapping[str, TextMetric], data: Prep
 
 
 def _split_results(
-    config: Config, progress: Progress, data: Prepared, name: str, text_metrics: Mapping[str, TextMetric]
+    config: Config,
+    progress: Progress,
+    data: Prepared,
+    name: str,
+    text_metrics: Mapping[str, TextMetric],
+    workers: Workers,
 ) -> SplitResults:
     """Captions and scores of a split, of each finished stage."""
     captioner, baseline = kept.build_models(config, data.vocabulary, identity.kept_feature_size(config))
-    decode = build_decoder(captioner, config.data.max_length, decoder_of(config, data.vocabulary.words))
+    decode = build_decoder(captioner, config.data.max_length, decoder_of(config, data.vocabulary.words), workers)
     evaluations = {}
     for stage in progress.finished:
         kept.load_kept(config.workdir_path(), stage.name, captioner, baseline)
         features = data.features[name].view()
         evaluations[stage.name] = evaluate(
-            decode, data.vocabulary, data.tokens[name], features, config.terms(), text_metrics
+            decode, data.vocabulary, data.tokens[name], features, config.terms(), text_metrics, workers
         )
     return SplitResults(name, _results_folder(config, name), data.splits[name], data.tokens[name], evaluations)
 

@@ -4,6 +4,8 @@ import dataclasses
 import sys
 from collections.abc import Iterable, Mapping
 
+import keras
+
 from spidercap.pipeline.data.caption_lengths import check_lengths
 from spidercap.pipeline.data.feature_store import Features
 from spidercap.pipeline.data.features import all_features, load_encoder
@@ -18,6 +20,7 @@ from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.rare_words import rare_words_note, unknown_share, vocabulary_line
 from spidercap.pipeline.text.vocabulary import Vocabulary, build_vocabulary
 from spidercap.pipeline.training import identity, kept
+from spidercap.pipeline.workers import ALONE, Workers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +33,22 @@ class Prepared:
     features: Mapping[str, Features]
 
 
-def prepare(config: Config) -> Prepared:
-    """Prepares the data set, the vocabulary and the features, or reads them from the cache."""
+def prepare(config: Config, workers: Workers = ALONE) -> Prepared:
+    """Prepares the data set, the vocabulary and the features, or reads them from the cache.
+
+    Of several workers the chief prepares, and all of them compute features.
+    """
     encoder = None if config.data.features else load_encoder(config)
+    with workers.chief_first():
+        prepared = _prepare(config, encoder)
+    if encoder is None:
+        return prepared
+    views = {"train": config.data.views, "val": 1, "test": 1}
+    return dataclasses.replace(prepared, features=all_features(config, prepared.splits, encoder, views, workers))
+
+
+def _prepare(config: Config, encoder: keras.Model | None) -> Prepared:
+    """Prepares all but the encoder's features; then nothing of the run may change any more."""
     splits = identified_data(config)
     tokens = {name: tokenize_split(split, config.cache_path()) for name, split in splits.items()}
     words = tokens["train"].words
@@ -43,15 +59,10 @@ def prepare(config: Config) -> Prepared:
     # Before features are computed, which takes long: mistakes in the data are seen now.
     _show(config, splits, tokens, vocabulary, counts)
     identity.keep_sizes(config, splits)
-    views = {"train": config.data.views, "val": 1, "test": 1}
-    if encoder is None:
-        kept.check_warm_start(config, vocabulary, None)
-        features = given_features(config, splits)
-        identity.keep_encoder(config, None, features["train"].shape[-1])
-    else:
-        kept.check_warm_start(config, vocabulary, encoder)
-        identity.keep_encoder(config, encoder, encoder.output_shape[1])
-        features = all_features(config, splits, encoder, views)
+    kept.check_warm_start(config, vocabulary, encoder)
+    features = given_features(config, splits) if encoder is None else {}
+    size = features["train"].shape[-1] if encoder is None else encoder.output_shape[1]
+    identity.keep_encoder(config, encoder, size)
     return Prepared(splits, tokens, vocabulary, features)
 
 

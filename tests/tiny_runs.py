@@ -18,6 +18,8 @@ from spidercap.pipeline.training.checkpoints import Models
 from spidercap.pipeline.training.kept import build_models, load_warm_start
 from spidercap.pipeline.training.loop import train
 from spidercap.pipeline.training.rewards import build_reward, reward_frequencies
+from spidercap.pipeline.training.strategies import scope_of
+from spidercap.pipeline.workers import ALONE
 from tests.oracles import padded
 
 IMAGES, VIEWS, WORDS, LENGTH = 24, 3, 12, 6
@@ -96,14 +98,19 @@ class Agreement:
         return scores["agreement"]
 
 
-def run(config, arrays, stop_at=None, reward=None):
+def run(config, arrays, stop_at=None, reward=None, stop_by=signal.SIGTERM, workers=ALONE):
     """Trains on `reward`, by default Agreement, and validates by CIDEr-D. Returns weights and progress.
 
-    With `stop_at` a SIGTERM comes during that validation.
+    With `stop_at` the signal `stop_by` comes during that validation.
     """
+    with scope_of(config.training.strategy):
+        return _run(config, arrays, stop_at, reward, stop_by, workers)
+
+
+def _run(config, arrays, stop_at, reward, stop_by, workers):
     captioner, baseline = build_models(config, VOCABULARY, 5)
     cider = cider_of(arrays)
-    decode = build_decoder(captioner, LENGTH)
+    decode = build_decoder(captioner, LENGTH, workers=workers)
     calls = []
 
     def begin():
@@ -118,7 +125,7 @@ def run(config, arrays, stop_at=None, reward=None):
     def validate():
         calls.append(1)
         if len(calls) == stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), stop_by)
         words = decode(arrays.features[:, 0]).tokens[:, 0]
         score = float(np.mean(cider.scores(tf.constant(words), tf.range(IMAGES))["cider"]))
         corpus = {"CIDEr": score, "mean length": 0.0, "distinct captions": 0.0, "all weights": all_weights()}
@@ -132,6 +139,7 @@ def run(config, arrays, stop_at=None, reward=None):
         validate,
         begin,
         Silent(),
+        workers,
     )
     return [w.numpy() for w in captioner.weights + baseline.weights], progress
 

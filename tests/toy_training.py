@@ -77,12 +77,16 @@ def trained(name, batch_size, strategy=None, reward="compiled", **options):
 
 def assert_as_on_one_device(name, batch_size, strategy, **options):
     """Asserts that weights, optimizers and logs are those of one device, to rounding; returns the logs."""
-    one, logs_of_one = trained(name, batch_size, **options)
-    several, logs_of_several = trained(name, batch_size, strategy, **options)
-    for a, b in zip(one, several, strict=True):
+    several = trained(name, batch_size, strategy, **options)
+    assert_close(trained(name, batch_size, **options), several)
+    return several[1]
+
+
+def assert_close(one, several):
+    """Asserts that two results of `trained` are equal, to rounding."""
+    for a, b in zip(one[0], several[0], strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
-    for a, b in zip(logs_of_one, logs_of_several, strict=True):
+    for a, b in zip(one[1], several[1], strict=True):
         assert a.keys() == b.keys()
         for term, value in a.items():
             np.testing.assert_allclose(value, b[term], rtol=2e-4, atol=2e-5, err_msg=term)
-    return logs_of_several

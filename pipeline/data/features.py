@@ -23,6 +23,7 @@ from spidercap.pipeline.data.shard_work import Done, Encode, Shard, compute_shar
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import written_aside
 from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.workers import ALONE, Workers
 
 ENCODER_SEED = 0  # of random weights, so that runs with different --seed share features
 
@@ -56,12 +57,16 @@ def load_encoder(config: Config) -> keras.Model:
 
 
 def all_features(
-    config: Config, splits: Mapping[str, Split], encoder: keras.Model, views: Mapping[str, int]
+    config: Config,
+    splits: Mapping[str, Split],
+    encoder: keras.Model,
+    views: Mapping[str, int],
+    workers: Workers = ALONE,
 ) -> dict[str, Features]:
     """Returns features `[I, N, F]` by split, in the order of its records, with N = `views` of each image.
 
     Views in the cache are read. Others, and those whose shard is damaged, are computed and stored, a shard at a time:
-    in this process, in those of --workers, or as --beam_options say.
+    in this process, in those of --workers, or as --beam_options say. Several workers share the shards out.
 
     Raises:
       UserError: features are NaN or infinite.
@@ -73,11 +78,16 @@ def all_features(
     for name, split in splits.items():
         for view in range(views[name]):
             title = f"{name}, view {view + 1} of {views[name]}" if views[name] > 1 else name
-            missing = stores[view].missing(split.keys)
+            missing = [
+                row for row in stores[view].missing(split.keys) if row // SHARD % workers.count == workers.number
+            ]
             if missing:
                 shards = _shards(stores[view].folder, split, missing, view, config.model.image_size, title)
                 work = _work(config, encoder, encode, split.images.of(missing), folder, shards)
                 _compute(stores[view], work, shards)
+            if workers.count > 1:
+                workers.wait()
+                stores[view] = FeatureStore(stores[view].folder)
     return {name: _views(stores[: views[name]], split.keys) for name, split in splits.items()}
 
 

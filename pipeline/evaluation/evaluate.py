@@ -1,6 +1,7 @@
 """Captions of a split, and their scores."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
@@ -10,10 +11,11 @@ from spidercap.models.captioner import Captioner
 from spidercap.models.decoder import GREEDY, Captions, Decoder
 from spidercap.pipeline.data.feature_store import View
 from spidercap.pipeline.data.tokens import TokenizedSplit
-from spidercap.pipeline.metrics.scores import score_captions
+from spidercap.pipeline.metrics.scores import Scores, score_captions
 from spidercap.pipeline.metrics.text_metrics import TextMetric
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.vocabulary import Vocabulary
+from spidercap.pipeline.workers import ALONE, Workers
 
 BATCH = 128
 # Words that do not end a complete caption: articles, prepositions, forms of "to be", conjunctions.
@@ -54,9 +56,12 @@ def decoder_of(config: Config, words: Sequence[str]) -> Decoder:
 
 
 def build_decoder(
-    captioner: Captioner, max_length: int, decoder: Decoder | None = None
+    captioner: Captioner, max_length: int, decoder: Decoder | None = None, workers: Workers = ALONE
 ) -> Callable[[View | np.ndarray], Captions]:
-    """Returns a function from features `[N, F]` to captions, compiled once; the default decoder is greedy."""
+    """Returns a function from features `[N, F]` to captions, compiled once; the default decoder is greedy.
+
+    Several workers share the batches out, and all get all captions.
+    """
     decoder = decoder or Decoder()
 
     @tf.function(autograph=False)
@@ -65,13 +70,15 @@ def build_decoder(
 
     def decode_all(features: View | np.ndarray) -> Captions:
         count = len(features)
+        each = -(-count // (BATCH * workers.count))  # batches of a worker, the same number for all
         batches = []
-        for start in range(0, count, BATCH):
-            part = features[start : start + BATCH]
+        for number in range(workers.number * each, (workers.number + 1) * each):
+            part = features[number * BATCH : (number + 1) * BATCH]
             padded = np.zeros([BATCH, features.shape[1]], np.float32)  # every batch has one shape
             padded[: len(part)] = part
             batches.append(decode(tf.constant(padded)))
-        return Captions(*(np.concatenate(parts)[:count] for parts in zip(*batches, strict=True)))
+        own = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        return Captions(*(workers.gathered(rows)[:count] for rows in own))
 
     return decode_all
 
@@ -83,15 +90,23 @@ def evaluate(
     features: View | np.ndarray,
     terms: Collection[str],
     text_metrics: Mapping[str, TextMetric],
+    workers: Workers = ALONE,
 ) -> Evaluation:
     """Returns captions and scores of the split's first `len(features)` images; features `[I, F]`.
 
-    `terms` are the metrics, of registry.METRICS; `text_metrics` are those on text.
+    Of several workers the chief computes the scores, so that all go on with the same numbers.
+
+    Args:
+      decode: of `build_decoder`, with the same workers.
+      terms: the metrics, of registry.METRICS.
+      text_metrics: those on text.
     """
     decoded = decode(features)
     captions = tuple(vocabulary.decode(ids) for ids in decoded.tokens[:, 0])
     references = split.texts()[: len(captions)]
-    scores = score_captions(references, captions, terms, text_metrics)
+    scores = score_captions(references, captions, terms, text_metrics) if workers.is_chief else None
+    if workers.count > 1:
+        scores = Scores(**json.loads(workers.from_chief(json.dumps(scores and vars(scores)))))
     counts = {
         "mean length": float(np.mean([len(c.split()) for c in captions])),
         "distinct captions": float(len(set(captions))),
@@ -100,7 +115,7 @@ def evaluate(
         tuple((vocabulary.decode(ids), float(p)) for ids, p in zip(*of_image, strict=True) if p > -np.inf)
         for of_image in zip(decoded.tokens, decoded.log_prob, strict=True)
     )
-    return Evaluation(captions, scores.corpus | counts, scores.images, n_best, scores.remarks)
+    return Evaluation(captions, scores.corpus | counts, tuple(scores.images), n_best, scores.remarks)
 
 
 def results_json(split: TokenizedSplit, evaluation: Evaluation) -> list[dict]:

@@ -12,7 +12,11 @@ from spidercap.pipeline.settings.fields import Group, parse_pairs, setting
 from spidercap.pipeline.settings.stages import STAGES, default_pairs
 
 # name -> function that returns a tf.distribute.Strategy; "": the device that TensorFlow takes by itself
-STRATEGIES = {"one": "", "mirrored": "spidercap.pipeline.training.strategies:mirrored"}
+STRATEGIES = {
+    "one": "",
+    "mirrored": "spidercap.pipeline.training.strategies:mirrored",
+    "multiworker": "spidercap.pipeline.training.strategies:multiworker",
+}
 EXAMPLE = "mle:20,baseline:1,pg:10"
 
 
@@ -38,8 +42,8 @@ class TrainingSettings(Group):
     )
     strategy: str = setting(
         "one",
-        "Devices that train together: one, or mirrored: all GPUs of this machine, each with a part of every batch. "
-        "Results are the same up to rounding.",
+        "Devices that train together, each with a part of every batch: one; mirrored: all GPUs of this machine; "
+        "multiworker: those of all machines of TF_CONFIG or SLURM. Results are the same up to rounding.",
         fixed=False,
         modes=("train",),
         added=True,

@@ -17,6 +17,7 @@ from spidercap.pipeline.training.kept import checkpoint_folder, kept_folder
 from spidercap.pipeline.training.progress import FinishedStage, Progress
 from spidercap.pipeline.training.stages import BuiltStage
 from spidercap.pipeline.training.tensorboard import Board
+from spidercap.pipeline.workers import ALONE, Workers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +29,18 @@ class Models:
 
 
 class Saver:
-    """Checkpoints of the run, and the best weights of a stage."""
+    """Checkpoints of the run, and the best weights of a stage; of several workers the chief writes them."""
 
-    def __init__(self, workdir: pathlib.Path, models: Models, stage: BuiltStage, progress: Progress, board: Board):
-        self._progress, self._board = progress, board
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        models: Models,
+        stage: BuiltStage,
+        progress: Progress,
+        board: Board,
+        workers: Workers = ALONE,
+    ):
+        self._progress, self._board, self._workers = progress, board, workers
         self._weights = {"captioner": models.captioner, "baseline": models.baseline}
         self._run = tf.train.Checkpoint(**self._weights, **stage.state)
         self._folder, self._kept_folder = checkpoint_folder(workdir), kept_folder(workdir, stage.label)
@@ -44,16 +53,19 @@ class Saver:
         """Returns the paths of the checkpoints on disk, the newest last."""
         return checkpoints(self._folder)
 
-    def save(self) -> pathlib.Path:
-        """Writes a checkpoint; returns its path."""
-        return save_run(self._folder, self._run, self._progress, self._board)
+    def save(self) -> None:
+        """Writes a checkpoint."""
+        if self._workers.is_chief:
+            save_run(self._folder, self._run, self._progress, self._board)
 
     def keep(self) -> None:
         """Keeps the current weights as those of the stage."""
-        write_checkpoint(self._kept_folder, tf.train.Checkpoint(**self._weights), keep=1)
+        if self._workers.is_chief:
+            write_checkpoint(self._kept_folder, tf.train.Checkpoint(**self._weights), keep=1)
 
-    def finish(self, stage: BuiltStage) -> pathlib.Path:
-        """Restores the kept weights, with which the next stage starts, and saves a checkpoint; returns its path."""
+    def finish(self, stage: BuiltStage) -> None:
+        """Restores the kept weights, with which the next stage starts, and saves a checkpoint."""
+        self._workers.wait()
         read_checkpoint(newest_checkpoint(self._kept_folder), tf.train.Checkpoint(**self._weights)).assert_consumed()
         done = self._progress
         done.finished.append(
@@ -69,10 +81,10 @@ class Saver:
             )
         )
         done.next_stage()
-        return self.save()
+        self.save()
 
 
-def save_run(folder: pathlib.Path, weights: tf.train.Checkpoint, progress: Progress, board: Board) -> pathlib.Path:
-    """Writes a checkpoint of a run, with its progress and the size of TensorBoard's files; returns its path."""
+def save_run(folder: pathlib.Path, weights: tf.train.Checkpoint, progress: Progress, board: Board) -> None:
+    """Writes a checkpoint of a run, with its progress and the size of TensorBoard's files."""
     progress.events = board.flush()
-    return write_checkpoint(folder, weights, keep=2, progress=progress.to_json())
+    write_checkpoint(folder, weights, keep=2, progress=progress.to_json())

@@ -7,30 +7,30 @@ A stopped run resumes like this, whatever stopped it:
 4. Without a checkpoint, weights come from --warm_start, else from --seed.
 """
 
-import contextlib
-import signal
+import pathlib
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
 import tensorflow as tf
-from tqdm import tqdm
 
 from spidercap.pipeline.data.batches import TrainingArrays
-from spidercap.pipeline.errors import STOPPING, Interrupted
+from spidercap.pipeline.errors import Interrupted
 from spidercap.pipeline.evaluation.evaluate import Evaluation
 from spidercap.pipeline.settings.config import Config, stage_labels
 from spidercap.pipeline.training import replicas
 from spidercap.pipeline.training.advice import selection_notes
 from spidercap.pipeline.training.checkpoint_files import newest_checkpoint, read_checkpoint
 from spidercap.pipeline.training.checkpoints import Models, Saver, save_run
+from spidercap.pipeline.training.console import Console
 from spidercap.pipeline.training.kept import check_kept, checkpoint_folder, temperature_at
-from spidercap.pipeline.training.logs import StepLogs, as_floats, named_scalars
+from spidercap.pipeline.training.logs import as_floats, named_scalars
 from spidercap.pipeline.training.progress import Progress, Validation, read_progress
 from spidercap.pipeline.training.stages import BuiltStage, build_stage
+from spidercap.pipeline.training.stopping import stop_asked
 from spidercap.pipeline.training.tensorboard import Board
 from spidercap.pipeline.training.watch import Watch
+from spidercap.pipeline.workers import ALONE, Workers
 
 
 def train(
@@ -41,10 +41,12 @@ def train(
     validate: Callable[[], Evaluation],
     begin: Callable[[], None],
     board: Board,
+    workers: Workers = ALONE,
 ) -> Progress:
     """Runs all unfinished stages and returns the run's progress.
 
-    `validate` scores the captioner; `begin` sets the initial weights of a new run.
+    `validate` scores the captioner; `begin` sets the initial weights of a new run. Several workers take the same steps;
+    only the chief tells of them.
 
     Raises:
       Interrupted: a signal of STOPPING came; the same call resumes from the checkpoint that was saved.
@@ -52,7 +54,7 @@ def train(
     """
     workdir = config.workdir_path()
     folder = checkpoint_folder(workdir)
-    newest = newest_checkpoint(folder, tell=True)
+    newest = _newest(folder, workers)
     progress = read_progress(newest)
     check_kept(config, progress, from_checkpoint=newest is not None)
     board.begin(progress.events, shown=bool(progress.history))
@@ -60,27 +62,38 @@ def train(
     if newest is None:
         begin()
         # So that a run which has kept weights always has a checkpoint, unless it was lost.
-        save_run(folder, weights, progress, board)
+        if workers.is_chief:
+            save_run(folder, weights, progress, board)
     else:
         print(f"resuming from {newest}")
         read_checkpoint(newest, weights).assert_existing_objects_matched().expect_partial()
     labels = stage_labels(config)
     if newest is None and all(temperature_at(config, k) == 1 for k in range(len(labels))):
-        _warn_of_temperature(config)
-    with _stop_asked() as stopping:
+        _warn_of_temperature(config, workers)
+    with stop_asked(workers) as stopping:
         while progress.stage < len(labels):
             # Checkpoints within a stage hold weights to which the temperature has been applied.
             if progress.step == 0 and (temperature := temperature_at(config, progress.stage)) != 1:
                 models.captioner.apply_temperature(temperature)
             stage = build_stage(config, progress.stage, models.captioner, models.baseline, arrays, reward)
-            saver = Saver(workdir, models, stage, progress, board)
+            saver = Saver(workdir, models, stage, progress, board, workers)
             if progress.step > 0:
                 saver.restore(newest)
-            _run_stage(config, stage, saver, progress, validate, board, stopping)
-            path = saver.finish(stage)
+            console = Console(stage, config.training.batch_size, progress.step, is_silent=not workers.is_chief)
+            with console:
+                _run_stage(config, stage, saver, progress, validate, board, console, stopping)
+            saver.finish(stage)
             if stopping():
-                raise Interrupted(path)
+                raise Interrupted(saver.checkpoints()[-1])
+    workers.wait()  # for the last checkpoint, which the others read too
     return progress
+
+
+def _newest(folder: pathlib.Path, workers: Workers) -> pathlib.Path | None:
+    """The checkpoint to go on from, the same on all workers."""
+    found = newest_checkpoint(folder, tell=True) if workers.is_chief else None
+    name = workers.from_chief(found.name if found else "")
+    return folder / name if name else None
 
 
 def _run_stage(
@@ -90,6 +103,7 @@ def _run_stage(
     progress: Progress,
     validate: Callable[[], Evaluation],
     board: Board,
+    console: Console,
     stopping: Callable[[], bool],
 ) -> None:
     """Trains until the stage's steps are done or its patience is over."""
@@ -97,43 +111,39 @@ def _run_stage(
     clock, first = started - progress.seconds, progress.step
     seed = tf.constant([config.run.seed, progress.stage], tf.int32)
     watch = Watch(progress, stage, config.training.max_skipped)
-    _warn(stage, watch.new(stage.notes))
-    with tqdm(
-        total=stage.steps * config.training.batch_size,
-        initial=progress.step * config.training.batch_size,
-        desc=stage.name,
-        unit=stage.unit,
-        disable=None,
-        dynamic_ncols=True,
-    ) as bar:
-        for batch in replicas.batches(stage.batches(progress.step)):
-            step_seed = tf.random.experimental.stateless_fold_in(seed, progress.step)
-            logs = stage.step(batch, step_seed, tf.constant(stage.level(progress.step), tf.float32))
-            logs = replicas.local(logs)[0]  # the same on all replicas
-            progress.step += 1
-            bar.update(config.training.batch_size)
-            watch.see(logs)
-            if progress.step % config.run.log_every == 0 or progress.step == stage.steps:
-                rate = (progress.step - first) * config.training.batch_size / (time.monotonic() - started)
-                _warn(stage, watch.warnings(_log(stage, progress, logs, rate, board, bar)))
-                watch.check(saver.checkpoints())
-            over = False
-            validated = stage.validates_at(progress.step)
-            if validated:
-                watch.read()
-                over = _validate(config, stage, progress, validate, board, saver, clock, watch)
-            progress.seconds = time.monotonic() - clock
-            # Read once per step: a later signal stops the run after the next step, which is then saved.
-            asked = stopping()
-            due = asked or validated or time.monotonic() - saved > config.run.checkpoint_every * 60
-            if due and watch.is_sound() and not over:
-                saver.save()
-                saved = time.monotonic()
-                watch.saved()
-            if over:
-                break
-            if asked:
-                raise Interrupted(saver.checkpoints()[-1])
+    console.warn(watch.new(stage.notes))
+    for batch in replicas.batches(stage.batches(progress.step)):
+        step_seed = tf.random.experimental.stateless_fold_in(seed, progress.step)
+        logs = stage.step(batch, step_seed, tf.constant(stage.level(progress.step), tf.float32))
+        logs = replicas.local(logs)[0]  # the same on all replicas
+        progress.step += 1
+        console.stepped()
+        watch.see(logs)
+        if progress.step % config.run.log_every == 0 or progress.step == stage.steps:
+            rate = (progress.step - first) * config.training.batch_size / (time.monotonic() - started)
+            logs = as_floats(logs)
+            values = named_scalars(logs)
+            board.scalars(stage.global_step(progress), stage.name, values | {f"{stage.unit}s a second": rate})
+            console.log(progress.step, values, rate)
+            console.warn(watch.warnings(logs))
+            watch.check(saver.checkpoints())
+        over = False
+        validated = stage.validates_at(progress.step)
+        if validated:
+            watch.read()
+            over = _validate(config, stage, progress, validate, board, console, saver, clock, watch)
+        progress.seconds = time.monotonic() - clock
+        # Read once per step: a later signal stops the run after the next step, which is then saved.
+        asked = stopping()
+        due = asked or validated or time.monotonic() - saved > config.run.checkpoint_every * 60
+        if due and watch.is_sound() and not over:
+            saver.save()
+            saved = time.monotonic()
+            watch.saved()
+        if over:
+            break
+        if asked:
+            raise Interrupted(saver.checkpoints()[-1])
 
 
 def _validate(
@@ -142,6 +152,7 @@ def _validate(
     progress: Progress,
     validate: Callable[[], Evaluation],
     board: Board,
+    console: Console,
     saver: Saver,
     clock: float,
     watch: Watch,
@@ -152,7 +163,7 @@ def _validate(
         return False
     with stage.as_kept():
         evaluation = validate()
-        _warn(stage, watch.new(evaluation.remarks))
+        console.warn(watch.new(evaluation.remarks))
         value = evaluation.corpus[config.training.best_metric]
         best = progress.validated(stage.label, config.training.best_metric, value)
         if best:
@@ -169,60 +180,19 @@ def _validate(
         )
     )
     board.validation(stage.global_step(progress), evaluation)
-    tqdm.write(
+    console.say(
         f"{stage.label} epoch {progress.step / stage.steps_per_epoch:.2f}: validation {config.training.best_metric} "
         f"{value:.4f}{' (best)' if best else ''}, {evaluation.corpus['distinct captions']:.0f} distinct of "
         f"{len(evaluation.captions)}, mean length {evaluation.corpus['mean length']:.1f}"
     )
-    _warn(stage, watch.new(selection_notes(config, stage.label, progress, len(evaluation.captions))))
+    console.warn(watch.new(selection_notes(config, stage.label, progress, len(evaluation.captions))))
     return 0 < config.training.patience <= progress.since_best
 
 
-def _warn_of_temperature(config: Config) -> None:
-    if any(value != 1 for value in config.stage_values("temperature").values()):
+def _warn_of_temperature(config: Config, workers: Workers) -> None:
+    if workers.is_chief and any(value != 1 for value in config.stage_values("temperature").values()):
         print(
             f"warning: --temperature={config.rewards.temperature} changes nothing, because no stage on rewards "
             "follows a stage of likelihood; leave it out, or change --stages",
             file=sys.stderr,
         )
-
-
-def _warn(stage: BuiltStage, warnings: Iterable[str]) -> None:
-    for warning in warnings:
-        tqdm.write(f"warning: {stage.label} {warning}", file=sys.stderr)
-
-
-def _log(stage: BuiltStage, progress: Progress, logs: StepLogs, rate: float, board: Board, bar: tqdm) -> StepLogs:
-    """Writes a step's scalars to TensorBoard and the main ones to the console; `rate` in images or captions."""
-    logs = as_floats(logs)
-    values = named_scalars(logs)
-    board.scalars(stage.global_step(progress), stage.name, values | {f"{stage.unit}s a second": rate})
-    shown = {k: values[k] for k in ("loss", "reward", "explained variance", "entropy", "words given") if k in values}
-    bar.set_postfix({k: f"{v:.3f}" for k, v in shown.items()}, refresh=False)
-    if bar.disable:
-        metrics = {k: v for k, v in values.items() if k.startswith("reward ")}
-        shown |= metrics if len(metrics) > 1 else {}
-        text = ", ".join(f"{k} {v:.3f}" for k, v in shown.items())
-        print(f"{stage.label} step {progress.step}/{stage.steps}: {text}, {rate:.0f} {stage.unit}s/s", flush=True)
-    return logs
-
-
-@contextlib.contextmanager
-def _stop_asked() -> Iterator[Callable[[], bool]]:
-    """Yields whether to stop after the step: true after the first of STOPPING. A second one stops at once."""
-    asked: list[int] = []
-
-    def ask(number: int, frame: object) -> None:
-        del frame
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-        print("\nstopping after this step; press Ctrl-C again to stop at once", flush=True)
-
-    in_main = threading.current_thread() is threading.main_thread()  # the only one that may set them
-    before = {number: signal.signal(number, ask) for number in STOPPING if in_main}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from spidercap.pipeline.data.batches import WHOLE, Parts
 from spidercap.pipeline.training.ragged import ragged
+from spidercap.pipeline.workers import Workers
 
 SUM = tf.distribute.ReduceOp.SUM
 
@@ -76,8 +77,9 @@ def parts() -> Parts:
     """Returns which parts of each batch the replicas of this process train on."""
     if not tf.distribute.has_strategy():
         return WHOLE
-    count = tf.distribute.get_strategy().num_replicas_in_sync
-    return Parts(0, count, count)
+    strategy = tf.distribute.get_strategy()
+    here = len(strategy.extended.worker_devices)
+    return Parts(Workers(strategy).number * here, here, strategy.num_replicas_in_sync)
 
 
 def batches(dataset: tf.data.Dataset) -> Iterator[Any]:

@@ -14,8 +14,11 @@ from spidercap.pipeline.files import disk_errors
 class Board:
     """Writes to <workdir>/logs; `images`, float32 `[P, S, S, 3]` in 0..1, are the first P of the validation split."""
 
-    def __init__(self, folder: pathlib.Path, images: np.ndarray, references: Sequence[Sequence[str]]):
-        self._folder = folder
+    def __init__(
+        self, folder: pathlib.Path, images: np.ndarray, references: Sequence[Sequence[str]], silent: bool = False
+    ):
+        """With `silent` nothing is written."""
+        self._folder, self._silent = folder, silent
         self._images, self._references = images, references
         self._writer = None
         self._shown = False
@@ -29,6 +32,9 @@ class Board:
           sizes: what `flush` returned at that checkpoint.
           shown: whether the images had been written by then.
         """
+        if self._silent:
+            self._writer = tf.summary.create_noop_writer()
+            return
         with disk_errors(self._folder):
             for path in self._files():
                 if path.name not in sizes:

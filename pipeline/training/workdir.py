@@ -5,8 +5,12 @@ import errno
 import fcntl
 import os
 import pathlib
+import secrets
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+
+import numpy as np
 
 from spidercap.export.formats import PORTABLE
 from spidercap.pipeline.errors import UserError
@@ -16,8 +20,11 @@ from spidercap.pipeline.settings.saved import differences, read_settings
 from spidercap.pipeline.training.checkpoint_files import checkpoints
 from spidercap.pipeline.training.identity import check_identity, forget_preparation, has_trained, is_prepared
 from spidercap.pipeline.training.kept import checkpoint_folder, last_kept, warm_start_of
+from spidercap.pipeline.training.strategies import workers_of
+from spidercap.pipeline.workers import Workers
 
 LEAST_FREE = 300 * 2**20  # bytes; checkpoints of the default model and its optimizer need 200 MiB
+VISIBLE = 30  # seconds until a file of one machine must be seen by the others
 WRITING = ("prepare", "train", "export")  # modes that need a workdir that can be written to
 PATTERNS = "*?[]\\"  # TensorFlow takes a path with one of these for a pattern when it reads weights
 
@@ -26,10 +33,24 @@ PATTERNS = "*?[]\\"  # TensorFlow takes a path with one of these for a pattern w
 def open_workdir(config: Config) -> Iterator[None]:
     """Creates the workdir if it is new, checks it, and locks it while the block runs.
 
+    Of several workers the chief does so, when all have come.
+
     Raises:
       UserError: a folder cannot be written, a disk is full, another process uses the workdir, its settings differ, a
-        file in it is damaged, the mode needs a trained model and there is none, or a warm start does not match.
+        file in it is damaged, the mode needs a trained model and there is none, a warm start does not match, or workers
+        do not see the same folders.
     """
+    workers = workers_of(config)
+    with workers.named_if_gone():
+        with _opened(config) if workers.is_chief else contextlib.nullcontext():
+            check_shared(workers, {"workdir": config.workdir_path(), "cache_dir": config.cache_path()})
+            yield
+        # Those that end sooner would seem to have failed.
+        workers.wait()
+
+
+@contextlib.contextmanager
+def _opened(config: Config) -> Iterator[None]:
     workdir = config.workdir_path()
     least_free = LEAST_FREE if config.run.mode in WRITING else 0
     for flag, folder in (
@@ -52,6 +73,42 @@ def open_workdir(config: Config) -> Iterator[None]:
         if config.training.warm_start and config.run.mode == "train" and not checkpoints(checkpoint_folder(workdir)):
             warm_start_of(config)
         yield
+
+
+def check_shared(workers: Workers, folders: Mapping[str, pathlib.Path]) -> None:
+    """Raises UserError on all workers if one of them does not see the folders of the chief; by flag."""
+    if workers.count == 1:
+        return
+    name = f".workers-{workers.from_chief(secrets.token_hex(8))}"
+    paths = {flag: folder / name for flag, folder in folders.items()}
+    try:
+        if workers.is_chief:
+            for path in paths.values():
+                write_text(path, "")
+        workers.wait()
+        own = [not _is_seen(path) for path in paths.values()]
+        blind = workers.gathered(np.array([own]))
+    finally:
+        if workers.is_chief:
+            for path in paths.values():
+                path.unlink(missing_ok=True)
+    for number, flag in enumerate(paths):
+        if blind[:, number].any():
+            who = ", ".join(workers.name(int(worker)) for worker in np.flatnonzero(blind[:, number]))
+            raise UserError(
+                f"--{flag}={folders[flag]}: {who} cannot see there what {workers.name(0)} writes; name a folder on a "
+                "disk that all workers share"
+            )
+
+
+def _is_seen(path: pathlib.Path) -> bool:
+    """Whether a file is there; waits for file systems that show others' files late."""
+    end = time.monotonic() + VISIBLE
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.1)
+        with contextlib.suppress(OSError):
+            os.listdir(path.parent)  # which NFS answers anew
+    return path.exists()
 
 
 @contextlib.contextmanager
