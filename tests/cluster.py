@@ -30,7 +30,7 @@ def start(folder, count, *arguments, **environment):
 
 
 def ended(processes, seconds=300):
-    """Waits for processes; returns their exit codes, and the seconds until the last one ended. Kills them if it is late."""
+    """Waits for processes, kills those that are late; returns exit codes, and the seconds until the last one ended."""
     begun = time.monotonic()
     try:
         codes = [process.wait(max(0.1, seconds - (time.monotonic() - begun))) for process in processes]
