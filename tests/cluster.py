@@ -12,7 +12,7 @@ import time
 def start(folder, count, *arguments, **environment):
     """Starts `python -m <arguments>` in `count` processes, with TF_CONFIG; returns them, the chief first.
 
-    What each of them prints is in `<folder>/worker_<number>.log`.
+    `{worker}` in an argument becomes its number. What each of them prints is in `<folder>/worker_<number>.log`.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -24,7 +24,7 @@ def start(folder, count, *arguments, **environment):
         threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
         variables = os.environ | threads | {"TF_CONFIG": config, "TF_CPP_MIN_LOG_LEVEL": "3"} | environment
         with open(folder / f"worker_{number}.log", "wb") as log:
-            command = [sys.executable, "-m", *map(str, arguments)]
+            command = [sys.executable, "-m", *(str(one).replace("{worker}", str(number)) for one in arguments)]
             started.append(subprocess.Popen(command, env=variables, stdout=log, stderr=log))
     return started
 

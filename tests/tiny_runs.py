@@ -98,16 +98,21 @@ class Agreement:
         return scores["agreement"]
 
 
-def run(config, arrays, stop_at=None, reward=None, stop_by=signal.SIGTERM, workers=ALONE):
+def stop_this():
+    """Sends SIGTERM to this process."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def run(config, arrays, stop_at=None, reward=None, stop=stop_this, workers=ALONE):
     """Trains on `reward`, by default Agreement, and validates by CIDEr-D. Returns weights and progress.
 
-    With `stop_at` the signal `stop_by` comes during that validation.
+    With `stop_at` it calls `stop` during that validation.
     """
     with scope_of(config.training.strategy):
-        return _run(config, arrays, stop_at, reward, stop_by, workers)
+        return _run(config, arrays, stop_at, reward, stop, workers)
 
 
-def _run(config, arrays, stop_at, reward, stop_by, workers):
+def _run(config, arrays, stop_at, reward, stop, workers):
     captioner, baseline = build_models(config, VOCABULARY, 5)
     cider = cider_of(arrays)
     decode = build_decoder(captioner, LENGTH, workers=workers)
@@ -125,7 +130,7 @@ def _run(config, arrays, stop_at, reward, stop_by, workers):
     def validate():
         calls.append(1)
         if len(calls) == stop_at:
-            os.kill(os.getpid(), stop_by)
+            stop()
         words = decode(arrays.features[:, 0]).tokens[:, 0]
         score = float(np.mean(cider.scores(tf.constant(words), tf.range(IMAGES))["cider"]))
         corpus = {"CIDEr": score, "mean length": 0.0, "distinct captions": 0.0, "all weights": all_weights()}

@@ -4,8 +4,8 @@ JOBS is JSON: [{"job": name of a function here, ...its arguments}].
 """
 
 import json
+import os
 import pathlib
-import signal
 import sys
 
 import numpy as np
@@ -51,11 +51,14 @@ def tiny(folder, workers, run="run", signals=None, **changes):
     """A whole tiny run; `signals`: worker -> [validation, signal that comes to it there]."""
     config = tiny_runs.config_of(folder / run, strategy="multiworker", **changes)
     at, number = (signals or {}).get(str(workers.number), (None, None))
+
+    def stop():
+        (folder / "signal").touch()
+        os.kill(os.getpid(), number)
+
     try:
         with workers.named_if_gone():
-            weights, progress = tiny_runs.run(
-                config, tiny_runs.make_arrays(), stop_at=at, stop_by=number or signal.SIGTERM, workers=workers
-            )
+            weights, progress = tiny_runs.run(config, tiny_runs.make_arrays(), stop_at=at, stop=stop, workers=workers)
     except Interrupted:
         sys.exit(130)
     except UserError as error:
