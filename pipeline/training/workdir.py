@@ -8,18 +8,20 @@ import pathlib
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from spidercap.export.formats import PORTABLE
+from spidercap.pipeline import digests
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import open_lock, sweep, write_text
 from spidercap.pipeline.settings.config import Config
-from spidercap.pipeline.settings.saved import differences, read_settings
+from spidercap.pipeline.settings.growth import changes, changes_of_begun
+from spidercap.pipeline.settings.saved import read_settings
 from spidercap.pipeline.training.checkpoint_files import checkpoints
 from spidercap.pipeline.training.identity import check_identity, forget_preparation, has_trained, is_prepared
-from spidercap.pipeline.training.kept import checkpoint_folder, last_kept, warm_start_of
+from spidercap.pipeline.training.kept import checkpoint_folder, last_kept, saved_progress, warm_start_of
 from spidercap.pipeline.training.strategies import workers_of
 from spidercap.pipeline.workers import Workers
 
@@ -190,11 +192,28 @@ def _check_folder(flag: str, folder: pathlib.Path, least_free: int, mode: str) -
 def _check_settings(config: Config) -> None:
     path = config.workdir_path() / "config.json"
     if is_prepared(config):
-        saved = read_settings(path)
-        wrong = differences({name: saved[name] for name in config.fixed()}, config.fixed())
+        old = Config.of(**read_settings(path) | {"mode": config.run.mode, "images": config.data.images})
+        wrong = changes(old, config)
         if wrong:
-            raise UserError(
-                f"{config.run.workdir} has other settings ({'; '.join(wrong)}); use those, or name a new --workdir"
-            )
+            _grow(path, old, config, wrong)
     elif config.run.mode in ("prepare", "train"):
         write_text(path, config.to_json())
+
+
+def _grow(path: pathlib.Path, old: Config, config: Config, changed: Sequence[str]) -> None:
+    """Takes over settings of stages that have not begun; raises UserError for changes of anything else."""
+    progress = saved_progress(config)
+    begun = progress.stage + (progress.step > 0)
+    wrong = changes_of_begun(old, config, begun) if config.run.mode == "train" else changed
+    if not wrong:
+        print(f"the run goes on with other settings: {'; '.join(changed)}", flush=True)
+        digests.replace_text(path, config.to_json())
+        return
+    remedy = "use those, or name a new --workdir"
+    if config.run.mode == "train" and begun:
+        stages = ",".join(old.training.stages.split(",")[:begun])
+        remedy = (
+            f"what has begun is fixed: use those, add stages (--stages={stages},<more>), or name a new --workdir, "
+            f"where --warm_start={config.run.workdir} takes over the weights"
+        )
+    raise UserError(f"{config.run.workdir} has other settings ({'; '.join(wrong)}); {remedy}")
