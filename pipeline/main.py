@@ -9,7 +9,8 @@ r"""spidercap: trains image captioners on the metrics by which captions are judg
 In a checkout, python -m pipeline.main is the same command, and recipes/ has flagfiles to begin with.
 
 Modes: prepare (data set and features), train (prepare, train, evaluate, export), evaluate, caption, export,
-score (any results file, without a run), demo (a page that captions images; needs the extra demo).
+score (any results file, without a run), demo (a page that captions images; needs the extra demo),
+status (where a run stands, also while it trains; --json for programs).
 An interrupted training run resumes with the same command.
 """
 
@@ -27,6 +28,7 @@ os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 from spidercap.pipeline.errors import STOPPING, Interrupted, UserError
 from spidercap.pipeline.evaluation.score_files import score_files
+from spidercap.pipeline.report.status_text import show_status
 from spidercap.pipeline.settings.flags import help_text, parse
 from spidercap.pipeline.text.printable import printable
 
@@ -48,12 +50,15 @@ def _run(argv: Sequence[str]) -> int:
         if config.run.mode == "score":
             score_files(config)
             return 0
+        if config.run.mode == "status":
+            show_status(config)
+            return 0
         if config.run.mode == "demo":
             from spidercap.pipeline.demo.page import run_demo
 
             run_demo(config)
             return 0
-        # These import TensorFlow, which takes seconds. Help, mistyped flags and scores do not need it.
+        # These import TensorFlow, which takes seconds. Help, mistyped flags, scores and status do not need it.
         from spidercap.pipeline import modes
         from spidercap.pipeline.training import workdir
 

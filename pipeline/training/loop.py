@@ -23,9 +23,10 @@ from spidercap.pipeline.training.advice import selection_notes
 from spidercap.pipeline.training.checkpoint_files import newest_checkpoint, read_checkpoint
 from spidercap.pipeline.training.checkpoints import Models, Saver, save_run
 from spidercap.pipeline.training.console import Console
-from spidercap.pipeline.training.kept import check_kept, checkpoint_folder, temperature_at
+from spidercap.pipeline.training.kept import check_kept, temperature_at
 from spidercap.pipeline.training.logs import as_floats, named_scalars
 from spidercap.pipeline.training.progress import Progress, Validation, read_progress
+from spidercap.pipeline.training.run_files import checkpoint_folder
 from spidercap.pipeline.training.stages import BuiltStage, build_stage
 from spidercap.pipeline.training.stopping import stop_asked
 from spidercap.pipeline.training.tensorboard import Board
