@@ -68,15 +68,7 @@ def _facts(status: Status) -> list[tuple[str, str]]:
     if current:
         facts += _stage_facts(status, current)
     if status.checkpoint:
-        seen = [f"{status.images_seen:,} images"]
-        seen += [] if status.captions_scored is None else [f"{status.captions_scored:,} captions scored"]
-        facts.append(("seen in all", ", ".join(seen)))
-        skipped = {stage.label: stage.skipped_updates for stage in status.stages if stage.skipped_updates}
-        if skipped:
-            facts.append(("skipped", ", ".join(f"{n} updates of {label}" for label, n in skipped.items())))
-        when = status.checkpoint.written[:19].replace("T", " ")
-        ago = _duration(status.checkpoint.age)
-        facts.append(("checkpoint", f"{status.checkpoint.path}, written {when} ({ago} ago)"))
+        facts += _run_facts(status)
     facts += [(name, path) for name, path in (("report", status.report), ("model", status.export)) if path]
     return facts
 
@@ -94,6 +86,20 @@ def _stage_facts(status: Status, stage: StageStatus) -> list[tuple[str, str]]:
         facts.append(("rate", f"{status.rate:.3g} {stage.unit}s a second, validations included"))
     if status.seconds_left:
         facts.append(("time left", _left(status)))
+    return facts
+
+
+def _run_facts(status: Status) -> list[tuple[str, str]]:
+    """What is told of all stages together, and the checkpoint."""
+    seen = [f"{status.images_seen:,} images"]
+    seen += [] if status.captions_scored is None else [f"{status.captions_scored:,} captions scored"]
+    facts = [("seen in all", ", ".join(seen))]
+    skipped = {stage.label: stage.skipped_updates for stage in status.stages if stage.skipped_updates}
+    if skipped:
+        parts = [f"{count} update{'s' * (count > 1)} of {label}" for label, count in skipped.items()]
+        facts.append(("skipped", ", ".join(parts)))
+    when, ago = status.checkpoint.written[:19].replace("T", " "), _duration(status.checkpoint.age)
+    facts.append(("checkpoint", f"{status.checkpoint.path}, written {when} ({ago} ago)"))
     return facts
 
 
