@@ -119,7 +119,7 @@ def test_in_the_middle_of_a_stage(runs, told):
     assert stage["best"]["step"] == progress.best_step
     for shown in (
         *("stopped; the same command resumes", "mle, 1 of 3", f"{progress.step} of 21 (", "captions a second"),
-        *("2 more to come", str(path), f"mle step {progress.step} ", "by CIDEr and the latest:"),
+        *("not known yet for the 2 after it", str(path), f"mle step {progress.step} ", "by CIDEr and the latest:"),
     ):
         assert shown in text
     assert (status["report"], status["export"], status["scores"]) == (None, None, {})

@@ -105,12 +105,12 @@ def _run_facts(status: Status) -> list[tuple[str, str]]:
 
 def _left(status: Status) -> str:
     left, later = status.seconds_left, len(status.stages) - status.stage_number
-    of_stage = f"{_duration(left.stage)} of training from the checkpoint on"
+    of_stage = f"{_duration(left.stage)} for this stage"
     if not later:
-        return f"{of_stage}; this is the last stage"
+        return f"{of_stage}, the last one, from the checkpoint on"
     if left.run is None:
-        return f"{of_stage} for this stage; {later} more to come, whose pace is not known yet"
-    return f"{of_stage} for this stage, {_duration(left.run)} for all"
+        return f"{of_stage}, from the checkpoint on; not known yet for the {later} after it"
+    return f"{of_stage}, {_duration(left.run)} for all, from the checkpoint on"
 
 
 def _validations(status: Status) -> Iterator[str]:

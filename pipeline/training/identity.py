@@ -73,7 +73,7 @@ def kept_images(config: Config) -> dict[str, Images]:
 
 
 def keep_sizes(config: Config, splits: Mapping[str, Split]) -> None:
-    """Stores how many images and captions the splits hold, for the model card and the lengths of stages."""
+    """Stores how many images and captions the splits hold, for the model card and mode=status."""
     sizes = {
         name: {"images": len(split), "captions": sum(len(captions) for captions in split.captions)}
         for name, split in splits.items()
