@@ -49,11 +49,12 @@ class FinishedStage:
     best_step: int
     skipped_updates: int = 0
     warnings: tuple[str, ...] = ()
-    captions_scored: int | None = None
+    captions_scored: int | None = None  # None in rows that lack it
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the row of a checkpoint and of summary.json."""
-        return vars(self) | {"warnings": list(self.warnings)}
+        row = {name: value for name, value in vars(self).items() if value is not None}
+        return row | {"warnings": list(self.warnings)}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> "FinishedStage":
