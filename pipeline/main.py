@@ -28,7 +28,7 @@ os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 from spidercap.pipeline.errors import STOPPING, Interrupted, UserError
 from spidercap.pipeline.evaluation.score_files import score_files
-from spidercap.pipeline.report.status_text import show_status
+from spidercap.pipeline.report.status_text import shown_status
 from spidercap.pipeline.settings.flags import help_text, parse
 from spidercap.pipeline.text.printable import printable
 
@@ -44,14 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> int:
     try:
         if any(word.lstrip("-") in ("help", "helpfull", "h") for word in argv[1:] if word.startswith("-")):
-            _print_help()
+            _print(__doc__ + help_text())
             return 0
         config = parse(argv)
         if config.run.mode == "score":
             score_files(config)
             return 0
         if config.run.mode == "status":
-            show_status(config)
+            _print(shown_status(config))
             return 0
         if config.run.mode == "demo":
             from spidercap.pipeline.demo.page import run_demo
@@ -88,9 +88,9 @@ def _stop_on_signals(stack: contextlib.ExitStack) -> None:
             stack.callback(signal.signal, number, signal.signal(number, signal.default_int_handler))
 
 
-def _print_help() -> None:
+def _print(text: str) -> None:
     try:
-        print(__doc__ + help_text(), flush=True)
+        print(text, flush=True)
     except BrokenPipeError:
         # The reader, such as `head`, closed the pipe. Without this, Python reports it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

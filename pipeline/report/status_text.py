@@ -1,4 +1,4 @@
-"""Prints where a run stands, as text or as JSON."""
+"""Where a run stands, as text or as JSON."""
 
 import itertools
 from collections.abc import Iterator
@@ -28,18 +28,14 @@ _USED = {
 _DURATIONS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
-def show_status(config: Config) -> None:
-    """Prints where the run of the workdir stands; with --json one JSON object and nothing else.
+def shown_status(config: Config) -> str:
+    """Returns where the run of the workdir stands, as text; with --json one JSON object.
 
     Raises:
       UserError: the run's files cannot be read.
     """
     status = status_of(config)
-    if config.run.json:
-        print(status.to_json())
-        return
-    for line in status_lines(status):
-        print(line)
+    return status.to_json() if config.run.json else "\n".join(status_lines(status))
 
 
 def status_lines(status: Status) -> Iterator[str]:
