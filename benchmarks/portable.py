@@ -18,7 +18,7 @@ import time
 
 from spidercap.export.formats import PORTABLE
 from spidercap.export.portable import portable_folder
-from spidercap.export.saved_model import versions
+from spidercap.export.versions import versions
 from spidercap.pipeline.evaluation.caption_files import ExportedCaptioner
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "portable.md"

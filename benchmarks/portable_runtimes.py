@@ -24,7 +24,7 @@ from spidercap.export import litert_file, onnx_file
 from spidercap.export.formats import PORTABLE
 from spidercap.export.pixels_graph import PixelsGraph
 from spidercap.export.portable import portable_folder
-from spidercap.export.saved_model import versions
+from spidercap.export.versions import versions
 from spidercap.models.images import decode_image, resize_image
 from spidercap.pipeline.portable_exports import load_exported
 from spidercap.pipeline.settings.flags import parse

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from spidercap.export.old_servers import make_readable
 from spidercap.export.server import DEFAULT, Server
+from spidercap.export.versions import numbered
 from spidercap.export.vocabulary_file import VOCABULARY, vocabulary_text
 from spidercap.export.warmup import FILE as WARMUP
 from spidercap.export.warmup import write_warmup
@@ -62,7 +63,7 @@ def export(
     """
     decoder = decoder or Decoder()
     server = Server(encoder, captioner, words, max_length, decoder, max_pixels)
-    path = folder / str(max([int(p.name) for p in _numbered(folder)], default=0) + 1)
+    path = folder / str(max([int(p.name) for p in numbered(folder)], default=0) + 1)
     with written_aside(path, sum(v.numpy().nbytes for v in server.weights)) as aside:
         served = {name: function.get_concrete_function() for name, function in server.served().items()}
         tf.saved_model.save(server, str(aside), signatures=served)
@@ -81,18 +82,6 @@ def export(
         _check(aside, server, examples)
         (aside / KEPT_DIGESTS).write_text(digests.to_json(digests.tree(aside)), encoding="utf-8")
     return path
-
-
-def versions(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the exported models in a folder, oldest first."""
-    return [path for path in _numbered(folder) if (path / "saved_model.pb").is_file()]
-
-
-def _numbered(folder: pathlib.Path) -> list[pathlib.Path]:
-    """What has a version's name, whether a model or not: a new version may not take it."""
-    if not folder.is_dir():
-        return []
-    return sorted((p for p in folder.iterdir() if p.name.isdecimal()), key=lambda p: int(p.name))
 
 
 def kept_decoder(model: pathlib.Path) -> str:

@@ -20,6 +20,7 @@ from spidercap.pipeline.settings.data_settings import DataSettings
 from spidercap.pipeline.settings.saved import read_settings
 from spidercap.pipeline.text.vocabulary import Vocabulary
 from spidercap.pipeline.training import identity, kept
+from spidercap.pipeline.training.run_files import kept_sizes
 
 # Of these only the last part is told, as a card is published and folders are private.
 PATHS = (
@@ -59,7 +60,7 @@ def facts_of(config: Config, vocabulary: Vocabulary) -> Facts:
 
 def _splits(config: Config) -> dict[str, dict[str, int | None]]:
     """Images and captions of each split; an earlier version stored no captions, and images of train and val alone."""
-    sizes = identity.kept_sizes(config)
+    sizes = kept_sizes(config)
     images = {name: len(images.names) for name, images in identity.kept_images(config).items()}
     return sizes or {name: {"images": count, "captions": None} for name, count in images.items()}
 

@@ -19,8 +19,8 @@ from spidercap.export.saved_model import (
     kept_decoder,
     kept_max_pixels,
     kept_source,
-    versions,
 )
+from spidercap.export.versions import versions
 from spidercap.models.captioner import Captioner
 from spidercap.pipeline import digests
 from spidercap.pipeline.card_facts import facts_of
@@ -43,6 +43,7 @@ from spidercap.pipeline.text.coco_json import ImageId
 from spidercap.pipeline.text.printable import printable
 from spidercap.pipeline.training import identity, kept
 from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
+from spidercap.pipeline.training.run_files import kept_folder
 
 Captions = list[tuple[str, float]]  # (caption, log-probability) of an image, best first
 PART = 256  # features that are captioned together
@@ -185,7 +186,7 @@ def _examples(encoder: keras.Model | None, captioner: Captioner) -> list[bytes] 
 
 def _source(config: Config) -> str:
     """What a model is exported from: digests of the weights and of the run's files, decoder, limit of pixels."""
-    weights = newest_checkpoint(kept.kept_folder(config.workdir_path(), kept.last_kept(config)))
+    weights = newest_checkpoint(kept_folder(config.workdir_path(), kept.last_kept(config)))
     decoder = decoder_of(config, identity.kept_vocabulary(config).words)
     made_of = [digests.recorded(weights), digests.recorded(config.workdir_path()), decoder.to_json()]
     made_of.append(config.data.max_pixels)

@@ -97,6 +97,28 @@ def open_lock(path: pathlib.Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
+def is_locked(path: pathlib.Path) -> bool | None:
+    """Returns whether a process has locked the file of `open_lock`; None if that cannot be told. Writes nothing.
+
+    A lock that can be shared is taken for an instant, as the system has no other way to ask.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return None
+    finally:
+        os.close(handle)
+    return False
+
+
 @contextlib.contextmanager
 def held(handle: int) -> Iterator[None]:
     """Locks an open file or folder while the block runs, after waiting for other processes, then closes it."""

@@ -9,7 +9,8 @@ r"""spidercap: trains image captioners on the metrics by which captions are judg
 In a checkout, python -m pipeline.main is the same command, and recipes/ has flagfiles to begin with.
 
 Modes: prepare (data set and features), train (prepare, train, evaluate, export), evaluate, caption, export,
-score (any results file, without a run), demo (a page that captions images; needs the extra demo).
+score (any results file, without a run), demo (a page that captions images; needs the extra demo),
+status (where a run stands, also while it trains; --json for programs).
 An interrupted training run resumes with the same command.
 """
 
@@ -27,6 +28,7 @@ os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 from spidercap.pipeline.errors import STOPPING, Interrupted, UserError
 from spidercap.pipeline.evaluation.score_files import score_files
+from spidercap.pipeline.report.status_text import shown_status
 from spidercap.pipeline.settings.flags import help_text, parse
 from spidercap.pipeline.text.printable import printable
 
@@ -42,18 +44,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> int:
     try:
         if any(word.lstrip("-") in ("help", "helpfull", "h") for word in argv[1:] if word.startswith("-")):
-            _print_help()
+            _print(__doc__ + help_text())
             return 0
         config = parse(argv)
         if config.run.mode == "score":
             score_files(config)
+            return 0
+        if config.run.mode == "status":
+            _print(shown_status(config))
             return 0
         if config.run.mode == "demo":
             from spidercap.pipeline.demo.page import run_demo
 
             run_demo(config)
             return 0
-        # These import TensorFlow, which takes seconds. Help, mistyped flags and scores do not need it.
+        # These import TensorFlow, which takes seconds. Help, mistyped flags, scores and status do not need it.
         from spidercap.pipeline import modes
         from spidercap.pipeline.training import workdir
 
@@ -83,9 +88,9 @@ def _stop_on_signals(stack: contextlib.ExitStack) -> None:
             stack.callback(signal.signal, number, signal.signal(number, signal.default_int_handler))
 
 
-def _print_help() -> None:
+def _print(text: str) -> None:
     try:
-        print(__doc__ + help_text(), flush=True)
+        print(text, flush=True)
     except BrokenPipeError:
         # The reader, such as `head`, closed the pipe. Without this, Python reports it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

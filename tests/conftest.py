@@ -47,7 +47,7 @@ NOT_FAST = {f"test_{name}.py" for name in SLOW} | {
         *("likelihood_weight", "mixer", "ngrams", "objectives", "overfitting", "policy_gradient", "pool", "portable"),
         *("reward_functions", "rewards", "scene_parser", "skipped_runs", "skipped_updates", "speed"),
         *("spice_fast_benchmarks", "spice_learning", "stage_table", "state_nest", "temperature", "tracing", "train"),
-        *("demo_page", "outside_loaders", "serving", "serving_benchmark", "tuple_store", "variance"),
+        *("demo_page", "outside_loaders", "serving", "serving_benchmark", "status", "tuple_store", "variance"),
     )
 }
 

@@ -275,7 +275,7 @@ def test_broken_captions_and_pictures_are_told_through_the_program(refused, data
 @pytest.mark.parametrize("mode", ["evaluate", "caption", "export"])
 def test_a_workdir_without_a_run_is_named(refused, tmp_path, mode):
     error = refused(f"--mode={mode}", f"--workdir={tmp_path / 'none'}", *["--images=a.jpg"] * (mode == "caption"))
-    assert f"{tmp_path / 'none'} holds no run (no config.json)" in error
+    assert f"{tmp_path / 'none'} holds no run (there is no such folder)" in error
     assert not (tmp_path / "none").exists()
 
 

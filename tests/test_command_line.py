@@ -272,7 +272,7 @@ def test_captioning_asks_for_pictures_even_where_the_run_had_some(tmp_path):
 def test_modes_that_need_a_run_say_that_there_is_none(tmp_path, mode):
     images = ["--images=a.jpg"] * (mode == "caption")
     message = refusal(f"--mode={mode}", f"--workdir={tmp_path / 'none'}", *images)
-    assert "holds no run (no config.json)" in message
+    assert "holds no run (there is no such folder)" in message
     assert not (tmp_path / "none").exists()
 
 

@@ -10,7 +10,8 @@ import tensorflow as tf
 from tensorflow.python.saved_model.loader_impl import parse_saved_model
 
 from spidercap.export import saved_model
-from spidercap.export.saved_model import KEPT_DIGESTS, CheckFailed, export, faults, kept_decoder, versions
+from spidercap.export.saved_model import KEPT_DIGESTS, CheckFailed, export, faults, kept_decoder
+from spidercap.export.versions import versions
 from spidercap.models import decoding
 from spidercap.models.captioner import Captioner
 from spidercap.models.decoder import Decoder

@@ -17,8 +17,8 @@ from spidercap.pipeline import digests, modes
 from spidercap.pipeline.main import main
 from spidercap.pipeline.settings.flags import parse
 from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
-from spidercap.pipeline.training.kept import kept_folder
 from spidercap.pipeline.training.rewards import Reward
+from spidercap.pipeline.training.run_files import kept_folder
 from spidercap.pipeline.training.workdir import open_workdir
 from tests import plain
 from tests.conftest import ROOT

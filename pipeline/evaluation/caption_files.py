@@ -9,8 +9,9 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from spidercap.export.saved_model import faults, kept_max_pixels, versions
+from spidercap.export.saved_model import faults, kept_max_pixels
 from spidercap.export.server import MISSING
+from spidercap.export.versions import versions
 from spidercap.pipeline import digests
 from spidercap.pipeline.data.image_files import ANY_SIZE, FORMATS, fault, readable_files, reason_of
 from spidercap.pipeline.errors import UserError

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.scoring import Captioned, score_captioned
-from spidercap.pipeline.evaluation.table import table
+from spidercap.pipeline.evaluation.table import table, whole_metrics
 from spidercap.pipeline.files import check_input, check_output, write_text
 from spidercap.pipeline.metrics.registry import remarks
 from spidercap.pipeline.metrics.scores import Scores
@@ -88,7 +88,7 @@ def _lines(scores: Scores, images: int) -> list[str]:
     """The table, then SPICE's parts and remarks."""
     corpus = scores.corpus
     parts = {name: score for name, score in corpus.items() if name.startswith("SPICE ")}
-    lines = [table({f"{images:,} images": {name: s for name, s in corpus.items() if name not in parts}})]
+    lines = [table({f"{images:,} images": whole_metrics(corpus)})]
     if parts:
         shown = ", ".join(f"{n.removeprefix('SPICE ')} {'-' if s is None else f'{s:.3f}'}" for n, s in parts.items())
         lines.append(f"SPICE by part: {shown}")

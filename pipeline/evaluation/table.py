@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 
-def table(rows: Mapping[str, Mapping[str, float]]) -> str:
+def table(rows: Mapping[str, Mapping[str, float | None]]) -> str:
     """Returns a plain-text table, one row per name, one column per metric."""
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     width = max([len(name) for name in rows] + [5])
@@ -12,6 +12,11 @@ def table(rows: Mapping[str, Mapping[str, float]]) -> str:
         cells = "".join(f"{_short(row.get(c)):>{max(len(c), 6) + 2}}" for c in columns)
         lines.append(f"{name:<{width}}{cells}")
     return "\n".join(lines)
+
+
+def whole_metrics(corpus: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Returns all metrics but SPICE's parts, which would not fit into a table."""
+    return {name: score for name, score in corpus.items() if not name.startswith("SPICE ")}
 
 
 def _short(value: float | None) -> str:

@@ -12,7 +12,7 @@ from spidercap.models.images import decode_image
 from spidercap.pipeline.data.records import TITLES, Split, read_images
 from spidercap.pipeline.data.tokens import TokenizedSplit
 from spidercap.pipeline.evaluation.evaluate import Evaluation, n_best_json, results_json, scores_json
-from spidercap.pipeline.evaluation.table import table
+from spidercap.pipeline.evaluation.table import table, whole_metrics
 from spidercap.pipeline.files import write_text
 from spidercap.pipeline.metrics.registry import remarks
 from spidercap.pipeline.report.charts import Curve
@@ -97,9 +97,7 @@ def write_results(
 def _rows(progress: Progress, results: SplitResults, policies: Sequence[str]) -> list[StageResult]:
     """The rows of the table of a split."""
     return [
-        StageResult(
-            stage.name, _whole_metrics(results.evaluations[stage.name].corpus), stage.images_seen, stage.seconds
-        )
+        StageResult(stage.name, whole_metrics(results.evaluations[stage.name].corpus), stage.images_seen, stage.seconds)
         for stage in progress.finished
         if stage.name in policies
     ]
@@ -107,7 +105,7 @@ def _rows(progress: Progress, results: SplitResults, policies: Sequence[str]) ->
 
 def print_table(evaluations: Mapping[str, Evaluation]) -> None:
     """Prints the scores of stages, by label, and the remarks on their metrics."""
-    scores = {label: _whole_metrics(evaluation.corpus) for label, evaluation in evaluations.items()}
+    scores = {label: whole_metrics(evaluation.corpus) for label, evaluation in evaluations.items()}
     print("\n".join([table(scores), *_remarks(evaluations)]))
 
 
@@ -118,11 +116,6 @@ def _remarks(evaluations: Mapping[str, Evaluation]) -> list[str]:
 
 def _warnings(progress: Progress) -> list[str]:
     return [f"{stage.name} {warning}" for stage in progress.finished for warning in stage.warnings]
-
-
-def _whole_metrics(corpus: Mapping[str, float | None]) -> dict[str, float]:
-    """All metrics but SPICE's parts, which would not fit into a table."""
-    return {name: score for name, score in corpus.items() if not name.startswith("SPICE ")}
 
 
 def _curve(progress: Progress, metric: str, unit: str, policies: Sequence[str]) -> Curve:

@@ -46,7 +46,7 @@ def parse(argv: Sequence[str]) -> Config:
     _check_read(argv[1:], given, mode)
     if not given.get("workdir") and mode != "score" and not (mode == "demo" and given.get("export_dir")):
         raise UserError("no --workdir given; name the folder of the run, for example --workdir=runs/first")
-    if mode in ("evaluate", "caption", "export"):
+    if mode in ("evaluate", "caption", "export", "status"):
         if mode == "evaluate" and given.get("test_captions"):
             given = {"split": "test"} | given
         given = _saved(pathlib.Path(given["workdir"]), mode, given) | given
@@ -159,13 +159,17 @@ def _saved(workdir: pathlib.Path, mode: str, given: Mapping[str, Any]) -> dict[s
     """The settings of the run in `workdir`, but for those that only their owner may choose."""
     path = workdir / "config.json"
     if not path.is_file():
-        raise UserError(f"{workdir} holds no run (no config.json); name the --workdir of one, or train it first")
+        why = "no config.json" if workdir.exists() else "there is no such folder"
+        raise UserError(f"{workdir} holds no run ({why}); name the --workdir of one, or train it first")
     saved = read_settings(path)
     for name in OWN:
         if saved[name] and name not in given and mode in readers(fields()[name]):
             print(
                 f"--{name}={saved[name]} of {path} is not taken over; give it again, if it is wanted", file=sys.stderr
             )
-    # For captions, the saved images are those of training.
-    left_out = (*OWN, "images", "features", "captions", "skip_bad_images") if mode == "caption" else OWN
+    # For captions, the saved images are those of training. Where a run exported to is told, but nothing is written.
+    left_out = {
+        "caption": (*OWN, "images", "features", "captions", "skip_bad_images"),
+        "status": ("json",),
+    }.get(mode, OWN)
     return {name: value for name, value in saved.items() if name not in left_out}

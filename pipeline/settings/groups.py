@@ -53,6 +53,9 @@ class RunSettings(Group):
         added=True,
         spelling=spelled_formats,
     )
+    json: bool = setting(
+        False, "mode=status: print one JSON object instead of text.", fixed=False, modes=("status",), added=True
+    )
 
     def check(self) -> None:
         """Raises UserError for an unknown format."""

@@ -1,7 +1,7 @@
 """The modes, and those that read a setting. All settings of training are saved by `prepare`."""
 
-MODES = ("prepare", "train", "evaluate", "score", "caption", "export", "demo")
-WITHOUT_RUN = ("score", "demo")  # they read files or an exported model alone, not the settings of a run
+MODES = ("prepare", "train", "evaluate", "score", "caption", "export", "demo", "status")
+WITHOUT_RUN = ("score", "demo", "status")  # to them no setting of a run can be given: they read files as they are
 ALL = MODES
 TRAINING = ("prepare", "train")
 DATA = (*TRAINING, "evaluate")

@@ -9,13 +9,14 @@ import pathlib
 import re
 import shutil
 import sys
-from typing import Any
-
-import tensorflow as tf
+from typing import TYPE_CHECKING, Any
 
 from spidercap.pipeline import digests
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import aside_of, disk_errors, sync, written_aside
+
+if TYPE_CHECKING:  # it takes seconds, and where a run stands is read without it
+    import tensorflow as tf
 
 PROGRESS = "progress.json"
 _WEIGHTS = "weights"
@@ -23,7 +24,7 @@ _NAME = re.compile(r"ckpt-(\d+)")
 
 
 def write_checkpoint(
-    parent: pathlib.Path, weights: tf.train.Checkpoint, keep: int, progress: str | None = None
+    parent: pathlib.Path, weights: "tf.train.Checkpoint", keep: int, progress: str | None = None
 ) -> pathlib.Path:
     """Writes the next checkpoint in `parent`, then deletes all but the newest `keep`; returns its path.
 
@@ -51,7 +52,7 @@ def write_checkpoint(
     return path
 
 
-def read_checkpoint(path: pathlib.Path, weights: tf.train.Checkpoint) -> Any:
+def read_checkpoint(path: pathlib.Path, weights: "tf.train.Checkpoint") -> Any:
     """Restores what the checkpoint holds; returns TensorFlow's status, to assert what must be matched."""
     return weights.read(str(path / _WEIGHTS))
 

@@ -13,8 +13,8 @@ from spidercap.pipeline.training.checkpoint_files import (
     read_checkpoint,
     write_checkpoint,
 )
-from spidercap.pipeline.training.kept import checkpoint_folder, kept_folder
 from spidercap.pipeline.training.progress import FinishedStage, Progress
+from spidercap.pipeline.training.run_files import checkpoint_folder, kept_folder
 from spidercap.pipeline.training.stages import BuiltStage
 from spidercap.pipeline.training.tensorboard import Board
 from spidercap.pipeline.workers import ALONE, Workers
@@ -78,6 +78,7 @@ class Saver:
                 best_step=done.best_step,
                 skipped_updates=done.skipped,
                 warnings=tuple(done.warned.values()),
+                captions_scored=done.scored,
             )
         )
         done.next_stage()

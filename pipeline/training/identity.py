@@ -15,6 +15,7 @@ from spidercap.pipeline.files import write_text, written_aside
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.saved import read_settings
 from spidercap.pipeline.text.vocabulary import Vocabulary, load_vocabulary
+from spidercap.pipeline.training.run_files import NO_COPY, SIZES, has_trained, is_prepared, kept_sizes
 
 # What a prepared run is about; their digests are written last.
 IMAGES = "images.npz"
@@ -22,9 +23,7 @@ IDENTITY = ("config.json", "vocabulary.json", "data.json", IMAGES, "encoder.txt"
 ENCODER = "encoder.keras"  # not there if the run was given features
 FREQUENCIES = "document_frequencies.npz"
 DATA_PAGE = "data.html"
-SIZES = "splits.json"
 _MADE_AGAIN = (FREQUENCIES, DATA_PAGE)  # if they are damaged or lost
-NO_COPY = "restore it from a copy, or name a new --workdir"
 
 
 def keep_identity(config: Config, name: str, text: str) -> None:
@@ -74,21 +73,13 @@ def kept_images(config: Config) -> dict[str, Images]:
 
 
 def keep_sizes(config: Config, splits: Mapping[str, Split]) -> None:
-    """Stores how many images and captions the splits hold, for the model card."""
+    """Stores how many images and captions the splits hold, for the model card and mode=status."""
     sizes = {
         name: {"images": len(split), "captions": sum(len(captions) for captions in split.captions)}
         for name, split in splits.items()
     }
     if sizes != kept_sizes(config):
         write_text(config.workdir_path() / SIZES, json.dumps(sizes, indent=1) + "\n")
-
-
-def kept_sizes(config: Config) -> dict[str, dict[str, int]]:
-    """Returns what `keep_sizes` stored; empty if it is damaged, or an earlier version prepared the run."""
-    try:
-        return json.loads((config.workdir_path() / SIZES).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
 
 
 def has_test_captions(config: Config) -> bool:
@@ -141,11 +132,6 @@ def kept_vocabulary(config: Config) -> Vocabulary:
     return load_vocabulary(config.workdir_path() / "vocabulary.json")
 
 
-def has_trained(workdir: pathlib.Path) -> bool:
-    """Returns whether training has begun in this workdir."""
-    return any((workdir / name).exists() for name in ("checkpoints", "kept"))
-
-
 def forget_preparation(config: Config) -> None:
     """Lets a run in which nothing was trained be prepared again, with any settings and data."""
     # The digests go first: without them the other files are not read.
@@ -171,11 +157,6 @@ def check_files(workdir: pathlib.Path, remedy: str) -> None:
         if name in _MADE_AGAIN:
             continue
         raise UserError(f"{workdir / name} {what}; {remedy}")
-
-
-def is_prepared(config: Config) -> bool:
-    """Returns whether the data are prepared. Until then the workdir's settings and data may change."""
-    return "encoder.txt" in digests.recorded(config.workdir_path())
 
 
 def encoder_text(encoder: keras.Model | None, feature_size: int) -> str:

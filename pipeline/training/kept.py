@@ -25,13 +25,13 @@ from spidercap.pipeline.text.vocabulary import Vocabulary
 from spidercap.pipeline.training.checkpoint_files import checkpoints, newest_checkpoint, read_checkpoint
 from spidercap.pipeline.training.identity import (
     FREQUENCIES,
-    NO_COPY,
     check_files,
     encoder_text,
     kept_vocabulary,
 )
 from spidercap.pipeline.training.progress import Progress, read_progress
 from spidercap.pipeline.training.rewards import reward_frequencies
+from spidercap.pipeline.training.run_files import NO_COPY, check_not_lost, checkpoint_folder, kept_folder
 
 
 def kept_frequencies(config: Config, references: Sequence[SizeClass], vocabulary: Vocabulary) -> DocumentFrequencies:
@@ -85,16 +85,6 @@ def temperature_at(config: Config, index: int) -> float:
     return config.of_stage("temperature", learning)
 
 
-def checkpoint_folder(workdir: pathlib.Path) -> pathlib.Path:
-    """Returns the folder of the run's checkpoints."""
-    return workdir / "checkpoints"
-
-
-def kept_folder(workdir: pathlib.Path, label: str) -> pathlib.Path:
-    """Returns the folder of the checkpoint of the weights that a stage kept."""
-    return workdir / "kept" / label
-
-
 def check_kept(config: Config, progress: Progress, from_checkpoint: bool) -> None:
     """Raises UserError if weights are lost that stages have kept, or the checkpoints of a run that has kept weights.
 
@@ -110,8 +100,8 @@ def check_kept(config: Config, progress: Progress, from_checkpoint: bool) -> Non
     for label in [*(stage.name for stage in progress.finished), *current]:
         if newest_checkpoint(kept_folder(workdir, label)) is None:
             raise UserError(f"{kept_folder(workdir, label)} is lost; {NO_COPY}")
-    if not from_checkpoint and any(checkpoints(kept_folder(workdir, label)) for label in stage_labels(config)):
-        raise UserError(f"{workdir} has kept weights, but {checkpoint_folder(workdir)} is lost; {NO_COPY}")
+    if not from_checkpoint:
+        check_not_lost(config)
 
 
 def saved_progress(config: Config) -> Progress:

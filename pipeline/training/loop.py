@@ -23,9 +23,10 @@ from spidercap.pipeline.training.advice import selection_notes
 from spidercap.pipeline.training.checkpoint_files import newest_checkpoint, read_checkpoint
 from spidercap.pipeline.training.checkpoints import Models, Saver, save_run
 from spidercap.pipeline.training.console import Console
-from spidercap.pipeline.training.kept import check_kept, checkpoint_folder, temperature_at
+from spidercap.pipeline.training.kept import check_kept, temperature_at
 from spidercap.pipeline.training.logs import as_floats, named_scalars
 from spidercap.pipeline.training.progress import Progress, Validation, read_progress
+from spidercap.pipeline.training.run_files import checkpoint_folder
 from spidercap.pipeline.training.stages import BuiltStage, build_stage
 from spidercap.pipeline.training.stopping import stop_asked
 from spidercap.pipeline.training.tensorboard import Board
@@ -83,7 +84,7 @@ def train(
             with console:
                 _run_stage(config, stage, saver, progress, validate, board, console, stopping)
             saver.finish(stage)
-            if stopping():
+            if stopping(True):
                 raise Interrupted(saver.checkpoints()[-1])
     workers.wait()  # for the last checkpoint, which the others read too
     return progress
@@ -104,7 +105,7 @@ def _run_stage(
     validate: Callable[[], Evaluation],
     board: Board,
     console: Console,
-    stopping: Callable[[], bool],
+    stopping: Callable[[bool], bool],
 ) -> None:
     """Trains until the stage's steps are done or its patience is over."""
     started = saved = time.monotonic()
@@ -134,7 +135,7 @@ def _run_stage(
             over = _validate(config, stage, progress, validate, board, console, saver, clock, watch)
         progress.seconds = time.monotonic() - clock
         # Read once per step: a later signal stops the run after the next step, which is then saved.
-        asked = stopping()
+        asked = stopping(False)
         due = asked or validated or time.monotonic() - saved > config.run.checkpoint_every * 60
         if due and watch.is_sound() and not over:
             saver.save()

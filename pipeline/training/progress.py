@@ -49,10 +49,12 @@ class FinishedStage:
     best_step: int
     skipped_updates: int = 0
     warnings: tuple[str, ...] = ()
+    captions_scored: int | None = None  # None in rows that lack it
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the row of a checkpoint and of summary.json."""
-        return vars(self) | {"warnings": list(self.warnings)}
+        row = {name: value for name, value in vars(self).items() if value is not None}
+        return row | {"warnings": list(self.warnings)}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> "FinishedStage":
@@ -125,6 +127,9 @@ def read_progress(checkpoint: pathlib.Path | None) -> Progress:
         content = json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{checkpoint / PROGRESS} cannot be read ({error}); restore it from a copy") from error
-    history = [Validation.from_dict(row) for row in content.pop("history", ())]
-    finished = [FinishedStage.from_dict(row) for row in content.pop("finished", ())]
-    return Progress(**content, history=history, finished=finished)
+    try:
+        history = [Validation.from_dict(row) for row in content.pop("history", ())]
+        finished = [FinishedStage.from_dict(row) for row in content.pop("finished", ())]
+        return Progress(**content, history=history, finished=finished)
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"{checkpoint / PROGRESS} was written by another version ({error}); use that one") from error

@@ -20,8 +20,9 @@ from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.growth import changes, changes_of_begun
 from spidercap.pipeline.settings.saved import read_settings
 from spidercap.pipeline.training.checkpoint_files import checkpoints
-from spidercap.pipeline.training.identity import check_identity, forget_preparation, has_trained, is_prepared
-from spidercap.pipeline.training.kept import checkpoint_folder, last_kept, saved_progress, warm_start_of
+from spidercap.pipeline.training.identity import check_identity, forget_preparation
+from spidercap.pipeline.training.kept import last_kept, saved_progress, warm_start_of
+from spidercap.pipeline.training.run_files import checkpoint_folder, has_trained, is_prepared
 from spidercap.pipeline.training.strategies import workers_of
 from spidercap.pipeline.workers import Workers
 
