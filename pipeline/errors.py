@@ -8,6 +8,10 @@ from typing import Any
 # Ctrl-C, what `kill` and job schedulers send, and what a scheduler such as SLURM can send before a time limit.
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
+# Exit codes: a mistake of the user; training that was stopped, with a checkpoint, to be run again (EX_TEMPFAIL of
+# sysexits.h, by which job schedulers can queue it again); anything else that was stopped.
+FAILED, SAVED, INTERRUPTED = 1, 75, 130
+
 
 class UserError(Exception):
     """A mistake that the user can fix; main prints the message and exits with code 1.

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
-from spidercap.pipeline.errors import STOPPING, Interrupted, UserError
+from spidercap.pipeline.errors import FAILED, INTERRUPTED, SAVED, STOPPING, Interrupted, UserError
 from spidercap.pipeline.evaluation.score_files import score_files
 from spidercap.pipeline.report.status_text import shown_status
 from spidercap.pipeline.settings.flags import help_text, parse
@@ -34,7 +34,7 @@ from spidercap.pipeline.text.printable import printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line, by default sys.argv; returns the exit code: 0 success, 1 user error, 130 interrupted."""
+    """Runs a command line, by default sys.argv; returns the exit code, 0 or one of errors.py."""
     argv = sys.argv if argv is None else argv
     with contextlib.ExitStack() as stack:
         _stop_on_signals(stack)
@@ -69,13 +69,13 @@ def _run(argv: Sequence[str]) -> int:
         text = f"{error.filename} cannot be used ({error.strerror})" if named else str(error)
         line = re.sub(r"\s*\n\s*", " ", text.strip())  # blanks within names stay
         print(f"error: {printable(line)}", file=sys.stderr)
-        return 1
+        return FAILED
     except Interrupted as stopped:
         print(f"stopped; saved {stopped}. The same command resumes from there.")
-        return 130
+        return SAVED
     except KeyboardInterrupt:
         print("stopped. The same command resumes from what was last saved.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     return 0
 
 

@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 
-from spidercap.pipeline.errors import Interrupted, UserError
+from spidercap.pipeline.errors import SAVED, Interrupted, UserError
 from spidercap.pipeline.training.strategies import multiworker
 from spidercap.pipeline.workers import Workers
 from tests import tiny_runs
@@ -60,7 +60,7 @@ def tiny(folder, workers, run="run", signals=None, **changes):
         with workers.named_if_gone():
             weights, progress = tiny_runs.run(config, tiny_runs.make_arrays(), stop_at=at, stop=stop, workers=workers)
     except Interrupted:
-        sys.exit(130)
+        sys.exit(SAVED)
     except UserError as error:
         print(f"error: {error}", flush=True)
         sys.exit(1)
