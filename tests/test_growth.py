@@ -1,6 +1,7 @@
 """A run that grows: further stages and settings of stages to come, in the same workdir; what has begun is fixed."""
 
 import json
+import shutil
 
 import pytest
 
@@ -66,18 +67,26 @@ def test_only_what_has_begun_is_fixed(begun, change, refused):
     assert [line.split(":")[0] for line in found] == list(change) * refused
 
 
-@pytest.fixture
-def run(tmp_path):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
     """A workdir as a run of mle leaves it; its data are a few bytes."""
-    config = tiny_runs.config_of(tmp_path / "run", stages="mle:2", mode="train")
+    config = tiny_runs.config_of(tmp_path_factory.mktemp("trained") / "run", stages="mle:2", mode="train")
     folder = config.workdir_path()
     folder.mkdir()
-    (folder / "config.json").write_text(config.to_json())
     (folder / "vocabulary.json").write_text(VOCABULARY.to_json())
     for name in ("data.json", "images.npz", "encoder.txt", "encoder.keras"):
         (folder / name).write_text(f"{name} of the run")
-    digests.record(folder, (*identity.IDENTITY, identity.ENCODER))
     tiny_runs.run(config, tiny_runs.make_arrays())
+    return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """The Config of a copy of it."""
+    config = tiny_runs.config_of(tmp_path / "run", stages="mle:2", mode="train")
+    shutil.copytree(trained, config.workdir_path())
+    (config.workdir_path() / "config.json").write_text(config.to_json())
+    digests.record(config.workdir_path(), (*identity.IDENTITY, identity.ENCODER))
     return config
 
 
