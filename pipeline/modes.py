@@ -90,7 +90,7 @@ def _train_stages(
     def begin() -> None:
         captioner.adapt(data.features["train"].view())
         if config.training.warm_start:
-            kept.load_warm_start(config, captioner, baseline)
+            kept.load_warm_start(config, data.vocabulary, captioner, baseline)
 
     def validate() -> Evaluation:
         return evaluate(decode, data.vocabulary, data.tokens["val"], watched, config.terms(), text_metrics, workers)

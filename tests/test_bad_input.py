@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from spidercap.models.special_tokens import SPECIAL_TOKENS
 from spidercap.pipeline import digests, main
 from spidercap.pipeline.data.prepare import prepare_data
 from spidercap.pipeline.errors import UserError
@@ -369,12 +370,12 @@ def test_warm_starts_that_do_not_fit_are_refused_before_the_data_are_read(refuse
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_warm_start_of_another_vocabulary_or_encoder_is_refused(run):
+def test_a_warm_start_without_common_words_or_of_another_encoder_is_refused(run):
     keep_weights(run)
     config = config_of(run, workdir=str(run.parent / "new"), warm_start=str(run))
     vocabulary, encoder = identity.kept_vocabulary(config_of(run)), identity.kept_encoder(config_of(run))
-    with pytest.raises(UserError, match="has another vocabulary; train both on the same captions"):
-        kept.check_warm_start(config, Vocabulary(vocabulary.words[:-1], ()), encoder)
+    with pytest.raises(UserError, match="shares no word with these captions; leave it out, or name a run"):
+        kept.check_warm_start(config, Vocabulary((*SPECIAL_TOKENS, "chien"), ()), encoder)
     (run / "encoder.txt").write_text("0\n")
     with pytest.raises(UserError, match=r"encoder.txt is damaged or was changed; .*name another --warm_start"):
         kept.check_warm_start(config, vocabulary, encoder)
@@ -390,8 +391,24 @@ def test_a_warm_start_that_fits_gives_its_weights(run):
     kept.check_warm_start(config, vocabulary, encoder)
     models = kept.build_models(config, vocabulary, feature_size=1280)
     before = models[0].words.kernel.numpy()
-    kept.load_warm_start(config, *models)
+    kept.load_warm_start(config, vocabulary, *models)
     assert (models[0].words.kernel.numpy() != before).any()
+
+
+def test_a_warm_start_on_other_captions_gives_the_words_that_both_have(run, capsys):
+    keep_weights(run)
+    config = config_of(run, workdir=str(run.parent / "new"), warm_start=str(run), seed=5)
+    known, encoder = identity.kept_vocabulary(config_of(run)), identity.kept_encoder(config_of(run))
+    other = Vocabulary((*known.words[:-1], "chien", "chat"), ())
+    kept.check_warm_start(config, other, encoder)
+    count = len(known.words) - len(SPECIAL_TOKENS) - 1
+    expected = f"{count} words are taken over from {run}; 2 words are new to it, and 1 of its words are left out"
+    assert expected in capsys.readouterr().out
+    same, models = (kept.build_models(config, words, feature_size=1280) for words in (known, other))
+    for words, of_words in ((known, same), (other, models)):
+        kept.load_warm_start(config, words, *of_words)
+    kernels = [one.words.kernel.numpy()[:, : len(known.words) - 1] for one, _ in (same, models)]
+    np.testing.assert_array_equal(*kernels)
 
 
 def test_a_run_that_goes_on_needs_its_warm_start_no_more(run):

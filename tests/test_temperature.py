@@ -45,7 +45,9 @@ def test_it_is_done_once_and_before_the_baseline_learns(tmp_path, arrays):
     def trained(name, **settings):
         config = config_of(tmp_path / name, temperature=0.25, **settings)
         config.workdir_path().mkdir()
-        (config.workdir_path() / "config.json").write_text(config.to_json())  # what --warm_start reads
+        # What --warm_start reads.
+        (config.workdir_path() / "config.json").write_text(config.to_json())
+        (config.workdir_path() / "vocabulary.json").write_text(VOCABULARY.to_json())
         run(config, arrays)
         return config
 
@@ -88,6 +90,7 @@ def test_a_stopped_run_needs_its_warm_start_no_more(tmp_path, arrays):
     first = config_of(tmp_path / "first", stages="mle:0.4")
     first.workdir_path().mkdir()
     (first.workdir_path() / "config.json").write_text(first.to_json())
+    (first.workdir_path() / "vocabulary.json").write_text(VOCABULARY.to_json())
     run(first, arrays)
     settings = {"stages": "leave_one_out:1", "samples": 2, "temperature": 0.5, "warm_start": first.run.workdir}
     whole = run(config_of(tmp_path / "whole", **settings), arrays)

@@ -121,7 +121,7 @@ def _run(config, arrays, stop_at, reward, stop, workers):
     def begin():
         captioner.adapt(arrays.features[:, 0])
         if config.training.warm_start:
-            load_warm_start(config, captioner, baseline)
+            load_warm_start(config, VOCABULARY, captioner, baseline)
 
     def all_weights():
         # In the history, so that two runs whose weights ever differed do not end alike.

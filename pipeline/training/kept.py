@@ -10,6 +10,7 @@ import tensorflow as tf
 from spidercap.models.baseline import Baseline
 from spidercap.models.captioner import Captioner
 from spidercap.models.precision import PRECISIONS
+from spidercap.models.special_tokens import SPECIAL_TOKENS
 from spidercap.pipeline import digests
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.metrics.document_frequencies import (
@@ -29,6 +30,7 @@ from spidercap.pipeline.training.identity import (
     encoder_text,
     kept_vocabulary,
 )
+from spidercap.pipeline.training.other_words import copy_weights, shared_words
 from spidercap.pipeline.training.progress import Progress, read_progress
 from spidercap.pipeline.training.rewards import reward_frequencies
 from spidercap.pipeline.training.run_files import NO_COPY, check_not_lost, checkpoint_folder, kept_folder
@@ -135,19 +137,37 @@ def check_warm_start(config: Config, vocabulary: Vocabulary, encoder: keras.Mode
     """Raises UserError if the run of --warm_start does not match; cheap, to be called before features are computed."""
     if config.training.warm_start and not checkpoints(checkpoint_folder(config.workdir_path())):
         saved = warm_start_of(config)
-        if kept_vocabulary(saved) != vocabulary:
-            raise UserError(f"--warm_start={saved.run.workdir} has another vocabulary; train both on the same captions")
-        theirs = (saved.workdir_path() / "encoder.txt").read_text(encoding="utf-8").split()[0]
-        if theirs != encoder_text(encoder, 0).split()[0]:
+        theirs = kept_vocabulary(saved).words
+        if theirs != vocabulary.words:
+            count = shared_words(vocabulary.words, theirs)
+            if not count:
+                raise UserError(
+                    f"--warm_start={saved.run.workdir} shares no word with these captions; leave it out, or name a run "
+                    "on captions of the same language"
+                )
+            print(
+                f"warm start: {count:,} words are taken over from {saved.run.workdir}; "
+                f"{len(vocabulary.words) - len(SPECIAL_TOKENS) - count:,} words are new to it, and "
+                f"{len(theirs) - len(SPECIAL_TOKENS) - count:,} of its words are left out",
+                flush=True,
+            )
+        digest = (saved.workdir_path() / "encoder.txt").read_text(encoding="utf-8").split()[0]
+        if digest != encoder_text(encoder, 0).split()[0]:
             raise UserError(
                 f"--warm_start={saved.run.workdir} has another encoder; use its --encoder_weights, or its --features"
             )
 
 
-def load_warm_start(config: Config, captioner: Captioner, baseline: Baseline) -> None:
-    """Loads the last kept weights of the run of --warm_start into the models."""
+def load_warm_start(config: Config, vocabulary: Vocabulary, captioner: Captioner, baseline: Baseline) -> None:
+    """Loads the last kept weights of the run of --warm_start into the models, whose words are those of `vocabulary`."""
     saved = warm_start_of(config)
-    load_kept(saved.workdir_path(), last_kept(saved), captioner, baseline)
+    theirs = kept_vocabulary(saved)
+    source = captioner
+    if theirs.words != vocabulary.words:
+        source, _ = build_models(saved, theirs, captioner.feature_mean.shape[0])
+    load_kept(saved.workdir_path(), last_kept(saved), source, baseline)
+    if source is not captioner:
+        copy_weights(captioner, vocabulary.words, source, theirs.words)
 
 
 def warm_start_of(config: Config) -> Config:
