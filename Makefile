@@ -4,6 +4,7 @@
 # make recipes-check: the recipes for COCO, features and sounds, on stand-ins; ten minutes.
 # make workers-check: features by several processes, one of them killed; a minute.
 # make devices-check: every objective on three devices against one; ten minutes.
+# make machines-check: several workers against one, killed, hung and stopped; half an hour.
 # make serve-check: an exported model in other loaders and under loads of callers; five minutes.
 # make benchmark: what training and decoding cost on this machine.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -11,7 +12,7 @@ RUN := .venv/bin/python
 # Processes that tests run in; each grows to 6 GB.
 JOBS ?= 2
 
-.PHONY: .venv quickstart test test-fast torture recipes-check workers-check devices-check serve-check benchmark lint format clean
+.PHONY: .venv quickstart test test-fast torture recipes-check workers-check devices-check machines-check serve-check benchmark lint format clean
 
 quickstart: .venv
 	$(RUN) -m pipeline.main --flagfile=recipes/quickstart.flags
@@ -33,6 +34,9 @@ workers-check: .venv
 
 devices-check: .venv
 	$(RUN) -m tests.devices_check
+
+machines-check: .venv
+	$(RUN) -m tests.machines_check
 
 serve-check: .venv
 	$(RUN) -m tests.serve_check
