@@ -284,7 +284,7 @@ class TestRuns:
         assert_same_end(run(halves, arrays, reward=reward_of(arrays, weights, mine=shortness)), expected)
 
     def test_from_the_command_line(self, written, tmp_path, capsys):
-        """Ids are the data set's; a failure in the middle is one line, and no other file may go on."""
+        """Ids are the data set's; a failure is one line; a mended file goes on where nothing was learned yet."""
         body = """
 import pathlib
 
@@ -300,7 +300,10 @@ def brevity(captions, references, ids):
         assert main([*flags, f"--reward_functions=brevity={failing}:brevity"]) == 1
         said = capsys.readouterr().err.strip().splitlines()[-1]
         assert said.startswith("error: the reward function brevity") and "returned nan for the caption" in said
-        assert main([*flags, f"--reward_functions=brevity={written(BREVITY)}:brevity"]) == 1
-        assert "reward_functions: " in capsys.readouterr().err  # another file is another run
+        mended = written(f"{body}    return [float('inf') for _ in captions]\n", "mended.py")
+        assert main([*flags, f"--reward_functions=brevity={mended}:brevity"]) == 1
+        told = capsys.readouterr()
+        assert "goes on with other settings: reward_functions: " in told.out
+        assert "returned inf for the caption" in told.err
         low, high, _ = (tmp_path / "seen.txt").read_text().split(" ", 2)
         assert 12 <= int(low) < int(high) < 12 + 40  # validation images come first
