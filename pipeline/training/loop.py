@@ -84,7 +84,7 @@ def train(
             with console:
                 _run_stage(config, stage, saver, progress, validate, board, console, stopping)
             saver.finish(stage)
-            if stopping(True):
+            if stopping(now=True):
                 raise Interrupted(saver.checkpoints()[-1])
     workers.wait()  # for the last checkpoint, which the others read too
     return progress
@@ -105,7 +105,7 @@ def _run_stage(
     validate: Callable[[], Evaluation],
     board: Board,
     console: Console,
-    stopping: Callable[[bool], bool],
+    stopping: Callable[..., bool],
 ) -> None:
     """Trains until the stage's steps are done or its patience is over."""
     started = saved = time.monotonic()
@@ -135,7 +135,7 @@ def _run_stage(
             over = _validate(config, stage, progress, validate, board, console, saver, clock, watch)
         progress.seconds = time.monotonic() - clock
         # Read once per step: a later signal stops the run after the next step, which is then saved.
-        asked = stopping(False)
+        asked = stopping()
         due = asked or validated or time.monotonic() - saved > config.run.checkpoint_every * 60
         if due and watch.is_sound() and not over:
             saver.save()

@@ -13,11 +13,11 @@ AGREED = 2.0  # seconds between two times that several workers ask each other
 
 
 @contextlib.contextmanager
-def stop_asked(workers: Workers) -> Iterator[Callable[[bool], bool]]:
+def stop_asked(workers: Workers) -> Iterator[Callable[..., bool]]:
     """Yields whether to stop, for after each step. A signal of STOPPING asks for it; a second one stops at once.
 
     Several workers must call it equally often: it is true for all after the same step, if a signal came to any of them.
-    It takes whether they must tell each other now: between stages, as the steps of the next one may be much longer.
+    With `now` they tell each other at once: between stages, as the steps of the next one may be much longer.
     """
     asked: list[int] = []
 
@@ -31,13 +31,13 @@ def stop_asked(workers: Workers) -> Iterator[Callable[[bool], bool]]:
     in_main = threading.current_thread() is threading.main_thread()  # the only one that may set them
     before = {number: signal.signal(number, ask) for number in STOPPING if in_main}
     try:
-        yield (lambda now: bool(asked)) if workers.count == 1 else _agreed(workers, asked)
+        yield (lambda now=False: bool(asked)) if workers.count == 1 else _agreed(workers, asked)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _agreed(workers: Workers, asked: list[int]) -> Callable[[bool], bool]:
+def _agreed(workers: Workers, asked: list[int]) -> Callable[..., bool]:
     """Whether any worker was asked, as of the last time they told each other: every AGREED seconds of the chief.
 
     Telling at each step would cost as much as a small step's sums.
@@ -45,7 +45,7 @@ def _agreed(workers: Workers, asked: list[int]) -> Callable[[bool], bool]:
     calls, told, clock = 0, 0, time.monotonic()
     wait = 1  # calls until they tell each other again
 
-    def stopping(now: bool) -> bool:
+    def stopping(now: bool = False) -> bool:
         nonlocal calls, told, clock, wait
         calls += 1
         if calls - told < wait and not now:
