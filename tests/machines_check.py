@@ -128,6 +128,12 @@ def command_line(folder):
         assert one == other, f"{table} of one process and of two workers differ"
     print("  one process and two workers: equal captions and scores")
     assert not said(folder / "logs", 1).strip(), "worker 1 talks: " + said(folder / "logs", 1)
+    apart = (*RUN, "--strategy=multiworker", f"--workdir={folder}/apart", cache, "--seed={worker}")
+    codes, seconds = ended(start(folder / "apart", 2, *apart), 200)
+    assert codes == [1, 1] and seconds < WITHIN, f"{codes} after {seconds:.0f} s"
+    assert all("has other settings than worker 0" in said(folder / "apart", k) for k in range(2))
+    assert "seed: 0 -> 1" in said(folder / "apart", 1)
+    print("  other settings: an error on both that names the worker", flush=True)
     blind = (*RUN, "--strategy=multiworker", f"--workdir={folder}/own{{worker}}", cache)
     codes, seconds = ended(start(folder / "blind", 2, *blind), 200)
     assert codes == [1, 1] and seconds < WITHIN + WAIT, f"{codes} after {seconds:.0f} s"

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import pathlib
 import secrets
@@ -18,7 +19,7 @@ from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import open_lock, sweep, write_text
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.growth import changes, changes_of_begun
-from spidercap.pipeline.settings.saved import read_settings
+from spidercap.pipeline.settings.saved import differences, read_settings
 from spidercap.pipeline.training.checkpoint_files import checkpoints
 from spidercap.pipeline.training.identity import check_identity, forget_preparation
 from spidercap.pipeline.training.kept import last_kept, saved_progress, warm_start_of
@@ -46,6 +47,7 @@ def open_workdir(config: Config) -> Iterator[None]:
     workers = workers_of(config)
     with workers.named_if_gone():
         with _opened(config) if workers.is_chief else contextlib.nullcontext():
+            check_same(workers, config)
             check_shared(workers, {"workdir": config.workdir_path(), "cache_dir": config.cache_path()})
             yield
         # Those that end sooner would seem to have failed.
@@ -76,6 +78,16 @@ def _opened(config: Config) -> Iterator[None]:
         if config.training.warm_start and config.run.mode == "train" and not checkpoints(checkpoint_folder(workdir)):
             warm_start_of(config)
         yield
+
+
+def check_same(workers: Workers, config: Config) -> None:
+    """Raises UserError on all workers if one of them has other settings than the chief, which would train apart."""
+    wrong = differences(json.loads(workers.from_chief(json.dumps(config.fixed()))), config.fixed())
+    differ = workers.gathered(np.array([bool(wrong)]))
+    if differ.any():
+        who = ", ".join(workers.name(int(worker)) for worker in np.flatnonzero(differ))
+        more = f" ({'; '.join(wrong)})" if wrong else ""
+        raise UserError(f"{who} has other settings than {workers.name(0)}{more}; start the same command on all")
 
 
 def check_shared(workers: Workers, folders: Mapping[str, pathlib.Path]) -> None:
