@@ -30,9 +30,9 @@ def record(folder: pathlib.Path, names: Iterable[str]) -> None:
 
 def replace_text(path: pathlib.Path, text: str) -> None:
     """Replaces a file that is recorded; if it is killed, the old one or the new one counts as sound."""
-    old = recorded(path.parent)
     new = hashlib.sha256(text.encode()).hexdigest()
     with held(os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)):
+        old = recorded(path.parent)
         write_text(path.parent / NAME, to_json(old | {path.name: f"{digest(path)} {new}"}))
         write_text(path, text)
         write_text(path.parent / NAME, to_json(old | {path.name: new}))

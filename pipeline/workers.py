@@ -68,6 +68,10 @@ class Workers:
         sent = self.total(own if self.is_chief else np.zeros(int(size)))
         return sent.astype(np.uint8).tobytes().decode()
 
+    def which(self, has_fault: bool) -> str:
+        """Returns the names of the workers that have a fault; '' if none has."""
+        return ", ".join(self.name(int(number)) for number in np.flatnonzero(self.gathered(np.array([has_fault]))))
+
     def wait(self) -> None:
         """Returns when all workers have called it."""
         self.total([0.0])

@@ -9,7 +9,7 @@ import sys
 import time
 
 
-def start(folder, count, *arguments, **environment):
+def start(folder, count, *arguments):
     """Starts `python -m <arguments>` in `count` processes, with TF_CONFIG; returns them, the chief first.
 
     `{worker}` in an argument becomes its number. What each of them prints is in `<folder>/worker_<number>.log`.
@@ -22,7 +22,7 @@ def start(folder, count, *arguments, **environment):
         config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": number}})
         # One thread each, as they share the cores.
         threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-        variables = os.environ | threads | {"TF_CONFIG": config, "TF_CPP_MIN_LOG_LEVEL": "3"} | environment
+        variables = os.environ | threads | {"TF_CONFIG": config, "TF_CPP_MIN_LOG_LEVEL": "3"}
         with open(folder / f"worker_{number}.log", "wb") as log:
             command = [sys.executable, "-m", *(str(one).replace("{worker}", str(number)) for one in arguments)]
             started.append(subprocess.Popen(command, env=variables, stdout=log, stderr=log))

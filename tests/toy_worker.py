@@ -47,9 +47,9 @@ def toy(folder, workers, number, name, batch_size, options):
     (folder / f"toy_{number}_{workers.number}.json").write_text(json.dumps(logs, default=float))
 
 
-def tiny(folder, workers, run="run", signals=None, **changes):
+def tiny(folder, workers, signals=None, **changes):
     """A whole tiny run; `signals`: worker -> [validation, signal that comes to it there]."""
-    config = tiny_runs.config_of(folder / run, strategy="multiworker", **changes)
+    config = tiny_runs.config_of(folder / "run", strategy="multiworker", **changes)
     at, number = (signals or {}).get(str(workers.number), (None, None))
 
     def stop():
@@ -64,8 +64,8 @@ def tiny(folder, workers, run="run", signals=None, **changes):
     except UserError as error:
         print(f"error: {error}", flush=True)
         sys.exit(1)
-    np.savez(folder / f"{run}_{workers.number}.npz", *weights)
-    (folder / f"{run}_{workers.number}.json").write_text(json.dumps(tiny_runs.without_seconds(progress)))
+    np.savez(folder / f"run_{workers.number}.npz", *weights)
+    (folder / f"run_{workers.number}.json").write_text(json.dumps(tiny_runs.without_seconds(progress)))
 
 
 def main(folder, jobs):

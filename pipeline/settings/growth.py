@@ -11,13 +11,8 @@ _OF_THE_RUN = ("baseline_units", "end_token_in_reward")
 _OF_REWARDS = ("reward", "reward_functions")
 
 
-def changes(old: Config, new: Config) -> list[str]:
-    """Returns 'name: old -> new' for each setting of a run that differs."""
-    return differences(old.fixed(), new.fixed())
-
-
 def changes_of_begun(old: Config, new: Config, begun: int) -> list[str]:
-    """Returns those of `changes` that touch what the run has done, of which `begun` stages have begun."""
+    """Returns 'name: old -> new' for each change that touches what the run has done; `begun` stages have begun."""
     stages = old.training.parsed_stages()[:begun]
     names = {stage.name for stage in stages}
 

@@ -10,15 +10,14 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-
-import numpy as np
+from typing import Any
 
 from spidercap.export.formats import PORTABLE
 from spidercap.pipeline import digests
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import open_lock, sweep, write_text
 from spidercap.pipeline.settings.config import Config
-from spidercap.pipeline.settings.growth import changes, changes_of_begun
+from spidercap.pipeline.settings.growth import changes_of_begun
 from spidercap.pipeline.settings.saved import differences, read_settings
 from spidercap.pipeline.training.checkpoint_files import checkpoints
 from spidercap.pipeline.training.identity import check_identity, forget_preparation
@@ -47,8 +46,9 @@ def open_workdir(config: Config) -> Iterator[None]:
     workers = workers_of(config)
     with workers.named_if_gone():
         with _opened(config) if workers.is_chief else contextlib.nullcontext():
-            check_same(workers, config)
-            check_shared(workers, {"workdir": config.workdir_path(), "cache_dir": config.cache_path()})
+            if workers.count > 1:
+                check_same(workers, config)
+                check_shared(workers, {"workdir": config.workdir_path(), "cache_dir": config.cache_path()})
             yield
         # Those that end sooner would seem to have failed.
         workers.wait()
@@ -83,17 +83,13 @@ def _opened(config: Config) -> Iterator[None]:
 def check_same(workers: Workers, config: Config) -> None:
     """Raises UserError on all workers if one of them has other settings than the chief, which would train apart."""
     wrong = differences(json.loads(workers.from_chief(json.dumps(config.fixed()))), config.fixed())
-    differ = workers.gathered(np.array([bool(wrong)]))
-    if differ.any():
-        who = ", ".join(workers.name(int(worker)) for worker in np.flatnonzero(differ))
+    if who := workers.which(bool(wrong)):
         more = f" ({'; '.join(wrong)})" if wrong else ""
         raise UserError(f"{who} has other settings than {workers.name(0)}{more}; start the same command on all")
 
 
 def check_shared(workers: Workers, folders: Mapping[str, pathlib.Path]) -> None:
     """Raises UserError on all workers if one of them does not see the folders of the chief; by flag."""
-    if workers.count == 1:
-        return
     name = f".workers-{workers.from_chief(secrets.token_hex(8))}"
     paths = {flag: folder / name for flag, folder in folders.items()}
     try:
@@ -101,15 +97,13 @@ def check_shared(workers: Workers, folders: Mapping[str, pathlib.Path]) -> None:
             for path in paths.values():
                 write_text(path, "")
         workers.wait()
-        own = [not _is_seen(path) for path in paths.values()]
-        blind = workers.gathered(np.array([own]))
+        blind = {flag: workers.which(not _is_seen(path)) for flag, path in paths.items()}
     finally:
         if workers.is_chief:
             for path in paths.values():
                 path.unlink(missing_ok=True)
-    for number, flag in enumerate(paths):
-        if blind[:, number].any():
-            who = ", ".join(workers.name(int(worker)) for worker in np.flatnonzero(blind[:, number]))
+    for flag, who in blind.items():
+        if who:
             raise UserError(
                 f"--{flag}={folders[flag]}: {who} cannot see there what {workers.name(0)} writes; name a folder on a "
                 "disk that all workers share"
@@ -205,25 +199,29 @@ def _check_folder(flag: str, folder: pathlib.Path, least_free: int, mode: str) -
 def _check_settings(config: Config) -> None:
     path = config.workdir_path() / "config.json"
     if is_prepared(config):
-        old = Config.of(**read_settings(path) | {"mode": config.run.mode, "images": config.data.images})
-        wrong = changes(old, config)
-        if wrong:
-            _grow(path, old, config, wrong)
+        saved = read_settings(path)
+        changed = differences({name: saved[name] for name in config.fixed()}, config.fixed())
+        if changed:
+            _grow(path, saved, config, changed)
     elif config.run.mode in ("prepare", "train"):
         write_text(path, config.to_json())
 
 
-def _grow(path: pathlib.Path, old: Config, config: Config, changed: Sequence[str]) -> None:
+def _grow(path: pathlib.Path, saved: Mapping[str, Any], config: Config, changed: Sequence[str]) -> None:
     """Takes over settings of stages that have not begun; raises UserError for changes of anything else."""
-    progress = saved_progress(config)
+    if config.run.mode != "train":
+        raise UserError(
+            f"{config.run.workdir} has other settings ({'; '.join(changed)}); use those, or name a new --workdir"
+        )
+    old, progress = Config.of(**saved), saved_progress(config)
     begun = progress.stage + (progress.step > 0)
-    wrong = changes_of_begun(old, config, begun) if config.run.mode == "train" else changed
+    wrong = changes_of_begun(old, config, begun)
     if not wrong:
         print(f"the run goes on with other settings: {'; '.join(changed)}", flush=True)
         digests.replace_text(path, config.to_json())
         return
     remedy = "use those, or name a new --workdir"
-    if config.run.mode == "train" and begun:
+    if begun:
         stages = ",".join(old.training.stages.split(",")[:begun])
         remedy = (
             f"what has begun is fixed: use those, add stages (--stages={stages},<more>), or name a new --workdir, "
