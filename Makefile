@@ -1,18 +1,19 @@
 # make quickstart: the first five minutes.  make test: everything is checked.  make test-fast: the
 # inner loop, under two minutes.  make lint: style.
-# make torture: every file of a run damaged, and runs killed between any two writes; half an hour.
+# make torture: every file of a run damaged, and runs stopped at 200 moments; an hour.
 # make recipes-check: the recipes for COCO, features and sounds, on stand-ins; ten minutes.
 # make workers-check: features by several processes, one of them killed; a minute.
 # make devices-check: every objective on three devices against one; ten minutes.
 # make machines-check: several workers against one, killed, hung and stopped; half an hour.
 # make serve-check: an exported model in other loaders and under loads of callers; five minutes.
+# make gpu-check: training on a GPU against the CPU, and its speed; needs a GPU.
 # make benchmark: what training and decoding cost on this machine.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RUN := .venv/bin/python
 # Processes that tests run in; each grows to 6 GB.
 JOBS ?= 2
 
-.PHONY: .venv quickstart test test-fast torture recipes-check workers-check devices-check machines-check serve-check benchmark lint format clean
+.PHONY: .venv quickstart test test-fast torture recipes-check workers-check devices-check machines-check serve-check gpu-check benchmark lint format clean
 
 quickstart: .venv
 	$(RUN) -m pipeline.main --flagfile=recipes/quickstart.flags
@@ -40,6 +41,9 @@ machines-check: .venv
 
 serve-check: .venv
 	$(RUN) -m tests.serve_check
+
+gpu-check: .venv
+	$(RUN) -m tests.gpu_check --output=docs/gpu.md
 
 benchmark: .venv
 	$(RUN) -m benchmarks.speed

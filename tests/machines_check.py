@@ -18,7 +18,7 @@ import time
 import numpy as np
 
 from spidercap.pipeline.errors import SAVED
-from tests.cluster import ended, said, start
+from benchmarks.local_workers import ended, said, start
 from tests.devices_check import cases
 from tests.toy_training import assert_close, trained
 
@@ -47,6 +47,7 @@ def main(arguments):
             (f"all objectives, {count} workers", lambda: objectives(folder / "toys", count)),
             ("signals", lambda: signals(folder / "signals")),
             ("command line", lambda: command_line(folder / "runs")),
+            ("scaling", scaling),
         ):
             if not title.startswith(options.only):
                 continue
@@ -141,6 +142,13 @@ def command_line(folder):
     expected = "worker 1 (localhost:"
     assert all(expected in said(folder / "blind", k) and "cannot see" in said(folder / "blind", k) for k in range(2))
     print("  folders that are not shared: an error on both that names the worker", flush=True)
+
+
+def scaling():
+    """The benchmark runs."""
+    command = [sys.executable, "-m", "benchmarks.scaling", "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and "vine" in done.stdout, done.stderr[-2000:]
 
 
 if __name__ == "__main__":

@@ -43,9 +43,9 @@ REWARDS = {
 }
 
 
-def trained(name, batch_size, strategy=None, reward="compiled", **options):
-    """Weights, optimizer states and the logs after some steps."""
-    with strategy.scope() if strategy else contextlib.nullcontext():
+def trained(name, batch_size, strategy=None, reward="compiled", device=None, **options):
+    """Weights, optimizer states and the logs after some steps; `device` is where models and steps are, not the data."""
+    with strategy.scope() if strategy else contextlib.nullcontext(), tf.device(device):
         keras.utils.set_random_seed(3)
         captioner = Captioner(vocabulary_size=7, feature_size=3, units=5, embedding_size=4, dropout=0.4)
         rng = np.random.default_rng(5)
@@ -65,7 +65,8 @@ def trained(name, batch_size, strategy=None, reward="compiled", **options):
         by_caption = name in ("mle", "mixer")
         batches = caption_batches if by_caption else image_batches
         more = {} if by_caption else {"with_captions": "likelihood_weight" in options}
-        dataset = batches(arrays(), batch_size, 0, STEPS, (1, 0), parts=replicas.parts(), **more)
+        with tf.device(None):
+            dataset = batches(arrays(), batch_size, 0, STEPS, (1, 0), parts=replicas.parts(), **more)
         logs = []
         for number, batch in enumerate(replicas.batches(dataset)):
             found = step(batch, tf.constant([2, number]), tf.constant(1.0 if by_caption else 0.0))

@@ -7,9 +7,10 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 
-def start(folder, count, *arguments):
+def start(folder: str | pathlib.Path, count: int, *arguments: object) -> list[subprocess.Popen]:
     """Starts `python -m <arguments>` in `count` processes, with TF_CONFIG; returns them, the chief first.
 
     `{worker}` in an argument becomes its number. What each of them prints is in `<folder>/worker_<number>.log`.
@@ -29,7 +30,7 @@ def start(folder, count, *arguments):
     return started
 
 
-def ended(processes, seconds=300):
+def ended(processes: Sequence[subprocess.Popen], seconds: float = 300) -> tuple[list[int], float]:
     """Waits for processes, kills those that are late; returns exit codes, and the seconds until the last one ended."""
     begun = time.monotonic()
     try:
@@ -40,12 +41,12 @@ def ended(processes, seconds=300):
     return codes, time.monotonic() - begun
 
 
-def said(folder, number):
+def said(folder: str | pathlib.Path, number: int) -> str:
     """Returns what a worker has printed."""
     return (pathlib.Path(folder) / f"worker_{number}.log").read_text(errors="replace")
 
 
-def _free_ports(count):
+def _free_ports(count: int) -> list[int]:
     sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
     ports = [one.getsockname()[1] for one in sockets]
     for one in sockets:
