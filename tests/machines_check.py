@@ -17,8 +17,8 @@ import time
 
 import numpy as np
 
-from spidercap.pipeline.errors import SAVED
 from benchmarks.local_workers import ended, said, start
+from spidercap.pipeline.errors import SAVED
 from tests.devices_check import cases
 from tests.toy_training import assert_close, trained
 

@@ -9,11 +9,11 @@ import signal
 import numpy as np
 import pytest
 
+from benchmarks.local_workers import ended, said, start
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.training.strategies import PORTS, cluster
 from spidercap.pipeline.workers import Workers
 from tests import tiny_runs
-from benchmarks.local_workers import ended, said, start
 from tests.toy_training import assert_close, trained
 
 TOYS = [("mle", 5, {}), ("pg", 5, {"reward": "host"})]
