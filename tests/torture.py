@@ -67,7 +67,7 @@ def _points(folder: pathlib.Path) -> list[tuple[str, int]]:
     import tensorflow as tf
 
     found = []
-    for path in folder.iterdir():
+    for path in (folder / "run").iterdir():
         for record in tf.data.TFRecordDataset(str(path)):
             event = tf.compat.v1.Event.FromString(record.numpy())
             found += [(value.tag, event.step) for value in event.summary.value]
