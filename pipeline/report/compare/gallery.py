@@ -6,10 +6,10 @@ from html import escape
 
 from spidercap.pipeline.data.file_names import real_names
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.report.cards import GalleryItem, card
 from spidercap.pipeline.report.charts import Colours
 from spidercap.pipeline.report.compare.groups import Rows
 from spidercap.pipeline.report.compare.images import ListedImage
-from spidercap.pipeline.report.page import GalleryItem, card
 from spidercap.pipeline.report.word_differences import differences
 from spidercap.pipeline.text.coco_json import ImageId
 

@@ -56,7 +56,7 @@ def write_page(
             for (heading, columns), hint in zip(tables.items(), hints, strict=True)
         ),
         _differing(rows, colours),
-        section("Curves", "charts", [chart(curve, colours) for curve in curves], CURVES),
+        section("Curves", "charts triple", [chart(curve, colours) for curve in curves], CURVES),
         section("Captions side by side", "gallery", cards, GALLERY),
         section("Runs", "results", [_runs(rows, colours)]),
     ]
@@ -93,7 +93,8 @@ def _cell(mean: str, spread: str, is_best: bool) -> str:
 
 def _differing(rows: Rows, colours: Colours) -> str:
     """The settings that tell the rows apart; nothing if there are none."""
-    apart = settings_apart(rows)
+    apart = {"stage": [of_row[0].stage for of_row in rows.values()]} | settings_apart(rows)
+    apart = {name: values for name, values in apart.items() if len(set(values)) > 1}
     if not apart:
         return ""
     heads = ["<th>setting</th>", *(_name(label, colours) for label in rows)]
