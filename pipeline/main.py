@@ -10,7 +10,8 @@ In a checkout, python -m pipeline.main is the same command, and recipes/ has fla
 
 Modes: prepare (data set and features), train (prepare, train, evaluate, export), evaluate, caption, export,
 score (any results file, without a run), demo (a page that captions images; needs the extra demo),
-status (where a run stands, also while it trains; --json for programs).
+status (where a run stands, also while it trains; --json for programs),
+compare (runs side by side: tables over seeds, curves, captions; --workdirs=a,b,c --output=compare.html).
 An interrupted training run resumes with the same command.
 """
 
@@ -20,7 +21,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 # Before TensorFlow is imported. Without growth this process would leave no GPU memory for the one that checks exports.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -28,9 +29,14 @@ os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 from spidercap.pipeline.errors import FAILED, INTERRUPTED, SAVED, STOPPING, Interrupted, UserError
 from spidercap.pipeline.evaluation.score_files import score_files
+from spidercap.pipeline.report.compare.command import compare_runs
 from spidercap.pipeline.report.status_text import shown_status
+from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.flags import help_text, parse
 from spidercap.pipeline.text.printable import printable
+
+# Modes that return a text to print, without TensorFlow.
+TOLD: dict[str, Callable[[Config], str]] = {"status": shown_status, "compare": compare_runs}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,15 +56,15 @@ def _run(argv: Sequence[str]) -> int:
         if config.run.mode == "score":
             score_files(config)
             return 0
-        if config.run.mode == "status":
-            _print(shown_status(config))
+        if config.run.mode in TOLD:
+            _print(TOLD[config.run.mode](config))
             return 0
         if config.run.mode == "demo":
             from spidercap.pipeline.demo.page import run_demo
 
             run_demo(config)
             return 0
-        # These import TensorFlow, which takes seconds. Help, mistyped flags, scores and status do not need it.
+        # These import TensorFlow, which takes seconds. Help, mistyped flags, scores and TOLD do not need it.
         from spidercap.pipeline import modes
         from spidercap.pipeline.training import workdir
 

@@ -22,6 +22,7 @@ from spidercap.pipeline.metrics.text_metrics import TextMetric, open_text_metric
 from spidercap.pipeline.preparation import Prepared, prepare, prepare_to_score
 from spidercap.pipeline.report.results import SplitResults, print_table, write_results, write_split
 from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.settings.saved import changed_settings
 from spidercap.pipeline.training import identity, kept, strategies
 from spidercap.pipeline.training.checkpoints import Models
 from spidercap.pipeline.training.loop import train
@@ -95,7 +96,8 @@ def _train_stages(
     def validate() -> Evaluation:
         return evaluate(decode, data.vocabulary, data.tokens["val"], watched, config.terms(), text_metrics, workers)
 
-    board = Board(config.workdir_path() / "logs", *_shown_images(data.splits["val"]), silent=not workers.is_chief)
+    logs, shown = config.workdir_path() / "logs", _shown_images(data.splits["val"])
+    board = Board(logs, *shown, changed_settings(config), silent=not workers.is_chief)
     train(config, Models(captioner, baseline), arrays, reward, validate, begin, board, workers)
 
 

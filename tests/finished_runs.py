@@ -6,7 +6,7 @@ import xml.etree.ElementTree
 
 import tensorflow as tf
 
-from benchmarks import compare
+from spidercap.pipeline.main import main
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.training.checkpoint_files import write_checkpoint
 from spidercap.pipeline.training.progress import Progress, Validation
@@ -41,9 +41,24 @@ def make_run(
     for name in ("mle", stage):
         (folder / "results" / "val" / f"{name}.json").write_text(json.dumps(said))
         (folder / "results" / "val" / f"{name}.metrics.json").write_text(json.dumps(scores))
-    progress = Progress(history=list(history)).to_json()
-    write_checkpoint(folder / "checkpoints", tf.train.Checkpoint(), keep=2, progress=progress)
+    write_progress(folder, Progress(history=list(history)))
     return folder
+
+
+def make_unfinished(folder: pathlib.Path, history, *, finished=(), best_step=2, **settings) -> pathlib.Path:
+    """Returns a workdir as a killed run leaves it: in the stage of the newest validation, which is not evaluated."""
+    config = Config.of(workdir=str(folder), max_length=6, encoder="MobileNetV2", **settings)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(config.to_json())
+    progress = Progress(stage=len(finished), step=5, seconds=50.0, best_step=best_step, finished=list(finished))
+    progress.history.extend(history)
+    write_progress(folder, progress)
+    return folder
+
+
+def write_progress(folder: pathlib.Path, progress: Progress) -> None:
+    """Writes the next checkpoint of a run."""
+    write_checkpoint(folder / "checkpoints", tf.train.Checkpoint(), keep=2, progress=progress.to_json())
 
 
 def row(step, stage="pg", **more):
@@ -72,9 +87,18 @@ def table_of(text: str) -> dict[str, dict[str, str]]:
     return {line[0].strip("| "): dict(zip(lines[0], line, strict=True)) for line in lines[2:]}
 
 
-def failed(capsys, *arguments) -> str:
-    """Returns the one line that a command ended with."""
-    assert compare.main(arguments) == 1
-    error = capsys.readouterr().err
+def compared(capsys, workdirs: str, *more) -> str:
+    """Returns what --mode=compare prints."""
+    code = main(["main", "--mode=compare", f"--workdirs={workdirs}", *map(str, more)])
+    out, error = capsys.readouterr()
+    assert (code, error) == (0, ""), error
+    return out
+
+
+def failed(capsys, workdirs: str, *more) -> str:
+    """Returns the one line that --mode=compare ended with."""
+    assert main(["main", "--mode=compare", f"--workdirs={workdirs}", *map(str, more)]) == 1
+    out, error = capsys.readouterr()
+    assert out == ""
     assert error.startswith("error: ") and error.count("\n") == 1
     return error

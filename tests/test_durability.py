@@ -4,7 +4,6 @@ import os
 import pathlib
 import shutil
 
-import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -17,7 +16,6 @@ from spidercap.pipeline.training.checkpoint_files import (
     read_checkpoint,
     write_checkpoint,
 )
-from spidercap.pipeline.training.tensorboard import Board
 from tests.tiny_runs import assert_same_end, config_of, make_arrays, run
 
 
@@ -215,34 +213,3 @@ def test_a_run_goes_on_from_the_checkpoint_before_to_the_same_end(tmp_path, caps
     flip(newest / "weights.data-00000-of-00001")
     assert_same_end(run(config, arrays), whole)
     assert f"{newest} is damaged: weights.data-00000-of-00001 is damaged" in capsys.readouterr().err
-
-
-def points(folder):
-    """(tag, step) of all points in TensorBoard's files."""
-    found = []
-    for path in sorted(folder.iterdir()):
-        for record in tf.data.TFRecordDataset(str(path)):
-            event = tf.compat.v1.Event.FromString(record.numpy())
-            found += [(value.tag, event.step) for value in event.summary.value]
-    return found
-
-
-def test_points_after_the_checkpoint_are_taken_back(tmp_path):
-    def board():
-        return Board(tmp_path, np.zeros([1, 4, 4, 3], np.float32), [["a cat"]])
-
-    first = board()
-    first.begin({}, shown=False)
-    first.scalars(1, "mle", {"loss": 2.0})
-    sizes = first.flush()
-    first.scalars(2, "mle", {"loss": 1.0})
-    first.flush()
-    (tmp_path / "events.out.tfevents.9.later").write_bytes(b"of a process that was killed")
-    (tmp_path / "notes.txt").write_text("of the user")
-    second = board()
-    second.begin(sizes, shown=True)
-    second.scalars(2, "mle", {"loss": 1.5})
-    second.flush()
-    assert (tmp_path / "notes.txt").exists()
-    (tmp_path / "notes.txt").unlink()
-    assert points(tmp_path) == [("mle/loss", 1), ("mle/loss", 2)]

@@ -71,7 +71,7 @@ def test_the_run_leaves_what_it_promises(finished):
     assert "tiny: 5 test images" in report and "<h2>12 validation images</h2>" in report
     assert printed.index("12 validation images:") < printed.index("5 test images:") < printed.index("report:")
     assert "<html" in (workdir / "data.html").read_text()
-    assert list((workdir / "logs").glob("events.*"))
+    assert list((workdir / "logs" / "run").glob("events.*"))
     for word in ("report.html", "logs", "export/1", "val_0.png: ", "val_1.png: ", "CIDEr"):
         assert word in printed
 

@@ -37,6 +37,6 @@ def test_other_ends_are_seen(whole):
     for kind in found:
         other = found | {kind: None}
         assert differing(whole, other) == f"{kind} differ"
-    assert any(tag.startswith("validation") for tag, _, _ in found["points"])
+    assert any(tag.startswith("eval/") for tag, _, _ in found["points"])
     assert max(found["points"].values()) == 1
     assert set(json.loads((whole / "run" / "summary.json").read_text())) == set(found["summary"])

@@ -11,7 +11,9 @@ import pytest
 
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.report import page as report_page
-from spidercap.pipeline.report.page import Curve, GalleryItem, StageResult, write_report
+from spidercap.pipeline.report.cards import GalleryItem
+from spidercap.pipeline.report.charts import Curve
+from spidercap.pipeline.report.page import StageResult, write_report
 
 JPEG = b"\xff\xd8\xff\xe0 a picture"
 PNG = b"\x89PNG\r\n\x1a\n another"
@@ -171,6 +173,20 @@ def test_table_marks_the_best_and_gives_the_change(page):
         ["pg", "*0.420*", "3.000", "8.600", "*1,422*", "1,000", "1 h 2 min"],
         ["change", "+5.0%", "+20.0%", "−21.1%", "+88.3%", "", ""],
     ]
+
+
+def test_what_looks_equal_is_equally_bold(page):
+    stages = [_stage("mle", A=0.50001, B=0.5), _stage("pg", A=0.50002, B=0.50003), _stage("scst", A=0.5, B=0.4)]
+    rows = _rows(page(stages=stages))
+    assert [row[1] for row in rows[1:4]] == ["0.500"] * 3  # none is better by what is printed
+    assert [row[2] for row in rows[1:4]] == ["*0.500*", "*0.500*", "0.400"]
+
+
+def test_a_stage_without_scores_is_explained(page):
+    curves = [Curve("c", "x", "y", {"mle": [(1, 2)]})]
+    hint = "No curve and no row for baseline (1 min 5 s): only the baseline was trained, and captions were those of the"
+    assert any(hint in text for text in page(curves=curves, unscored={"baseline": 65.0}).texts("p", "hint"))
+    assert not page(curves=curves).texts("p", "hint")
 
 
 def test_change_without_a_first_value_or_from_zero_is_left_open(page):

@@ -41,6 +41,9 @@ class Silent:
     def validation(self, step, evaluation):
         pass
 
+    def finish(self, step, metrics):
+        pass
+
 
 def make_arrays():
     """Returns TrainingArrays of IMAGES images, VIEWS views and two captions of each."""

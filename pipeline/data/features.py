@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 from spidercap.models.encoder import build_encoder
 from spidercap.pipeline import digests
+from spidercap.pipeline.bars import progress_bar
 from spidercap.pipeline.data.feature_store import SHARD, Features, FeatureStore
 from spidercap.pipeline.data.records import Images, Split
 from spidercap.pipeline.data.shard_work import Done, Encode, Shard, compute_shards, encode_by, in_processes
@@ -127,7 +127,7 @@ def _work(
 def _compute(store: FeatureStore, work: Iterator[Done], shards: Sequence[Shard]) -> None:
     """Does the work, with a progress bar, and opens what it writes."""
     title, total = shards[0].title, sum(len(shard.keys) for shard in shards)
-    with tqdm(total=total, desc=f"features of {title}", unit="image", disable=None) as bar:
+    with progress_bar(total, f"features of {title}", "image") as bar:
         if bar.disable:
             print(f"computing the features of {total} images ({title}), once for all runs with this cache", flush=True)
         for done in work:

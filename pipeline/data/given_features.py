@@ -9,9 +9,9 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from spidercap.pipeline import digests
+from spidercap.pipeline.bars import progress_bar
 from spidercap.pipeline.data.feature_files import FeatureFile, open_feature_file
 from spidercap.pipeline.data.feature_store import SHARD, Features, FeatureStore
 from spidercap.pipeline.data.image_index import status_of
@@ -146,7 +146,7 @@ def _fill(store: FeatureStore, given: GivenFeatures, keys: Sequence[str]) -> Non
     """Stores the features of those keys that are not stored yet, so that they are checked and read once."""
     missing = [keys[row] for row in store.missing(keys)]
     by_key = {given.key(name): name for name in given.names} if missing else {}
-    with tqdm(total=len(missing), desc="reading features", unit="image", disable=None if missing else True) as bar:
+    with progress_bar(len(missing), "reading features", "image", shown=bool(missing)) as bar:
         for first in range(0, len(missing), SHARD):
             part = missing[first : first + SHARD]
             store.add(part, given.rows([by_key[key] for key in part]))

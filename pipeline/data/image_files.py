@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import tensorflow as tf
-from tqdm import tqdm
 
 from spidercap.models.image_headers import ANY_SIZE, CUT_OFF, FORMATS, LARGE, read_header
 from spidercap.models.images import decode_image
+from spidercap.pipeline.bars import progress_bar
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.text.coco_json import first
 from spidercap.pipeline.text.printable import printable
@@ -161,7 +161,7 @@ def in_threads(work: Callable[[Item], Result], items: Sequence[Item], name: str,
     """
     pool = concurrent.futures.ThreadPoolExecutor(threads)
     try:
-        with tqdm(total=len(items), desc=name, unit="image", disable=None if len(items) > MANY else True) as bar:
+        with progress_bar(len(items), name, "image", shown=len(items) > MANY) as bar:
             for result in pool.map(work, items):
                 yield result
                 bar.update()

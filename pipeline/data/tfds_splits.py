@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
 from spidercap.pipeline import digests
+from spidercap.pipeline.bars import progress_bar
 from spidercap.pipeline.data.image_files import skip_or_reject
 from spidercap.pipeline.data.image_index import check
 from spidercap.pipeline.data.records import Split, digest_of, id_of
@@ -141,7 +141,7 @@ def _rows(builder: tfds.core.DatasetBuilder, split: str, columns: Columns, max_p
     read = records(builder, split, columns.image)
     title = f"reading {builder.info.name} {split}"
     try:
-        for number, record in enumerate(tqdm(tfds.as_numpy(read), title, len(read), unit="image", disable=None)):
+        for number, record in enumerate(progress_bar(len(read), title, "image", iterable=tfds.as_numpy(read))):
             image_id = id_of(part_of(record, columns.id)) if columns.id else number
             name = part_of(record, columns.name).decode() if columns.name else str(image_id)
             checked = check(part_of(record, columns.image), max_pixels)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from spidercap.export.saved_model import faults, kept_max_pixels
 from spidercap.export.server import MISSING
 from spidercap.export.versions import versions
 from spidercap.pipeline import digests
+from spidercap.pipeline.bars import progress_bar
 from spidercap.pipeline.data.image_files import ANY_SIZE, FORMATS, fault, readable_files, reason_of
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.text.coco_json import ImageId, reject
@@ -141,8 +141,10 @@ def caption_files(
     Raises:
       UserError: files cannot be read, and `skip_bad_images` is False or they are a whole batch.
     """
-    for i in tqdm(range(0, len(files), BATCH), "captions", unit="batch", disable=None if len(files) > BATCH else True):
-        yield from _of_batch(captioner, files[i : i + BATCH], skip_bad_images)
+    with progress_bar(len(files), "captions", "image", shown=len(files) > BATCH) as bar:
+        for i in range(0, len(files), BATCH):
+            yield from _of_batch(captioner, files[i : i + BATCH], skip_bad_images)
+            bar.update(min(BATCH, len(files) - i))
 
 
 def ids_by_name(path: str) -> dict[str, ImageId]:

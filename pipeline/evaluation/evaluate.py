@@ -11,6 +11,7 @@ from spidercap.models.captioner import Captioner
 from spidercap.models.decoder import GREEDY, Captions, Decoder
 from spidercap.pipeline.data.feature_store import View
 from spidercap.pipeline.data.tokens import TokenizedSplit
+from spidercap.pipeline.evaluation.endings import BAD_ENDINGS
 from spidercap.pipeline.metrics.scores import Scores, score_captions
 from spidercap.pipeline.metrics.text_metrics import TextMetric
 from spidercap.pipeline.settings.config import Config
@@ -18,14 +19,6 @@ from spidercap.pipeline.text.vocabulary import Vocabulary
 from spidercap.pipeline.workers import ALONE, Workers
 
 BATCH = 128
-# Words that do not end a complete caption: articles, prepositions, forms of "to be", conjunctions.
-BAD_ENDINGS = (
-    *("a", "an", "the", "this", "that", "its", "his", "her", "their", "some"),
-    *("in", "on", "at", "of", "for", "with", "by", "to", "from", "into", "onto", "upon", "near", "next", "over"),
-    *("under", "behind", "before", "after", "above", "below", "beside", "between", "through", "while", "as"),
-    *("is", "are", "am", "was", "were", "be", "being", "has", "have"),
-    *("and", "or", "but", "very"),
-)
 
 
 @dataclasses.dataclass(frozen=True)

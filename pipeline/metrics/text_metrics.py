@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from tqdm import tqdm
 
+from spidercap.pipeline.bars import progress_bar
 from spidercap.pipeline.metrics.java.memory import large_heap
 from spidercap.pipeline.metrics.java.pool import Pool, pool_of
 from spidercap.pipeline.metrics.java.runtime import Jvm, find_jvm
@@ -115,9 +116,9 @@ def open_text_metrics(
 
 def shown_bar(name: str, captions: int) -> tqdm:
     """Returns a progress bar, shown on a terminal if there are captions."""
-    return tqdm(total=captions, desc=name, unit="caption", dynamic_ncols=True, disable=None if captions else True)
+    return progress_bar(captions, name, "caption", shown=captions > 0)
 
 
 def no_bar(name: str, captions: int) -> tqdm:
     """Returns a progress bar that is not shown."""
-    return tqdm(total=captions, desc=name, disable=True)
+    return progress_bar(captions, name, "caption", shown=False)

@@ -22,9 +22,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import tensorflow as tf
-from tqdm import tqdm
 
 from spidercap.models.scene_parser import SceneParser, SceneParserSizes
+from spidercap.pipeline.bars import progress_bar
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import check_output, write_text
 from spidercap.pipeline.metrics.spice_fast.parser import SceneGraphParser, parsed
@@ -125,7 +125,8 @@ def _learn(args: argparse.Namespace, captions: Captions, held_out: Captions) -> 
     parser.network.dropout = args.dropout
     aligner = Aligner(parser.lemmas, parser.labels)
     vocabulary = ["", *sorted(counts)]
-    examples = [aligner(words, tuples) for words, tuples in tqdm(captions, "aligning", unit="caption", disable=None)]
+    with progress_bar(len(captions), "aligning", "caption", iterable=captions) as bar:
+        examples = [aligner(words, tuples) for words, tuples in bar]
     batches = Batches(examples, {word: k for k, word in enumerate(vocabulary)}, args.batch_size)
     del examples
     steps = max(1, int(batches.steps * args.epochs))
@@ -156,7 +157,7 @@ def _train(
 ) -> None:
     """Trains up to `steps`, with a score after each epoch."""
     saved = time.monotonic()
-    with tqdm(total=steps, initial=int(learner.step), unit="step", disable=None) as bar:
+    with progress_bar(steps, "", "step", initial=int(learner.step)) as bar:
         while int(learner.step) < steps:
             epoch, done = divmod(int(learner.step), batches.steps)
             for batch in itertools.islice(batches.epoch(seed, epoch), done, done + steps - int(learner.step)):

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 
 _CHART_WIDTH, _CHART_HEIGHT = 480, 290
@@ -11,36 +11,46 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 468, 30, 246  # the plotting area; labels are
 _MAX_DOTS = 60  # more dots would hide their line
 ABSENT = "–"
 
+Points = Sequence[tuple[float, float]]
 Colours = Mapping[str, str]  # CSS classes by stage or series name; stages come first, in order
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A line chart; `series` maps a name, such as a stage's, to (x, y) points. NaN and infinity are skipped."""
+    """A line chart; `series` maps a name, such as a stage's, to (x, y) points. NaN and infinity are skipped.
+
+    `more` has further lines of a name, such as those of other seeds, in its colour.
+    """
 
     title: str
     x_label: str
     y_label: str
-    series: Mapping[str, Sequence[tuple[float, float]]]
+    series: Mapping[str, Points]
+    more: Mapping[str, Sequence[Points]] = field(default_factory=dict)
 
 
 def chart(curve: Curve, colours: Colours) -> str:
     """Returns the curve as an HTML figure; `colours` has a CSS class for each series."""
-    series = {
-        name: [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+    lines = {
+        name: [line for line in map(_finite, (points, *curve.more.get(name, ()))) if line]
         for name, points in curve.series.items()
     }
     legend = "".join(
-        f'<li class="{colours[name]}"><i></i>{escape(name)}{"" if line else " (no values)"}</li>'
-        for name, line in series.items()
+        f'<li class="{colours[name]}"><i></i>{escape(name)}{"" if of_name else " (no values)"}</li>'
+        for name, of_name in lines.items()
     )
-    drawing = _drawing(curve, series, colours) if any(series.values()) else '<p class="empty">No values yet.</p>'
+    drawing = _drawing(curve, lines, colours) if any(lines.values()) else '<p class="empty">No values yet.</p>'
     legend = f'<ul class="legend">{legend}</ul>' if legend else ""
     return f'<figure class="chart">\n<h3>{escape(curve.title)}</h3>\n{legend}\n{drawing}\n</figure>'
 
 
-def _drawing(curve: Curve, series: Mapping[str, Sequence[tuple[float, float]]], colours: Colours) -> str:
-    xs, ys = zip(*itertools.chain.from_iterable(series.values()), strict=True)
+def _finite(points: Points) -> Points:
+    return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+
+
+def _drawing(curve: Curve, lines: Mapping[str, Sequence[Points]], colours: Colours) -> str:
+    every = itertools.chain.from_iterable(lines.values())
+    xs, ys = zip(*itertools.chain.from_iterable(every), strict=True)
     (x_low, x_high), (y_low, y_high) = span(xs), span(ys)
     x_step, y_step = tick_step(xs, x_high - x_low), tick_step(ys, y_high - y_low)
     y_low, y_high = math.floor(y_low / y_step + 1e-9) * y_step, math.ceil(y_high / y_step - 1e-9) * y_step
@@ -54,14 +64,14 @@ def _drawing(curve: Curve, series: Mapping[str, Sequence[tuple[float, float]]], 
         parts.append(f'<path class="axis" d="M{across(tick):.1f} {_BOTTOM}v5"/>')
         parts.append(f'<text class="tick x" x="{across(tick):.1f}" y="{_BOTTOM + 19}">{text}</text>')
     parts.append(f'<text class="label x" x="{(_LEFT + _RIGHT) / 2}" y="{_BOTTOM + 38}">{escape(curve.x_label)}</text>')
-    parts += [_line(name, points, across, up, colours[name]) for name, points in series.items() if points]
+    parts += [_line(name, points, across, up, colours[name]) for name, of_name in lines.items() for points in of_name]
     opening = f'<svg viewBox="0 0 {_CHART_WIDTH} {_CHART_HEIGHT}" role="img" aria-label="{escape(curve.title)}">'
     return opening + "\n" + "\n".join(parts) + "\n</svg>"
 
 
 def _line(
     name: str,
-    points: Sequence[tuple[float, float]],
+    points: Points,
     across: Callable[[float], float],
     up: Callable[[float], float],
     colour: str,

@@ -9,9 +9,10 @@ import numpy as np
 from spidercap.pipeline.data.image_files import in_threads
 from spidercap.pipeline.data.records import TITLES, Split, read_images
 from spidercap.pipeline.data.tokens import TokenizedSplit
+from spidercap.pipeline.report.cards import GalleryItem, card
 from spidercap.pipeline.report.charts import number
 from spidercap.pipeline.report.data_facts import Shared, equal_images, repeated_captions, shared_images
-from spidercap.pipeline.report.page import GalleryItem, card, section
+from spidercap.pipeline.report.page import section
 from spidercap.pipeline.report.results import thumbnail
 from spidercap.pipeline.text.printable import printable
 

@@ -3,7 +3,6 @@
 Everything is in one file (images as data URIs, SVG charts, no script), so that it can be archived or mailed.
 """
 
-import base64
 import datetime
 import importlib.resources
 import itertools
@@ -15,17 +14,14 @@ from dataclasses import dataclass
 from html import escape
 from types import MappingProxyType
 
-from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import written_aside
+from spidercap.pipeline.report.cards import GalleryItem, card, ends_marked
 from spidercap.pipeline.report.charts import ABSENT, Colours, Curve, chart, number
-from spidercap.pipeline.report.word_differences import differences
-from spidercap.pipeline.text.coco_json import ImageId
 from spidercap.pipeline.text.printable import printable
 
 _COLOURS = 8  # classes c0..c7 in report.css; further names repeat them with dashed lines
 _NO_BEST = frozenset({"mean length"})
 _LOWER_IS_BETTER = frozenset({"loss", "perplexity"})  # by the last word of a metric's name
-_MAGIC = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
 _SAFETY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -37,18 +33,6 @@ class StageResult:
     metrics: Mapping[str, float]
     images_seen: int
     seconds: float
-
-
-@dataclass(frozen=True)
-class GalleryItem:
-    """An image (JPEG or PNG bytes, or none), its references, and by stage name its captions and their scores."""
-
-    image: bytes
-    image_id: ImageId
-    file_name: str
-    references: Sequence[str]
-    captions: Mapping[str, str]
-    scores: Mapping[str, float]
 
 
 def class_names(names: Sequence[str]) -> dict[str, str]:
@@ -68,12 +52,14 @@ def write_report(
     worst: Sequence[GalleryItem],
     notes: Sequence[str] = (),
     others: Mapping[str, Sequence[StageResult]] = MappingProxyType({}),
+    unscored: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
     """Writes the page to `path`, whole or not at all: an older page stays until the new one is complete.
 
     `metric` names the scores of the images. `best` and `worst` are sorted by the scores of the last stage; images
     without that score come last. The best value in the table is a metric's highest, the lowest of a loss or
-    perplexity, and none of a mean length. `others` are tables of further splits, by heading.
+    perplexity, and none of a mean length. `others` are tables of further splits, by heading; `unscored` the seconds of
+    stages that are neither in tables nor in curves, because they do not change the captioner.
 
     Raises:
       UserError: an image is neither JPEG nor PNG.
@@ -89,12 +75,12 @@ def write_report(
         head(title, notes),
         _results(stages, colours),
         *(_results(of_other, colours, escape(heading)) for heading, of_other in others.items()),
-        section("Curves", "charts", [chart(curve, colours) for curve in curves]),
+        section("Curves", "charts", [chart(curve, colours) for curve in curves], _gap(unscored)),
         section(
-            "Best first", "gallery", [card(item, colours, metric, _ends_marked(item, colours)) for item in best], hint
+            "Best first", "gallery", [card(item, colours, metric, ends_marked(item, colours)) for item in best], hint
         ),
         section(
-            "Worst first", "gallery", [card(item, colours, metric, _ends_marked(item, colours)) for item in worst], hint
+            "Worst first", "gallery", [card(item, colours, metric, ends_marked(item, colours)) for item in worst], hint
         ),
         _settings(settings),
     ]
@@ -157,6 +143,16 @@ def _settings(settings: Mapping[str, object]) -> str:
     return f"<details>\n<summary>Settings ({len(settings)})</summary>\n<dl>\n{rows}\n</dl>\n</details>"
 
 
+def _gap(unscored: Mapping[str, float]) -> str:
+    """A sentence on the stages without scores; '' if there are none."""
+    if not unscored:
+        return ""
+    names = " and ".join(f"{name} ({_duration(seconds)})" for name, seconds in unscored.items())
+    return (
+        f"No curve and no row for {names}: only the baseline was trained, and captions were those of the stage before."
+    )
+
+
 # ---- the table ----
 
 
@@ -183,9 +179,12 @@ def _column(metric: str, values: Sequence[float]) -> list[str]:
     known = [value for value in values if math.isfinite(value)]
     counts = any(value > 1 for value in known) and all(float(value).is_integer() for value in known)
     lower = metric.lower().split(" ")[-1] in _LOWER_IS_BETTER
-    best = (min if lower else max)(known) if len(known) > 1 and metric not in _NO_BEST else None
     texts = [number(value, 0 if counts else 3) for value in values]
-    cells = [f"<td><b>{t}</b></td>" if v == best else f"<td>{t}</td>" for t, v in zip(texts, values, strict=True)]
+    shown = {number(value, 0 if counts else 3) for value in known}  # what looks equal is equal
+    best = (
+        number((min if lower else max)(known), 0 if counts else 3) if len(shown) > 1 and metric not in _NO_BEST else ""
+    )
+    cells = [f"<td><b>{text}</b></td>" if text == best else f"<td>{text}</td>" for text in texts]
     return [f"<th>{escape(metric)}</th>", *cells, f'<td class="change">{_change(values[0], values[-1])}</td>']
 
 
@@ -202,55 +201,3 @@ def _duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s" if minutes else f"{rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
-
-
-# ---- the gallery ----
-
-
-def card(item: GalleryItem, colours: Colours, metric: str, texts: Mapping[str, str]) -> str:
-    """Returns an image with its captions, in the order of `colours`.
-
-    Args:
-      metric: the metric of the scores; '' to show none.
-      texts: the captions as HTML.
-    """
-    references = "".join(f"<li>{escape(reference)}</li>" for reference in item.references)
-    references = f'<ul class="references">{references}</ul>' if references else ""
-    names = [name for name in colours if name in item.captions]
-    captions = "\n".join(
-        f'<div class="{colours[name]}"><dt><i></i>{escape(name)}'
-        f"{_scored(item, name, metric)}</dt>"
-        f"<dd>{texts[name] or '<em>(empty)</em>'}</dd></div>"
-        for name in names
-    )
-    captions = f"<dl>\n{captions}\n</dl>" if captions else ""
-    label = f"<span>{escape(printable(item.file_name))}</span> <span>{escape(printable(item.image_id))}</span>"
-    image = f'<img alt="" src="{_data_uri(item)}">' if item.image else ""  # of features there is no image
-    return (
-        f"<article>\n<figure>{image}<figcaption>{label}</figcaption></figure>\n"
-        f"<div>\n{references}\n{captions}\n</div>\n</article>"
-    )
-
-
-def _scored(item: GalleryItem, name: str, metric: str) -> str:
-    number_of = number(item.scores.get(name, math.nan), 3)
-    return f'<span title="{escape(metric)}">{number_of}</span>' if metric else ""
-
-
-def _ends_marked(item: GalleryItem, colours: Colours) -> dict[str, str]:
-    """The captions as HTML, with the differences of the first and the last one marked."""
-    names = [name for name in colours if name in item.captions]
-    texts = {name: escape(item.captions[name]) for name in names}
-    if len(names) > 1:
-        texts[names[0]], texts[names[-1]] = differences(item.captions[names[0]], item.captions[names[-1]])
-    return texts
-
-
-def _data_uri(item: GalleryItem) -> str:
-    for magic, kind in _MAGIC.items():
-        if item.image.startswith(magic):
-            return f"data:{kind};base64,{base64.b64encode(item.image).decode('ascii')}"
-    raise UserError(
-        f"image {item.image_id} ({item.file_name}) starts with {item.image[:8]!r}; "
-        "the report page takes JPEG and PNG; convert the image to one of them"
-    )

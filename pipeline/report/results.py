@@ -15,8 +15,9 @@ from spidercap.pipeline.evaluation.evaluate import Evaluation, n_best_json, resu
 from spidercap.pipeline.evaluation.table import table, whole_metrics
 from spidercap.pipeline.files import write_text
 from spidercap.pipeline.metrics.registry import remarks
+from spidercap.pipeline.report.cards import GalleryItem
 from spidercap.pipeline.report.charts import Curve
-from spidercap.pipeline.report.page import GalleryItem, StageResult, write_report
+from spidercap.pipeline.report.page import StageResult, write_report
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.training.progress import Progress
 
@@ -89,6 +90,7 @@ def write_results(
         curves=[_curve(progress, metric, unit, policies) for metric, unit in curves.items()],
         best=best,
         worst=worst,
+        unscored={stage.name: stage.seconds for stage in progress.finished if stage.name not in policies},
         notes=[TEST_NOTE if others else SELECTION_NOTE, *_remarks(shown), *_warnings(progress)],
     )
     return page

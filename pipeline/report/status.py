@@ -69,7 +69,7 @@ def status_of(config: Config) -> Status:
     workdir = config.workdir_path()
     # Asked first: a run that ends meanwhile is then still told of as one in use, not as one that was stopped.
     in_use = is_locked(workdir / ".lock")
-    saved, progress = _newest(checkpoint_folder(workdir))
+    saved, progress = newest_progress(workdir)
     if saved is None:
         check_not_lost(config)
     stages = stages_of(config, progress, has_begun=saved is not None)
@@ -95,8 +95,13 @@ def status_of(config: Config) -> Status:
     )
 
 
-def _newest(folder: pathlib.Path) -> tuple[Saved | None, Progress]:
-    """The newest sound checkpoint and its progress; read again if the run has replaced it meanwhile."""
+def newest_progress(workdir: pathlib.Path) -> tuple[Saved | None, Progress]:
+    """Returns the newest sound checkpoint and its progress; read again if the run has replaced it meanwhile.
+
+    Raises:
+      UserError: no checkpoint is whole.
+    """
+    folder = checkpoint_folder(workdir)
     for last in (False,) * TRIES + (True,):
         listed = checkpoints(folder)
         try:

@@ -8,6 +8,7 @@ from typing import Any
 
 from spidercap.pipeline.errors import UserError, check_choice
 from spidercap.pipeline.metrics.registry import parse_metrics, term_of, terms_without_java, with_mixes
+from spidercap.pipeline.settings.compare_settings import CompareSettings
 from spidercap.pipeline.settings.data_settings import DataSettings
 from spidercap.pipeline.settings.fields import stage_values
 from spidercap.pipeline.settings.groups import (
@@ -41,6 +42,7 @@ class Config:
     mixer: MixerSettings = dataclasses.field(default_factory=MixerSettings)
     decoding: DecodingSettings = dataclasses.field(default_factory=DecodingSettings)
     metrics: MetricSettings = dataclasses.field(default_factory=MetricSettings)
+    compare: CompareSettings = dataclasses.field(default_factory=CompareSettings)
 
     @classmethod
     def of(cls, **values: Any) -> "Config":

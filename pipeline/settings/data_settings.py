@@ -25,9 +25,10 @@ class DataSettings(Group):
     )
     images: str = setting(
         "",
-        "files: folders of the images; mode=caption: files or folders; separated by commas.",
+        "files: folders of the images; mode=caption: files or folders; separated by commas; mode=compare: the folder "
+        "of the images to show.",
         fixed=False,
-        modes=(*DATA, "caption"),
+        modes=(*DATA, "caption", "compare"),
     )
     features: str = setting(
         "",

@@ -15,7 +15,7 @@ from absl import flags
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.config import Config, fields, groups, readers
 from spidercap.pipeline.settings.fields import allowed
-from spidercap.pipeline.settings.modes import MODES
+from spidercap.pipeline.settings.modes import MODES, WITHOUT_WORKDIR
 from spidercap.pipeline.settings.saved import read_settings
 from spidercap.pipeline.settings.stages import STAGES
 
@@ -44,7 +44,7 @@ def parse(argv: Sequence[str]) -> Config:
     given = {name: values[name].value for name in fields() if values[name].present}
     mode = given.get("mode", fields()["mode"].default)
     _check_read(argv[1:], given, mode)
-    if not given.get("workdir") and mode != "score" and not (mode == "demo" and given.get("export_dir")):
+    if not given.get("workdir") and mode not in WITHOUT_WORKDIR and not (mode == "demo" and given.get("export_dir")):
         raise UserError("no --workdir given; name the folder of the run, for example --workdir=runs/first")
     if mode in ("evaluate", "caption", "export", "status"):
         if mode == "evaluate" and given.get("test_captions"):

@@ -10,7 +10,7 @@ from spidercap.export.formats import PORTABLE, SAVED_MODEL, spelled_formats
 from spidercap.pipeline.errors import UserError, check_choice
 from spidercap.pipeline.metrics.registry import parse_metrics, spelled_list
 from spidercap.pipeline.settings.fields import Group, setting
-from spidercap.pipeline.settings.modes import ALL, DATA, EXPORTING, MODES, SCORING, TRAINING
+from spidercap.pipeline.settings.modes import ALL, DATA, EXPORTING, MODES, SCORING, TRAINING, WITHOUT_WORKDIR
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,16 +22,17 @@ class RunSettings(Group):
         "",
         "Folder of the run: settings, checkpoints, logs, results.",
         fixed=False,
-        modes=tuple(mode for mode in MODES if mode != "score"),
+        modes=tuple(mode for mode in MODES if mode not in WITHOUT_WORKDIR),
     )
     seed: int = setting(0, "Seed of all that is random in training: weights, order, dropout, samples.", least=0)
     log_every: int = setting(20, "Steps between two log lines.", fixed=False, modes=TRAINING)
     checkpoint_every: float = setting(5.0, "Minutes between two checkpoints.", fixed=False, modes=TRAINING, least=0)
     split: str = setting(
         "",
-        "mode=evaluate: split to score: train, val or test; default: val, and test if there is one.",
+        "mode=evaluate: split to score: train, val or test; default: val, and test if there is one. mode=compare: "
+        "split to compare on; default: test if all runs were scored on it, else val.",
         fixed=False,
-        modes=("evaluate",),
+        modes=("evaluate", "compare"),
         choices=("", "train", "val", "test"),
         added=True,
     )
@@ -54,7 +55,11 @@ class RunSettings(Group):
         spelling=spelled_formats,
     )
     json: bool = setting(
-        False, "mode=status: print one JSON object instead of text.", fixed=False, modes=("status",), added=True
+        False,
+        "mode=status, compare: print one JSON object instead of text.",
+        fixed=False,
+        modes=("status", "compare"),
+        added=True,
     )
 
     def check(self) -> None:
@@ -161,10 +166,10 @@ class MetricSettings(Group):
     )
     references: str = setting(
         "",
-        "mode=score: file with the references: COCO captions, Karpathy's splits, other JSON, JSON lines, or a table "
-        "such as CSV; docs/data.md has all formats.",
+        "mode=score, compare: file with the references: COCO captions, Karpathy's splits, other JSON, JSON lines, or a "
+        "table such as CSV; docs/data.md has all formats.",
         fixed=False,
-        modes=("score",),
+        modes=("score", "compare"),
     )
     results: str = setting(
         "",
@@ -174,9 +179,10 @@ class MetricSettings(Group):
     )
     output: str = setting(
         "",
-        "mode=score: JSON file for corpus and per-image scores; mode=caption: COCO results file for the captions.",
+        "mode=score: JSON file for corpus and per-image scores; mode=caption: COCO results file for the captions; "
+        "mode=compare: HTML file for the page.",
         fixed=False,
-        modes=("score", "caption"),
+        modes=("score", "caption", "compare"),
     )
     metric_workers: int = setting(
         2,

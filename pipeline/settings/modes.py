@@ -1,7 +1,13 @@
 """The modes, and those that read a setting. All settings of training are saved by `prepare`."""
 
-MODES = ("prepare", "train", "evaluate", "score", "caption", "export", "demo", "status")
-WITHOUT_RUN = ("score", "demo", "status")  # to them no setting of a run can be given: they read files as they are
+MODES = ("prepare", "train", "evaluate", "score", "caption", "export", "demo", "status", "compare")
+WITHOUT_RUN = (
+    "score",
+    "demo",
+    "status",
+    "compare",
+)  # to them no setting of a run can be given: they read files as they are
+WITHOUT_WORKDIR = ("score", "compare")  # they read no --workdir
 ALL = MODES
 TRAINING = ("prepare", "train")
 DATA = (*TRAINING, "evaluate")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.settings.config import fields
+from spidercap.pipeline.settings.config import Config, fields
 from spidercap.pipeline.settings.fields import canonical
 
 
@@ -33,6 +33,12 @@ def read_settings(path: pathlib.Path) -> dict[str, Any]:
             "use that version, fix the file, or name a new --workdir"
         )
     return {name: value for name, value in saved.items() if name != "mode"}
+
+
+def changed_settings(config: Config) -> dict[str, Any]:
+    """Returns the settings of a run that differ from their defaults."""
+    known = fields()
+    return {name: value for name, value in config.fixed().items() if _differ(known[name], known[name].default, value)}
 
 
 def differences(saved: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ A replica has statistics of its rows; the logs are of the whole batch, made of t
 `named_scalars` alone knows what TensorBoard and the console call them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -79,6 +79,11 @@ class StepLogs(NamedTuple):
 def as_floats(logs: StepLogs) -> StepLogs:
     """Returns the logs as Python floats; waits for the step."""
     return tf.nest.map_structure(lambda value: None if value is None else float(value), logs)
+
+
+def warm_up_scalars(named: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Returns those of the named scalars that a stage which trains the baseline alone changes."""
+    return {name: named[name] for name in ("baseline loss", "explained variance")}
 
 
 def named_scalars(logs: StepLogs) -> dict[str, Scalar]:

@@ -24,10 +24,10 @@ from spidercap.pipeline.training.checkpoint_files import newest_checkpoint, read
 from spidercap.pipeline.training.checkpoints import Models, Saver, save_run
 from spidercap.pipeline.training.console import Console
 from spidercap.pipeline.training.kept import check_kept, temperature_at
-from spidercap.pipeline.training.logs import as_floats, named_scalars
+from spidercap.pipeline.training.logs import as_floats, named_scalars, warm_up_scalars
 from spidercap.pipeline.training.progress import Progress, Validation, read_progress
 from spidercap.pipeline.training.run_files import checkpoint_folder
-from spidercap.pipeline.training.stages import BuiltStage, build_stage
+from spidercap.pipeline.training.stages import BuiltStage, build_stage, planned_steps_of_all
 from spidercap.pipeline.training.stopping import stop_asked
 from spidercap.pipeline.training.tensorboard import Board
 from spidercap.pipeline.training.watch import Watch
@@ -86,6 +86,7 @@ def train(
             saver.finish(stage)
             if stopping(now=True):
                 raise Interrupted(saver.checkpoints()[-1])
+    board.finish(planned_steps_of_all(config, arrays) + 1, progress.kept_metrics())
     workers.wait()  # for the last checkpoint, which the others read too
     return progress
 
@@ -124,7 +125,8 @@ def _run_stage(
             rate = (progress.step - first) * config.training.batch_size / (time.monotonic() - started)
             logs = as_floats(logs)
             values = named_scalars(logs)
-            board.scalars(stage.global_step(progress), stage.name, values | {f"{stage.unit}s a second": rate})
+            told = values | {f"{stage.unit}s a second": rate} if stage.moves_policy else warm_up_scalars(values)
+            board.scalars(stage.global_step(progress), stage.shown_with, told)
             console.log(progress.step, values, rate)
             console.warn(watch.warnings(logs))
             watch.check(saver.checkpoints())

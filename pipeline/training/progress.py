@@ -84,6 +84,12 @@ class Progress:
         values = (row.metrics.get(metric) for row in self.history if row.stage == label)
         return [value for value in values if value is not None]
 
+    def kept_metrics(self) -> Mapping[str, float | None]:
+        """Returns the validation of the weights kept by the last finished stage that trained the policy; {} if none."""
+        stage = next((stage for stage in reversed(self.finished) if stage.moves_policy), None)
+        rows = [row for row in self.history if stage and (row.stage, row.step) == (stage.name, stage.best_step)]
+        return rows[-1].metrics if rows else {}
+
     def validated(self, label: str, metric: str, value: float) -> bool:
         """Updates the best of the stage by a validation that is not in `history` yet; returns whether it is the best.
 

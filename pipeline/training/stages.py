@@ -48,6 +48,7 @@ class BuiltStage:
     validate_every: int  # steps
     images_per_step: int  # in mle an image counts once per caption
     moves_policy: bool
+    shown_with: str  # name of the stage in whose group it is on TensorBoard: of a warm-up, the stage that it is for
     as_kept: Callable[[], contextlib.AbstractContextManager]  # within it, weights are those to validate and keep
     steps_before: int  # planned steps of earlier stages
     notes: Mapping[str, str]  # warnings about its settings, by kind
@@ -97,11 +98,23 @@ def build_stage(
         validate_every=validation_interval(config.training.evaluate_every, per_epoch),
         images_per_step=batch_size,
         moves_policy=kind.moves_policy,
+        shown_with=_shown_with(config, index),
         as_kept=functools.partial(averaged, captioner, state["optimizer"]) if averages else contextlib.nullcontext,
         steps_before=sum(steps[:index]),
         notes=_notes(config, index, arrays, steps[index]),
         remedies=remedies(config, name),
     )
+
+
+def _shown_with(config: Config, index: int) -> str:
+    names = [stage.name for stage in config.training.parsed_stages()[index:]]
+    learned = (name for name in names if STAGES[name].moves_policy and STAGES[name].baseline)
+    return names[0] if STAGES[names[0]].moves_policy else next(learned, names[0])
+
+
+def planned_steps_of_all(config: Config, arrays: TrainingArrays) -> int:
+    """Returns the steps of all stages of the run, if none of them ends early."""
+    return sum(_steps(config, arrays, index) for index in range(len(config.training.parsed_stages())))
 
 
 def build_objective(config: Config, name: str, captioner: Captioner) -> Objective:

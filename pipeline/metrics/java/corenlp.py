@@ -11,8 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 
-import tqdm
-
+from spidercap.pipeline.bars import progress_bar
 from spidercap.pipeline.digests import digest as digest_of
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import open_lock
@@ -176,7 +175,7 @@ def _fetch(part: pathlib.Path, folder: pathlib.Path) -> None:
         f"SPICE needs CoreNLP {VERSION} (GPL, version 3 or later): downloading {total / 1e6:.0f} MB into {folder}",
         file=sys.stderr,
     )
-    with tqdm.tqdm(total=total, unit="B", unit_scale=True, disable=None) as bar:  # None: only on a terminal
+    with progress_bar(total, "CoreNLP", "B", unit_scale=True) as bar:
         repository = part / "maven"  # separate, so that nothing stays in the user's repository
         resolver = maven.PythonResolver(progress_callback=lambda name, size: contextlib.nullcontext(bar.update))
         context = maven.MavenContext(resolver=resolver, repo_cache=repository, timeout=PATIENCE)

@@ -6,13 +6,12 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.compare_runs import Rows, Run
-from spidercap.pipeline.errors import check_choice
-from spidercap.pipeline.evaluation.evaluate import BAD_ENDINGS
+from spidercap.pipeline.evaluation.endings import BAD_ENDINGS
 from spidercap.pipeline.metrics.registry import column_names
+from spidercap.pipeline.report.compare.groups import Rows
+from spidercap.pipeline.report.compare.runs import Run
 
 ABSENT = "—"
-ON_DEMAND = frozenset({"BCMR", "SPICE-fast", "SPIDEr-fast"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Cell:
     spread: float | None  # sample std
 
 
-def bad_endings(run: Run) -> float:
+def bad_endings(run: Run) -> float | None:
     """Returns the percentage of captions that end in a word such as 'a' or 'with', or were cut at max_length.
 
     A caption of max_length words was cut, because its end token would also count.
@@ -45,15 +44,16 @@ def bad_endings(run: Run) -> float:
     )
 
 
-def repeating(run: Run) -> float:
+def repeating(run: Run) -> float | None:
     """Returns the percentage of captions that contain a trigram twice."""
     captions = [caption.split() for caption in run.captions.values()]
     grams = [list(zip(words, words[1:], words[2:], strict=False)) for words in captions]
     return _percent(len(set(of_caption)) < len(of_caption) for of_caption in grams)
 
 
-def _percent(are: Iterable[Any]) -> float:
-    return 100 * statistics.fmean(map(bool, are))
+def _percent(are: Iterable[Any]) -> float | None:
+    are = list(map(bool, are))
+    return 100 * statistics.fmean(are) if are else None
 
 
 def _metric(name: str) -> Callable[[Run], float | None]:
@@ -70,16 +70,10 @@ COLUMNS = {name: Column(_metric(name), 3, best_is_bold=True) for name in column_
 }
 
 
-def chosen_columns(text: str) -> dict[str, Column]:
-    """Returns the comma-separated columns of `--columns`; '' for all but those shown on demand.
-
-    Raises:
-      UserError: an unknown column.
-    """
-    names = [name for name in (part.strip() for part in text.split(",")) if name]
-    for name in names:
-        check_choice("columns", name, COLUMNS)
-    return {name: COLUMNS[name] for name in names or [name for name in COLUMNS if name not in ON_DEMAND]}
+def columns_of(rows: Rows) -> dict[str, Column]:
+    """Returns the columns for which a run has a value."""
+    runs = [run for of_row in rows.values() for run in of_row]
+    return {name: how for name, how in COLUMNS.items() if any(how.of(run) is not None for run in runs)}
 
 
 def cells(rows: Rows, columns: Mapping[str, Column]) -> dict[str, dict[str, Cell]]:
@@ -90,15 +84,29 @@ def cells(rows: Rows, columns: Mapping[str, Column]) -> dict[str, dict[str, Cell
     }
 
 
-def markdown(rows: Rows, columns: Mapping[str, Column]) -> str:
-    """Returns the table; the best mean of a metric is bold, with equal ones, unless all labels are equal."""
+def shown_cells(rows: Rows, columns: Mapping[str, Column]) -> dict[str, dict[str, tuple[str, str, bool]]]:
+    """Returns (mean, spread or '', whether it is the best) as shown, by label and column.
+
+    The best mean of a metric is marked with those that look equal, unless all do.
+    """
     table = cells(rows, columns)
     best = {name: _best([of_label[name] for of_label in table.values()], how) for name, how in columns.items()}
+    return {
+        label: {name: _shown(of_label[name], how, best[name]) for name, how in columns.items()}
+        for label, of_label in table.items()
+    }
+
+
+def markdown(rows: Rows, columns: Mapping[str, Column]) -> str:
+    """Returns the table; the best mean of a metric is bold."""
     heads = [name + how.unit for name, how in columns.items()]
     lines = [["", "seeds", *heads], ["---", *["---:"] * (1 + len(columns))]]
-    for label, of_label in table.items():
-        shown = [_shown(of_label[name], how, best[name]) for name, how in columns.items()]
-        lines.append([in_cell(label), str(len(rows[label])), *shown])
+    for label, shown in shown_cells(rows, columns).items():
+        texts = [
+            (f"**{mean}**" if bold else mean) + (f" ± {spread}" if spread else "")
+            for mean, spread, bold in shown.values()
+        ]
+        lines.append([in_cell(label), str(len(rows[label])), *texts])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -108,20 +116,23 @@ def as_json(rows: Rows, columns: Mapping[str, Column]) -> list[dict[str, Any]]:
         {
             "label": label,
             "seeds": len(rows[label]),
-            "runs": [
-                {"workdir": str(run.workdir), "stage": run.stage, "decoding": run.decoding} for run in rows[label]
-            ],
+            "runs": [_run_json(run) for run in rows[label]],
             "columns": {name: dataclasses.asdict(cell) for name, cell in of_label.items()},
         }
         for label, of_label in cells(rows, columns).items()
     ]
 
 
+def _run_json(run: Run) -> dict[str, Any]:
+    told = {"workdir": str(run.workdir), "stage": run.stage, "seed": run.settings["seed"]}
+    return told | {"decoding": run.decoding, "unfinished": run.unfinished}
+
+
 def decoding_note(rows: Rows) -> str:
     """Returns a line on the decoders of labels if they differ, else ''."""
     ways: dict[str, list[str]] = {}
     for label, runs in rows.items():
-        for run in runs:
+        for run in filter(lambda run: not run.unfinished, runs):
             way = ways.setdefault(_way(run.decoding), [])
             way += [label] * (label not in way)
     listed = "; ".join(f"{', '.join(labels)}: {way}" for way, labels in ways.items())
@@ -153,9 +164,8 @@ def _best(column: Sequence[Cell], how: Column) -> str:
     return f"{max(means):.{how.decimals}f}" if how.best_is_bold and len(shown) > 1 else ""
 
 
-def _shown(cell: Cell, how: Column, best: str) -> str:
+def _shown(cell: Cell, how: Column, best: str) -> tuple[str, str, bool]:
     if cell.mean is None:
-        return ABSENT
+        return ABSENT, "", False
     mean = f"{cell.mean:.{how.decimals}f}"
-    mean = f"**{mean}**" if mean == best else mean
-    return mean + (f" ± {cell.spread:.{how.decimals}f}" if cell.spread is not None else "")
+    return mean, "" if cell.spread is None else f"{cell.spread:.{how.decimals}f}", mean == best

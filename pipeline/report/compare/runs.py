@@ -1,0 +1,200 @@
+"""Reads the runs of a comparison: scores, captions and validations of one stage of each, finished or not."""
+
+import dataclasses
+import itertools
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.report.compare.places import Place
+from spidercap.pipeline.report.status import newest_progress
+from spidercap.pipeline.settings.saved import read_settings
+from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, TEXT, ImageId, Kind, read_json, rows
+from spidercap.pipeline.text.formats.json_rows import LIST
+from spidercap.pipeline.training.progress import Progress, Validation
+
+SECONDS = Kind(lambda value: type(value) in (int, float) and value >= 0, "a number of 0 or more")
+YES_OR_NO = Kind(lambda value: isinstance(value, bool), "true or false")
+STEP = Kind(lambda value: type(value) is int and value >= 0, "a whole number of 0 or more")
+STAGE = {"name": TEXT, "moves_policy": YES_OR_NO, "seconds": SECONDS, "best_step": STEP}
+SUMMARY = '{"decoding", "stages": [{"name", "moves_policy", "seconds", "best_step"}]}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The stage of a workdir that is compared."""
+
+    workdir: pathlib.Path
+    stage: str
+    settings: Mapping[str, Any]  # of config.json
+    decoding: Mapping[str, Any]  # settings of the decoder
+    metrics: Mapping[str, float | None]  # of the whole split; of the best validation if the stage is unfinished
+    captions: Mapping[ImageId, str]  # by image id, in the order of the split; {} if the stage is unfinished
+    seconds: float  # of the stage, with validations
+    warm_up_seconds: float  # of the baseline's stages directly before it
+    best_epoch: float | None  # None if no checkpoint holds it
+    validations: Sequence[Validation]  # of the stage, in order; () without a checkpoint
+    label: str = ""  # as given
+    unfinished: str = ""  # how far it is; '' of a stage that was evaluated
+    val_data: str = ""  # fingerprint of the validation split; '' if it is not known
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stage:
+    """A stage as summary.json or a checkpoint tells of it."""
+
+    name: str
+    moves_policy: bool
+    seconds: float
+    best_step: int
+
+
+def read_runs(places: Sequence[Place], split: str = "") -> tuple[list[Run], str]:
+    """Returns the runs and the split on which they are compared; with '' it is test if all finished ones have it.
+
+    Raises:
+      UserError: a run or stage does not exist, a file cannot be read, or runs were validated on different images.
+    """
+    for place in places:
+        if not (place.workdir / "config.json").is_file():
+            why = "no config.json" if place.workdir.exists() else "there is no such folder"
+            raise UserError(f"--workdirs: {place.workdir} holds no run ({why}); name workdirs of runs")
+    split = split or _common_split([place.workdir for place in places])
+    runs = [_read_run(place, split) for place in places]
+    with_captions = [run for run in runs if run.captions]
+    for run in with_captions:
+        first = with_captions[0]
+        if run.captions.keys() != first.captions.keys():
+            common = len(run.captions.keys() & first.captions.keys())
+            raise UserError(
+                f"{run.workdir} was scored on other {split} images than {first.workdir} ({len(run.captions):,} and "
+                f"{len(first.captions):,}, of which {common:,} are the same); compare runs of one {split} split"
+            )
+    return runs, split
+
+
+def _common_split(workdirs: Sequence[pathlib.Path]) -> str:
+    evaluated = [workdir / "results" for workdir in workdirs if (workdir / "results").is_dir()]
+    return "test" if evaluated and all((folder / "test").is_dir() for folder in evaluated) else "val"
+
+
+def _read_run(place: Place, split: str) -> Run:
+    workdir = place.workdir
+    settings, summary = read_settings(workdir / "config.json"), _summary(workdir)
+    evaluated = _stages(workdir / "summary.json", summary)
+    saved, progress = newest_progress(workdir)
+    if saved is None and not evaluated:
+        raise UserError(f"{workdir} has trained nothing yet; wait for its first checkpoint, or leave it out")
+    label = _chosen(place, settings["stages"], evaluated, progress)
+    if label not in evaluated:
+        return _unfinished(place, label, settings, progress)
+    stage = evaluated[label]
+    folder = workdir / "results" / split
+    if not folder.is_dir():
+        raise UserError(f"{workdir} was not scored on {split}; run --mode=evaluate --split={split} first")
+    validations = tuple(row for row in progress.history if row.stage == label)
+    return Run(
+        workdir=workdir,
+        stage=label,
+        settings=settings,
+        decoding=summary.get("decoding") or {},
+        metrics=_metrics(folder / f"{label}.metrics.json"),
+        captions=_captions(folder / f"{label}.json"),
+        seconds=stage.seconds,
+        warm_up_seconds=_warm_up(label, list(evaluated.values())),
+        best_epoch=next((v.epoch for v in validations if v.step == stage.best_step), None),
+        validations=validations,
+        label=place.label,
+        val_data=_val_data(place.workdir),
+    )
+
+
+def _unfinished(place: Place, label: str, settings: Mapping[str, Any], progress: Progress) -> Run:
+    """A stage that was not evaluated: of its best validation so far there are scores, of captions there are none."""
+    rows_of = tuple(row for row in progress.history if row.stage == label)
+    finished = {stage.name: stage for stage in progress.finished}
+    done = finished.get(label)
+    step, best_step = (done.steps, done.best_step) if done else (progress.step, progress.best_step)
+    best = next((row for row in rows_of if row.step == best_step), None)
+    how_far = "trained, but not evaluated yet" if done else f"unfinished, {label} at step {step:,}"
+    before = list(finished.values())[: list(finished).index(label)] if done else list(finished.values())
+    return Run(
+        workdir=place.workdir,
+        stage=label,
+        settings=settings,
+        decoding={},
+        metrics=best.metrics if best else {},
+        captions={},
+        seconds=done.seconds if done else progress.seconds,
+        warm_up_seconds=_warm_up(label, before),
+        best_epoch=best.epoch if best else None,
+        validations=rows_of,
+        label=place.label,
+        val_data=_val_data(place.workdir),
+        unfinished=how_far if best else f"{how_far}, without a validation yet",
+    )
+
+
+def _chosen(place: Place, stages: str, evaluated: Mapping[str, _Stage], progress: Progress) -> str:
+    """The stage that is named, or the last one that trains the captioner and has begun.
+
+    Raises:
+      UserError: there is none such.
+    """
+    named = [name for name, stage in evaluated.items() if stage.moves_policy]
+    named += [row.name for row in progress.finished if row.moves_policy]
+    validated = [row.stage for row in progress.history]
+    names = list(dict.fromkeys([*named, *validated]))
+    if place.stage:
+        if place.stage not in names:
+            raise UserError(
+                f"{place.workdir} has no stage {place.stage} that trains the captioner and was validated; there are: "
+                f"{', '.join(names) or 'none'}; name one of them"
+            )
+        return place.stage
+    if names:
+        return names[-1]
+    first = stages.partition(",")[0].partition(":")[0].strip()
+    if evaluated:
+        raise UserError(f"{place.workdir} has no stage that trains the captioner; leave it out")
+    return first
+
+
+def _warm_up(label: str, stages: Sequence[Any]) -> float:
+    """Seconds of the stages directly before `label` that train the baseline alone."""
+    before = list(itertools.takewhile(lambda stage: stage.name != label, stages))
+    return sum(stage.seconds for stage in itertools.takewhile(lambda s: not s.moves_policy, reversed(before)))
+
+
+def _summary(workdir: pathlib.Path) -> Mapping[str, Any]:
+    path = workdir / "summary.json"
+    return read_json(str(path), "a run's summary") if path.exists() else {}
+
+
+def _stages(path: pathlib.Path, summary: Any) -> dict[str, _Stage]:
+    if summary == {} and not path.exists():
+        return {}
+    stages = summary.get("stages") if isinstance(summary, dict) else None
+    return {row[0]: _Stage(*row) for row in rows(str(path), stages, "stages", STAGE, SUMMARY)}
+
+
+def _val_data(workdir: pathlib.Path) -> str:
+    path = workdir / "data.json"
+    content = read_json(str(path), "the fingerprints of a run's splits") if path.exists() else {}
+    return content.get("val", "") if isinstance(content, dict) else ""
+
+
+def _metrics(path: pathlib.Path) -> dict[str, float | None]:
+    content = read_json(str(path), "the scores of a finished stage")
+    if not isinstance(content, dict) or not all(v is None or type(v) in (int, float) for v in content.values()):
+        raise UserError(f'{path} holds no scores, {{"CIDEr": number}}; score the run again with --mode=evaluate')
+    return content
+
+
+def _captions(path: pathlib.Path) -> dict[ImageId, str]:
+    listed = read_json(str(path), "the captions of a finished stage")
+    captions = dict(rows(str(path), listed, "results", {"image_id": ID, "caption": ANY_TEXT}, LIST))
+    if not captions:
+        raise UserError(f"{path} holds no captions; score the run again with --mode=evaluate")
+    return captions
