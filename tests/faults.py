@@ -34,6 +34,7 @@ FLAGS = (
 WRITES = ("open", "os.mkdir", "os.rename", "os.remove", "os.truncate", "shutil.rmtree")
 OPENED_TO_WRITE = os.O_WRONLY | os.O_RDWR
 FEWEST_WRITES, MOST_WRITES = 3, 350  # a whole run has about 330
+LONGEST = 20.0  # seconds; a run of two workers takes about as long on two free cores
 FULL = "full disk"
 # What can happen, the likelier the more often it stands here, and the exit codes that may follow. SIGALRM, which
 # nothing handles, is how the system kills after a time.
@@ -49,9 +50,9 @@ PROCESSES.set_forkserver_preload(["spidercap.pipeline.main", "spidercap.pipeline
 
 
 class Moment(NamedTuple):
-    """What happens to a process, and when: `seconds` after its `write`-th write, the first being 1."""
+    """What happens to a process, and when: `seconds` after its `write`-th write."""
 
-    write: int
+    write: int  # the first is 1, 0 is the start
     seconds: float = 0.0
     what: str = "SIGKILL"  # a signal, or FULL: from then on nothing can be written
     worker: int = 0  # to which of several
@@ -59,16 +60,19 @@ class Moment(NamedTuple):
 
 
 def moments(seed, workers=1):
-    """Yields moments without end: half of them at a write, half within a second after it.
+    """Yields moments without end: at a write or within a second after it; for all workers but the first, at a time.
 
     The logarithm of the write's number is uniform, so that a run that is stopped again and again gets somewhere, and is
     stopped in all of its parts.
     """
     rng = random.Random(seed)
     while True:
-        write = int(FEWEST_WRITES * (MOST_WRITES / FEWEST_WRITES) ** rng.random())
-        seconds = rng.choice([0.0, round(rng.random(), 3)])
-        yield Moment(write, seconds, rng.choice(ENDS)[0], rng.randrange(workers))
+        what, worker = rng.choice(ENDS)[0], rng.randrange(workers)
+        if worker and what != FULL:  # it writes hardly anything
+            yield Moment(0, round(rng.uniform(0, LONGEST), 3), what, worker)
+        else:
+            write = int(FEWEST_WRITES * (MOST_WRITES / FEWEST_WRITES) ** rng.random())
+            yield Moment(write, rng.choice([0.0, round(rng.random(), 3)]), what)
 
 
 def make_data(folder):
@@ -155,7 +159,9 @@ def _logged(log, *arguments):
 def _run(runs, flags, moment):
     from spidercap.pipeline import main
 
-    if moment:
+    if moment and not moment.write:
+        _send(moment)
+    elif moment:
         sys.addaudithook(_stopper(f"{runs}/{moment.below}", moment))
     return main.main(["main", *flags, f"--workdir={runs}/run", f"--cache_dir={runs}/cache"])
 
