@@ -23,12 +23,9 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 
-# Before TensorFlow is imported. Without growth this process would leave no GPU memory for the one that checks exports.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-
 from spidercap.pipeline.errors import FAILED, INTERRUPTED, SAVED, STOPPING, Interrupted, UserError
 from spidercap.pipeline.evaluation.score_files import score_files
+from spidercap.pipeline.quiet_start import before_tensorflow
 from spidercap.pipeline.report.compare.command import compare_runs
 from spidercap.pipeline.report.status_text import shown_status
 from spidercap.pipeline.settings.config import Config
@@ -42,6 +39,10 @@ TOLD: dict[str, Callable[[Config], str]] = {"status": shown_status, "compare": c
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line, by default sys.argv; returns the exit code, 0 or one of errors.py."""
     argv = sys.argv if argv is None else argv
+    # Before TensorFlow is imported. Without growth this process would leave no memory of a GPU for the one that checks
+    # exports.
+    before_tensorflow()
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     with contextlib.ExitStack() as stack:
         _stop_on_signals(stack)
         return _run(argv)

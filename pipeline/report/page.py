@@ -20,6 +20,7 @@ from spidercap.pipeline.report.charts import ABSENT, Colours, Curve, chart, numb
 from spidercap.pipeline.text.printable import printable
 
 _COLOURS = 8  # classes c0..c7 in report.css; further names repeat them with dashed lines
+MANY = 13  # columns, from which on they stand closer
 _NO_BEST = frozenset({"mean length"})
 _LOWER_IS_BETTER = frozenset({"loss", "perplexity"})  # by the last word of a metric's name
 _SAFETY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -170,7 +171,8 @@ def _results(stages: Sequence[StageResult], colours: Colours, heading: str = "Re
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Returns a table of cells (`<th>` or `<td>` elements) by row, the head first."""
     head, *body = ["<tr>" + "".join(cells) + "</tr>" for cells in rows]
-    opening = f'<table style="--lines:{len(rows[0])}">\n<thead>{head}</thead>\n<tbody>\n'
+    wide = ' class="wide"' if len(rows[0]) > MANY else ""
+    opening = f'<table{wide} style="--lines:{len(rows[0])}">\n<thead>{head}</thead>\n<tbody>\n'
     return opening + "\n".join(body) + "\n</tbody>\n</table>"
 
 

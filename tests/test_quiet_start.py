@@ -1,0 +1,96 @@
+"""What fresh processes write to stderr: none of the lines with which TensorFlow starts, and all others."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from spidercap.pipeline.quiet_start import LEVEL, NOISE, WITHOUT_GPU
+from tests.conftest import ROOT
+
+HEAD = "E0000 00:00:1795782278.892905   14708 "
+LINES = {
+    "I0000 00:00:1795782278.892905   14708 port.cc:153] oneDNN custom operations are on. You may see slightly "
+    "different numerical results due to floating-point round-off errors from different computation orders. To turn "
+    "them off, set the environment variable `TF_ENABLE_ONEDNN_OPTS=0`.": True,
+    "I0000 00:00:1795782278.893227   14708 cudart_stub.cc:31] Could not find cuda drivers on your machine, GPU will "
+    "not be used.": True,
+    f"{HEAD}util.cc:131] oneDNN supports DT_UINT8 only on platforms with AVX-512. Falling back to the default "
+    "Eigen-based implementation if present.": True,
+    f"{HEAD}cuda_platform.cc:52] failed call to cuInit: INTERNAL: CUDA error: Failed call to cuInit: UNKNOWN ERROR "
+    "(303)": True,
+    f"{HEAD}cuda_platform.cc:52] failed call to cuInit: CUDA_ERROR_OUT_OF_MEMORY: out of memory": False,
+    f"{HEAD}util.cc:131] out of memory": False,
+    "a line that tells of cudart_stub.cc:31] Could not find cuda drivers on your machine, GPU will not be used.": False,
+}
+BEGIN = "from spidercap.pipeline.quiet_start import before_tensorflow\nbefore_tensorflow()\nimport tensorflow as tf\n"
+
+
+def ran(words, **changed):
+    """A process whose user has not chosen how much TensorFlow tells."""
+    own = {name: value for name, value in os.environ.items() if name != LEVEL} | changed
+    return subprocess.run([sys.executable, *words], cwd=ROOT, env=own, capture_output=True, text=True, check=False)
+
+
+def noise_of(text):
+    pattern = re.compile("|".join(one.decode() for one in (*NOISE, *WITHOUT_GPU)))
+    return [line for line in text.splitlines() if pattern.search(line)]
+
+
+def has_gpu():
+    return any(found for name in ("nvidia*", "dxg") for found in pathlib.Path("/dev").glob(name))
+
+
+@pytest.mark.skipif(has_gpu(), reason="what is an error depends on the GPU")
+def test_a_tiny_run_writes_none_of_them(tmp_path):
+    flags = [f"--flagfile={ROOT / 'tests' / 'tiny.flags'}", "--stages=mle:1", f"--workdir={tmp_path / 'run'}"]
+    done = ran(["-m", "pipeline.main", *flags])
+    assert done.returncode == 0, done.stderr
+    assert noise_of(done.stderr) == [] and "warning: --baseline_units=8 has no effect" in done.stderr
+
+
+def test_a_score_by_a_learned_parser_writes_nothing(tmp_path):
+    (tmp_path / "r.json").write_text(json.dumps({"1": ["a dog runs on the grass", "a brown dog"]}))
+    (tmp_path / "c.json").write_text(json.dumps({"1": "a dog on grass"}))
+    files = [f"--references={tmp_path / 'r.json'}", f"--results={tmp_path / 'c.json'}"]
+    done = ran(["-m", "pipeline.main", "--mode=score", "--metrics=spice_fast", *files])
+    assert (done.returncode, done.stderr) == (0, "") and "SPICE-fast" in done.stdout
+
+
+def test_errors_get_out_whatever_ends_the_process():
+    """What TensorFlow's C++ writes, lines that only resemble the noise, and a line without an end before a kill."""
+    code = BEGIN + (
+        "import os, signal, sys\n"
+        "tf.print('of C++', output_stream=sys.stderr)\n"
+        f"for line in {list(LINES)!r}: os.write(2, (line + '\\n').encode())\n"
+        "print('of Python', file=sys.stderr)\n"
+        "os.write(2, b'the last words')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = ran(["-c", code])
+    assert done.returncode == -signal.SIGKILL
+    shown = done.stderr.splitlines()
+    kept = [line for line, is_noise in LINES.items() if not is_noise or (has_gpu() and "303" in line)]
+    assert sorted(shown) == sorted(["of C++", *kept, "of Python", "the last words"])
+
+
+def test_who_asks_for_the_log_gets_it():
+    done = ran(["-c", BEGIN + "import sys; print(sys.stderr is sys.__stderr__)"], **{LEVEL: "0"})
+    assert done.stdout == "True\n" and noise_of(done.stderr)
+
+
+def test_a_closed_stderr_is_left_alone():
+    done = subprocess.run(
+        ["bash", "-c", f'exec 2>&-; exec "{sys.executable}" -c "$0"', BEGIN + "print('done')"],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != LEVEL},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "done\n")
