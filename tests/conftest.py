@@ -23,6 +23,9 @@ from spidercap.pipeline.metrics.java.runtime import java_found
 from spidercap.pipeline.metrics.text_metrics import open_text_metrics
 from spidercap.pipeline.metrics.tuple_store import TupleStore
 
+# Tracing makes objects by the million, and nearly all of them stay: few are found by looking at each 700th.
+gc.set_threshold(50_000, 10, 10)
+
 # Two devices, so that replicas can be tried; before TensorFlow is used. Nothing else asks for the second one.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
@@ -38,6 +41,16 @@ JAVA = ("hostile_captions", "java_metrics", "java_rewards", "score", "spice_fast
 SLOW = ("end_to_end", *JAVA, "bad_input")
 JAVA_FILES = tuple(f"test_{name}.py" for name in JAVA)
 
+
+# Where what TensorFlow's graph optimizer makes of a function is tested, in batches without rows too, or whole programs.
+OPTIMIZED = {
+    f"test_{name}.py"
+    for name in (
+        *("api", "beam", "benchmarks", "decoding", "demo", "demo_page", "end_to_end", "export", "fast_paths"),
+        *("gpu_ready", "images", "outside_loaders", "portable", "serving", "serving_benchmark", "size_classes"),
+        *("speed", "state_nest", "tracing"),
+    )
+}
 
 # Train, trace, compile or start processes: what `make test-fast` leaves out.
 NOT_FAST = {f"test_{name}.py" for name in SLOW} | {
@@ -75,6 +88,12 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 @pytest.fixture(scope="module", autouse=True)
+def optimized(request):
+    """Leaves graphs as they were traced: to optimize one takes longer than all that most tests do with it."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": request.path.name not in OPTIMIZED})
+
+
+@pytest.fixture(scope="module", autouse=True)
 def collected():
     """Frees what a file leaves, after its fixtures have ended, and has the collector pass over what stays.
 
@@ -96,6 +115,11 @@ def data_folder():
 
 @pytest.fixture
 def toy():
+    """As of make_toy."""
+    return make_toy()
+
+
+def make_toy():
     """(captioner, baseline, features [2, 3]): V = 7, of which the end and three words can be said; weights not flat."""
     keras.utils.set_random_seed(3)
     captioner = Captioner(vocabulary_size=7, feature_size=3, units=5, embedding_size=4, dropout=0.0)

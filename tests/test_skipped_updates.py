@@ -9,6 +9,7 @@ from spidercap.pipeline.data.batches import Batch
 from spidercap.pipeline.training.rewards import Reward
 from spidercap.pipeline.training.steps import likelihood_step, policy_gradient_step, update
 from tests import plain
+from tests.conftest import make_toy
 from tests.variants import OBJECTIVES, adam, learned_baseline
 
 T = 3
@@ -22,6 +23,12 @@ def variables_of(trackables):
 def state_of(*trackables):
     """Everything that an update could change: weights, slots, iterations."""
     return [v.numpy() for v in variables_of(trackables)]
+
+
+def give(trackables, values):
+    """Gives what `state_of` returned back."""
+    for variable, value in zip(variables_of(trackables), values, strict=True):
+        variable.assign(value)
 
 
 def assert_same(before, after):
@@ -134,6 +141,27 @@ def step_of(name, toy, poisoned):
     return step, [t for t in (captioner, learned, optimizer, baseline_optimizer) if t is not None]
 
 
+@pytest.fixture(scope="module")
+def new_step():
+    """name -> (toy, its train step, what updates could change, whether the reward is poisoned).
+
+    A step is traced once: who asks again finds the numbers with which it was made.
+    """
+    made, begun = {}, {}
+
+    def step(name):
+        if name not in made:
+            toy, poisoned = make_toy(), tf.Variable(False)
+            made[name] = toy, *step_of(name, toy, poisoned), poisoned
+            begun[name] = state_of(*made[name][2])
+        _, _, changed, poisoned = made[name]
+        give(changed, begun[name])
+        poisoned.assign(False)
+        return made[name]
+
+    return step
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -150,11 +178,9 @@ def step_of(name, toy, poisoned):
         "vine on the host",
     ],
 )
-def test_a_poisoned_batch_leaves_no_trace(toy, name):
+def test_a_poisoned_batch_leaves_no_trace(new_step, name):
     """The next batch teaches exactly what it would have taught without the poisoned ones before it."""
-    features = toy[2]
-    poisoned = tf.Variable(False)
-    step, changed = step_of(name, toy, poisoned)
+    (_, _, features), step, changed, poisoned = new_step(name)
     begun = state_of(*changed)
 
     def learn(features, seed):
@@ -165,8 +191,7 @@ def test_a_poisoned_batch_leaves_no_trace(toy, name):
     assert [learn(features, seed) for seed in (1, 2)] == [0, 0]
     clean = state_of(*changed)
     assert any((a != b).any() for a, b in zip(begun, clean, strict=True))
-    for variable, value in zip(variables_of(changed), begun, strict=True):
-        variable.assign(value)
+    give(changed, begun)
     assert learn(features, 1) == 0
     after_one = state_of(*changed)
     # An infinite feature saturates the LSTM: the losses are numbers, the captioner's gradients are not.
@@ -184,12 +209,12 @@ def test_a_poisoned_batch_leaves_no_trace(toy, name):
 
 @pytest.mark.parametrize("name", ["mle", "pg", "scst", "leave_one_out", "vine"])
 @pytest.mark.parametrize("place", ["kernel", "bias"])
-def test_weights_that_are_no_numbers_are_told_and_nothing_breaks(toy, name, place):
+def test_weights_that_are_no_numbers_are_told_and_nothing_breaks(new_step, name, place):
     """Only the projection's: states are numbers, logits are not, and no word beyond the vocabulary is said."""
-    step, changed = step_of(name, toy, tf.Variable(False))
-    weight = getattr(toy[0].words, place)
+    (captioner, _, features), step, changed, _ = new_step(name)
+    weight = getattr(captioner.words, place)
     weight.assign(tf.fill(weight.shape, np.nan))
     before = state_of(*changed)
-    batch = Batch(tf.constant(toy[2]), tf.constant([0, 1]), tf.constant(WORDS))
+    batch = Batch(tf.constant(features), tf.constant([0, 1]), tf.constant(WORDS))
     assert float(step(batch, tf.constant([1, 1]), tf.constant(1.0)).skipped) == 1
     assert_same(before, state_of(*changed))

@@ -1,25 +1,28 @@
 """Whole runs of the training loop, of seconds: made-up features and captions, no pictures, no files but the workdir."""
 
 import dataclasses
+import functools
 import json
 import os
 import signal
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
 
 from spidercap.models.special_tokens import END, PAD
 from spidercap.pipeline.data.batches import TrainingArrays
-from spidercap.pipeline.evaluation.evaluate import Evaluation, build_decoder
+from spidercap.pipeline.evaluation.evaluate import Evaluation
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.vocabulary import Vocabulary
-from spidercap.pipeline.training import stages
+from spidercap.pipeline.training import loop, stages
 from spidercap.pipeline.training.checkpoints import Models
 from spidercap.pipeline.training.kept import build_models, load_warm_start
 from spidercap.pipeline.training.loop import train
 from spidercap.pipeline.training.rewards import build_reward, reward_frequencies
 from spidercap.pipeline.training.strategies import scope_of
 from spidercap.pipeline.workers import ALONE
+from tests import traced_once
 from tests.oracles import padded
 
 IMAGES, VIEWS, WORDS, LENGTH = 24, 3, 12, 6
@@ -75,14 +78,27 @@ def config_of(workdir, **changes):
 
 def cider_of(arrays):
     """Returns the reward CIDEr-D, the same one for the same references, so that it is traced once."""
-    key = arrays.references.shape, arrays.references.tobytes()
-    if key not in _CIDERS:
+
+    def build():
         frequencies = reward_frequencies(arrays.references, WORDS + 1, True)
-        _CIDERS[key] = build_reward({"cider": 1.0}, arrays.references, frequencies, True)
-    return _CIDERS[key]
+        return build_reward({"cider": 1.0}, arrays.references, frequencies, True)
+
+    return _once("cider", arrays, build)
 
 
-_CIDERS = {}
+def agreement_of(arrays):
+    """Returns Agreement, the same one for the same references."""
+    return _once("agreement", arrays, lambda: Agreement(arrays))
+
+
+def _once(name, arrays, build):
+    key = name, arrays.references.shape, arrays.references.tobytes()
+    if key not in _REWARDS:
+        _REWARDS[key] = build()
+    return _REWARDS[key]
+
+
+_REWARDS = {}
 
 
 class Agreement:
@@ -116,9 +132,9 @@ def run(config, arrays, stop_at=None, reward=None, stop=stop_this, workers=ALONE
 
 
 def _run(config, arrays, stop_at, reward, stop, workers):
-    captioner, baseline = build_models(config, VOCABULARY, 5)
+    models = traced_once.traced(*build_models(config, VOCABULARY, 5), LENGTH, workers)
+    captioner, baseline, decode, _ = models
     cider = cider_of(arrays)
-    decode = build_decoder(captioner, LENGTH, workers=workers)
     calls = []
 
     def begin():
@@ -139,16 +155,9 @@ def _run(config, arrays, stop_at, reward, stop, workers):
         corpus = {"CIDEr": score, "mean length": 0.0, "distinct captions": 0.0, "all weights": all_weights()}
         return Evaluation(tuple(map(str, words.tolist())), corpus, ())
 
-    progress = train(
-        config,
-        Models(captioner, baseline),
-        arrays,
-        Agreement(arrays) if reward is None else reward,
-        validate,
-        begin,
-        Silent(),
-        workers,
-    )
+    reward = agreement_of(arrays) if reward is None else reward
+    with mock.patch.object(loop, "build_stage", functools.partial(traced_once.build_stage, models)):
+        progress = train(config, Models(captioner, baseline), arrays, reward, validate, begin, Silent(), workers)
     return [w.numpy() for w in captioner.weights + baseline.weights], progress
 
 
