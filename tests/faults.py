@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +44,7 @@ ENDS = (
     *((name, (SAVED, INTERRUPTED)) for name in ("SIGTERM", "SIGINT", "SIGUSR1")),
     (FULL, (FAILED,)),
 )
+WAITED = 10  # seconds
 WITHIN = 300  # seconds in which a process must have ended
 # TensorFlow and Keras are imported once, not in each of hundreds of processes.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -108,8 +110,20 @@ def run_workers(runs, flags, moment=None, workers=2):
     """Runs the command line in processes that train together; returns a list of `run`'s results."""
     words = json.dumps([str(runs), [*flags, "--strategy=multiworker"], moment])
     processes = start(runs / "logs", workers, "tests.faults", "{worker}", words)
+    threading.Thread(target=_stop_waiting, args=(runs / "logs", processes), daemon=True).start()
     codes, _ = ended(processes, WITHIN)
     return [(code, said(runs / "logs", worker)) for worker, code in enumerate(codes)]
+
+
+def _stop_waiting(logs, processes):
+    """Stops workers that still wait for one that has ended before it came, as job schedulers do."""
+    while None in (codes := [process.poll() for process in processes]):
+        if any(codes):
+            time.sleep(WAITED)
+            for process in processes:
+                if process.poll() is None and "devices: " not in said(logs, 0):
+                    process.terminate()
+        time.sleep(0.5)
 
 
 def stopped_runs(runs, flags, seed, stops, whole, workers=1):
@@ -142,7 +156,8 @@ def _wrong(moment, worker, code, printed):
     """What is wrong with the end of a process, as text; one that the moment comes too late for ends well."""
     if not moment or "Traceback" in printed:
         return f"exit code {code}: {printed[-500:]}" if code or "Traceback" in printed else ""
-    allowed = dict(ENDS)[moment.what] if moment.worker == worker else (SAVED, FAILED)
+    # Of the others one may have been stopped by _stop_waiting.
+    allowed = dict(ENDS)[moment.what] if moment.worker == worker else (SAVED, FAILED, -signal.SIGTERM)
     is_named = code != FAILED or worker == moment.worker or "error: worker" in printed
     return "" if code in (0, *allowed) and is_named else f"exit code {code}: {printed[-500:]}"
 
