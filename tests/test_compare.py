@@ -212,8 +212,17 @@ class TestUnfinished:
     def test_before_the_first_validation(self, tmp_path, capsys):
         part = make_unfinished(tmp_path / "b", [])
         said = compared(capsys, f"{make_run(tmp_path / 'a')},{part}", f"--output={tmp_path / 'c.html'}")
-        assert f"{part} is unfinished, mle at step 5, without a validation yet; it has no captions to show" in said
+        assert f"{part} is unfinished, mle at step 5, without a validation yet; it has no scores, and it has no" in said
         assert table_of(said)["b (unfinished)"]["CIDEr"] == "—"
+
+    def test_a_validation_is_no_score_on_the_test_split(self, tmp_path, capsys):
+        done = make_run(tmp_path / "a")
+        (done / "results" / "val").rename(done / "results" / "test")
+        part = make_unfinished(tmp_path / "b", [row(2, "mle", CIDEr=0.9)])
+        said = compared(capsys, f"--workdirs={done},{part}")
+        assert said.startswith("Scores on test:")
+        assert table_of(said)["b (unfinished)"]["CIDEr"] == "—"
+        assert f"{part} is unfinished, mle at step 5; it has no scores, and it has no captions to show" in said
 
     def test_all_may_be_unfinished(self, tmp_path, capsys):
         parts = [make_unfinished(tmp_path / f"b_{i}", [row(2, "mle", CIDEr=0.5)], seed=i) for i in range(2)]

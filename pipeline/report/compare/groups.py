@@ -56,8 +56,8 @@ def row_notes(rows: Rows) -> Iterator[str]:
     for of_row in rows.values():
         for run in of_row:
             if run.unfinished:
-                shown = "its scores are of the best validation while training, and " if run.metrics else ""
-                yield f"{run.workdir} is {run.unfinished}; {shown}it has no captions to show"
+                shown = "its scores are of the best validation while training" if run.metrics else "it has no scores"
+                yield f"{run.workdir} is {run.unfinished}; {shown}, and it has no captions to show"
 
 
 def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:

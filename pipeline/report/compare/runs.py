@@ -29,7 +29,7 @@ class Run:
     stage: str
     settings: Mapping[str, Any]  # of config.json
     decoding: Mapping[str, Any]  # settings of the decoder
-    metrics: Mapping[str, float | None]  # of the whole split; of the best validation if the stage is unfinished
+    metrics: Mapping[str, float | None]  # of the whole split; unfinished, on val: of the best validation
     captions: Mapping[ImageId, str]  # by image id, in the order of the split; {} if the stage is unfinished
     seconds: float  # of the stage, with validations
     warm_up_seconds: float  # of the baseline's stages directly before it
@@ -88,7 +88,7 @@ def _read_run(place: Place, split: str) -> Run:
         raise UserError(f"{workdir} has trained nothing yet; wait for its first checkpoint, or leave it out")
     label = _chosen(place, settings["stages"], evaluated, progress)
     if label not in evaluated:
-        return _unfinished(place, label, settings, progress)
+        return _unfinished(place, label, settings, progress, split)
     stage = evaluated[label]
     folder = workdir / "results" / split
     if not folder.is_dir():
@@ -110,8 +110,8 @@ def _read_run(place: Place, split: str) -> Run:
     )
 
 
-def _unfinished(place: Place, label: str, settings: Mapping[str, Any], progress: Progress) -> Run:
-    """A stage that was not evaluated: of its best validation so far there are scores, of captions there are none."""
+def _unfinished(place: Place, label: str, settings: Mapping[str, Any], progress: Progress, split: str) -> Run:
+    """A stage that was not evaluated: no captions, and on val the scores of its best validation so far."""
     rows_of = tuple(row for row in progress.history if row.stage == label)
     finished = {stage.name: stage for stage in progress.finished}
     done = finished.get(label)
@@ -124,7 +124,7 @@ def _unfinished(place: Place, label: str, settings: Mapping[str, Any], progress:
         stage=label,
         settings=settings,
         decoding={},
-        metrics=best.metrics if best else {},
+        metrics=best.metrics if best and split == "val" else {},
         captions={},
         seconds=done.seconds if done else progress.seconds,
         warm_up_seconds=_warm_up(label, before),
