@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 
 from spidercap.pipeline.errors import FAILED, INTERRUPTED, SAVED, STOPPING, Interrupted, UserError
 from spidercap.pipeline.evaluation.score_files import score_files
-from spidercap.pipeline.quiet_start import before_tensorflow
+from spidercap.pipeline.quiet_start import import_tensorflow
 from spidercap.pipeline.report.compare.command import compare_runs
 from spidercap.pipeline.report.status_text import shown_status
 from spidercap.pipeline.settings.config import Config
@@ -41,7 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv if argv is None else argv
     # Before TensorFlow is imported. Without growth this process would leave no memory of a GPU for the one that checks
     # exports.
-    before_tensorflow()
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     with contextlib.ExitStack() as stack:
         _stop_on_signals(stack)
@@ -60,12 +59,13 @@ def _run(argv: Sequence[str]) -> int:
         if config.run.mode in TOLD:
             _print(TOLD[config.run.mode](config))
             return 0
+        # TensorFlow takes seconds. Help, mistyped flags, most scores and TOLD do not need it.
+        import_tensorflow(may_run=config.training.strategy != "multiworker")
         if config.run.mode == "demo":
             from spidercap.pipeline.demo.page import run_demo
 
             run_demo(config)
             return 0
-        # These import TensorFlow, which takes seconds. Help, mistyped flags, scores and TOLD do not need it.
         from spidercap.pipeline import modes
         from spidercap.pipeline.training import workdir
 

@@ -1,91 +1,105 @@
-"""Keeps the lines that TensorFlow always prints while it starts off the terminal, and lets all others through.
+"""Imports TensorFlow without the lines that it always prints while it starts, and with all others.
 
 They come from C++, before TF_CPP_MIN_LOG_LEVEL is read, or as errors that are none on a machine without a GPU. So file
-descriptor 2 leads through a process of its own, this file, which drops exactly these lines; it lives through a crash of
-the process that writes. Python's sys.stderr still leads to the terminal itself.
+descriptor 2 leads through a process of its own, this file, while TensorFlow starts: it drops exactly these lines, and
+lives through a crash of the process that writes.
 """
 
 import contextlib
-import importlib.abc
 import os
 import pathlib
 import re
-import select
 import subprocess
 import sys
+from collections.abc import Iterator
 
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 WHERE = rb"[IWE]\d{4} \d\d:\d\d:[\d.]+ +\d+ "
 NOISE = (
     rb"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR",
     WHERE + rb"port\.cc:\d+\] oneDNN custom operations are on\. .*TF_ENABLE_ONEDNN_OPTS=0.*",
-    WHERE + rb"cudart_stub\.cc:\d+\] Could not find cuda drivers on your machine, GPU will not be used\.",
     WHERE + rb"util\.cc:\d+\] oneDNN supports DT_\w+ only on platforms with AVX.* Falling back to the default .*",
 )
-# An error where there is a GPU.
-WITHOUT_GPU = (WHERE + rb"cuda_platform\.cc:\d+\] failed call to cuInit: .*UNKNOWN ERROR \(303\)",)
+# Where there is a GPU, these tell why it is not used.
+WITHOUT_GPU = (
+    WHERE + rb"cudart_stub\.cc:\d+\] Could not find cuda drivers on your machine, GPU will not be used\.",
+    WHERE + rb"cuda_platform\.cc:\d+\] failed call to cuInit: .*UNKNOWN ERROR \(303\)",
+)
 DEVICES = ("nvidia*", "dxg")  # in /dev
-PATIENCE = 0.2  # seconds after which a line without an end is let through
+READY = b"."
+PATIENCE = 5.0  # seconds for the last lines
+ASKED = LEVEL in os.environ  # the user has chosen how much TensorFlow tells
 
 
-class _Finder(importlib.abc.MetaPathFinder):
-    """Finds no module; it calls `_begin` when TensorFlow is first imported."""
+def import_tensorflow(may_run: bool = False) -> None:
+    """Imports TensorFlow, if it has not been imported, and finds its devices.
 
-    def find_spec(self, name: str, path: object, target: object = None) -> None:
-        if name == "tensorflow":
-            sys.meta_path.remove(self)
-            _begin()
+    Nothing is dropped if the user has chosen how much TensorFlow tells by TF_CPP_MIN_LOG_LEVEL, which is set for it and
+    for children otherwise, or if stderr is not that of the process.
 
-
-def before_tensorflow() -> None:
-    """Filters what this process and its children write to file descriptor 2, from the import of TensorFlow on.
-
-    Nothing is filtered if TensorFlow has been imported, or if the user has chosen how much it tells, by
-    TF_CPP_MIN_LOG_LEVEL, which is set for it and for children otherwise.
+    Args:
+      may_run: run something, too, so that the lines of TensorFlow's first operation come now. It must not run anything
+        before the strategy of several workers is made.
     """
-    asked = "tensorflow" in sys.modules or LEVEL in os.environ
-    if not asked and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    is_over = "tensorflow" in sys.modules and not may_run
     os.environ.setdefault(LEVEL, "2")  # errors alone
+    # The system ends the other process with the first one of a container, whose last words would be lost.
+    is_own = sys.stderr is not None and sys.stderr is sys.__stderr__ and bool(sys.executable) and os.getpid() != 1
+    with contextlib.nullcontext() if ASKED or is_over or not is_own else _filtered():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+        if may_run:
+            tf.transpose(tf.zeros([1, 1, 1], tf.uint8))
 
 
-def _begin() -> None:
+@contextlib.contextmanager
+def _filtered() -> Iterator[None]:
+    """Drops lines of NOISE that come to file descriptor 2 within the block."""
     try:
         own = os.dup(2)
     except OSError:  # it is closed
+        yield
         return
+    process = _started()
+    if process:
+        sys.stderr.flush()
+        os.dup2(process.stdin.fileno(), 2)
+        process.stdin.close()
+    try:
+        yield
+    finally:
+        if process:
+            sys.stderr.flush()
+            os.dup2(own, 2)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a child of this process still has its pipe
+                process.wait(PATIENCE)
+        os.close(own)
+
+
+def _started() -> subprocess.Popen | None:
+    """The process that filters; None if it does not run."""
     # In a session of its own, so that Ctrl-C does not end it before the process that it serves.
     command = [sys.executable, "-I", "-S", __file__]
     try:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     except OSError:
-        os.close(own)
-        return
-    os.dup2(process.stdin.fileno(), 2)
-    process.stdin.close()
-    process.returncode = 0  # it ends after this process, which must not wait for it
-    sys.stderr.flush()
-    sys.stderr = open(own, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")  # noqa: SIM115
+        return None
+    with process.stdout:
+        return process if process.stdout.read(len(READY)) == READY else None
 
 
 def pump(noise: tuple[bytes, ...]) -> None:
-    """Copies stdin to stderr until its end, but for lines that match one of `noise` as a whole."""
+    """Copies the lines of stdin to stderr, but for those that match one of `noise` as a whole."""
     pattern = re.compile(b"|".join(b"(?:%s)" % one for one in noise))
-    left = b""
-    while True:
-        waiting = bool(select.select([0], [], [], PATIENCE if left else None)[0])
-        part = os.read(0, 65536) if waiting else b""
-        *lines, left = (left + part).split(b"\n")
-        text = b"".join(line + b"\n" for line in lines if not pattern.fullmatch(line))
-        if not part:
-            text, left = text + left, b""
-        while text:
-            text = text[os.write(2, text) :]
-        if waiting and not part:
-            return
+    for line in sys.stdin.buffer:
+        if not pattern.fullmatch(line.rstrip(b"\n")):
+            sys.stderr.buffer.write(line)
+            sys.stderr.buffer.flush()
 
 
 if __name__ == "__main__":
     has_gpu = any(found for name in DEVICES for found in pathlib.Path("/dev").glob(name))
+    os.write(1, READY)
     with contextlib.suppress(OSError):  # nobody reads any more
         pump(NOISE if has_gpu else NOISE + WITHOUT_GPU)

@@ -102,7 +102,11 @@ def run(runs, flags, moment=None):
     log = runs / "log"
     process = PROCESSES.Process(target=_logged, args=(str(log), str(runs), flags, moment))
     process.start()
-    process.join()
+    process.join(WITHIN)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        return process.exitcode, f"hangs for {WITHIN} s\n{log.read_text(errors='replace')}"
     return process.exitcode, log.read_text(errors="replace")
 
 
@@ -154,8 +158,12 @@ def stopped_runs(runs, flags, seed, stops, whole, workers=1):
 
 def _wrong(moment, worker, code, printed):
     """What is wrong with the end of a process, as text; one that the moment comes too late for ends well."""
-    if not moment or "Traceback" in printed:
-        return f"exit code {code}: {printed[-500:]}" if code or "Traceback" in printed else ""
+    if printed.startswith("hangs") or "Traceback" in printed or (code and not moment):
+        return f"exit code {code}: {printed[-500:]}"
+    if moment and moment.what == FULL and code == FAILED and "no space left on the disk" not in printed.lower():
+        return f"the full disk is not named: {printed[-500:]}"
+    if not moment:
+        return ""
     # Of the others one may have been stopped by _stop_waiting.
     allowed = dict(ENDS)[moment.what] if moment.worker == worker else (SAVED, FAILED, -signal.SIGTERM)
     is_named = code != FAILED or worker == moment.worker or "error: worker" in printed

@@ -6,6 +6,8 @@ import json
 import numpy as np
 import tensorflow as tf
 
+from spidercap.export import saved_model
+
 
 def outcome(runs):
     """Returns what the run in `runs`/run left, by kind."""
@@ -15,7 +17,7 @@ def outcome(runs):
         "summary": _without_seconds(json.loads((workdir / "summary.json").read_text())),
         "weights": {folder.name: _tensors(folder) for folder in _checkpoint_folders(workdir)},
         "points": points(workdir / "logs"),
-        "exports": sorted(path.name for path in (workdir / "export").iterdir()),
+        "exports": {path.name: _export(path) for path in sorted((workdir / "export").iterdir())},
         "left over": [str(path.relative_to(runs)) for path in runs.rglob(".writing-*")],
     }
 
@@ -36,6 +38,15 @@ def points(logs):
                 is_rate = value.tag.endswith("_a_second")
                 found[value.tag, event.step, b"" if is_rate else value.tensor.SerializeToString()] += 1
     return found
+
+
+def _export(folder):
+    """The files of an exported model, the numbers of its weights, and what is wrong with its files."""
+    reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
+    dtypes = reader.get_variable_to_dtype_map()
+    numbers = [np.asarray(reader.get_tensor(name)) for name, dtype in dtypes.items() if dtype != tf.string]
+    names = sorted(path.name for path in folder.rglob("*"))
+    return names, sorted(value.tobytes() for value in numbers), saved_model.faults(folder)
 
 
 def _checkpoint_folders(workdir):

@@ -28,7 +28,7 @@ LINES = {
     f"{HEAD}util.cc:131] out of memory": False,
     "a line that tells of cudart_stub.cc:31] Could not find cuda drivers on your machine, GPU will not be used.": False,
 }
-BEGIN = "from spidercap.pipeline.quiet_start import before_tensorflow\nbefore_tensorflow()\nimport tensorflow as tf\n"
+BEGIN = "from spidercap.pipeline import quiet_start\nquiet_start.import_tensorflow(may_run=True)\n"
 
 
 def ran(words, **changed):
@@ -62,26 +62,57 @@ def test_a_score_by_a_learned_parser_writes_nothing(tmp_path):
     assert (done.returncode, done.stderr) == (0, "") and "SPICE-fast" in done.stdout
 
 
-def test_errors_get_out_whatever_ends_the_process():
-    """What TensorFlow's C++ writes, lines that only resemble the noise, and a line without an end before a kill."""
-    code = BEGIN + (
-        "import os, signal, sys\n"
-        "tf.print('of C++', output_stream=sys.stderr)\n"
-        f"for line in {list(LINES)!r}: os.write(2, (line + '\\n').encode())\n"
-        "print('of Python', file=sys.stderr)\n"
-        "os.write(2, b'the last words')\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
+# Lines that only resemble the noise, Python's and C++'s in turn, and a line without an end.
+SPOKEN = (
+    "import os, sys\n"
+    "print('of Python', file=sys.stderr)\n"
+    f"for line in {list(LINES)!r}: os.write(2, (line + '\\n').encode())\n"
+    "print('of Python again', file=sys.stderr)\n"
+    "os.write(2, b'the last words')\n"
+)
+
+
+def spoken():
+    kept = [
+        line for line, is_noise in LINES.items() if not is_noise or (has_gpu() and ("303" in line or "cuda" in line))
+    ]
+    return ["of Python", *kept, "of Python again", "the last words"]
+
+
+def test_all_others_come_in_order_while_it_starts():
+    code = "from spidercap.pipeline import quiet_start\n" + f"with quiet_start._filtered(): exec({SPOKEN!r})\n"
+    assert ran(["-c", code]).stderr.splitlines() == spoken()
+
+
+def test_a_process_that_is_killed_while_it_starts_has_its_last_words(tmp_path):
+    kill = SPOKEN + "import signal\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    code = "from spidercap.pipeline import quiet_start\n" + f"with quiet_start._filtered(): exec({kill!r})\n"
+    done = ran(["-c", code])  # ends when nobody has its stderr any more
+    assert done.returncode == -signal.SIGKILL and done.stderr.splitlines() == spoken()
+
+
+def test_afterwards_stderr_is_the_terminal_again():
+    code = BEGIN + "import os, sys, tensorflow\nprint(sys.stderr is sys.__stderr__, os.readlink('/proc/self/fd/2'))\n"
+    own = {name: value for name, value in os.environ.items() if name != LEVEL}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=own, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
-    done = ran(["-c", code])
-    assert done.returncode == -signal.SIGKILL
-    shown = done.stderr.splitlines()
-    kept = [line for line, is_noise in LINES.items() if not is_noise or (has_gpu() and "303" in line)]
-    assert sorted(shown) == sorted(["of C++", *kept, "of Python", "the last words"])
+    assert done.stdout == "True /dev/null\n"
+
+
+@pytest.mark.parametrize("place", ["io.StringIO()", "None", "open(os.devnull, 'w')"])
+def test_a_stderr_that_is_not_the_process_s_is_left_alone(place):
+    code = f"import io, os, sys\nsys.stderr = own = {place}\n" + BEGIN + "print(sys.stderr is own)\n"
+    assert ran(["-c", code]).stdout == "True\n"
+
+
+def test_without_a_python_to_filter_all_lines_come():
+    done = ran(["-c", "import sys\nsys.executable = ''\n" + BEGIN])
+    assert done.returncode == 0 and noise_of(done.stderr)
 
 
 def test_who_asks_for_the_log_gets_it():
-    done = ran(["-c", BEGIN + "import sys; print(sys.stderr is sys.__stderr__)"], **{LEVEL: "0"})
-    assert done.stdout == "True\n" and noise_of(done.stderr)
+    assert noise_of(ran(["-c", BEGIN], **{LEVEL: "0"}).stderr)
 
 
 def test_a_closed_stderr_is_left_alone():

@@ -153,7 +153,9 @@ def _damaged(runs, source, file, kind, flags, whole):
         fault = f"exit code {code}: {printed[-300:]}"
     elif code:
         line = printed.strip().splitlines()[-1]
-        is_named = line.startswith("error: ") and (file.name in line or file.parent.name in line)
+        # The file, or the folder that it is part of; not the run's own, which any error names.
+        names = [str(runs / file), *[str(runs / folder) for folder in file.parents if len(folder.parts) > 1]]
+        is_named = line.startswith("error: ") and any(name in line for name in names)
         fault = "" if is_named else f"the file is not named: {line}"
     else:
         fault = differing(runs, whole)

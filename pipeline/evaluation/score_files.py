@@ -9,8 +9,9 @@ from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.scoring import Captioned, score_captioned
 from spidercap.pipeline.evaluation.table import table, whole_metrics
 from spidercap.pipeline.files import check_input, check_output, write_text
-from spidercap.pipeline.metrics.registry import remarks
+from spidercap.pipeline.metrics.registry import needs_tensorflow, remarks
 from spidercap.pipeline.metrics.scores import Scores
+from spidercap.pipeline.quiet_start import import_tensorflow
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.coco_json import ImageId, reject_ids
 from spidercap.pipeline.text.listing import read_scored
@@ -29,6 +30,8 @@ def score_files(config: Config) -> Scores:
     captioned = read_captioned(config.metrics.references, config.metrics.results, config.data.skip_bad_captions)
     if config.metrics.output:
         _check_output_ids(config.metrics.results, captioned.image_ids)
+    if needs_tensorflow(config.terms()):
+        import_tensorflow(may_run=True)
     captioned, scores = score_captioned(captioned, config.terms(), config.metrics.for_workers(), progress=True)
     for line in _lines(scores, len(captioned.captions)):
         print(line)

@@ -121,6 +121,12 @@ def terms_without_java() -> tuple[str, ...]:
     return tuple(term for term in exact_terms() if not METRICS[term].mix and not METRICS[term].java)
 
 
+def needs_tensorflow(terms: Iterable[str]) -> bool:
+    """Returns whether tables of these metrics take TensorFlow."""
+    rows = [METRICS[term] for term in single_terms(terms)]
+    return any(row.compiled and not row.words for row in rows)
+
+
 def remarks(shown: Collection[str]) -> list[str]:
     """Returns the remarks to print below a table with these columns."""
     singles = single_terms(term for term, metric in METRICS.items() if metric.column in shown)

@@ -8,6 +8,7 @@ from typing import Any
 
 from spidercap.pipeline.errors import UserError, check_choice
 from spidercap.pipeline.metrics.registry import parse_metrics, term_of, terms_without_java, with_mixes
+from spidercap.pipeline.quiet_start import import_tensorflow
 from spidercap.pipeline.settings.compare_settings import CompareSettings
 from spidercap.pipeline.settings.data_settings import DataSettings
 from spidercap.pipeline.settings.fields import stage_values
@@ -90,7 +91,8 @@ class Config:
 
     def _check_model(self) -> None:
         """Checks the decoder and the encoder, and sets the size of images."""
-        # These import TensorFlow, which takes seconds. Mistakes in other flags are reported before.
+        # TensorFlow takes seconds. Mistakes in other flags are reported before.
+        import_tensorflow()
         from spidercap.models.decoder import DECODERS
         from spidercap.models.encoder import default_image_size, encoder_names
 
