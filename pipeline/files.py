@@ -178,14 +178,13 @@ def check_output(flag: str, path: str | os.PathLike, read: Collection[str | os.P
     try:
         if path.is_dir():
             raise UserError(f"--{flag}={path} is a folder; name a file in it")
-        if path.resolve() in {pathlib.Path(name).resolve() for name in read}:
+        if os.path.realpath(path) in {os.path.realpath(name) for name in read}:
             raise UserError(f"--{flag}={path} is an input file; name another file")
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise UserError(
-            f"--{flag}={path} cannot be written ({error.strerror}); name a file in another folder"
-        ) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--{flag}={path} cannot be written ({reason}); name a file in another folder") from error
 
 
 def _make_folder(folder: pathlib.Path) -> None:

@@ -9,13 +9,14 @@ import sys
 import pytest
 
 from benchmarks import spice_fast, spice_gap
+from spidercap.pipeline.digests import record
 from spidercap.pipeline.report.compare.groups import grouped
 from spidercap.pipeline.report.compare.places import common_name, parse_places
 from spidercap.pipeline.report.compare.runs import read_runs
 from spidercap.pipeline.report.compare.table import COLUMNS, cells
 from spidercap.pipeline.training.progress import FinishedStage
 from tests.conftest import ROOT
-from tests.finished_runs import compared, failed, make_run, make_unfinished, row, table_of
+from tests.finished_runs import compared, failed, make_run, make_unfinished, references_file, row, table_of
 
 
 def rows_of(text):
@@ -190,6 +191,18 @@ class TestCourse:
         assert "has no validations of stage pg with SPICE" in message
 
 
+def test_a_validation_that_is_not_a_number_counts_as_none(tmp_path, capsys):
+    history = [row(1, CIDEr=float("nan")), row(2, CIDEr=0.2), row(3, CIDEr=float("nan"))]
+    runs = [make_run(tmp_path / name, history=history) for name in "ab"]
+    said = compared(capsys, f"{runs[0]},{runs[1]}", "--within=1000")
+    table = table_of(said[said.index("CIDEr while training") :])
+    ends = ("best", "last", "worst")
+    assert [{of[name] for name in ends} for of in table.values()] == [{"0.200 ± 0.000"}]
+
+
+STAGE = {"name": "pg", "moves_policy": True, "seconds": 1, "best_step": 1}
+
+
 class TestUnfinished:
     def test_what_is_there_is_shown_and_told(self, tmp_path, capsys):
         whole = make_run(tmp_path / "pg_0", metrics={"CIDEr": 0.6})
@@ -219,7 +232,7 @@ class TestUnfinished:
         done = make_run(tmp_path / "a")
         (done / "results" / "val").rename(done / "results" / "test")
         part = make_unfinished(tmp_path / "b", [row(2, "mle", CIDEr=0.9)])
-        said = compared(capsys, f"--workdirs={done},{part}")
+        said = compared(capsys, f"{done},{part}")
         assert said.startswith("Scores on test:")
         assert table_of(said)["b (unfinished)"]["CIDEr"] == "—"
         assert f"{part} is unfinished, mle at step 5; it has no scores, and it has no captions to show" in said
@@ -243,6 +256,9 @@ class TestMistakes:
             ("{run}", "names 1 of the two or more runs"),
             ("{run},{run}", "twice; name each run once"),
             ("{run},a={run}/", "twice; name each run once"),
+            ("{run},{run}:pg", "names stage pg of {run} twice; name each once"),
+            ("{run},x\0y", "holds a zero byte"),
+            ("{run},{run}/loop", "holds no run"),
             ("{run},{run}/none", "none holds no run (there is no such folder)"),
             ("{run},{run}/results", "results holds no run (no config.json)"),
             ("{run},{run}:scst", "has no stage scst that trains the captioner and was validated; there are: mle, pg"),
@@ -252,13 +268,37 @@ class TestMistakes:
     )
     def test_runs_that_cannot_serve(self, tmp_path, capsys, runs, message):
         places = {"run": make_run(tmp_path / "run"), "other": make_run(tmp_path / "other", ids=(7, 3, 6))}
-        assert message in failed(capsys, runs.format(**places))
+        (places["run"] / "loop").symlink_to(places["run"] / "loop")
+        assert message.format(**places) in failed(capsys, runs.format(**places))
 
     def test_other_references_are_told(self, tmp_path, capsys):
         runs = [make_run(tmp_path / name) for name in "ab"]
         for run in runs:
             (run / "data.json").write_text(json.dumps({"train": "0", "val": run.name}))
-        assert f"{runs[1]} has other validation captions or images than" in compared(capsys, f"{runs[0]},{runs[1]}")
+        said = compared(capsys, f"{runs[0]},{runs[1]}")
+        assert f"{runs[1]} has other captions or images of val than {runs[0]}" in said and "of test" not in said
+
+    def test_other_references_of_the_test_split_are_told(self, tmp_path, capsys):
+        runs = [make_run(tmp_path / name) for name in "ab"]
+        for run in runs:
+            (run / "results" / "val").rename(run / "results" / "test")
+            (run / "data.json").write_text(json.dumps({"val": "0", "test": run.name}))
+        said = compared(capsys, f"{runs[0]},{runs[1]}")
+        assert f"{runs[1]} has other captions or images of test than {runs[0]}" in said and "of val" not in said
+
+    @pytest.mark.parametrize("output", ["a/config.json", "a/results/val/pg.json", "b/new/page.html", "images/7.jpg"])
+    def test_what_is_read_is_not_replaced(self, tmp_path, capsys, output):
+        runs = [make_run(tmp_path / name) for name in "ab"]
+        (tmp_path / "images").mkdir()
+        references = references_file(tmp_path / "r.json")
+        flags = (f"--images={tmp_path / 'images'}", f"--references={references}", f"--output={tmp_path / output}")
+        before = (runs[0] / "config.json").read_text()
+        assert "which is only read; name a file elsewhere" in failed(capsys, f"{runs[0]},{runs[1]}", *flags)
+        assert (runs[0] / "config.json").read_text() == before
+
+    def test_runs_of_one_seed_are_told(self, tmp_path, capsys):
+        runs = [make_run(tmp_path / f"pg_{i}") for i in range(2)]
+        assert "pg: runs of the same seed count as several" in compared(capsys, f"{runs[0]},{runs[1]}")
 
     @pytest.mark.parametrize(
         ("file", "content", "message"),
@@ -270,6 +310,8 @@ class TestMistakes:
             ("results/val/pg.json", '[{"image_id": 1}]', "'caption' of results[0] is missing"),
             ("results/val/pg.metrics.json", '{"CIDEr": "high"}', "holds no scores"),
             ("config.json", "{}", "was written by another version"),
+            ("summary.json", json.dumps({"decoding": ["x"], "stages": [STAGE]}), "is damaged (decoding is ['x'])"),
+            ("results/val/pg.metrics.json", f'{{"CIDEr": {10**400}}}', "holds no scores"),
             ("checkpoints/ckpt-1/progress.json", "nothing", "is damaged: progress.json is damaged or was changed"),
         ],
     )
@@ -277,6 +319,22 @@ class TestMistakes:
         runs = [make_run(tmp_path / name) for name in "ab"]
         (runs[0] / file).write_text(content)
         assert message in failed(capsys, f"{runs[0]},{runs[1]}")
+
+    @pytest.mark.parametrize(("name", "value"), [("max_length", "six"), ("warm_start", 5), ("best_metric", ["x"])])
+    def test_settings_of_another_kind(self, tmp_path, capsys, name, value):
+        runs = [make_run(tmp_path / name) for name in "ab"]
+        config = json.loads((runs[0] / "config.json").read_text())
+        (runs[0] / "config.json").write_text(json.dumps(config | {name: value}))
+        assert f"config.json is damaged ({name} is {value!r})" in failed(capsys, f"{runs[0]},{runs[1]}")
+
+    def test_a_validation_that_is_no_number(self, tmp_path, capsys):
+        runs = [make_run(tmp_path / name, history=[row(1, CIDEr=0.1)]) for name in "ab"]
+        (checkpoint,) = (runs[0] / "checkpoints").iterdir()
+        content = json.loads((checkpoint / "progress.json").read_text())
+        content["history"][0]["CIDEr"] = "high"
+        (checkpoint / "progress.json").write_text(json.dumps(content))
+        record(checkpoint, ["progress.json"])
+        assert "CIDEr is no number" in failed(capsys, f"{runs[0]},{runs[1]}")
 
     def test_flags_are_checked_before_anything_is_read(self, tmp_path, capsys):
         assert "did you mean CIDEr?" in failed(capsys, "a,b", "--curve_metric=cider")

@@ -34,7 +34,11 @@ class Validation:
         """Returns the validation of a row."""
         own = {field.name for field in dataclasses.fields(cls)}
         fields = {name: value for name, value in row.items() if name in own}
-        return cls(**fields, metrics={name: value for name, value in row.items() if name not in own})
+        metrics = {name: value for name, value in row.items() if name not in own}
+        wrong = [name for name, value in metrics.items() if value is not None and not is_number(value)]
+        if wrong:
+            raise TypeError(f"{wrong[0]} is no number")
+        return cls(**fields, metrics=metrics)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +118,11 @@ class Progress:
         rows = {"history": self.history, "finished": self.finished}
         content = vars(self) | {name: [row.to_dict() for row in of_kind] for name, of_kind in rows.items()}
         return json.dumps(content) + "\n"
+
+
+def is_number(value: object) -> bool:
+    """Returns whether a value of JSON is a number that a float can hold, or not a number (NaN)."""
+    return type(value) is float or (type(value) is int and abs(value) < 2**1023)
 
 
 def tied(values: Sequence[float]) -> bool:

@@ -1,6 +1,7 @@
 """--mode=compare: runs side by side, read from their folders alone; without TensorFlow, unless images are shown."""
 
 import json
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +9,7 @@ from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import check_output
 from spidercap.pipeline.metrics.registry import remarks
 from spidercap.pipeline.report.compare.course import course_columns
-from spidercap.pipeline.report.compare.curves import curve_metrics, curves_of, validation_notes
+from spidercap.pipeline.report.compare.curves import curve_metrics, curves_of, data_notes
 from spidercap.pipeline.report.compare.gallery import cards
 from spidercap.pipeline.report.compare.groups import Rows, grouped, row_notes
 from spidercap.pipeline.report.compare.images import drawn_ids, read_images
@@ -26,14 +27,16 @@ def compare_runs(config: Config) -> str:
       UserError: runs cannot be read or compared, or the page cannot be written.
     """
     output, references = config.metrics.output, config.metrics.references
+    places = parse_places(config.compare.workdirs)
     if output:
         check_output("output", output, read=[references] if references else [])
+        _check_outside(output, [*(place.workdir for place in places), *filter(None, config.data.images.split(","))])
     if config.data.images and not references:
         raise UserError("--images needs --references too: the captions file that names the images' files")
-    runs, split = read_runs(parse_places(config.compare.workdirs), config.run.split)
+    runs, split = read_runs(places, config.run.split)
     rows = grouped(runs)
     tables = _tables(config, rows, split)
-    notes = [*row_notes(rows), decoding_note(rows), *validation_notes(runs), *remarks(next(iter(tables.values())))]
+    notes = [*row_notes(rows), decoding_note(rows), *data_notes(runs, split), *remarks(next(iter(tables.values())))]
     notes = list(filter(None, notes))
     if output:
         _write(config, rows, split, tables, notes)
@@ -42,6 +45,14 @@ def compare_runs(config: Config) -> str:
         return json.dumps({"split": split, "tables": listed, "notes": notes}, indent=1, allow_nan=False)
     texts = [f"{heading}:\n\n{markdown(rows, columns)}" for heading, columns in tables.items()]
     return "\n\n".join([*texts, *notes, *([f"page: {output}"] if output else [])])
+
+
+def _check_outside(output: str, folders: Sequence[str | pathlib.Path]) -> None:
+    """Raises UserError for an output in a folder that is only read."""
+    path = pathlib.Path(os.path.realpath(output))
+    for folder in folders:
+        if path.is_relative_to(os.path.realpath(folder)):
+            raise UserError(f"--output={output} lies in {folder}, which is only read; name a file elsewhere")
 
 
 def _tables(config: Config, rows: Rows, split: str) -> dict[str, Mapping[str, Column]]:

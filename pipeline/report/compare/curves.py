@@ -60,8 +60,8 @@ def check_validated(runs: Sequence[Run], metric: str) -> None:
             )
 
 
-def validation_notes(runs: Sequence[Run]) -> Iterator[str]:
-    """Yields remarks on runs whose validations while training cannot be compared with those of the first run."""
+def data_notes(runs: Sequence[Run], split: str) -> Iterator[str]:
+    """Yields remarks on runs whose validations or scores on `split` cannot be compared with those of the first run."""
     first = runs[0]
     for run in runs[1:]:
         ours, theirs = run.settings["val_images"], first.settings["val_images"]
@@ -70,8 +70,9 @@ def validation_notes(runs: Sequence[Run]) -> Iterator[str]:
                 f"while training, {run.workdir} was validated with --val_images={ours} and {first.workdir} with "
                 f"--val_images={theirs} (0: all), so their curves are of different images"
             )
-        if run.val_data and first.val_data and run.val_data != first.val_data:
-            yield (
-                f"{run.workdir} has other validation captions or images than {first.workdir}, so their scores are not "
-                "of the same references"
-            )
+        for name in dict.fromkeys(("val", split)):
+            if len({run.data.get(name), first.data.get(name)} - {None}) > 1:
+                yield (
+                    f"{run.workdir} has other captions or images of {name} than {first.workdir}, so their scores there "
+                    "are not of the same references"
+                )

@@ -53,6 +53,9 @@ def row_notes(rows: Rows) -> Iterator[str]:
         if apart:
             told = "; ".join(f"{name}: {', '.join(dict.fromkeys(values))}" for name, values in apart.items())
             yield f"{label}: its runs differ in more than the seed ({told})"
+        seeds = [run.settings["seed"] for run in of_row]
+        if len(set(seeds)) < len(seeds):
+            yield f"{label}: runs of the same seed count as several, so its ± is not the spread of seeds"
     for of_row in rows.values():
         for run in of_row:
             if run.unfinished:

@@ -110,7 +110,7 @@ def _runs(rows: Rows, colours: Colours) -> str:
     body = [
         [
             _name(label, colours),
-            f"<td>{run.settings['seed']}</td>",
+            f"<td>{escape(str(run.settings['seed']))}</td>",
             f"<td>{escape(run.stage)}</td>",
             f'<td class="text">{escape(str(run.workdir) + (f" ({run.unfinished})" if run.unfinished else ""))}</td>',
         ]

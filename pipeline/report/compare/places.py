@@ -1,5 +1,6 @@
 """The workdirs of --workdirs: a folder each, with a label and a stage where they are given."""
 
+import os
 import pathlib
 import re
 from typing import NamedTuple
@@ -25,12 +26,14 @@ def parse_places(text: str) -> list[Place]:
     Raises:
       UserError: there are fewer than two, or one comes twice.
     """
+    if "\0" in text:
+        raise UserError(f"--workdirs={text!r} holds a zero byte; name folders, for example {EXAMPLE}")
     found = [_place(part.strip()) for part in text.split(",") if part.strip()]
     if len(found) < 2:
         raise UserError(
             f"--workdirs={text} names {len(found)} of the two or more runs to compare; for example {EXAMPLE}"
         )
-    keys = [(place.workdir.resolve(), place.stage) for place in found]
+    keys = [(os.path.realpath(place.workdir), place.stage) for place in found]
     twice = [place for place, key in zip(found, keys, strict=True) if keys.count(key) > 1]
     if twice:
         raise UserError(f"--workdirs has {twice[0].workdir} twice; name each run once")
@@ -39,7 +42,7 @@ def parse_places(text: str) -> list[Place]:
 
 def common_name(workdirs: list[pathlib.Path]) -> str:
     """Returns what the names of folders begin with, without the number of a seed: 'pg' of pg_0 and pg_1."""
-    names = [workdir.resolve().name for workdir in workdirs]
+    names = [pathlib.Path(os.path.realpath(workdir)).name for workdir in workdirs]
     common = names[0]
     while not all(name.startswith(common) for name in names):
         common = common[:-1]

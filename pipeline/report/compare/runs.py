@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from spidercap.pipeline.report.status import newest_progress
 from spidercap.pipeline.settings.saved import read_settings
 from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, TEXT, ImageId, Kind, read_json, rows
 from spidercap.pipeline.text.formats.json_rows import LIST
-from spidercap.pipeline.training.progress import Progress, Validation
+from spidercap.pipeline.training.progress import Progress, Validation, is_number
 
 SECONDS = Kind(lambda value: type(value) in (int, float) and value >= 0, "a number of 0 or more")
 YES_OR_NO = Kind(lambda value: isinstance(value, bool), "true or false")
@@ -37,7 +38,7 @@ class Run:
     validations: Sequence[Validation]  # of the stage, in order; () without a checkpoint
     label: str = ""  # as given
     unfinished: str = ""  # how far it is; '' of a stage that was evaluated
-    val_data: str = ""  # fingerprint of the validation split; '' if it is not known
+    data: Mapping[str, str] = dataclasses.field(default_factory=dict)  # fingerprints of the known splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,10 @@ def read_runs(places: Sequence[Place], split: str = "") -> tuple[list[Run], str]
             raise UserError(f"--workdirs: {place.workdir} holds no run ({why}); name workdirs of runs")
     split = split or _common_split([place.workdir for place in places])
     runs = [_read_run(place, split) for place in places]
+    named = [(os.path.realpath(run.workdir), run.stage) for run in runs]
+    for run, name in zip(runs, named, strict=True):
+        if named.count(name) > 1:
+            raise UserError(f"--workdirs names stage {run.stage} of {run.workdir} twice; name each once")
     with_captions = [run for run in runs if run.captions]
     for run in with_captions:
         first = with_captions[0]
@@ -98,7 +103,7 @@ def _read_run(place: Place, split: str) -> Run:
         workdir=workdir,
         stage=label,
         settings=settings,
-        decoding=summary.get("decoding") or {},
+        decoding=_decoding(workdir / "summary.json", summary),
         metrics=_metrics(folder / f"{label}.metrics.json"),
         captions=_captions(folder / f"{label}.json"),
         seconds=stage.seconds,
@@ -106,7 +111,7 @@ def _read_run(place: Place, split: str) -> Run:
         best_epoch=next((v.epoch for v in validations if v.step == stage.best_step), None),
         validations=validations,
         label=place.label,
-        val_data=_val_data(place.workdir),
+        data=_data(place.workdir),
     )
 
 
@@ -131,7 +136,7 @@ def _unfinished(place: Place, label: str, settings: Mapping[str, Any], progress:
         best_epoch=best.epoch if best else None,
         validations=rows_of,
         label=place.label,
-        val_data=_val_data(place.workdir),
+        data=_data(place.workdir),
         unfinished=how_far if best else f"{how_far}, without a validation yet",
     )
 
@@ -179,15 +184,22 @@ def _stages(path: pathlib.Path, summary: Any) -> dict[str, _Stage]:
     return {row[0]: _Stage(*row) for row in rows(str(path), stages, "stages", STAGE, SUMMARY)}
 
 
-def _val_data(workdir: pathlib.Path) -> str:
+def _data(workdir: pathlib.Path) -> dict[str, str]:
     path = workdir / "data.json"
     content = read_json(str(path), "the fingerprints of a run's splits") if path.exists() else {}
-    return content.get("val", "") if isinstance(content, dict) else ""
+    return {name: text for name, text in content.items() if isinstance(text, str)} if isinstance(content, dict) else {}
+
+
+def _decoding(path: pathlib.Path, summary: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = summary.get("decoding") or {}
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged (decoding is {found!r}); score the run again with --mode=evaluate")
+    return found
 
 
 def _metrics(path: pathlib.Path) -> dict[str, float | None]:
     content = read_json(str(path), "the scores of a finished stage")
-    if not isinstance(content, dict) or not all(v is None or type(v) in (int, float) for v in content.values()):
+    if not isinstance(content, dict) or not all(v is None or is_number(v) for v in content.values()):
         raise UserError(f'{path} holds no scores, {{"CIDEr": number}}; score the run again with --mode=evaluate')
     return content
 
