@@ -48,7 +48,7 @@ OPTIMIZED = {
     for name in (
         *("api", "beam", "benchmarks", "decoding", "demo", "demo_page", "end_to_end", "export", "fast_paths"),
         *("gpu_ready", "images", "outside_loaders", "portable", "serving", "serving_benchmark", "size_classes"),
-        *("speed", "state_nest", "tracing"),
+        *("objectives", "skipped_updates", "speed", "state_nest", "tracing", "train", "vine"),
     )
 }
 

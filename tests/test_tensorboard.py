@@ -6,6 +6,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
 from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
+from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.evaluate import Evaluation
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.saved import changed_settings
@@ -109,3 +110,14 @@ def test_settings_that_differ_are_shown(tmp_path):
     )
     changed = changed_settings(config)
     assert changed == {"units": 7, "learning_rate": "mle:1e-3,pg:2e-5", "encoder": "MobileNetV2", "image_size": 224}
+
+
+def test_a_path_that_is_not_utf8_and_a_folder_that_is_a_file(tmp_path):
+    one = board(tmp_path / "a", {"warm_start": "runs/caf\udce9"})
+    one.begin({}, shown=False)
+    one.flush()
+    assert settings_shown(read(tmp_path / "a"))["warm_start"] == "runs/caf\\xe9"
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "run").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        board(tmp_path / "b").begin({}, shown=False)

@@ -16,6 +16,7 @@ from tensorboard.plugins.hparams.summary import session_end_pb
 
 from spidercap.pipeline.evaluation.evaluate import Evaluation
 from spidercap.pipeline.files import disk_errors
+from spidercap.pipeline.text.printable import printable
 from spidercap.pipeline.training.scalar_texts import step_text, validation_text
 
 RUN = "run"  # the folder in <workdir>/logs; TensorBoard would show files of the top folder as the run "."
@@ -66,11 +67,11 @@ class Board:
                     path.unlink()
                 elif path.stat().st_size > sizes[path.name]:
                     os.truncate(path, sizes[path.name])
+            # In a file of its own, because a run that grows may have other settings when it goes on.
+            with tf.summary.create_file_writer(str(self._folder), filename_suffix=SETTINGS).as_default():
+                hparams.hparams({n: printable(v) if isinstance(v, str) else v for n, v in self._settings.items()})
+            self._writer = tf.summary.create_file_writer(str(self._folder))
         self._shown = shown
-        # In a file of its own, because a run that grows may have other settings when it goes on.
-        with tf.summary.create_file_writer(str(self._folder), filename_suffix=SETTINGS).as_default():
-            hparams.hparams(dict(self._settings))
-        self._writer = tf.summary.create_file_writer(str(self._folder))
 
     def flush(self) -> dict[str, int]:
         """Writes all points to the disk; returns the size in bytes of each of TensorBoard's files, by name."""
