@@ -38,7 +38,7 @@ DATA = pathlib.Path(os.environ.get("SPIDERCAP_DATA", ROOT.parent / "shared" / "d
 # On one worker, as their Java services take 1-3 GB and ten seconds to start each.
 JAVA = ("hostile_captions", "java_metrics", "java_rewards", "score", "spice_fast", "spice_matching")
 # Take longest: begun first, or one worker would wait for the other at the end.
-SLOW = ("end_to_end", *JAVA, "bad_input")
+SLOW = ("end_to_end", "faults", "workers", *JAVA, "bad_input")
 JAVA_FILES = tuple(f"test_{name}.py" for name in JAVA)
 
 
