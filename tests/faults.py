@@ -160,13 +160,14 @@ def _wrong(moment, worker, code, printed):
     """What is wrong with the end of a process, as text; one that the moment comes too late for ends well."""
     if printed.startswith("hangs") or "Traceback" in printed or (code and not moment):
         return f"exit code {code}: {printed[-500:]}"
-    if moment and moment.what == FULL and code == FAILED and "no space left on the disk" not in printed.lower():
+    is_stopped = moment and moment.worker == worker
+    if is_stopped and moment.what == FULL and code == FAILED and "no space left on the disk" not in printed.lower():
         return f"the full disk is not named: {printed[-500:]}"
     if not moment:
         return ""
     # Of the others one may have been stopped by _stop_waiting.
-    allowed = dict(ENDS)[moment.what] if moment.worker == worker else (SAVED, FAILED, -signal.SIGTERM)
-    is_named = code != FAILED or worker == moment.worker or "error: worker" in printed
+    allowed = dict(ENDS)[moment.what] if is_stopped else (SAVED, FAILED, -signal.SIGTERM)
+    is_named = code != FAILED or is_stopped or "error: worker" in printed
     return "" if code in (0, *allowed) and is_named else f"exit code {code}: {printed[-500:]}"
 
 
