@@ -17,7 +17,7 @@ def start(folder: str | pathlib.Path, count: int, *arguments: object) -> list[su
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    cluster = {"worker": [f"localhost:{port}" for port in _free_ports(count)]}
+    cluster = {"worker": [f"localhost:{port}" for port in free_ports(count)]}
     started = []
     for number in range(count):
         config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": number}})
@@ -46,7 +46,8 @@ def said(folder: str | pathlib.Path, number: int) -> str:
     return (pathlib.Path(folder) / f"worker_{number}.log").read_text(errors="replace")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Returns ports that nobody listens at."""
     sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
     ports = [one.getsockname()[1] for one in sockets]
     for one in sockets:

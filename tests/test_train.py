@@ -254,4 +254,4 @@ def test_every_device_has_something_to_do(capsys):
         with pytest.raises(UserError, match="less than the 2 devices that train together; raise it"):
             check_batch(1)
         check_batch(3)
-    assert capsys.readouterr().out == "devices: 2, each with 1.5 of the 3 rows of a batch\n"
+    assert capsys.readouterr().out == "devices: 2, each with 1 or 2 of the 3 images or captions of a batch\n"

@@ -4,16 +4,22 @@
 """
 
 import json
+import os
 import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
-from benchmarks.local_workers import ended, said, start
+from benchmarks.local_workers import ended, free_ports, said, start
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.training import waiting
 from spidercap.pipeline.training.strategies import PORTS, cluster
 from spidercap.pipeline.workers import Workers
 from tests import tiny_runs
+from tests.conftest import ROOT
 from tests.toy_training import assert_close, trained
 
 TOYS = [("mle", 5, {}), ("pg", 5, {"reward": "host"})]
@@ -76,6 +82,38 @@ def assert_same(path, weights, progress, exact=False):
     assert [row["best_step"] for row in known["finished"]] == [row["best_step"] for row in progress["finished"]]
 
 
+def test_a_worker_that_waits_tells_for_whom_and_ctrl_c_ends_it(tmp_path):
+    """TensorFlow keeps Python from running meanwhile."""
+    code = (
+        "from spidercap.pipeline.training import strategies, waiting\n"
+        "waiting.PATIENCE = 0.5\n"
+        "strategies.multiworker()\n"
+    )
+    workers = {"worker": [f"localhost:{port}" for port in free_ports(2)]}
+    config = json.dumps({"cluster": workers, "task": {"type": "worker", "index": 0}})
+    with open(tmp_path / "log", "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], env=os.environ | {"TF_CONFIG": config}, stderr=log, cwd=ROOT
+        )
+    addresses = ", ".join(workers["worker"])
+    line = f"waiting until all workers have come: {addresses}\n"
+    end = time.monotonic() + 120
+    while (tmp_path / "log").read_text().count(line) < 2 and time.monotonic() < end:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == -signal.SIGINT
+    time.sleep(1)  # of the process that tells
+    said = (tmp_path / "log").read_text()
+    assert said.count(line) >= 2 and f"stopped while it waited until all workers have come: {addresses}\n" in said
+
+
+def test_a_wait_that_is_over_is_told_no_more(capfd, monkeypatch):
+    monkeypatch.setattr(waiting, "PATIENCE", 0.2)
+    with waiting.told("a:1, b:2"):
+        time.sleep(1)
+    assert set(capfd.readouterr().err.splitlines()) == {"waiting until all workers have come: a:1, b:2"}
+
+
 def configured(monkeypatch, **variables):
     for name in ("TF_CONFIG", "SLURM_PROCID", "SLURM_JOB_ID"):
         monkeypatch.delenv(name, raising=False)
@@ -111,6 +149,11 @@ def test_tf_config_tells_the_place_of_a_worker(monkeypatch, job, index, number):
             "jobs named chief and",
         ),
         (json.dumps({"cluster": CLUSTER, "task": {"type": "worker", "index": "x"}}), "cannot be read"),
+        (json.dumps({"cluster": CLUSTER}), "'task' is missing"),
+        (
+            json.dumps({"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}),
+            "the address a:1 twice",
+        ),
     ],
 )
 def test_bad_tf_config_is_a_clear_error(monkeypatch, text, message):

@@ -49,6 +49,11 @@ class Saver:
         """Restores weights and optimizers within the stage."""
         read_checkpoint(path, self._run).assert_consumed()
 
+    def newest(self) -> pathlib.Path:
+        """Returns the newest checkpoint, on all workers when the chief has written it."""
+        self._workers.wait()
+        return self.checkpoints()[-1]
+
     def checkpoints(self) -> list[pathlib.Path]:
         """Returns the paths of the checkpoints on disk, the newest last."""
         return checkpoints(self._folder)

@@ -81,7 +81,7 @@ def train(
                 StageLoop(config, stage, progress, saver, board, console, validate).run(stopping)
             saver.finish(stage)
             if stopping(now=True):
-                raise Interrupted(saver.checkpoints()[-1])
+                raise Interrupted(saver.newest())
     board.finish(planned_steps_of_all(config, arrays) + 1, progress.kept_metrics())
     workers.wait()  # for the last checkpoint, which the others read too
     return progress

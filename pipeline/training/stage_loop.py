@@ -69,7 +69,7 @@ class StageLoop:
             if over:
                 return
             if asked:
-                raise Interrupted(self.saver.checkpoints()[-1])
+                raise Interrupted(self.saver.newest())
 
     def _log(self, logs: StepLogs) -> None:
         """Tells the logs of a step, as floats."""

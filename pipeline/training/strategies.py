@@ -9,7 +9,6 @@ import json
 import os
 import pkgutil
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 
@@ -18,11 +17,10 @@ import tensorflow as tf
 from spidercap.pipeline.errors import STOPPING, UserError
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.training_groups import STRATEGIES
-from spidercap.pipeline.training import replicas
+from spidercap.pipeline.training import replicas, waiting
 from spidercap.pipeline.workers import ALONE, Workers
 
 JOBS = ("chief", "worker")
-PATIENCE = 60  # seconds between two lines about workers that have not come yet
 PORTS = 12_000, 20_000  # the first port of SLURM's jobs and their number, below those that systems give by chance
 EXAMPLE = """TF_CONFIG='{"cluster": {"worker": ["a:12345", "b:12345"]}, "task": {"type": "worker", "index": 0}}'"""
 
@@ -99,7 +97,8 @@ def check_batch(batch_size: int, workers: Workers = ALONE) -> None:
         )
     if workers.is_chief:
         where = f"{count} of {workers.count} workers" if workers.count > 1 else f"{count}"
-        print(f"devices: {where}, each with {batch_size / count:g} of the {batch_size} rows of a batch", flush=True)
+        each = f"{batch_size // count}{f' or {batch_size // count + 1}' if batch_size % count else ''}"
+        print(f"devices: {where}, each with {each} of the {batch_size} images or captions of a batch", flush=True)
 
 
 @functools.cache  # as is its strategy
@@ -114,7 +113,12 @@ def _of_tf_config(text: str) -> tf.distribute.cluster_resolver.ClusterResolver:
         job, number = task["type"], int(task["index"])
         tasks = {one: list(spec.task_indices(one)) for one in spec.jobs}
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"TF_CONFIG cannot be read ({error}); for example {EXAMPLE}") from error
+        why = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise UserError(f"TF_CONFIG cannot be read ({why}); for example {EXAMPLE}") from error
+    addresses = [address for one in spec.jobs for address in spec.job_tasks(one)]
+    if len(set(addresses)) < len(addresses):
+        twice = next(address for address in addresses if addresses.count(address) > 1)
+        raise UserError(f"TF_CONFIG has the address {twice} twice; give each worker its own")
     if not set(tasks) <= set(JOBS) or number not in tasks.get(job, ()):
         listed = ", ".join(f"{one} {i}" for one, of_job in tasks.items() for i in of_job)
         raise UserError(
@@ -127,19 +131,14 @@ def _of_tf_config(text: str) -> tf.distribute.cluster_resolver.ClusterResolver:
 @contextlib.contextmanager
 def _waiting_for(cluster: tf.train.ClusterSpec) -> Iterator[None]:
     """Tells now and then who is waited for, and lets a signal end the wait: TensorFlow does not return to Python."""
-    addresses = ", ".join(address for job in cluster.jobs for address in cluster.job_tasks(job))
-    over = threading.Event()
-
-    def tell() -> None:
-        while not over.wait(PATIENCE):
-            print(f"waiting until all workers have come: {addresses}", file=sys.stderr, flush=True)
-
-    in_main = threading.current_thread() is threading.main_thread()  # the only one that may set them
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in STOPPING if in_main}
-    threading.Thread(target=tell, daemon=True).start()
-    try:
+    if threading.current_thread() is not threading.main_thread():  # the only one that may set them
         yield
+        return
+    addresses = ", ".join(address for job in cluster.jobs for address in cluster.job_tasks(job))
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in STOPPING}
+    try:
+        with waiting.told(addresses):
+            yield
     finally:
-        over.set()
         for number, handler in before.items():
             signal.signal(number, handler)
