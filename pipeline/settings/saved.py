@@ -32,11 +32,6 @@ def read_settings(path: pathlib.Path) -> dict[str, Any]:
             f"{path} was written by another version ({'; '.join(wrong)}); "
             "use that version, fix the file, or name a new --workdir"
         )
-    wrong = [name for name, value in saved.items() if not _fits(fields()[name].default, value)]
-    if wrong:
-        raise UserError(
-            f"{path} is damaged ({wrong[0]} is {saved[wrong[0]]!r}); restore the file, or name a new --workdir"
-        )
     return {name: value for name, value in saved.items() if name != "mode"}
 
 
@@ -51,11 +46,6 @@ def differences(saved: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     known = fields()
     names = [n for n in {**saved, **new} if n not in saved or n not in new or _differ(known[n], saved[n], new[n])]
     return [f"{n}: {saved.get(n)!r} -> {new.get(n)!r}" for n in names]
-
-
-def _fits(default: Any, value: Any) -> bool:
-    """Whether a value of JSON is of the kind of the default."""
-    return type(value) is type(default) or (isinstance(default, float) and type(value) is int)
 
 
 def _differ(field: dataclasses.Field, one: Any, other: Any) -> bool:

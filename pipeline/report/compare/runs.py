@@ -19,6 +19,8 @@ SECONDS = Kind(lambda value: type(value) in (int, float) and value >= 0, "a numb
 YES_OR_NO = Kind(lambda value: isinstance(value, bool), "true or false")
 STEP = Kind(lambda value: type(value) is int and value >= 0, "a whole number of 0 or more")
 STAGE = {"name": TEXT, "moves_policy": YES_OR_NO, "seconds": SECONDS, "best_step": STEP}
+# Settings that are read here, and their types in JSON; the others are only shown.
+READ = {"max_length": int, "val_images": int, "seed": int, "warm_start": str, "best_metric": str, "stages": str}
 SUMMARY = '{"decoding", "stages": [{"name", "moves_policy", "seconds", "best_step"}]}'
 
 
@@ -86,7 +88,7 @@ def _common_split(workdirs: Sequence[pathlib.Path]) -> str:
 
 def _read_run(place: Place, split: str) -> Run:
     workdir = place.workdir
-    settings, summary = read_settings(workdir / "config.json"), _summary(workdir)
+    settings, summary = _settings(workdir / "config.json"), _summary(workdir)
     evaluated = _stages(workdir / "summary.json", summary)
     saved, progress = newest_progress(workdir)
     if saved is None and not evaluated:
@@ -170,6 +172,14 @@ def _warm_up(label: str, stages: Sequence[Any]) -> float:
     """Seconds of the stages directly before `label` that train the baseline alone."""
     before = list(itertools.takewhile(lambda stage: stage.name != label, stages))
     return sum(stage.seconds for stage in itertools.takewhile(lambda s: not s.moves_policy, reversed(before)))
+
+
+def _settings(path: pathlib.Path) -> dict[str, Any]:
+    settings = read_settings(path)
+    wrong = [n for n, v in settings.items() if type(v) is not READ.get(n, type(v)) or isinstance(v, (dict, list))]
+    if wrong:
+        raise UserError(f"{path} is damaged ({wrong[0]} is {settings[wrong[0]]!r}); restore it, or leave the run out")
+    return settings
 
 
 def _summary(workdir: pathlib.Path) -> Mapping[str, Any]:
