@@ -17,7 +17,8 @@ def outcome(runs):
         "summary": _without_seconds(json.loads((workdir / "summary.json").read_text())),
         "weights": {folder.name: _tensors(folder) for folder in _checkpoint_folders(workdir)},
         "points": points(workdir / "logs"),
-        "exports": {path.name: _export(path) for path in sorted((workdir / "export").iterdir())},
+        # A damaged one stays, beside the next version.
+        "export": _export(max((workdir / "export").iterdir(), key=lambda path: int(path.name))),
         "left over": [str(path.relative_to(runs)) for path in runs.rglob(".writing-*")],
     }
 
