@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from spidercap.export import saved_model
+from spidercap.export.versions import versions
+from spidercap.pipeline.training.checkpoint_files import checkpoints
 
 
 def outcome(runs):
@@ -17,8 +19,7 @@ def outcome(runs):
         "summary": _without_seconds(json.loads((workdir / "summary.json").read_text())),
         "weights": {folder.name: _tensors(folder) for folder in _checkpoint_folders(workdir)},
         "points": points(workdir / "logs"),
-        # A damaged one stays, beside the next version.
-        "export": _export(max((workdir / "export").iterdir(), key=lambda path: int(path.name))),
+        "export": _export(versions(workdir / "export")[-1]),  # a damaged one stays, beside the next version
         "left over": [str(path.relative_to(runs)) for path in runs.rglob(".writing-*")],
     }
 
@@ -32,13 +33,18 @@ def differing(runs, whole):
 def points(logs):
     """Returns how often TensorBoard has each point: (tag, step, its value as bytes; none for rates)."""
     found = collections.Counter()
-    for path in logs.rglob("*tfevents*"):
+    for step, value in summaries(logs):
+        is_rate = value.tag.endswith("_a_second")
+        found[value.tag, step, b"" if is_rate else value.tensor.SerializeToString()] += 1
+    return found
+
+
+def summaries(logs):
+    """Yields (step, value) of all points in TensorBoard's files, in the order of files and in them."""
+    for path in sorted(logs.rglob("*tfevents*")):
         for record in tf.data.TFRecordDataset(str(path)):
             event = tf.compat.v1.Event.FromString(record.numpy())
-            for value in event.summary.value:
-                is_rate = value.tag.endswith("_a_second")
-                found[value.tag, event.step, b"" if is_rate else value.tensor.SerializeToString()] += 1
-    return found
+            yield from ((event.step, value) for value in event.summary.value)
 
 
 def _export(folder):
@@ -57,8 +63,7 @@ def _checkpoint_folders(workdir):
 
 def _tensors(folder):
     """The numbers in the newest checkpoint."""
-    newest = max(folder.glob("ckpt-*"), key=lambda path: int(path.name.removeprefix("ckpt-")))
-    reader = tf.train.load_checkpoint(str(newest / "weights"))
+    reader = tf.train.load_checkpoint(str(checkpoints(folder)[-1] / "weights"))
     names = reader.get_variable_to_dtype_map()
     return {n: np.asarray(reader.get_tensor(n)).tobytes() for n, dtype in names.items() if dtype != tf.string}
 

@@ -294,7 +294,7 @@ class TestMistakes:
         flags = (f"--images={tmp_path / 'images'}", f"--references={references}", f"--output={tmp_path / output}")
         before = (runs[0] / "config.json").read_text()
         assert "which is only read; name a file elsewhere" in failed(capsys, f"{runs[0]},{runs[1]}", *flags)
-        assert (runs[0] / "config.json").read_text() == before
+        assert (runs[0] / "config.json").read_text() == before and not (runs[1] / "new").exists()
 
     def test_runs_of_one_seed_are_told(self, tmp_path, capsys):
         runs = [make_run(tmp_path / f"pg_{i}") for i in range(2)]

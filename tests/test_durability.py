@@ -16,6 +16,7 @@ from spidercap.pipeline.training.checkpoint_files import (
     read_checkpoint,
     write_checkpoint,
 )
+from tests.damage import flip
 from tests.tiny_runs import assert_same_end, config_of, make_arrays, run
 
 
@@ -98,12 +99,6 @@ def test_a_power_cut_at_any_point_leaves_a_whole_checkpoint(tmp_path, calls):
             break
     assert cut_at == len(calls.made) > 8
     assert value_of(newest_checkpoint(folder)) == 3
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
-    path.write_bytes(content)
 
 
 DAMAGE = {

@@ -13,6 +13,7 @@ from spidercap.pipeline.settings.saved import changed_settings
 from spidercap.pipeline.settings.stages import STAGES
 from spidercap.pipeline.training.scalar_texts import OF_STEPS, step_text
 from spidercap.pipeline.training.tensorboard import Board
+from tests.run_outcome import summaries
 from tests.test_logs import NAMES
 from tests.tiny_runs import cider_of, config_of, make_arrays, run
 
@@ -26,12 +27,7 @@ def board(folder, settings=SETTINGS):
 
 def points(folder):
     """(tag, step) of all points in TensorBoard's files, but the settings."""
-    found = []
-    for path in sorted((folder / "run").glob("events*")):
-        for record in tf.data.TFRecordDataset(str(path)):
-            event = tf.compat.v1.Event.FromString(record.numpy())
-            found += [(value.tag, event.step) for value in event.summary.value if value.tag != HPARAMS]
-    return found
+    return [(value.tag, step) for step, value in summaries(folder / "run") if value.tag != HPARAMS]
 
 
 def read(folder):

@@ -16,6 +16,7 @@ import sys
 import tempfile
 
 from tests import faults
+from tests.damage import flip
 from tests.run_outcome import differing, outcome
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -28,13 +29,6 @@ PICTURES = (
 # Asked to stop when the last stage has kept its first weights, a run saves a checkpoint within that stage.
 WITHIN_PG = faults.Moment(1, what="SIGTERM", below="run/kept/pg")
 UNREAD = {"logs", "samples", "results"}  # written anew, whatever is there
-
-
-def flip(path):
-    """Changes one bit in the middle."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
-    path.write_bytes(content)
 
 
 DAMAGE = {

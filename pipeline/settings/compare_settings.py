@@ -4,44 +4,35 @@ Field, flag and function argument share one name.
 """
 
 import dataclasses
+import functools
 
 from spidercap.pipeline.errors import UserError, check_choice
 from spidercap.pipeline.metrics.registry import column_names
 from spidercap.pipeline.settings.fields import Group, setting
+
+_setting = functools.partial(setting, fixed=False, modes=("compare",), added=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class CompareSettings(Group):
     """What --mode=compare shows of which runs."""
 
-    workdirs: str = setting(
+    workdirs: str = _setting(
         "",
         "mode=compare: workdirs separated by commas; runs whose settings differ only in the seed are one row. A label "
         "and a stage may be added, as in MLE=runs/pg_0:mle; by default it is the last stage that trains the captioner.",
-        fixed=False,
-        modes=("compare",),
-        added=True,
     )
-    curve_metric: str = setting(
+    curve_metric: str = _setting(
         "",
         "mode=compare: metric of the curves and of --within; default: the --best_metric of the runs.",
-        fixed=False,
-        modes=("compare",),
-        added=True,
     )
-    within: str = setting(
+    within: str = _setting(
         "",
         "mode=compare: seconds separated by commas; adds a table of the best validations within each.",
-        fixed=False,
-        modes=("compare",),
-        added=True,
     )
-    examples: int = setting(
+    examples: int = _setting(
         24,
         "mode=compare: number of images, drawn at random, whose captions are on the page.",
-        fixed=False,
-        modes=("compare",),
-        added=True,
     )
 
     def check(self) -> None:

@@ -131,11 +131,9 @@ def _of_tf_config(text: str) -> tf.distribute.cluster_resolver.ClusterResolver:
 @contextlib.contextmanager
 def _waiting_for(cluster: tf.train.ClusterSpec) -> Iterator[None]:
     """Tells now and then who is waited for, and lets a signal end the wait: TensorFlow does not return to Python."""
-    if threading.current_thread() is not threading.main_thread():  # the only one that may set them
-        yield
-        return
     addresses = ", ".join(address for job in cluster.jobs for address in cluster.job_tasks(job))
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in STOPPING}
+    in_main = threading.current_thread() is threading.main_thread()  # the only one that may set them
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in STOPPING if in_main}
     try:
         with waiting.told(addresses):
             yield

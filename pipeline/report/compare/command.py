@@ -29,8 +29,9 @@ def compare_runs(config: Config) -> str:
     output, references = config.metrics.output, config.metrics.references
     places = parse_places(config.compare.workdirs)
     if output:
-        check_output("output", output, read=[references] if references else [])
+        # First, as the other check makes the output's folder.
         _check_outside(output, [*(place.workdir for place in places), *filter(None, config.data.images.split(","))])
+        check_output("output", output, read=[references] if references else [])
     if config.data.images and not references:
         raise UserError("--images needs --references too: the captions file that names the images' files")
     runs, split = read_runs(places, config.run.split)

@@ -6,6 +6,7 @@ from html import escape
 
 from spidercap.pipeline.data.file_names import real_names
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.quiet_start import import_tensorflow
 from spidercap.pipeline.report.cards import GalleryItem, card
 from spidercap.pipeline.report.charts import Colours
 from spidercap.pipeline.report.compare.groups import Rows
@@ -65,6 +66,7 @@ def image_files(
 
 def _thumbnail(file: pathlib.Path) -> bytes:
     # TensorFlow, which takes seconds to import, decodes them; without --images a comparison needs none of it.
+    import_tensorflow()
     import tensorflow as tf
 
     from spidercap.pipeline.report.results import thumbnail
