@@ -80,7 +80,10 @@ def _run(argv: Sequence[str]) -> int:
     except Interrupted as stopped:
         print(f"stopped; saved {stopped}. The same command resumes from there.")
         return SAVED
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        # A signal that comes while TensorFlow makes an error of its own takes that one's place in a RuntimeError.
+        if isinstance(error, RuntimeError) and "REPLACED BY KeyboardInterrupt" not in str(error):
+            raise
         print("stopped. The same command resumes from what was last saved.", file=sys.stderr)
         return INTERRUPTED
     return 0

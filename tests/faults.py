@@ -166,7 +166,7 @@ def _wrong(moment, worker, code, printed):
     if not moment:
         return ""
     # Of the others one may have been stopped by _stop_waiting.
-    allowed = dict(ENDS)[moment.what] if is_stopped else (SAVED, FAILED, -signal.SIGTERM)
+    allowed = dict(ENDS)[moment.what] if is_stopped else (SAVED, INTERRUPTED, FAILED, -signal.SIGTERM)
     if is_stopped and not moment.write:
         allowed = (*allowed, -signal.Signals[moment.what])  # while it waits for others, nothing handles signals
     is_named = code != FAILED or is_stopped or "error: worker" in printed

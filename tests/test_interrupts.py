@@ -1,0 +1,50 @@
+"""Signals that come while the command line is not training: an end with a line, whatever they fall into."""
+
+import os
+import signal
+
+import pytest
+import tensorflow as tf
+
+from spidercap.pipeline import main, modes
+from spidercap.pipeline.errors import INTERRUPTED, STOPPING
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs a command that does what is given in place of preparing."""
+
+    def run(body):
+        monkeypatch.setitem(modes.RUN, "prepare", lambda config: body())
+        return main.main(["main", "--mode=prepare", f"--workdir={tmp_path}/run", f"--cache_dir={tmp_path}/cache"])
+
+    return run
+
+
+def failing(number=None):
+    """What TensorFlow runs in a thread of its own, while the main thread waits for it."""
+
+    def body():
+        if number:
+            os.kill(os.getpid(), number)
+        raise ValueError("the operation failed")
+
+    tf.function(lambda: tf.py_function(body, [], tf.float32))()
+
+
+@pytest.mark.parametrize("number", STOPPING, ids=lambda number: number.name)
+def test_a_signal_in_the_midst_of_an_error(run, capsys, number):
+    # Python handles it when TensorFlow makes the error in the main thread.
+    assert run(lambda: failing(number)) == INTERRUPTED
+    assert "stopped. The same command resumes" in capsys.readouterr().err
+
+
+def test_an_error_alone_stays_one(run):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the operation failed"):
+        run(lambda: failing())
+
+
+def test_a_signal_alone(run):
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    assert run(lambda: os.kill(os.getpid(), signal.SIGTERM)) == INTERRUPTED
+    assert before == {number: signal.getsignal(number) for number in STOPPING}
