@@ -15,7 +15,6 @@ import numpy as np
 import tensorflow as tf
 
 from spidercap.models.captioner import Captioner
-from spidercap.models.decoding import Step
 from spidercap.models.special_tokens import END, FORBIDDEN_LOGIT, PAD, SPECIAL_TOKENS, START
 
 MEAN, CUT = 10.0, 20  # tokens of a caption, the end token counted
@@ -35,11 +34,6 @@ class Lifelike:
     captions: np.ndarray  # int32 [I, T]: for likelihood, each with the end token or cut
     references: np.ndarray  # int32 [I, R, T]: for rewards
     length_shares: np.ndarray  # float64 [CUT]: of sampled captions with 1, 2, .. tokens, cut at CUT
-
-
-def word_step(captioner: Captioner) -> Step:
-    """Returns the step function for decoders; to be called inside the traced function."""
-    return captioner.make_step()
 
 
 def lifelike(vocabulary_size: int, units: int, features: int, images: int, max_length: int, seed: int = 0) -> Lifelike:
@@ -108,19 +102,20 @@ def _set_words(captioner: Captioner, rng: np.random.Generator, scale: float) -> 
 
 def _hidden_size(captioner: Captioner, features: tf.Tensor, rng: np.random.Generator) -> float:
     """The root mean square of hidden units without the clock, after uniformly drawn tokens."""
-    state, total = captioner.initial_state(features), 0.0
+    (step, state), total = captioner.begin(features), 0.0
     for _ in range(CUT):
         words = rng.integers(len(SPECIAL_TOKENS), captioner.embedding.input_dim, len(features), dtype=np.int32)
-        state, _ = word_step(captioner)(state, tf.constant(words))
+        state, _ = step(state, tf.constant(words))
         total += float(tf.reduce_mean(state[0][:, 1:] ** 2)) / CUT
     return total**0.5
 
 
 def _end_odds(captioner: Captioner, features: tf.Tensor, seed: int) -> np.ndarray:
     """Float64 `[N, CUT]`: the end's log odds with bias 0 at each token of sampled captions that never end."""
-    state, words, odds = captioner.initial_state(features), tf.fill([len(features)], START), []
+    step, state = captioner.begin(features)
+    words, odds = tf.fill([len(features)], START), []
     for t in range(CUT):
-        state, logits = word_step(captioner)(state, words)
+        state, logits = step(state, words)
         others = tf.where(tf.range(logits.shape[1]) == END, FORBIDDEN_LOGIT, logits)
         odds.append((logits[:, END] - tf.reduce_logsumexp(others, axis=1)).numpy())
         words = tf.random.stateless_categorical(others, 1, [seed, t], dtype=tf.int32)[:, 0]

@@ -17,7 +17,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.lifelike import word_step
 from benchmarks.speed_world import ENCODER, World
 from spidercap.models import beam, decoding
 from spidercap.models.rollouts import Rollouts
@@ -175,7 +174,7 @@ def _decoded(world: World, decode: Callable, count: Callable[[tf.Tensor], int]) 
 
     @tf.function(autograph=False)
     def run(features: tf.Tensor) -> tf.Tensor:
-        return decode(word_step(captioner), captioner.initial_state(features))
+        return decode(*captioner.begin(features))
 
     features = world.images.features
     return Built(lambda: run(features), len(features), lambda: count(run(features)))

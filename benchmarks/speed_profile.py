@@ -11,7 +11,6 @@ import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from benchmarks import Report, aligned, timed
-from benchmarks.lifelike import word_step
 from benchmarks.speed_lines import learning_call, rolled_out, rollout_steps, words_in
 from benchmarks.speed_measure import Yardstick, settled
 from benchmarks.speed_world import Setting, World
@@ -105,8 +104,8 @@ def _parts(world: World, sample: Callable, step: Callable[[], Any]) -> str:
 
     @tf.function(autograph=False)
     def samples(features: tf.Tensor) -> tuple[tf.Tensor, decoding.Forks]:
-        start = captioner.initial_state(features)
-        return decoding.sample_with_forks(word_step(captioner), start, length, world.seed, ROLLOUTS, draw)
+        step, start = captioner.begin(features)
+        return decoding.sample_with_forks(step, start, length, world.seed, ROLLOUTS, draw)
 
     sampler, scores = tf.function(sample), tf.function(world.reward.compiled_scores)
     experience = sampler(world.images, world.seed, world.level)

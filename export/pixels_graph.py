@@ -20,8 +20,7 @@ class PixelsGraph(tf.Module):
         self.image_size, self.max_length = encoder.input_shape[1], max_length
 
         def pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-            state = captioner.initial_state(encoder(pixels, training=False))
-            ids, log_prob = fixed_greedy(captioner.make_step(), state, max_length)
+            ids, log_prob = fixed_greedy(*captioner.begin(encoder(pixels, training=False)), max_length)
             return {"ids": ids, "log_prob": log_prob}
 
         spec = tf.TensorSpec([None, self.image_size, self.image_size, 3], tf.float32, name="pixels")

@@ -1,13 +1,12 @@
 """The captioner: an LSTM that starts from the features of an image and generates one token per step."""
 
-from collections.abc import Callable
-
 import keras
 import numpy as np
 import tensorflow as tf
 
 from spidercap.models import row_random
 from spidercap.models.categorical import WIDTH
+from spidercap.models.decoding import State, Step, take_rows
 from spidercap.models.packed_lstm import gated, packed_lstm
 from spidercap.models.packing import Packing
 from spidercap.models.precision import product
@@ -16,8 +15,6 @@ from spidercap.models.special_tokens import FORBIDDEN, FORBIDDEN_LOGIT, START
 from spidercap.models.word_loss import Projection
 
 PART = 4096  # images whose features are in memory at once
-
-State = tuple[tf.Tensor, tf.Tensor]  # hidden and cell state, [N, H] each
 
 
 class Captioner(keras.Model):
@@ -92,16 +89,16 @@ class Captioner(keras.Model):
             return features
         return self.feature_mean + row_random.dropout(features - self.feature_mean, rate, seed)
 
-    def initial_state(self, features: tf.Tensor) -> State:
-        """Returns the decoder's initial state for features `[B, F]`: hidden and cell state, `[B, H]` each."""
-        cell = self.image((features - self.feature_mean) / self.feature_deviation)
-        return tf.tanh(cell), cell
+    def begin(self, features: tf.Tensor, copies: int = 1) -> tuple[Step, State]:
+        """Returns what decodes captions of images: a step function and its initial state.
 
-    def make_step(self) -> Callable[[State, tf.Tensor], tuple[State, tf.Tensor]]:
-        """Returns step(state, tokens `[N]`) -> (state after them, logits `[N, V']` of the next token).
+        step(state, tokens `[N]`) -> (state after them, logits `[N, V']` of the next token). V' is V or a little more;
+        ids from V on are forbidden. Call this inside the function that is compiled and outside its loops: it lays out
+        the weights once for all steps.
 
-        V' is V or a little more; ids from V on are forbidden. Call this inside the function that is compiled and
-        outside its loops: it lays out the weights once for all steps.
+        Args:
+          features: `[B, F]`.
+          copies: rows of the state for each image, one after the other; N = B * copies at first.
         """
         spare = -self.words.units % WIDTH
         embeddings = tf.convert_to_tensor(self.embedding.embeddings)
@@ -126,17 +123,24 @@ class Captioner(keras.Model):
             hidden, cell, _ = gated(sums, cell)
             return (hidden, cell), wide.logits(hidden)
 
-        return step
+        start = self._start(features)
+        return step, start if copies == 1 else tf.nest.map_structure(lambda leaf: tf.repeat(leaf, copies, 0), start)
 
     def hidden(
-        self, features: tf.Tensor, tokens: tf.Tensor, packing: Packing, dropout_seed: Seed | None = None
+        self,
+        features: tf.Tensor,
+        tokens: tf.Tensor,
+        packing: Packing,
+        dropout_seed: Seed | None = None,
+        feature_row: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Returns the hidden states `[n, H]` that predict the packed tokens, each after the tokens before it.
 
         Args:
-          features: `[N, F]`.
+          features: `[B, F]`.
           tokens: `[N, T]`, the true or sampled captions (teacher forcing).
           packing: of these captions.
+          feature_row: int32 `[N]`, the row of `features` that each caption is of; None: its own, and N = B.
           dropout_seed: of the captions; None: no dropout. It is explicit so that a resumed run draws the same masks.
         """
         read = tf.concat([tf.fill([tf.shape(tokens)[0], 1], START), tokens[:, :-1]], axis=1)
@@ -144,7 +148,10 @@ class Captioner(keras.Model):
         read = self._drop(read, packing, tokens.shape[1], dropout_seed, 0)
         inputs = tf.nn.bias_add(product(read, self.lstm.cell.kernel, self.precision), self.lstm.cell.bias)
         recurrent = tf.convert_to_tensor(self.lstm.cell.recurrent_kernel)
-        hidden = packed_lstm(inputs, *self.initial_state(features), recurrent, packing, self.precision)
+        start = self._start(features)
+        if feature_row is not None:
+            start = take_rows(start, feature_row)
+        hidden = packed_lstm(inputs, *start, recurrent, packing, self.precision)
         return self._drop(hidden, packing, tokens.shape[1], dropout_seed, 1)
 
     def projection(self) -> Projection:
@@ -153,6 +160,11 @@ class Captioner(keras.Model):
         return Projection(
             tf.convert_to_tensor(self.words.kernel), self.words.bias + forbidden, self.precision, self.jit
         )
+
+    def _start(self, features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Hidden and cell state `[B, H]` before the first token."""
+        cell = self.image((features - self.feature_mean) / self.feature_deviation)
+        return tf.tanh(cell), cell
 
     def _drop(self, values: tf.Tensor, packing: Packing, max_length: int, seed: Seed | None, place: int) -> tf.Tensor:
         if seed is None or self.dropout == 0:

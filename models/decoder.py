@@ -54,7 +54,7 @@ class Decoder:
 
     def captions(self, captioner: Captioner, features: tf.Tensor, max_length: int) -> Captions:
         """Returns `n_best` captions for each of the features `[N, F]`."""
-        step, state = captioner.make_step(), captioner.initial_state(features)
+        step, state = captioner.begin(features)
         return DECODERS[self.decode](step, state, max_length, self, captioner.jit)
 
     def to_json(self) -> str:

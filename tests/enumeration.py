@@ -29,10 +29,15 @@ def table_reward(captions, image_index):
     return tf.linalg.matvec(tf.cast(same, tf.float32), values) * tf.cast(image_index + 1, tf.float32)
 
 
+def features_of(experience):
+    """Features `[N, F]` of each sample's image."""
+    return tf.gather(experience.features, experience.feature_row)
+
+
 def distribution(captioner, features):
     """P(caption) for every caption, word by word through the step closure; features `[1, F]`."""
-    start = captioner.initial_state(tf.constant(features))
-    return {c: float(np.prod(word_probabilities(captioner.make_step(), start, c))) for c in CAPTIONS}
+    step, start = captioner.begin(tf.constant(features))
+    return {c: float(np.prod(word_probabilities(step, start, c))) for c in CAPTIONS}
 
 
 def continuations(probability, prefix):
@@ -76,8 +81,8 @@ def experience_of(features, outcomes, rollouts=None, leaders=None):
     """The samples of all outcomes, as if each were an image of its own; features `[1, F]`."""
     tokens = padded([c for outcome in outcomes for c in outcome], T)
     none = no_rollouts(T)
-    every = tf.repeat(tf.constant(features), len(tokens), axis=0)
-    return Experience(every, tf.zeros([len(tokens)], tf.int32), tf.constant(tokens), rollouts or none, leaders)
+    image = tf.zeros([len(tokens)], tf.int32)
+    return Experience(tf.constant(features), image, tf.constant(tokens), rollouts or none, leaders, feature_row=image)
 
 
 def expected_gradient(captioner, baseline, experience, credit, weights):
@@ -88,7 +93,7 @@ def expected_gradient(captioner, baseline, experience, credit, weights):
     """
     weights = tf.cast(tf.constant(weights) * len(weights), tf.float32)[:, None]
     if credit.baseline is None:
-        hidden = plain.hidden(captioner, experience.features, experience.tokens)
+        hidden = plain.hidden(captioner, features_of(experience), experience.tokens)
         steps = tf.tile(tf.range(T), [len(weights)])
         expected = tf.reshape(baseline(tf.reshape(hidden, [-1, hidden.shape[2]]), steps), [-1, T])
     else:

@@ -9,7 +9,7 @@ def hidden(captioner, features, words):
     """Hidden states `[N, T, H]`; the one at t has read the words before t."""
     words = tf.convert_to_tensor(words)
     read = tf.concat([tf.fill([words.shape[0], 1], START), words[:, :-1]], axis=1)
-    start = list(captioner.initial_state(tf.convert_to_tensor(features)))
+    start = list(captioner.begin(tf.convert_to_tensor(features))[1])
     return captioner.lstm(captioner.embedding(read), initial_state=start)
 
 

@@ -94,7 +94,6 @@ def keep_weights(run):
     """Gives a workdir the weights that its first stage would hand on."""
     config = config_of(run)
     captioner, baseline = kept.build_models(config, identity.kept_vocabulary(config), feature_size=1280)
-    captioner.initial_state(tf.zeros([1, 1280]))
     checkpoint = tf.train.Checkpoint(captioner=captioner, baseline=baseline)
     write_checkpoint(run / "kept" / "mle", checkpoint, keep=1)
     write_checkpoint(run / "checkpoints", checkpoint, keep=2, progress=Progress().to_json())

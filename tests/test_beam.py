@@ -194,9 +194,9 @@ def test_a_width_of_all_captions_finds_the_best(toy, penalty):
     captioner, _, features = toy
     probability = distribution(captioner, features[:1])
     ranked = sorted(CAPTIONS, key=lambda c: np.log(probability[c]) / len(c) ** penalty, reverse=True)
-    start = captioner.initial_state(tf.constant(features[:1]))
+    step, start = captioner.begin(tf.constant(features[:1]))
     width = len(SAYABLE) ** 3
-    beams = beam_search(captioner.make_step(), start, 3, width=width, length_penalty=penalty, n_best=width)
+    beams = beam_search(step, start, 3, width=width, length_penalty=penalty, n_best=width)
     assert captions(beams)[: len(ranked)] == [list(c) for c in ranked]
     found = beams.log_prob[0, : len(ranked)]
     np.testing.assert_allclose(found, [np.log(probability[c]) for c in ranked], atol=1e-4)
@@ -204,7 +204,7 @@ def test_a_width_of_all_captions_finds_the_best(toy, penalty):
 
 def test_log_prob_is_that_of_teacher_forcing(toy):
     captioner, _, features = toy
-    beams = beam_search(captioner.make_step(), captioner.initial_state(tf.constant(features)), 5, width=4, n_best=4)
+    beams = beam_search(*captioner.begin(tf.constant(features)), 5, width=4, n_best=4)
     words = tf.reshape(beams.tokens, [8, 5])
     hidden = plain.hidden(captioner, tf.repeat(tf.constant(features), 4, axis=0), words)
     said = words != PAD
@@ -273,9 +273,9 @@ def test_beam_compiles_once_for_every_batch_and_stays_on_the_device(toy):
     @tf.function(input_signature=[tf.TensorSpec([None, 3])], autograph=False)
     def search(features):
         traces.append(1)
-        state = captioner.initial_state(features)
+        step, state = captioner.begin(features)
         options = {"length_penalty": 0.5, "no_repeat_ngram": 2, "bad_endings": (4,)}
-        return beam_search(captioner.make_step(), state, 5, width=3, **options)
+        return beam_search(step, state, 5, width=3, **options)
 
     few, many = search(features[:1]), search(tf.repeat(features, 5, axis=0))
     for ours, theirs in zip(few, search.python_function(features[:1]), strict=True):

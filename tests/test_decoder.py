@@ -51,7 +51,7 @@ def test_what_makes_no_sense_is_rejected(settings, message):
 def test_each_decoder_is_the_search_of_its_name(toy):
     captioner, _, features = toy
     features = tf.constant(features)
-    step, state = captioner.make_step(), captioner.initial_state(features)
+    step, state = captioner.begin(features)
     tokens, log_prob = decoding.greedy(step, state, 4)
     found = Decoder().captions(captioner, features, 4)
     np.testing.assert_array_equal(found.tokens, tokens[:, None])

@@ -113,7 +113,7 @@ def test_unsayable_words_are_never_said(toy):
     captioner, _, features = toy
     captioner.words.bias.assign([30, 30, 0, 30, 0, 0, 0])
     many = tf.constant(np.repeat(features, 200, axis=0))
-    step, start = captioner.make_step(), captioner.initial_state(many)
+    step, start = captioner.begin(many)
     sampled, forks = decoding.sample_with_forks(step, start, 4, tf.constant([0, 1]), 2, draw)
     rolled = roll_out(step, sampled, forks, tf.constant([0, 2]), draw)
     said, _ = decoding.greedy(step, start, 4)
@@ -137,11 +137,7 @@ def test_teacher_forcing_is_the_step_closure_word_by_word(toy):
     hidden = captioner.hidden(tf.constant(features[which]), words, packing)
     found = log_probs(captioner.projection(), hidden, packing.of(words)).numpy()
     expected = [
-        np.log(
-            word_probabilities(
-                captioner.make_step(), captioner.initial_state(tf.constant(features[i : i + 1])), caption
-            )
-        )
+        np.log(word_probabilities(*captioner.begin(tf.constant(features[i : i + 1])), caption))
         for i, caption in zip(which, captions, strict=True)
     ]
     np.testing.assert_allclose(found, [expected[row][t] for row, t in packing.index.numpy()], atol=1e-5)
@@ -149,25 +145,23 @@ def test_teacher_forcing_is_the_step_closure_word_by_word(toy):
 
 def test_greedy_takes_the_likeliest_word_and_sums_its_logs(toy):
     captioner, _, features = toy
-    words, log_prob = decoding.greedy(captioner.make_step(), captioner.initial_state(tf.constant(features)), 4)
+    words, log_prob = decoding.greedy(*captioner.begin(tf.constant(features)), 4)
     for row in range(2):
         caption = [int(w) for w in words[row] if w != PAD]
-        start = captioner.initial_state(tf.constant(features[row : row + 1]))
-        assert float(log_prob[row]) == pytest.approx(
-            sum(np.log(word_probabilities(captioner.make_step(), start, caption))), abs=1e-5
-        )
+        step, start = captioner.begin(tf.constant(features[row : row + 1]))
+        assert float(log_prob[row]) == pytest.approx(sum(np.log(word_probabilities(step, start, caption))), abs=1e-5)
         for t in range(len(caption)):
-            others = [word_probabilities(captioner.make_step(), start, [*caption[:t], w])[-1] for w in (END, 4, 5, 6)]
-            assert word_probabilities(captioner.make_step(), start, caption[: t + 1])[-1] == pytest.approx(max(others))
+            others = [word_probabilities(step, start, [*caption[:t], w])[-1] for w in (END, 4, 5, 6)]
+            assert word_probabilities(step, start, caption[: t + 1])[-1] == pytest.approx(max(others))
 
 
 def test_sampled_words_follow_the_softmax(toy):
     """Chi-square of the first word, 99.9% quantile of 3 degrees of freedom."""
     captioner, _, features = toy
     many = tf.constant(np.repeat(features[:1], 5000, axis=0))
-    first = decoding.sample(captioner.make_step(), captioner.initial_state(many), 2, tf.constant([4, 2])).numpy()[:, 0]
-    start = captioner.initial_state(tf.constant(features[:1]))
-    expected = {w: 5000 * word_probabilities(captioner.make_step(), start, [w])[0] for w in (END, 4, 5, 6)}
+    first = decoding.sample(*captioner.begin(many), 2, tf.constant([4, 2])).numpy()[:, 0]
+    step, start = captioner.begin(tf.constant(features[:1]))
+    expected = {w: 5000 * word_probabilities(step, start, [w])[0] for w in (END, 4, 5, 6)}
     assert sum((np.sum(first == w) - e) ** 2 / e for w, e in expected.items()) < 16.27
 
 
@@ -222,3 +216,20 @@ def test_action_values_drawn():
         words, tf.constant([0.9, 0.8]), prefix, tf.constant([0.4, 0.6, 0.3, 0.1, 0.2, 0.4])
     )
     np.testing.assert_allclose(values, [[0.5, 0.3, 0.9, 0], [0.1, 0.2, 0.4, 0.8]], atol=1e-6)
+
+
+def test_copies_of_an_image_begin_alike(toy):
+    captioner, _, features = toy
+    step, start = captioner.begin(tf.constant(features), 3)
+    same_step, same = captioner.begin(tf.constant(np.repeat(features, 3, axis=0)))
+    words = tf.constant([4, 5, 6, 4, 5, 6])
+    for found, expected in zip(step(start, words)[0], same_step(same, words)[0], strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_captions_of_an_image_read_its_features(toy):
+    captioner, _, features = toy
+    words = tf.constant([[4, END, PAD], [5, 6, END], [6, 4, 5]])
+    row, packing = np.array([1, 0, 1]), pack(words)
+    found = captioner.hidden(tf.constant(features), words, packing, feature_row=tf.constant(row, tf.int32))
+    np.testing.assert_array_equal(found, captioner.hidden(tf.constant(features[row]), words, packing))

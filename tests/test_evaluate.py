@@ -32,9 +32,7 @@ def test_beam_is_the_decoder_that_is_asked_for(toy):
     features = np.random.default_rng(0).normal(0, 3, (BATCH + 2, 3)).astype(np.float32)
     settings = {"length_penalty": 0.6, "no_repeat_ngram": 2, "bad_endings": (5,), "n_best": 2}
     said = build_decoder(captioner, 4, Decoder("beam", 3, **settings))(features)
-    expected = beam_search(
-        captioner.make_step(), captioner.initial_state(tf.constant(features)), 4, width=3, **settings
-    )
+    expected = beam_search(*captioner.begin(tf.constant(features)), 4, width=3, **settings)
     np.testing.assert_array_equal(said.tokens, expected.tokens[:, :2])
     np.testing.assert_allclose(said.log_prob, expected.log_prob[:, :2], atol=1e-4)
     greedy = build_decoder(captioner, 4)(features)
@@ -74,8 +72,8 @@ def test_table_aligns_and_shows_what_is_missing():
 def test_decoder_compiles_once(toy):
     captioner, _, features = toy
     traces = []
-    make_step = captioner.make_step
-    captioner.make_step = lambda: traces.append(1) or make_step()
+    begin = captioner.begin
+    captioner.begin = lambda features: traces.append(1) or begin(features)
     decode = build_decoder(captioner, 4)
     for count in (1, 2, BATCH + 1):
         decode(np.repeat(features[:1], count, axis=0))

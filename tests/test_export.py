@@ -93,7 +93,7 @@ def test_reloaded_says_what_memory_says(parts, serve):
     encoder, captioner = parts
     pictures = [picture(i) for i in range(5)] + [picture(5, 96, 40, tf.io.encode_png)]
     pixels = np.stack([resize_image(decode_image(p), SIDE) for p in pictures])
-    words, log_prob = decoding.greedy(captioner.make_step(), captioner.initial_state(encoder(pixels)), T)
+    words, log_prob = decoding.greedy(*captioner.begin(encoder(pixels)), T)
     expected = [" ".join(WORDS[w] for w in row if w not in (0, END)) for row in words.numpy()]
     assert len(set(expected)) > 1 and any(w in " ".join(expected) for w in ("rød", "二"))
     for batch in (pictures, pictures[:1], pictures[2:5]):

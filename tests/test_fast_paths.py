@@ -135,7 +135,7 @@ def test_no_gradient_flows_into_weights_and_terms(captioner):
 @pytest.mark.parametrize("rows", [5, 7, 64])
 def test_blocks_change_no_word(captioner, monkeypatch, rows):
     """Greedy, sampled and rolled-out captions are the same, word for word, in blocks of few rows and all at once."""
-    start, step = captioner.initial_state(tf.constant(features(20))), captioner.make_step()
+    step, start = captioner.begin(tf.constant(features(20)))
 
     def say():
         words, forks = decoding.sample_with_forks(step, start, T, tf.constant([1, 2]), 3, draw)
@@ -151,10 +151,10 @@ def test_blocks_change_no_word(captioner, monkeypatch, rows):
 
 def test_a_caption_depends_on_no_other(captioner):
     """Captions end at other times, rows move up: words stay those of their own row, seed and time."""
-    step, seen = captioner.make_step(), features(12)
-    together = decoding.sample(step, captioner.initial_state(tf.constant(seen)), T, tf.constant([5, 6])).numpy()
+    seen = features(12)
+    together = decoding.sample(*captioner.begin(tf.constant(seen)), T, tf.constant([5, 6])).numpy()
     seen[1::2] = seen[::2]  # every other picture becomes another
-    mixed = decoding.sample(step, captioner.initial_state(tf.constant(seen)), T, tf.constant([5, 6])).numpy()
+    mixed = decoding.sample(*captioner.begin(tf.constant(seen)), T, tf.constant([5, 6])).numpy()
     np.testing.assert_array_equal(together[::2], mixed[::2])
     assert (together[1::2] != mixed[1::2]).any()
 
@@ -246,7 +246,7 @@ def test_xla_changes_no_word_and_hardly_a_number(captioner, monkeypatch):
 
         @tf.function(autograph=False)
         def run(jit=jit):
-            start, step = captioner.initial_state(seen), captioner.make_step()
+            step, start = captioner.begin(seen)
             paths, forks = decoding.sample_with_forks(step, start, T, tf.constant([1, 2]), 1, draw, jit)
             rolled = roll_out(step, paths, forks, tf.constant([3, 4]), draw, jit)
             with tf.GradientTape() as tape:

@@ -27,11 +27,11 @@ def random_captioner(seed, end=0.0):
 def both(captioner, count=N):
     """(tokens, log-probabilities) of greedy and of fixed_greedy, the latter traced with an unknown batch."""
     features = tf.constant(np.random.default_rng(1).normal(size=(count, F)), tf.float32)
-    expected = greedy(captioner.make_step(), captioner.initial_state(features), T)
+    expected = greedy(*captioner.begin(features), T)
 
     @tf.function(input_signature=[tf.TensorSpec([None, F])], autograph=False)
     def fixed(features):
-        return fixed_greedy(captioner.make_step(), captioner.initial_state(features), T)
+        return fixed_greedy(*captioner.begin(features), T)
 
     return expected, fixed(features), fixed.get_concrete_function()
 

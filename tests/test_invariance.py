@@ -70,7 +70,7 @@ def test_the_order_of_images_changes_nothing_beyond_rounding(toy, which):
     order = np.roll(np.arange(samples), samples // 2)  # of two images, each with its samples in their order
     place = np.argsort(order)
     turned = Experience(
-        tf.gather(experience.features, order),
+        experience.features,
         tf.gather(experience.image_index, order),
         tf.gather(experience.tokens, order),
         turned_rollouts(experience.rollouts, place),
@@ -78,6 +78,7 @@ def test_the_order_of_images_changes_nothing_beyond_rounding(toy, which):
         if experience.leaders is None
         else tf.gather(tf.constant(place, tf.int32), tf.gather(experience.leaders, order)),
         drawn=turned_words(experience.drawn, place),
+        feature_row=tf.gather(experience.feature_row, order),
     )
     ahead, logs = gradients_of(captioner, baseline, objective, experience)
     back, turned_logs = gradients_of(captioner, baseline, objective, turned)

@@ -60,7 +60,7 @@ def test_what_is_rewarded_rises(pictures, meteor, spice, reward, steps):
     metrics = {"meteor": meteor, "spice": spice}
 
     def measured():
-        said = greedy(captioner.make_step(), captioner.initial_state(tf.constant(features)), T)[0].numpy()
+        said = greedy(*captioner.begin(tf.constant(features)), T)[0].numpy()
         captions = [VOCABULARY.decode(row) for row in said]
         return score_captions(references, captions, (reward,), metrics).corpus[METRICS[reward].column]
 

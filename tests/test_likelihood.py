@@ -68,9 +68,9 @@ def test_read_words_are_true_ones_or_what_the_model_says_after_what_it_read(toy)
     captioner, _, features = toy
     copies = 3000
     words = tf.constant(np.repeat(padded([[4, 5, 6]], T), copies, axis=0))
-    start = captioner.initial_state(tf.constant(np.repeat(features[:1], copies, axis=0)))
+    step, start = captioner.begin(tf.constant(np.repeat(features[:1], copies, axis=0)))
     read = {
-        p: decoding.read_own_words(captioner.make_step(), start, words, tf.constant(p), tf.constant([1, 2])).numpy()
+        p: decoding.read_own_words(step, start, words, tf.constant(p), tf.constant([1, 2])).numpy()
         for p in (0.0, 0.3, 1.0)
     }
     np.testing.assert_array_equal(read[0.0][:, : T - 1], words[:, : T - 1])
@@ -88,9 +88,9 @@ def test_read_words_are_true_ones_or_what_the_model_says_after_what_it_read(toy)
 
 
 def probabilities(captioner, features, words):
-    state, token = captioner.initial_state(tf.constant(features[:1])), START
+    (step, state), token = captioner.begin(tf.constant(features[:1])), START
     for word in [*words, None]:
-        state, logits = captioner.make_step()(state, tf.constant([token]))
+        state, logits = step(state, tf.constant([token]))
         token = word
     return tf.nn.softmax(logits).numpy()[0]
 
@@ -105,10 +105,10 @@ def test_an_end_of_its_own_does_not_end_what_is_read(toy):
     captioner, _, features = toy
     captioner.words.bias.assign([0, 0, 9, 0, 0, 0, 0])  # says the end all the time
     words = tf.constant([[4, 5, 6, 4, END, PAD], [4, END, PAD, PAD, PAD, PAD]])
-    start = captioner.initial_state(tf.constant(features))
-    read = decoding.read_own_words(captioner.make_step(), start, words, tf.constant(1.0), tf.constant([1, 2]))
+    step, start = captioner.begin(tf.constant(features))
+    read = decoding.read_own_words(step, start, words, tf.constant(1.0), tf.constant([1, 2]))
     np.testing.assert_array_equal(read[0, :5], [END] * 5)
-    read = decoding.read_own_words(captioner.make_step(), start, words, tf.constant(0.5), tf.constant([1, 3])).numpy()
+    read = decoding.read_own_words(step, start, words, tf.constant(0.5), tf.constant([1, 3])).numpy()
     assert ((read[:, :5] == END) | (read[:, :5] == words.numpy()[:, :5])).all()
 
 
@@ -121,11 +121,9 @@ def test_the_step_predicts_true_words_from_what_was_read(toy, probability):
     before = [w.numpy() for w in captioner.trainable_variables]
     step = likelihood_step(captioner, learning, feature_dropout=0.0, scheduled_sampling=True)
     seed = tf.constant([6, 1])
-    start = captioner.initial_state(tf.constant(features))
+    word_step, start = captioner.begin(tf.constant(features))
     read_seed = tf.random.experimental.stateless_fold_in(seed, READING)
-    read = decoding.read_own_words(
-        captioner.make_step(), start, tf.constant(WORDS), tf.constant(probability), read_seed
-    )
+    read = decoding.read_own_words(word_step, start, tf.constant(WORDS), tf.constant(probability), read_seed)
     assert (probability == 0) == bool(np.all(read.numpy()[:, :1] == WORDS[:, :1]))
     mask = estimators.likelihood_mask(tf.constant(WORDS))
     with tf.GradientTape() as tape:

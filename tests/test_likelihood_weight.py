@@ -27,6 +27,7 @@ from tests.enumeration import (
     exact_gradient,
     expected_gradient,
     experience_of,
+    features_of,
     flat,
     table_reward,
 )
@@ -108,7 +109,7 @@ def test_both_parts_count_as_weighted(toy, name):
     learned, objective = learned_baseline(name, baseline, T), OBJECTIVES[name](captioner, T)
     experience = objective.sample(batch_of(features), SEED, LEVEL)
     credit = objective.credit(experience, *split_rewards(experience, table_reward(*scored_captions(experience))))
-    references = References(tf.constant(features), tf.constant(TRUE), tf.constant(0.3))
+    references = References(tf.constant(TRUE), tf.constant(0.3))
     alone = policy_gradients(captioner, learned, experience, credit)
     mixed = policy_gradients(captioner, learned, experience._replace(references=references), credit)
     gradient, likelihood = mean_log_likelihood(captioner, features, TRUE)
@@ -133,7 +134,7 @@ def test_one_pass_is_the_mix_of_both_losses(toy, name):
     learned, objective = learned_baseline(name, baseline, T), OBJECTIVES[name](captioner, T)
     experience = objective.sample(batch_of(features), SEED, LEVEL)
     credit = objective.credit(experience, *split_rewards(experience, table_reward(*scored_captions(experience))))
-    references = References(tf.constant(features), tf.constant(TRUE), tf.constant(0.3))
+    references = References(tf.constant(TRUE), tf.constant(0.3))
     found = policy_gradients(captioner, learned, experience._replace(references=references), credit)
 
     def packed(features, tokens):
@@ -142,13 +143,13 @@ def test_one_pass_is_the_mix_of_both_losses(toy, name):
         return hidden, plain.log_probs(captioner, hidden, tf.boolean_mask(tokens, mask)), mask
 
     with tf.GradientTape() as tape:
-        hidden, log_probs, mask = packed(experience.features, experience.tokens)
+        hidden, log_probs, mask = packed(features_of(experience), experience.tokens)
         step = tf.cast(tf.where(mask)[:, 1], tf.int32)
         expected = learned(hidden, step) if credit.baseline is None else tf.boolean_mask(credit.baseline, mask)
         values, sampled = tf.boolean_mask(credit.values, mask), tf.ones_like(step, tf.bool)
         count = tf.cast(len(experience.tokens), tf.float32)
         policy = estimators.policy_loss(log_probs, values, expected, sampled, count)
-        _, log_probs, mask = packed(references.features, references.tokens)
+        _, log_probs, mask = packed(experience.features, references.tokens)
         predicted = tf.boolean_mask(estimators.likelihood_mask(references.tokens), mask)
         loss = 0.7 * policy + 0.3 * estimators.likelihood_loss(log_probs, predicted)
     np.testing.assert_allclose(float(found.losses[0]), float(loss), atol=1e-5)
@@ -162,9 +163,7 @@ def test_expectation(toy):
     features, weight = features[:1], 0.4
     probability = distribution(captioner, features)
     experience = experience_of(features, [(c,) for c in CAPTIONS])
-    experience = experience._replace(
-        references=References(tf.constant(features), tf.constant(TRUE[:1]), tf.constant(weight))
-    )
+    experience = experience._replace(references=References(tf.constant(TRUE[:1]), tf.constant(weight)))
     objective = objectives.policy_gradient(captioner, T, samples=1, rollouts=0)
     credit = objective.credit(experience, tf.constant([REWARDS[c] for c in CAPTIONS], tf.float32), tf.zeros([0]))
     # The truth is given beside each outcome, and outcomes are weighed by hand: theirs sum to one, as its own does.

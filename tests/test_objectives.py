@@ -12,7 +12,7 @@ from spidercap.pipeline.data.batches import Batch
 from spidercap.pipeline.training import estimators, objectives
 from spidercap.pipeline.training.rewards import Reward
 from spidercap.pipeline.training.steps import FEATURE_DROPOUT, policy_gradient_step, scored_captions, split_rewards
-from tests.enumeration import CAPTIONS, REWARDS, T, continuations, distribution, table_reward
+from tests.enumeration import CAPTIONS, REWARDS, T, continuations, distribution, features_of, table_reward
 from tests.oracles import padded, word_probabilities
 from tests.variants import OBJECTIVES, adam, learned_baseline
 
@@ -91,7 +91,7 @@ def test_self_critical_compares_with_the_image_s_own_greedy_caption(toy):
     captions, image_index = scored_captions(experience)
     np.testing.assert_array_equal(image_index, [0, 0, 0, 1, 1, 1, 0, 1])
     sample_rewards, greedy_rewards = split_rewards(experience, table_reward(captions, image_index))
-    greedy, _ = decoding.greedy(captioner.make_step(), captioner.initial_state(tf.constant(features)), T)
+    greedy, _ = decoding.greedy(*captioner.begin(tf.constant(features)), T)
     np.testing.assert_array_equal(experience.rollouts.tokens, greedy)
     credit = objective.credit(experience, sample_rewards, greedy_rewards)
     for row, words in enumerate(experience.tokens.numpy()):
@@ -109,9 +109,9 @@ def test_greedy_rollouts_are_what_greedy_decoding_says(toy):
     assert len(experience.rollouts.tokens) > 0
     for words, (row, last) in zip(experience.rollouts.tokens.numpy(), experience.rollouts.prefix.numpy(), strict=True):
         caption = list(experience.tokens.numpy()[row, : last + 1])
-        start = captioner.initial_state(experience.features[row : row + 1])
+        step, start = captioner.begin(features_of(experience)[row : row + 1])
         while len(caption) < T and caption[-1] != END:
-            options = {w: word_probabilities(captioner.make_step(), start, [*caption, w])[-1] for w in (END, 4, 5, 6)}
+            options = {w: word_probabilities(step, start, [*caption, w])[-1] for w in (END, 4, 5, 6)}
             caption.append(max(options, key=options.get))
         assert without_padding(words) == tuple(caption)
 
@@ -169,8 +169,8 @@ def test_differentiated_probabilities_are_those_sampled_from(toy):
     experience = objective.sample(Batch(dropped, tf.range(2), None), seed, LEVEL)
     surprise = []
     for row, words in enumerate(experience.tokens.numpy()):
-        start = captioner.initial_state(experience.features[row : row + 1])
-        surprise += [-np.log(p) for p in word_probabilities(captioner.make_step(), start, without_padding(words))]
+        step, start = captioner.begin(features_of(experience)[row : row + 1])
+        surprise += [-np.log(p) for p in word_probabilities(step, start, without_padding(words))]
     assert float(logs.policy.entropy) == pytest.approx(np.mean(surprise), abs=1e-5)
 
 

@@ -29,8 +29,7 @@ def both():
 
 def logits(captioner, words, caption):
     """Of each next word `[T, V]`, while a caption is read."""
-    state, found = captioner.initial_state(tf.ones([1, 3])), []
-    step = captioner.make_step()
+    (step, state), found = captioner.begin(tf.ones([1, 3])), []
     for word in caption:
         state, of_word = step(state, tf.constant([words.index(word)]))
         found.append(of_word.numpy()[0])

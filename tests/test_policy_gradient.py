@@ -124,7 +124,7 @@ def test_expectation_of_shared_rollouts(policy):
 def test_expectation_of_self_critical(policy, samples):
     captioner, _, features, probability = policy
     outcomes, weights = outcomes_of(probability, samples)
-    greedy, _ = decoding.greedy(captioner.make_step(), captioner.initial_state(tf.constant(features)), T)
+    greedy, _ = decoding.greedy(*captioner.begin(tf.constant(features)), T)
     objective = objectives.self_critical(captioner, T, samples=samples)
     first = samples * np.arange(len(outcomes), dtype=np.int32)
     compared = Rollouts(
@@ -146,10 +146,10 @@ def test_greedy_rollouts_are_biased(policy):
     """The price of the cheaper variant, so that nobody takes it for the paper's: the expectation is another."""
     captioner, baseline, features, probability = policy
     experience = experience_of(features, [(c,) for c in CAPTIONS])
-    start = captioner.initial_state(tf.constant(features))
+    step, start = captioner.begin(tf.constant(features))
     objective = objectives.policy_gradient(captioner, T, samples=1, rollouts=1, rollout_policy="greedy")
-    forks = forks_of(captioner, start, experience.tokens)
-    rolled = roll_out(captioner.make_step(), experience.tokens, forks, tf.constant([0, 0]), likeliest)
+    forks = forks_of(step, start, experience.tokens)
+    rolled = roll_out(step, experience.tokens, forks, tf.constant([0, 0]), likeliest)
     assert sorted(rolled.prefix.numpy().tolist()) == tf.where(proper_prefixes(experience.tokens)).numpy().tolist()
     credit = objective.credit(
         experience._replace(rollouts=rolled),
@@ -162,9 +162,9 @@ def test_greedy_rollouts_are_biased(policy):
     assert np.linalg.norm(total - exact) > 0.05 * np.linalg.norm(exact)
 
 
-def forks_of(captioner, start, words):
+def forks_of(step, start, words):
     """Every proper prefix of captions `[N, T]`, and the likeliest word after it, by the step closure."""
-    step, proper = captioner.make_step(), proper_prefixes(words)
+    proper = proper_prefixes(words)
     state, token = tuple(tf.repeat(s, len(words), axis=0) for s in start), tf.fill([len(words)], START)
     state, _ = step(state, token)
     found = []

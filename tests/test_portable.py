@@ -71,7 +71,7 @@ def load(name, path):
 def test_file_says_what_the_model_says(parts, written):
     encoder, captioner = parts
     pixels = images(30)
-    tokens, log_prob = greedy(captioner.make_step(), captioner.initial_state(encoder(pixels)), T)
+    tokens, log_prob = greedy(*captioner.begin(encoder(pixels)), T)
     assert len({tuple(row) for row in tokens.numpy()}) > 3 and len(set(lengths(tokens).numpy())) > 1
     run = load(*written)
     for first, last in ((0, 30), (4, 5), (10, 17)):
@@ -100,7 +100,7 @@ def test_script_of_the_page_captions_a_png(parts, written, tmp_path):
         encoded = tf.io.encode_png(tf.constant(image, tf.uint8)).numpy()
         (tmp_path / "image.png").write_bytes(encoded)
         pixels = resize_image(decode_image(encoded), SIDE)[None]
-        tokens, _ = greedy(captioner.make_step(), captioner.initial_state(encoder(pixels)), T)
+        tokens, _ = greedy(*captioner.begin(encoder(pixels)), T)
         expected = " ".join(WORDS[i] for i in tokens[0].numpy() if i not in (0, END))
         name, folder = written
         assert caption_of(script_of(name), folder, tmp_path / "image.png") == expected

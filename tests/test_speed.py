@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import Report, speed
-from benchmarks.lifelike import MEAN, lifelike, word_step
+from benchmarks.lifelike import MEAN, lifelike
 from benchmarks.speed_lines import beam_steps, experience_of, lines, rolled_out, rollout_steps, words_in
 from benchmarks.speed_measure import Result, Yardstick, measure
 from benchmarks.speed_picture import chart
@@ -42,7 +42,7 @@ class TestLifelike:
         def lengths(longest):
             @tf.function(autograph=False)
             def say():
-                step, state = word_step(made.captioner), made.captioner.initial_state(features)
+                step, state = made.captioner.begin(features)
                 return decoding.sample(step, state, longest, tf.constant([5, 6]))
 
             return decoding.lengths(say()).numpy()
@@ -75,7 +75,7 @@ class TestWork:
     def test_share_is_of_the_products_of_the_words_needed(self, world):
         found = measure("greedy", lines()["greedy"], world, Yardstick(TINY), calls=1, seconds=0)
         told = found.settings
-        words, _ = decoding.greedy(word_step(world.captioner), world.captioner.initial_state(world.images.features), 20)
+        words, _ = decoding.greedy(*world.captioner.begin(world.images.features), 20)
         assert told["word_steps"] == words_in(words)
         flops = told["word_steps"] * 2 * (16 * 200 + 32 * 64)  # [H] x [H, V] and [2H] x [2H, 4H]
         assert found.matmul_share == pytest.approx(flops / told["seconds"] / told["matmul_gflops"] / 1e9)

@@ -18,7 +18,8 @@ def arrays():
 
 def log_probabilities(captioner, features):
     words = tf.fill([len(features)], START)
-    _, logits = captioner.make_step()(captioner.initial_state(tf.constant(features)), words)
+    step, start = captioner.begin(tf.constant(features))
+    _, logits = step(start, words)
     return tf.nn.log_softmax(logits[:, : len(VOCABULARY.words)]).numpy()
 
 

@@ -138,9 +138,7 @@ class TestKnownVariance:
     def test_greedy_captions_count_and_rounding_does_not(self, toy):
         """6 captions an image, and 2 images at least: there are 12 captions, and the variance is that of 8."""
         policy = policy_of(toy)
-        greedy, _ = decoding.greedy(
-            policy.captioner.make_step(), policy.captioner.initial_state(tf.constant(policy.features)), T
-        )
+        greedy, _ = decoding.greedy(*policy.captioner.begin(tf.constant(policy.features)), T)
         exact = exact_variance(policy, 5, table_reward(greedy, tf.range(2)).numpy())
         assert self.check(policy, "SCST, M = 5", 8, exact / (8 / 6)).scored == 12
 

@@ -28,6 +28,7 @@ from tests.enumeration import (
     exact_gradient,
     expected_gradient,
     experience_of,
+    features_of,
     flat,
     table_reward,
     value,
@@ -183,7 +184,7 @@ class TestSampled:
             for (n, last), row in zip(rollouts.prefix.numpy(), rollouts.tokens.numpy(), strict=True)
         ]
         assert found == expected
-        hidden = captioner.hidden(experience.features, experience.tokens, packing := pack(experience.tokens))
+        hidden = captioner.hidden(features_of(experience), experience.tokens, packing := pack(experience.tokens))
         terms = log_probs(captioner.projection(), hidden, packing.of(experience.tokens))
         place = tf.gather_nd(packing.places(T), siblings.next_step(drawn.prefix))
         np.testing.assert_allclose(drawn.log_prob, tf.gather(terms, place), atol=1e-5)
@@ -199,7 +200,7 @@ class TestSampled:
         found = policy_gradients(captioner, None, experience, credit)[0]
         with tf.GradientTape() as tape:
             packing = pack(experience.tokens)
-            hidden = captioner.hidden(experience.features, experience.tokens, packing)
+            hidden = captioner.hidden(features_of(experience), experience.tokens, packing)
             place = tf.gather_nd(packing.places(T), words.state)
             log_pi = tf.nn.log_softmax(captioner.projection().logits(tf.gather(hidden, place)))
             loss = -tf.reduce_sum(words.advantage * tf.gather(log_pi, words.token, batch_dims=1)) / 4
@@ -217,7 +218,7 @@ class TestSampled:
             w: policy_gradients(
                 captioner,
                 None,
-                experience._replace(references=References(tf.constant(features), truth, tf.constant(w))),
+                experience._replace(references=References(truth, tf.constant(w))),
                 credit,
             )
             for w in (0.3, 1.0)

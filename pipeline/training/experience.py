@@ -24,7 +24,6 @@ class Likelihood(NamedTuple):
 class References(NamedTuple):
     """A reference caption of each image, learned by likelihood beside the samples."""
 
-    features: tf.Tensor  # [B, F]
     tokens: tf.Tensor  # [B, T]
     weight: tf.Tensor  # scalar in 0..1; the reward has the rest
 
@@ -40,7 +39,7 @@ class WordsDrawn(NamedTuple):
 class Experience(NamedTuple):
     """What was sampled from the policy, before anything is scored."""
 
-    features: tf.Tensor  # [N, F]
+    features: tf.Tensor  # [B, F]
     image_index: tf.Tensor  # [N]
     tokens: tf.Tensor  # [N, T]
     rollouts: Rollouts  # other captions to be scored: tokens [Q, T], prefix [Q, 2]
@@ -48,6 +47,7 @@ class Experience(NamedTuple):
     likelihood: Likelihood | None = None
     references: References | None = None
     drawn: WordsDrawn | None = None
+    feature_row: tf.Tensor | None = None  # int32 [N], row of `features` of each sample; None: its own, and N = B
 
 
 class Siblings(NamedTuple):

@@ -60,7 +60,7 @@ def policy_gradients(
     sampled, predicted = _masks(experience, packing)
     with tf.GradientTape(persistent=True) as tape:
         projection = captioner.projection()
-        hidden = captioner.hidden(experience.features, experience.tokens, packing)
+        hidden = captioner.hidden(experience.features, experience.tokens, packing, feature_row=experience.feature_row)
         learned = credit.baseline is None
         expected = baseline(hidden, packing.index[:, 1]) if learned else packing.of(credit.baseline)
         baseline_loss = estimators.baseline_loss(values, expected, sampled, count)
@@ -115,8 +115,10 @@ def _with_references(experience: Experience, credit: Credit) -> tuple[Experience
     references = experience.references
     zeros = tf.zeros_like(references.tokens, tf.float32)
     not_given = tf.zeros_like(experience.tokens, tf.bool)
+    images = tf.range(tf.shape(references.tokens)[0])
+    row = images if experience.feature_row is None else experience.feature_row
     rows = experience._replace(
-        features=tf.concat([experience.features, references.features], axis=0),
+        feature_row=tf.concat([row, images], axis=0),
         tokens=tf.concat([experience.tokens, references.tokens], axis=0),
         likelihood=Likelihood(
             tf.concat([not_given, estimators.token_mask(references.tokens)], axis=0), references.weight

@@ -7,6 +7,8 @@ Shapes: B images (mixer: captions), M samples an image, N = B * M samples, T ste
 function raises ValueError for other shapes, and for numbers that an objective cannot work with.
 """
 
+from typing import Any
+
 import tensorflow as tf
 
 from spidercap.models import categorical, decoding
@@ -48,16 +50,17 @@ def policy_gradient(
         sample_seed, rollout_seed = split(repeated(seed, samples))
         if rollouts == 0:
             return _samples("policy_gradient", captioner, batch, samples, max_length, sample_seed)
-        many, step = _repeated("policy_gradient", batch, samples), captioner.make_step()
+        _check_batch("policy_gradient", batch)
+        step, start = captioner.begin(batch.features, samples)
         tokens, forks = decoding.sample_with_forks(
-            step, captioner.initial_state(many.features), max_length, sample_seed, rollouts, choose, captioner.jit
+            step, start, max_length, sample_seed, rollouts, choose, captioner.jit
         )
         leaders = estimators.prefix_leaders(tokens, samples) if shared else None
         if shared:
             leads = tf.gather_nd(leaders, forks.prefix) == forks.prefix[:, 0]
             forks = tf.nest.map_structure(lambda x: tf.boolean_mask(x, leads), forks)
         rolled = roll_out(step, tokens, forks, rollout_seed, choose, captioner.jit)
-        return Experience(many.features, many.image_index, tokens, rolled, leaders)
+        return _experience(batch, samples, tokens, rolled, leaders=leaders)
 
     def credit(experience: Experience, sample_rewards: tf.Tensor, rollout_rewards: tf.Tensor) -> Credit:
         _check_rewards("policy_gradient", experience, sample_rewards, rollout_rewards)
@@ -84,9 +87,7 @@ def mixer(captioner: Captioner, max_length: int, *, mixer_likelihood_weight: flo
         check_shapes("mixer", tokens=(batch.tokens, f"B {max_length}"), features=(batch.features, "B F"))
         steps = tf.cast(level, tf.int32)
         given = decoding.Given(batch.tokens, steps)
-        tokens = decoding.sample(
-            captioner.make_step(), captioner.initial_state(batch.features), max_length, seed, given, captioner.jit
-        )
+        tokens = decoding.sample(*captioner.begin(batch.features), max_length, seed, given, captioner.jit)
         likelihood = Likelihood(
             estimators.given_mask(tokens, steps), estimators.mixer_weight(steps, max_length, mixer_likelihood_weight)
         )
@@ -106,9 +107,7 @@ def self_critical(captioner: Captioner, max_length: int, *, samples: int) -> Obj
     def sample(batch: Batch, seed: Seed, level: tf.Tensor) -> Experience:
         del level
         experience = _samples("self_critical", captioner, batch, samples, max_length, repeated(seed, samples))
-        tokens, _ = decoding.greedy(
-            captioner.make_step(), captioner.initial_state(batch.features), max_length, captioner.jit
-        )
+        tokens, _ = decoding.greedy(*captioner.begin(batch.features), max_length, captioner.jit)
         first = tf.range(tf.shape(tokens)[0]) * samples  # of the image's samples
         return experience._replace(rollouts=Rollouts(tokens, tf.stack([first, -tf.ones_like(first)], axis=1)))
 
@@ -150,15 +149,16 @@ def vine(captioner: Captioner, max_length: int, *, samples: int, rollouts: int) 
     def sample(batch: Batch, seed: Seed, level: tf.Tensor) -> Experience:
         del level
         sample_seed, rollout_seed = split(repeated(seed, samples))
-        many, step = _repeated("vine", batch, samples), captioner.make_step()
-        start, draw = captioner.initial_state(many.features), categorical.draw
+        _check_batch("vine", batch)
+        step, start = captioner.begin(batch.features, samples)
+        draw = categorical.draw
         tokens, forks = decoding.sample_with_forks(
             step, start, max_length, sample_seed, rollouts, draw, captioner.jit, from_start=True
         )
         new = siblings.new_words(siblings.own_words(tokens, forks.prefix), forks.tokens)
         rolled = roll_out(step, tokens, forks, rollout_seed, draw, captioner.jit, new)
         drawn = WordsDrawn(forks.prefix, forks.tokens, forks.log_prob)
-        return Experience(many.features, many.image_index, tokens, rolled, drawn=drawn)
+        return _experience(batch, samples, tokens, rolled, drawn=drawn)
 
     def credit(experience: Experience, sample_rewards: tf.Tensor, rollout_rewards: tf.Tensor) -> Credit:
         _check_rewards("vine", experience, sample_rewards, rollout_rewards)
@@ -171,16 +171,16 @@ def _samples(
     objective: str, captioner: Captioner, batch: Batch, samples: int, max_length: int, seed: Seed
 ) -> Experience:
     """M sampled captions an image, and nothing else to be scored."""
-    many = _repeated(objective, batch, samples)
-    start = captioner.initial_state(many.features)
-    tokens = decoding.sample(captioner.make_step(), start, max_length, seed, jit=captioner.jit)
-    return Experience(many.features, many.image_index, tokens, no_rollouts(max_length))
-
-
-def _repeated(objective: str, batch: Batch, samples: int) -> Batch:
-    """Every image M times, one after the other."""
     _check_batch(objective, batch)
-    return Batch(tf.repeat(batch.features, samples, axis=0), tf.repeat(batch.image_index, samples), None)
+    tokens = decoding.sample(*captioner.begin(batch.features, samples), max_length, seed, jit=captioner.jit)
+    return _experience(batch, samples, tokens, no_rollouts(max_length))
+
+
+def _experience(batch: Batch, samples: int, tokens: tf.Tensor, rolled: Rollouts, **more: Any) -> Experience:
+    """Of M samples an image, one after the other."""
+    row = tf.repeat(tf.range(tf.shape(batch.features)[0]), samples)
+    image_index = tf.repeat(batch.image_index, samples)
+    return Experience(batch.features, image_index, tokens, rolled, **more, feature_row=row)
 
 
 def _against(experience: Experience, sample_rewards: tf.Tensor, baseline: tf.Tensor) -> Credit:

@@ -63,9 +63,7 @@ def likelihood_step(
         tokens = read = batch.tokens
         if scheduled_sampling:
             read_seed = fold_in(seed, READING)
-            read = decoding.read_own_words(
-                captioner.make_step(), captioner.initial_state(features), tokens, level, read_seed, captioner.jit
-            )
+            read = decoding.read_own_words(*captioner.begin(features), tokens, level, read_seed, captioner.jit)
         packing = pack(tokens)
         predicted = packing.of(estimators.likelihood_mask(tokens))
         weights = estimators.likelihood_weights(predicted, replicas.count(predicted))
@@ -115,7 +113,7 @@ def policy_gradient_step(
         experience = objective.sample(batch, seed, level)
         if likelihood_weight == 0:
             return experience
-        references = References(batch.features, batch.tokens, tf.constant(likelihood_weight))
+        references = References(batch.tokens, tf.constant(likelihood_weight))
         return experience._replace(references=references)
 
     def learn(experience: Experience, scores: dict[str, tf.Tensor]) -> StepLogs:
