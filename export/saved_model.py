@@ -96,8 +96,13 @@ def kept_source(model: pathlib.Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def faults(model: pathlib.Path) -> dict[str, str]:
-    """Returns what is wrong with each file of an exported model, by its path; a model without digests is sound."""
+def faults(model: pathlib.Path, needs_digests: bool = False) -> dict[str, str]:
+    """Returns what is wrong with each file of an exported model, by its path.
+
+    A model without digests, which earlier versions wrote, is sound unless it `needs_digests`.
+    """
+    if needs_digests and not (model / KEPT_DIGESTS).is_file():
+        return {str(KEPT_DIGESTS): digests.LOST}
     try:
         return digests.faults(model, digests.recorded(model / EXTRA))
     except UserError:

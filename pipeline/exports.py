@@ -80,7 +80,7 @@ def _written(config: Config, models: Exported, folder: pathlib.Path) -> pathlib.
 def export_once(config: Config) -> None:
     """Exports the last stage's captioner, unless the newest version is that one: the run was finished before."""
     exported = versions(config.export_path())
-    damaged = digests.listed(faults(exported[-1])) if exported else ""
+    damaged = digests.listed(faults(exported[-1], needs_digests=True)) if exported else ""
     if damaged:
         print(f"warning: {exported[-1]}: {damaged}; the model is exported again", file=sys.stderr)
     if exported and not damaged and kept_source(exported[-1]) == _source(config):

@@ -205,6 +205,7 @@ def test_a_damaged_model_is_not_loaded(exported, tmp_path):
     assert faults(model) == {str(KEPT_DIGESTS): "is damaged or was changed"}
     (model / KEPT_DIGESTS).unlink()
     assert not faults(model)  # nothing is known of it
+    assert faults(model, needs_digests=True) == {str(KEPT_DIGESTS): "is lost"}
 
 
 def test_a_file_in_the_way_is_refused(parts, tmp_path):
