@@ -28,6 +28,8 @@ class AttentionCaptioner(Captioner):
     Features are `[B, P, F]`. Rows of zeros are no parts, so images may have different numbers of them.
     """
 
+    takes_parts = True
+
     def __init__(self, vocabulary_size: int, feature_size: int, units: int, *args, **more):
         """Builds all weights in float32; the arguments are those of Captioner."""
         super().__init__(vocabulary_size, feature_size, units, *args, **more)

@@ -27,6 +27,8 @@ class Captioner(keras.Model):
     Shapes: B images, N captions, n packed tokens, T steps, F features, H units, V tokens of the vocabulary.
     """
 
+    takes_parts = False  # whether features are [P, F] for each image, not [F]
+
     def __init__(
         self,
         vocabulary_size: int,
