@@ -37,7 +37,7 @@ Served = Mapping[str, tf.types.experimental.PolymorphicFunction]
 class Rows(NamedTuple):
     """Features of N rows, and why a row has none."""
 
-    features: tf.Tensor  # float32 [N, F]; finite also where there is an error
+    features: tf.Tensor  # float32 [N, F] or [N, P, F]; finite also where there is an error
     error: tf.Tensor  # string [N]; '' if nothing is wrong
 
 
@@ -81,8 +81,9 @@ class Server(tf.Module):
         return self._served
 
     def _functions(self) -> Served:
-        size = self._models.captioner.feature_mean.shape[0]
-        features = tf.TensorSpec([None, size], tf.float32, name="features")
+        captioner = self._models.captioner
+        shape = [None, None] if captioner.takes_parts else [None]
+        features = tf.TensorSpec([*shape, captioner.feature_mean.shape[0]], tf.float32, name="features")
         encoded = tf.TensorSpec([None], tf.string, name="image_bytes")
         caption = tf.TensorSpec([None], tf.string, name="caption")
         decoder = self._decoders[DEFAULT]
@@ -172,8 +173,9 @@ def _never_empty(call: Callable, pixels: tf.Tensor) -> tf.Tensor | dict[str, tf.
 
 
 def _finite(features: tf.Tensor) -> Rows:
-    fine = tf.reduce_all(tf.math.is_finite(features), 1)
-    return Rows(tf.where(fine[:, None], features, 0.0), tf.where(fine, "", NOT_FINITE))
+    fine = tf.reduce_all(tf.math.is_finite(features), range(1, features.shape.rank))
+    nothing = tf.reshape(~fine, [-1] + [1] * (features.shape.rank - 1))
+    return Rows(tf.where(nothing, 0.0, features), tf.where(fine, "", NOT_FINITE))
 
 
 def _first(*errors: tf.Tensor) -> tf.Tensor:

@@ -1,5 +1,8 @@
 """The captioner: an LSTM that starts from the features of an image and generates one token per step."""
 
+import math
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -14,7 +17,8 @@ from spidercap.models.row_random import Seed
 from spidercap.models.special_tokens import FORBIDDEN, FORBIDDEN_LOGIT, START
 from spidercap.models.word_loss import Projection
 
-PART = 4096  # images whose features are in memory at once
+LstmState = tuple[tf.Tensor, tf.Tensor]  # hidden and cell state, [N, H] each
+PART = 4096  # vectors that are in memory at once
 
 
 class Captioner(keras.Model):
@@ -22,6 +26,8 @@ class Captioner(keras.Model):
 
     Shapes: B images, N captions, n packed tokens, T steps, F features, H units, V tokens of the vocabulary.
     """
+
+    takes_parts = False  # whether features are [P, F] for each image, not [F]
 
     def __init__(
         self,
@@ -61,10 +67,11 @@ class Captioner(keras.Model):
           std_f = max(std_f, 0.1 mean_f(std_f)).
         If the images are alike, mean_f(std_f) <= 0.01 mean_f(|mean_f|), the floor is mean_f(|mean_f|) instead.
         """
-        count = len(features)
-        parts = [slice(i, i + PART) for i in range(0, count, PART)]
-        mean = sum(features[part].sum(axis=0, dtype=np.float64) for part in parts) / count
-        std = np.sqrt(sum(np.square(features[part] - mean).sum(axis=0) for part in parts) / count)
+        images = max(1, PART // math.prod(features.shape[1:-1]))
+        parts = [slice(i, i + images) for i in range(0, len(features), images)]
+        count = sum(len(self._vectors(features[part])) for part in parts)
+        mean = sum(self._vectors(features[part]).sum(axis=0, dtype=np.float64) for part in parts) / count
+        std = np.sqrt(sum(np.square(self._vectors(features[part]) - mean).sum(axis=0) for part in parts) / count)
         size = np.abs(mean).mean()
         alike = std.mean() <= 0.01 * size
         floor = (size if alike else 0.1 * std.mean()) or 1.0
@@ -100,31 +107,13 @@ class Captioner(keras.Model):
           features: `[B, F]`.
           copies: rows of the state for each image, one after the other; N = B * copies at first.
         """
-        spare = -self.words.units % WIDTH
-        embeddings = tf.convert_to_tensor(self.embedding.embeddings)
-        kernels = [tf.cast(k, self.precision) for k in (self.lstm.cell.kernel, self.lstm.cell.recurrent_kernel)]
-        gates, bias = tf.concat(kernels, axis=0), tf.convert_to_tensor(self.lstm.cell.bias)
-        wide = self.projection()
-        wide = wide._replace(kernel=tf.cast(wide.kernel, self.precision))
-        if spare:
-            wide = wide._replace(
-                kernel=tf.pad(wide.kernel, [[0, 0], [0, spare]]),
-                bias=tf.pad(wide.bias, [[0, spare]], constant_values=FORBIDDEN_LOGIT),
-            )
+        advance, words = self._advance(), self._wide_projection()
 
         def step(state: State, tokens: tf.Tensor) -> tuple[State, tf.Tensor]:
-            hidden, cell = state
-            read = tf.gather(embeddings, tokens)
-            if self.precision == tf.float32:
-                sums = tf.nn.bias_add(product(tf.concat([read, hidden], axis=1), gates, self.precision), bias)
-            else:  # rounded where `hidden` rounds, so that what is sampled from is what is differentiated
-                sums = tf.nn.bias_add(product(read, kernels[0], self.precision), bias)
-                sums += product(hidden, kernels[1], self.precision)
-            hidden, cell, _ = gated(sums, cell)
-            return (hidden, cell), wide.logits(hidden)
+            state = advance(state, tokens)
+            return state, words.logits(state[0])
 
-        start = self._start(features)
-        return step, start if copies == 1 else tf.nest.map_structure(lambda leaf: tf.repeat(leaf, copies, 0), start)
+        return step, copied(self._start(features), copies)
 
     def hidden(
         self,
@@ -143,15 +132,7 @@ class Captioner(keras.Model):
           feature_row: int32 `[N]`, the row of `features` that each caption is of; None: its own, and N = B.
           dropout_seed: of the captions; None: no dropout. It is explicit so that a resumed run draws the same masks.
         """
-        read = tf.concat([tf.fill([tf.shape(tokens)[0], 1], START), tokens[:, :-1]], axis=1)
-        read = tf.gather(self.embedding.embeddings, packing.of(read))
-        read = self._drop(read, packing, tokens.shape[1], dropout_seed, 0)
-        inputs = tf.nn.bias_add(product(read, self.lstm.cell.kernel, self.precision), self.lstm.cell.bias)
-        recurrent = tf.convert_to_tensor(self.lstm.cell.recurrent_kernel)
-        start = self._start(features)
-        if feature_row is not None:
-            start = take_rows(start, feature_row)
-        hidden = packed_lstm(inputs, *start, recurrent, packing, self.precision)
+        hidden = self._read(features, tokens, packing, dropout_seed, feature_row)
         return self._drop(hidden, packing, tokens.shape[1], dropout_seed, 1)
 
     def projection(self) -> Projection:
@@ -161,12 +142,65 @@ class Captioner(keras.Model):
             tf.convert_to_tensor(self.words.kernel), self.words.bias + forbidden, self.precision, self.jit
         )
 
-    def _start(self, features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Hidden and cell state `[B, H]` before the first token."""
+    def _vectors(self, features: np.ndarray) -> np.ndarray:
+        """The vectors `[n, F]` that features of some images are made of."""
+        return features
+
+    def _start(self, features: tf.Tensor) -> LstmState:
+        """The state `[B, H]` before the first token."""
         cell = self.image((features - self.feature_mean) / self.feature_deviation)
         return tf.tanh(cell), cell
+
+    def _advance(self) -> Callable[[LstmState, tf.Tensor], LstmState]:
+        """The LSTM's step: (state, tokens `[N]`) -> state after them."""
+        embeddings = tf.convert_to_tensor(self.embedding.embeddings)
+        kernels = [tf.cast(k, self.precision) for k in (self.lstm.cell.kernel, self.lstm.cell.recurrent_kernel)]
+        gates, bias = tf.concat(kernels, axis=0), tf.convert_to_tensor(self.lstm.cell.bias)
+
+        def advance(state: LstmState, tokens: tf.Tensor) -> LstmState:
+            hidden, cell = state
+            read = tf.gather(embeddings, tokens)
+            if self.precision == tf.float32:
+                sums = tf.nn.bias_add(product(tf.concat([read, hidden], axis=1), gates, self.precision), bias)
+            else:  # rounded where `hidden` rounds, so that what is sampled from is what is differentiated
+                sums = tf.nn.bias_add(product(read, kernels[0], self.precision), bias)
+                sums += product(hidden, kernels[1], self.precision)
+            hidden, cell, _ = gated(sums, cell)
+            return hidden, cell
+
+        return advance
+
+    def _wide_projection(self) -> Projection:
+        """The projection for many steps: to V' tokens, a number that is fast to draw from."""
+        wide, spare = self.projection(), -self.words.units % WIDTH
+        wide = wide._replace(kernel=tf.cast(wide.kernel, self.precision))
+        if not spare:
+            return wide
+        return wide._replace(
+            kernel=tf.pad(wide.kernel, [[0, 0], [0, spare]]),
+            bias=tf.pad(wide.bias, [[0, spare]], constant_values=FORBIDDEN_LOGIT),
+        )
+
+    def _read(
+        self, features: tf.Tensor, tokens: tf.Tensor, packing: Packing, seed: Seed | None, feature_row: tf.Tensor | None
+    ) -> tf.Tensor:
+        """The LSTM's hidden states `[n, H]`, with dropout of what it reads alone; the arguments are `hidden`'s."""
+        read = tf.concat([tf.fill([tf.shape(tokens)[0], 1], START), tokens[:, :-1]], axis=1)
+        read = tf.gather(self.embedding.embeddings, packing.of(read))
+        read = self._drop(read, packing, tokens.shape[1], seed, 0)
+        inputs = tf.nn.bias_add(product(read, self.lstm.cell.kernel, self.precision), self.lstm.cell.bias)
+        recurrent = tf.convert_to_tensor(self.lstm.cell.recurrent_kernel)
+        start = self._start(features)
+        if feature_row is not None:
+            start = take_rows(start, feature_row)
+        return packed_lstm(inputs, *start, recurrent, packing, self.precision)
 
     def _drop(self, values: tf.Tensor, packing: Packing, max_length: int, seed: Seed | None, place: int) -> tf.Tensor:
         if seed is None or self.dropout == 0:
             return values
         return row_random.dropout(values, self.dropout, row_random.fold_in(seed, place), packing.index, max_length)
+
+
+def copied(state: State, copies: int) -> State:
+    """Returns a state in which each row stands so many times, one after the other."""
+    return state if copies == 1 else tf.nest.map_structure(lambda leaf: tf.repeat(leaf, copies, axis=0), state)

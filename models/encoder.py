@@ -1,4 +1,4 @@
-"""From pixels to the pooled features of any keras.applications network."""
+"""From pixels to the features of any keras.applications network."""
 
 import types
 
@@ -15,8 +15,10 @@ def default_image_size(name: str) -> int:
     return 299 if name in ("InceptionV3", "InceptionResNetV2", "Xception") else 224
 
 
-def build_encoder(name: str, weights: str, image_size: int, seed: int = 0) -> keras.Model:
+def build_encoder(name: str, weights: str, image_size: int, seed: int = 0, grid: bool = False) -> keras.Model:
     """Returns a frozen network: float32 `[B, image_size, image_size, 3]` in 0..255 -> `[B, F]`, average-pooled.
+
+    With `grid` it gives the P cells of the network's last map, one row after the other: `[B, P, F]`.
 
     Args:
       name: one of `encoder_names()`.
@@ -24,6 +26,7 @@ def build_encoder(name: str, weights: str, image_size: int, seed: int = 0) -> ke
         without its top.
       image_size: side of the input in pixels.
       seed: for random weights.
+      grid: cells, not their mean.
 
     Raises:
       ValueError: unknown name, weights of another network, a size the network does not accept.
@@ -38,11 +41,14 @@ def build_encoder(name: str, weights: str, image_size: int, seed: int = 0) -> ke
         include_top=False,
         weights=None if weights == "random" else weights,
         input_shape=(image_size, image_size, 3),
-        pooling="avg",
+        pooling=None if grid else "avg",
     )
     network.trainable = False
     pixels = keras.Input((image_size, image_size, 3), name="pixels")
-    return keras.Model(pixels, network(module.preprocess_input(pixels), training=False), name="encoder")
+    features = network(module.preprocess_input(pixels), training=False)
+    if grid:
+        features = keras.layers.Reshape((-1, features.shape[-1]), name="cells")(features)
+    return keras.Model(pixels, features, name="encoder")
 
 
 def _constructors() -> dict[str, tuple]:

@@ -137,7 +137,7 @@ def _show(captions: Iterable[tuple[object, Captions]], image_ids: Mapping[str, I
 
 
 def caption_examples(config: Config, features: np.ndarray, names: Sequence[str]) -> None:
-    """Prints the captions of features `[n, F]` by the newest exported model; `names` begin with theirs."""
+    """Prints the captions of features by the newest exported model; `names` begin with theirs."""
     captioner = ExportedCaptioner(versions(config.export_path())[-1])
     for name, of_image in zip(names, captioner.caption_features(features), strict=False):
         print(printable(f"{name}: {of_image[0][0]} (log-probability {of_image[0][1]:.2f})"))
@@ -147,7 +147,7 @@ def _of_features(captioner: ExportedCaptioner, given: GivenFeatures) -> Iterator
     names = given.names
     for first in range(0, len(names), PART):
         part = names[first : first + PART]
-        yield from zip(part, captioner.caption_features(given.rows(part)), strict=True)
+        yield from zip(part, captioner.caption_features(given.rows(part, captioner.takes_parts)), strict=True)
 
 
 def _fitting_model(config: Config) -> pathlib.Path | None:
@@ -179,7 +179,8 @@ def _examples(encoder: keras.Model | None, captioner: Captioner) -> list[bytes] 
     rng = np.random.default_rng(0)
     if encoder is None:
         mean, std = captioner.feature_mean.numpy(), captioner.feature_deviation.numpy()
-        return (mean + std * rng.normal(size=(3, len(mean)))).astype(np.float32)
+        shape = (3, 4, len(mean)) if captioner.takes_parts else (3, len(mean))
+        return (mean + std * rng.normal(size=shape)).astype(np.float32)
     size = encoder.input_shape[1]
     return [tf.io.encode_png(image).numpy() for image in rng.integers(0, 255, (3, size, size, 3), np.uint8)]
 

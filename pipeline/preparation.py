@@ -61,7 +61,7 @@ def _prepare(config: Config, encoder: keras.Model | None) -> Prepared:
     identity.keep_sizes(config, splits)
     kept.check_warm_start(config, vocabulary, encoder)
     features = given_features(config, splits) if encoder is None else {}
-    size = features["train"].shape[-1] if encoder is None else encoder.output_shape[1]
+    size = features["train"].shape[-1] if encoder is None else encoder.output_shape[-1]
     identity.keep_encoder(config, encoder, size)
     return Prepared(splits, tokens, vocabulary, features)
 

@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 
 from spidercap.models.baseline import Baseline
-from spidercap.models.captioner import Captioner
+from spidercap.models.captioners import CAPTIONERS
 from spidercap.pipeline.metrics.java.corenlp import FOLDER, corenlp_jars, metric_cache
 from spidercap.pipeline.metrics.java.runtime import java_found
 from spidercap.pipeline.metrics.text_metrics import open_text_metrics
@@ -114,20 +114,26 @@ def data_folder():
 
 
 @pytest.fixture
-def toy():
-    """As of make_toy."""
-    return make_toy()
+def toy(request):
+    """As of make_toy, by default with an LSTM; `parametrize("toy", CAPTIONERS, indirect=True)` tries all kinds."""
+    return make_toy(getattr(request, "param", "lstm"))
 
 
-def make_toy():
-    """(captioner, baseline, features [2, 3]): V = 7, of which the end and three words can be said; weights not flat."""
+def make_toy(kind="lstm"):
+    """(captioner, baseline, features [2, 3]): V = 7, of which the end and three words can be said; weights not flat.
+
+    Captioners that attend get features [2, 4, 3]; the second image has three parts.
+    """
     keras.utils.set_random_seed(3)
-    captioner = Captioner(vocabulary_size=7, feature_size=3, units=5, embedding_size=4, dropout=0.0)
+    captioner = CAPTIONERS[kind](vocabulary_size=7, feature_size=3, units=5, embedding_size=4, dropout=0.0)
     rng = np.random.default_rng(5)
     for weight in captioner.trainable_variables:
         weight.assign(rng.normal(0, 0.8, weight.shape))
     baseline = Baseline(5, 6)
-    return captioner, baseline, rng.normal(0, 1, (2, 3)).astype(np.float32)
+    features = rng.normal(0, 1, (2, 3) if kind == "lstm" else (2, 4, 3)).astype(np.float32)
+    if kind != "lstm":
+        features[1, 3] = 0
+    return captioner, baseline, features
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from spidercap.models.attention import AttentionCaptioner
 from spidercap.models.special_tokens import FORBIDDEN, START
 
 
@@ -10,7 +11,22 @@ def hidden(captioner, features, words):
     words = tf.convert_to_tensor(words)
     read = tf.concat([tf.fill([words.shape[0], 1], START), words[:, :-1]], axis=1)
     start = list(captioner.begin(tf.convert_to_tensor(features))[1])
-    return captioner.lstm(captioner.embedding(read), initial_state=start)
+    states = captioner.lstm(captioner.embedding(read), initial_state=start[:2])
+    return states + seen(captioner, features, states) if isinstance(captioner, AttentionCaptioner) else states
+
+
+def seen(captioner, features, states):
+    """What hidden states `[N, T, H]` see of features `[N, P, F]`, one after the other: `[N, T, H]`."""
+    found = []
+    for vectors, of_caption in zip(features, states, strict=True):
+        parts = tf.boolean_mask(vectors, tf.reduce_any(vectors != 0, axis=1))
+        parts = (parts - captioner.feature_mean) / captioner.feature_deviation
+        for hidden in of_caption:
+            query = tf.linalg.matvec(captioner.query.kernel, hidden, transpose_a=True)
+            scores = tf.linalg.matvec(parts @ captioner.key.kernel, query) / hidden.shape[0] ** 0.5
+            values = parts @ captioner.value.kernel + captioner.value.bias
+            found.append(tf.linalg.matvec(values, tf.nn.softmax(scores), transpose_a=True))
+    return tf.reshape(tf.stack(found), states.shape)
 
 
 def logits(captioner, states):

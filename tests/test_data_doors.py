@@ -256,14 +256,14 @@ class TestFeatures:
         make(path, VECTORS)
         with open_features(str(path)) as given:
             assert sorted(given.names) == sorted(VECTORS) and given.size == 3
-            np.testing.assert_array_equal(given.rows(list(VECTORS)), np.stack(list(VECTORS.values())))
+            np.testing.assert_array_equal(given.rows(list(VECTORS), False), np.stack(list(VECTORS.values())))
 
     @pytest.mark.parametrize(("make", "suffix"), KINDS)
     def test_grids_are_averaged(self, tmp_path, make, suffix):
         grids = {name: np.stack([vector, vector + 2, vector + 4, vector]) for name, vector in VECTORS.items()}
         make(tmp_path / f"f{suffix}", grids)
         with open_features(str(tmp_path / f"f{suffix}")) as given:
-            np.testing.assert_array_equal(given.rows(["2.jpg"]), grids["2.jpg"].mean(axis=0)[None])
+            np.testing.assert_array_equal(given.rows(["2.jpg"], False), grids["2.jpg"].mean(axis=0)[None])
 
     def test_splits_by_id_name_or_stem_from_several_files(self, tmp_path, monkeypatch):
         npz(tmp_path / "a.npz", {"0.jpg": VECTORS["0.jpg"], "1": VECTORS["1.jpg"]})
@@ -344,7 +344,7 @@ class TestFeatures:
             (tmp_path / "f.npz").write_bytes(damaged)
             try:
                 with open_features(str(tmp_path / "f.npz")) as given:
-                    given.rows(given.names)
+                    given.rows(given.names, False)
             except UserError as error:
                 told += "\n" not in str(error)
         assert told > len(content) / 7 / 3  # the rest is in what no one reads, such as dates
@@ -537,3 +537,31 @@ class TestTfds:
     def test_what_is_rejected(self, tmp_path, prepared, changes, shown):
         with pytest.raises(UserError, match=shown):
             self.splits_of(tmp_path, prepared, **changes)
+
+
+class TestParts:
+    """Features of parts of an image, for captioners that attend."""
+
+    @pytest.mark.parametrize(("make", "suffix"), [(npz, ".npz"), (h5, ".h5"), (tfrecord, ".tfrecord")])
+    def test_images_may_have_different_numbers_of_them(self, tmp_path, make, suffix):
+        parts = {f"{i}.jpg": np.full([1 + i, 3], 1 + i, np.float32) for i in range(3)}
+        make(tmp_path / f"f{suffix}", parts)
+        with open_features(str(tmp_path / f"f{suffix}")) as given:
+            found = given.rows(["1.jpg", "0.jpg"], True)
+            np.testing.assert_array_equal(found, [[[2] * 3, [2] * 3], [[1] * 3, [0] * 3]])
+            assert given.rows([], True).shape == (0, 0, 3)
+
+    def test_vectors_are_refused(self, tmp_path):
+        npz(tmp_path / "f.npz", VECTORS)
+        with (
+            open_features(str(tmp_path / "f.npz")) as given,
+            pytest.raises(UserError, match=r"are \[3\], without parts .* --decoder=lstm"),
+        ):
+            given.rows(["1.jpg"], True)
+
+    def test_parts_of_another_size_and_not_finite(self, tmp_path):
+        npz(tmp_path / "f.npz", {"a": np.ones([2, 3]), "b": np.ones([2, 4]), "c": np.full([2, 3], np.inf)})
+        with open_features(str(tmp_path / "f.npz")) as given:
+            for name, wrong in (("b", "have size 4, those of a 3"), ("c", "are NaN or infinite")):
+                with pytest.raises(UserError, match=f"features of {name} {wrong}"):
+                    given.rows([name], True)

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from spidercap.models.encoder import build_encoder
 from spidercap.models.images import LEAST_SEEN, decode_image, draw_view, resize_image
 from spidercap.pipeline.data import features, rendered, shard_work
-from spidercap.pipeline.data.feature_store import Features, FeatureStore, shard_path
+from spidercap.pipeline.data.feature_store import Features, FeatureStore, shard_path, write_shard
 from spidercap.pipeline.data.features import all_features
 from spidercap.pipeline.data.prepare import prepare_data
 from spidercap.pipeline.data.records import NEEDED, read_images
+from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.config import Config
 
 
@@ -204,3 +206,31 @@ def test_a_data_set_without_any_digest_is_not_trusted(tmp_path):
     assert rendered._fault(tmp_path) == "is not whole"
     (tmp_path / "1.0.0" / "digests.json").write_text("{}")
     assert rendered._fault(tmp_path) == "its digests.json is empty"
+
+
+class TestParts:
+    def test_shards_with_more_parts_and_with_less(self, tmp_path):
+        rng = np.random.default_rng(0)
+        few, many = (rng.normal(size=(2, count, 3)).astype(np.float32) for count in (2, 4))
+        store = FeatureStore(tmp_path)
+        store.add(["a" * 64, "b" * 64], few)
+        store.add(["c" * 64, "d" * 64], many)
+        features = Features(store.shards, store.places(["c" * 64, "a" * 64, "d" * 64])[:, None])
+        assert features.shape == (3, 1, 4, 3)
+        assert all(shard.dtype == np.float16 for shard in store.shards)
+        found = features.gather(np.array([1, 0, 2]))
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found[0], np.pad(few[0], [(0, 2), (0, 0)]), atol=1e-3)
+        np.testing.assert_allclose(found[1:], many, atol=2e-3)
+        view = features.view(images=2)
+        assert view.shape == (2, 4, 3) and view[1:].shape == (1, 4, 3)
+
+    def test_numbers_that_are_too_large_for_them_are_refused(self, tmp_path):
+        with pytest.raises(UserError, match=r"float16, and 70,000 is too large; .* 65,504"):
+            write_shard(tmp_path, ["a" * 64], np.full([1, 2, 3], 7e4, np.float32))
+
+    def test_the_mean_of_an_encoders_cells_are_its_features(self):
+        pixels = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype(np.float32)
+        cells, mean = (build_encoder("VGG16", "random", 64, grid=grid)(pixels).numpy() for grid in (True, False))
+        assert cells.shape == (2, 4, 512)
+        np.testing.assert_allclose(cells.mean(axis=1), mean, rtol=1e-4, atol=1e-6)

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from spidercap.models import decoding
 from spidercap.models.baseline import StepBaseline
+from spidercap.models.captioners import CAPTIONERS
 from spidercap.models.categorical import likeliest
 from spidercap.models.decoding import Forks, take_rows
 from spidercap.models.rollouts import Rollouts, roll_out
@@ -77,6 +78,7 @@ def test_expectation_of_reinforce_with_a_baseline(policy):
     check_expectation(policy, objective, outcomes, weights, experience_of(features, outcomes), tf.zeros([0]))
 
 
+@pytest.mark.parametrize("toy", CAPTIONERS, indirect=True)
 def test_expectation_of_rollouts(policy):
     """K = 1: every sample, with every way its rollouts can turn out."""
     captioner, _, features, probability = policy
@@ -135,6 +137,7 @@ def test_expectation_of_self_critical(policy, samples):
 
 
 @pytest.mark.parametrize("samples", [2, 3])
+@pytest.mark.parametrize("toy", CAPTIONERS, indirect=True)
 def test_expectation_of_leave_one_out(policy, samples):
     captioner, _, features, probability = policy
     outcomes, weights = outcomes_of(probability, samples)

@@ -61,7 +61,7 @@ def sampled(captioner, features):
 
 
 class TestByEnumeration:
-    @pytest.mark.parametrize("words", [1, 2])
+    @pytest.mark.parametrize(("toy", "words"), [("lstm", 1), ("lstm", 2), ("attention", 1)], indirect=["toy"])
     def test_the_expectation_is_the_gradient_of_the_expected_reward(self, toy, words):
         """Every caption with all that can be drawn from its states; rollouts count linearly, so their mean will do."""
         captioner, baseline, features = toy

@@ -26,7 +26,7 @@ _NEEDED = {
 
 
 class FeatureFile:
-    """The features of a file, read one by one: vectors `[F]`, or grids `[P, F]`, which are averaged over P."""
+    """The features of a file, read one by one: vectors `[F]`, or parts of an image `[P, F]`."""
 
     def __init__(self, path: str, names: Sequence[str], read: Callable[[int], np.ndarray]):
         """Takes the names, and a function from a row to its features; raises UserError for names that come twice."""
@@ -35,19 +35,35 @@ class FeatureFile:
             raise _wrong(path, "holds no features")
         seen: set[str] = set()
         reject(path, "names come twice", [n for n in self.names if n in seen or seen.add(n)], "leave each once")
-        self.size = len(self._whole(0))
+        self.size = self._whole(0).shape[-1]
 
     def vector(self, row: int) -> np.ndarray:
-        """Returns float32 `[F]`; raises UserError for another size, or for NaN or infinity."""
-        vector = self._whole(row)
-        if len(vector) != self.size:
+        """Returns float32 `[F]`, the mean of parts; raises UserError for another size, or for NaN or infinity."""
+        value = self._whole(row)
+        with np.errstate(over="ignore", invalid="ignore"):
+            vector = value.astype(np.float32) if value.ndim == 1 else value.mean(axis=0, dtype=np.float32)
+        return self._checked(row, vector)
+
+    def parts(self, row: int) -> np.ndarray:
+        """Returns float32 `[P, F]`; raises UserError as `vector` does, and for features `[F]`."""
+        value = self._whole(row)
+        if value.ndim == 1:
             raise UserError(
-                f"{self.path}: the features of {self.names[row]} have size {len(vector)}, those of {self.names[0]} "
-                f"{self.size}; give features of one size"
+                f"{self.path}: the features of {self.names[row]} are {list(value.shape)}, without parts to attend to; "
+                "give regions or cells [P, F], or --decoder=lstm"
             )
-        if not np.isfinite(vector).all():
+        with np.errstate(over="ignore"):
+            return self._checked(row, value.astype(np.float32))
+
+    def _checked(self, row: int, features: np.ndarray) -> np.ndarray:
+        if features.shape[-1] != self.size:
+            raise UserError(
+                f"{self.path}: the features of {self.names[row]} have size {features.shape[-1]}, those of "
+                f"{self.names[0]} {self.size}; give features of one size"
+            )
+        if not np.isfinite(features).all():
             raise UserError(f"{self.path}: the features of {self.names[row]} are NaN or infinite; leave them out")
-        return vector
+        return features
 
     def _whole(self, row: int) -> np.ndarray:
         try:
@@ -59,8 +75,7 @@ class FeatureFile:
                 f"{self.path}: the features of {self.names[row]} are {value.dtype} {list(value.shape)}; needed: "
                 "numbers [F], or a grid [P, F]"
             )
-        with np.errstate(over="ignore"):
-            return value.astype(np.float32) if value.ndim == 1 else value.mean(axis=0, dtype=np.float32)
+        return value
 
 
 def open_feature_file(path: str, stack: contextlib.ExitStack) -> FeatureFile:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from spidercap.pipeline import digests
+from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import written_aside
 
 FILE = "features.npy"
@@ -38,7 +39,7 @@ class FeatureStore:
         return first[~np.isin(asked[first], np.concatenate([_short([]), *self._keys]))].tolist()
 
     def add(self, keys: Sequence[str], features: np.ndarray) -> None:
-        """Stores float32 `[n, F]` of n keys as one shard."""
+        """Stores float32 `[n, F]` or `[n, P, F]` of n keys as one shard."""
         self.open(write_shard(self.folder, keys, features))
 
     def open(self, path: pathlib.Path) -> bool:
@@ -67,18 +68,28 @@ class FeatureStore:
 
     @property
     def shards(self) -> list[np.ndarray]:
-        """The features of each shard, float32 `[n, F]`, mapped into memory."""
+        """The features of each shard, float32 `[n, F]` or float16 `[n, P, F]`, mapped into memory."""
         return self._shards
 
 
 def write_shard(folder: pathlib.Path, keys: Sequence[str], features: np.ndarray) -> pathlib.Path:
-    """Writes float32 `[n, F]` of n keys as a shard of the store in `folder`; returns its file.
+    """Writes float32 `[n, F]`, or `[n, P, F]` as float16, of n keys as a shard of the store in `folder`.
+
+    Returns:
+      Its file.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: it cannot be written, or numbers of parts are too large for float16.
     """
-    rows = np.empty(len(keys), [("key", f"S{KEY}"), ("features", "<f4", (features.shape[1],))])
-    rows["key"], rows["features"] = _short(keys), features
+    dtype = "<f4" if features.ndim == 2 else "<f2"  # parts take fifty times the room
+    rows = np.empty(len(keys), [("key", f"S{KEY}"), ("features", dtype, features.shape[1:])])
+    with np.errstate(over="ignore"):
+        rows["key"], rows["features"] = _short(keys), features
+    if not np.isfinite(rows["features"]).all():
+        raise UserError(
+            f"features of parts are stored as float16, and {np.abs(features).max():,.0f} is too large; scale them down "
+            "to at most 65,504"
+        )
     path = shard_path(folder, keys)
     with written_aside(path, rows.nbytes) as aside:
         np.save(aside, rows)
@@ -92,32 +103,37 @@ def shard_path(folder: pathlib.Path, keys: Sequence[str]) -> pathlib.Path:
 
 
 class Features:
-    """Float32 features of I images in N views each, read from the disk when they are asked for."""
+    """Features of I images in N views each, read from the disk when they are asked for."""
 
     def __init__(self, shards: Sequence[np.ndarray], places: np.ndarray):
-        """Takes arrays `[n, F]`, and int `[I, N, 2]`: array and row of each view of each image."""
+        """Takes arrays, and int `[I, N, 2]`: array and row of each view of each image.
+
+        The arrays are `[n, F]`, or `[n, P, F]`. Those with a smaller P are read as if rows of zeros followed.
+        """
         self._shards, self._places = list(shards), places
-        self.shape = (*places.shape[:2], self._shards[0].shape[1] if self._shards else 0)
+        shapes = [shard.shape[1:] for shard in self._shards]
+        self.shape = (*places.shape[:2], *(max(sizes) for sizes in zip(*shapes, strict=True))) if shapes else (0, 0, 0)
 
     @classmethod
     def of(cls, features: "np.ndarray | Features") -> "Features":
-        """Returns an array `[I, N, F]` as Features; Features unchanged."""
+        """Returns an array `[I, N, F]` or `[I, N, P, F]` as Features; Features unchanged."""
         if isinstance(features, Features):
             return features
-        images, views, size = features.shape
+        images, views, *size = features.shape
         rows = np.arange(images * views, dtype=np.int32).reshape(images, views)
-        return cls([features.reshape(-1, size)], np.stack([np.zeros_like(rows), rows], axis=-1))
+        return cls([features.reshape(-1, *size)], np.stack([np.zeros_like(rows), rows], axis=-1))
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def gather(self, images: np.ndarray, views: np.ndarray | int = 0) -> np.ndarray:
-        """Returns `[n, F]` of images `[n]`, of one view each."""
+        """Returns float32 `[n, F]` or `[n, P, F]` of images `[n]`, of one view each."""
         shard, row = np.moveaxis(self._places[images, views], -1, 0)
-        found = np.empty((len(shard), self.shape[2]), np.float32)
+        found = np.zeros((len(shard), *self.shape[2:]), np.float32)
         for number in np.unique(shard):
-            here = shard == number
-            found[here] = self._shards[number][row[here]]
+            here = np.flatnonzero(shard == number)
+            values = self._shards[number][row[here]]
+            found[(here, slice(values.shape[1])) if values.ndim == 3 else here] = values
         return found
 
     def view(self, number: int = 0, images: int | None = None) -> "View":
@@ -126,11 +142,11 @@ class Features:
 
 
 class View:
-    """One view of the features of some images: like an array `[I, F]` that can be sliced."""
+    """One view of the features of some images: like an array `[I, F]` or `[I, P, F]` that can be sliced."""
 
     def __init__(self, features: Features, number: int, images: int):
         self._features, self._number = features, number
-        self.shape = (images, features.shape[2])
+        self.shape = (images, *features.shape[2:])
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import keras
 import numpy as np
 
+from spidercap.models.captioners import CAPTIONERS
 from spidercap.models.encoder import build_encoder
 from spidercap.pipeline import digests
 from spidercap.pipeline.bars import progress_bar
@@ -40,7 +41,8 @@ def load_encoder(config: Config) -> keras.Model:
     try:
         with warnings.catch_warnings():  # Keras warns about each layer before it rejects weights of another network
             warnings.simplefilter("ignore")
-            return build_encoder(config.model.encoder, weights, config.model.image_size, ENCODER_SEED)
+            grid = CAPTIONERS[config.model.decoder].takes_parts
+            return build_encoder(config.model.encoder, weights, config.model.image_size, ENCODER_SEED, grid)
     except Exception as error:  # Keras raises anything from ValueError to a bare Exception here
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         remedy = "give weights made for this encoder without its top, 'random', or another size"
@@ -63,7 +65,7 @@ def all_features(
     views: Mapping[str, int],
     workers: Workers = ALONE,
 ) -> dict[str, Features]:
-    """Returns features `[I, N, F]` by split, in the order of its records, with N = `views` of each image.
+    """Returns features `[I, N, F]`, or `[I, N, P, F]`, by split, in the order of its records; N = `views`.
 
     Views in the cache are read. Others, and those whose shard is damaged, are computed and stored, a shard at a time:
     in this process, in those of --workers, or as --beam_options say. Several workers share the shards out.
@@ -149,9 +151,10 @@ def _views(stores: Sequence[FeatureStore], keys: Sequence[str]) -> Features:
 
 def _key(config: Config, encoder: keras.Model) -> str:
     """Changes with the encoder, its size and its weights."""
+    parts = ["parts"] if CAPTIONERS[config.model.decoder].takes_parts else []
     # Some networks have preprocessing layers with ImageNet weights only, so equal weights are not enough.
     imagenet = config.model.encoder_weights == "imagenet"
-    digest = hashlib.sha256(json.dumps([config.model.encoder, imagenet, config.model.image_size]).encode())
+    digest = hashlib.sha256(json.dumps([config.model.encoder, imagenet, config.model.image_size, *parts]).encode())
     for weight in encoder.get_weights():
         digest.update(weight.tobytes())
     return f"{config.model.encoder}-{config.model.image_size}-{digest.hexdigest()[:12]}"

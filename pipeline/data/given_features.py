@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from spidercap.models.captioners import CAPTIONERS
 from spidercap.pipeline import digests
 from spidercap.pipeline.bars import progress_bar
 from spidercap.pipeline.data.feature_files import FeatureFile, open_feature_file
@@ -54,17 +55,22 @@ class GivenFeatures:
         number, _ = self._place[name]
         return hashlib.sha256(json.dumps([self.digests[number], name]).encode()).hexdigest()
 
-    def rows(self, names: Sequence[str]) -> np.ndarray:
-        """Returns float32 `[n, F]`; the mean over P of grids `[P, F]`.
+    def rows(self, names: Sequence[str], parts: bool) -> np.ndarray:
+        """Returns float32 `[n, F]`, of parts `[P, F]` their mean; with `parts` they stay apart: `[n, P, F]`.
+
+        P is that of the image with the most parts; after those of the others come rows of zeros.
 
         Raises:
-          UserError: features have another size, or are NaN or infinite.
+          UserError: features have another size, are NaN or infinite, or have no parts.
         """
-        found = np.empty((len(names), self.size), np.float32)
-        for row, name in enumerate(names):
-            number, place = self._place[name]
-            found[row] = self.files[number].vector(place)
-        return found
+        places = [self._place[name] for name in names]
+        if not parts:
+            return np.array([self.files[number].vector(row) for number, row in places]).reshape(-1, self.size)
+        found = [self.files[number].parts(row) for number, row in places]
+        padded = np.zeros((len(names), max(map(len, found), default=0), self.size), np.float32)
+        for row, of_image in enumerate(found):
+            padded[row, : len(of_image)] = of_image
+        return padded
 
     def __contains__(self, name: str) -> bool:
         return name in self._place
@@ -129,27 +135,29 @@ def _reject_shared(path: str, rows: Sequence[Listed], found: Mapping[ImageId, st
 
 
 def given_features(config: Config, splits: Mapping[str, Split]) -> dict[str, Features]:
-    """Returns the features `[I, 1, F]` by split that --features names, in the order of the split's records.
+    """Returns the features `[I, 1, F]` or `[I, 1, P, F]` that --features names, by split, in the order of its records.
 
     Raises:
       UserError: features have several sizes, or are NaN or infinite.
     """
     with open_features(config.data.features, config.cache_path()) as given:
         name = hashlib.sha256(json.dumps(given.digests).encode()).hexdigest()[:12]
-        store = FeatureStore(config.cache_path() / "features" / f"given-{name}")
+        parts = CAPTIONERS[config.model.decoder].takes_parts
+        kind = "given-parts" if parts else "given"
+        store = FeatureStore(config.cache_path() / "features" / f"{kind}-{name}")
         for split in splits.values():
-            _fill(store, given, split.keys)
+            _fill(store, given, split.keys, parts)
     return {name: Features(store.shards, store.places(split.keys)[:, None]) for name, split in splits.items()}
 
 
-def _fill(store: FeatureStore, given: GivenFeatures, keys: Sequence[str]) -> None:
+def _fill(store: FeatureStore, given: GivenFeatures, keys: Sequence[str], parts: bool) -> None:
     """Stores the features of those keys that are not stored yet, so that they are checked and read once."""
     missing = [keys[row] for row in store.missing(keys)]
     by_key = {given.key(name): name for name in given.names} if missing else {}
     with progress_bar(len(missing), "reading features", "image", shown=bool(missing)) as bar:
         for first in range(0, len(missing), SHARD):
             part = missing[first : first + SHARD]
-            store.add(part, given.rows([by_key[key] for key in part]))
+            store.add(part, given.rows([by_key[key] for key in part], parts))
             bar.update(len(part))
 
 

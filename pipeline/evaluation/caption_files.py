@@ -48,6 +48,11 @@ class ExportedCaptioner:
             raise UserError(f"{folder} is no model that this version of spidercap has exported; export it again")
 
     @property
+    def takes_parts(self) -> bool:
+        """Whether features are those of parts, `[N, P, F]`."""
+        return self._model.signatures["features"].structured_input_signature[1]["features"].shape.rank == 3
+
+    @property
     def signatures(self) -> Mapping[str, Callable[..., Mapping[str, tf.Tensor]]]:
         """The functions that the model serves, by name."""
         return self._model.signatures
@@ -83,15 +88,16 @@ class ExportedCaptioner:
         return captions_of(found)
 
     def caption_features(self, features: np.ndarray) -> list[list[tuple[str, float]]]:
-        """Returns the same as `caption`, for features float32 `[N, F]` as the model was trained on.
+        """Returns the same as `caption`, for features `[N, F]`, or `[N, P, F]`, as the model was trained on.
 
         Raises:
           UserError: features of another shape, or NaN or infinite.
         """
-        size = self._model.signatures["features"].structured_input_signature[1]["features"].shape[1]
+        shape = self._model.signatures["features"].structured_input_signature[1]["features"].shape
         features = np.asarray(features)
-        if features.ndim != 2 or features.shape[1] != size or features.dtype.kind not in "fiu":
-            raise UserError(f"features are {features.dtype} {list(features.shape)}; needed: numbers [N, {size}]")
+        if not shape.is_compatible_with(features.shape) or features.dtype.kind not in "fiu":
+            needed = f"[N, {'P, ' if shape.rank == 3 else ''}{shape[-1]}]"
+            raise UserError(f"features are {features.dtype} {list(features.shape)}; needed: numbers {needed}")
         if not np.isfinite(features).all():
             raise UserError("features are NaN or infinite; leave those images out")
         return captions_of(self._model.signatures["features"](features=tf.constant(features, tf.float32)))

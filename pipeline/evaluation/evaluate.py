@@ -51,7 +51,9 @@ def decoder_of(config: Config, words: Sequence[str]) -> Decoder:
 def build_decoder(
     captioner: Captioner, max_length: int, decoder: Decoder | None = None, workers: Workers = ALONE
 ) -> Callable[[View | np.ndarray], Captions]:
-    """Returns a function from features `[N, F]` to captions, compiled once; the default decoder is greedy.
+    """Returns a function from features to captions, compiled once; the default decoder is greedy.
+
+    Features are `[N, F]`, or `[N, P, F]` where the captioner takes parts.
 
     Several workers share the batches out, and all get all captions.
     """
@@ -67,7 +69,7 @@ def build_decoder(
         batches = []
         for number in range(workers.number * each, (workers.number + 1) * each):
             part = features[number * BATCH : (number + 1) * BATCH]
-            padded = np.zeros([BATCH, features.shape[1]], np.float32)  # every batch has one shape
+            padded = np.zeros([BATCH, *features.shape[1:]], np.float32)  # every batch has one shape
             padded[: len(part)] = part
             batches.append(decode(tf.constant(padded)))
         own = (np.concatenate(parts) for parts in zip(*batches, strict=True))

@@ -93,6 +93,13 @@ class ModelSettings(Group):
     encoder: str = setting("InceptionV3", "Network of keras.applications, such as EfficientNetB0.")
     encoder_weights: str = setting("imagenet", "imagenet (downloaded), random, or a .weights.h5 file.")
     image_size: int = setting(0, "Side of the encoder's input in pixels; 0: the network's own.", least=0, most=4096)
+    decoder: str = setting(
+        "lstm",
+        "Network that says the words. lstm: an LSTM that starts from the image's mean features. attention: it also "
+        "attends to the cells of the encoder's last map, or to regions [P, F] of --features, before each word.",
+        added=True,
+        choices=("lstm", "attention"),
+    )
     units: int = setting(512, "LSTM units (H).", most=2**16)
     embedding_size: int = setting(512, "Size of the word embeddings.", most=2**16)
     baseline_units: int = setting(512, "Hidden units of the baseline MLP.", most=2**16)

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from spidercap.models.baseline import Baseline
 from spidercap.models.captioner import Captioner
+from spidercap.models.captioners import CAPTIONERS
 from spidercap.models.precision import PRECISIONS
 from spidercap.models.special_tokens import SPECIAL_TOKENS
 from spidercap.pipeline import digests
@@ -53,7 +54,7 @@ def kept_frequencies(config: Config, references: Sequence[SizeClass], vocabulary
 def build_models(config: Config, vocabulary: Vocabulary, feature_size: int) -> tuple[Captioner, Baseline]:
     """Returns untrained models; their weights depend on the seed alone."""
     keras.utils.set_random_seed(config.run.seed)
-    captioner = Captioner(
+    captioner = CAPTIONERS[config.model.decoder](
         len(vocabulary.words),
         feature_size,
         config.model.units,
@@ -179,7 +180,7 @@ def warm_start_of(config: Config) -> Config:
         raise UserError(f"--warm_start={other} is the --workdir itself; name another run, or leave it out")
     saved = Config.of(**read_settings(other / "config.json") | {"workdir": str(other)})
     check_files(other, "restore it from a copy, or name another --warm_start")
-    sizes = ("encoder", "image_size", "units", "embedding_size", "baseline_units")
+    sizes = ("encoder", "image_size", "decoder", "units", "embedding_size", "baseline_units")
     wrong = differences({n: saved.flat()[n] for n in sizes}, {n: config.flat()[n] for n in sizes})
     if wrong:
         raise UserError(f"--warm_start={other} holds another model ({'; '.join(wrong)}); use the same model flags")

@@ -84,7 +84,7 @@ def mixer(captioner: Captioner, max_length: int, *, mixer_likelihood_weight: flo
 
     def sample(batch: Batch, seed: Seed, level: tf.Tensor) -> Experience:
         _check_batch("mixer", batch)
-        check_shapes("mixer", tokens=(batch.tokens, f"B {max_length}"), features=(batch.features, "B F"))
+        check_shapes("mixer", tokens=(batch.tokens, f"B {max_length}"), image_index=(batch.image_index, "B"))
         steps = tf.cast(level, tf.int32)
         given = decoding.Given(batch.tokens, steps)
         tokens = decoding.sample(*captioner.begin(batch.features), max_length, seed, given, captioner.jit)
@@ -196,7 +196,8 @@ def _check_least(objective: str, **settings: tuple[int, int]) -> None:
 
 
 def _check_batch(objective: str, batch: Batch) -> None:
-    check_shapes(objective, features=(batch.features, "B F"), image_index=(batch.image_index, "B"))
+    spec = "B P F" if batch.features.shape.rank == 3 else "B F"
+    check_shapes(objective, features=(batch.features, spec), image_index=(batch.image_index, "B"))
 
 
 def _check_rewards(

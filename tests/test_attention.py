@@ -1,0 +1,151 @@
+"""The captioner that attends to parts of an image: its equation, its time steps, and parts that are not there."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from spidercap.models import decoding
+from spidercap.models.attention import AttentionCaptioner
+from spidercap.models.beam import beam_search
+from spidercap.models.fixed_greedy import fixed_greedy
+from spidercap.models.packing import pack
+from spidercap.models.special_tokens import END, PAD
+from spidercap.models.word_loss import log_probs
+from spidercap.pipeline.training.gradients import policy_gradients
+from spidercap.pipeline.training.steps import scored_captions, split_rewards
+from tests import plain
+from tests.conftest import make_toy
+from tests.enumeration import CAPTIONS, distribution, flat, table_reward
+from tests.oracles import word_probabilities
+from tests.test_invariance import batch_of, every_objective
+
+T = 5
+WORDS = tf.constant([[4, 5, 6, END, PAD], [6, END, PAD, PAD, PAD], [5, 5, 4, 6, 4]])
+ROW = tf.constant([1, 0, 1])  # the second image has three parts, one less
+
+
+@pytest.fixture
+def toy():
+    return make_toy("attention")
+
+
+def test_hidden_states_are_those_of_the_equation(toy):
+    captioner, _, features = toy
+    packing = pack(WORDS)
+    found = captioner.hidden(tf.constant(features), WORDS, packing, feature_row=ROW)
+    expected = plain.hidden(captioner, features[ROW.numpy()], WORDS)
+    np.testing.assert_allclose(found, packing.of(expected), atol=1e-6)
+    without = captioner.lstm(captioner.embedding(WORDS))
+    assert np.abs(found - packing.of(without)).max() > 0.1
+
+
+def test_teacher_forcing_is_what_the_steps_say(toy):
+    captioner, _, features = toy
+    packing = pack(WORDS)
+    hidden = captioner.hidden(tf.constant(features), WORDS, packing, feature_row=ROW)
+    found = packing.of(
+        tf.scatter_nd(packing.index, log_probs(captioner.projection(), hidden, packing.of(WORDS)), [3, T])
+    )
+    place = packing.places(T).numpy()
+    for i, row in enumerate(ROW.numpy()):
+        caption = [w for w in WORDS.numpy()[i] if w != PAD]
+        steps = word_probabilities(*captioner.begin(tf.constant(features[row : row + 1])), caption)
+        np.testing.assert_allclose(found.numpy()[place[i, : len(caption)]], np.log(steps), atol=1e-5)
+
+
+def test_rows_of_an_image_share_its_parts(toy):
+    """Each row of the state knows its image's number, and nothing of its parts."""
+    captioner, _, features = toy
+    step, state = captioner.begin(tf.constant(features), 3)
+    assert [leaf.shape[1:] for leaf in state] == [(5,), (5,), ()]
+    np.testing.assert_array_equal(state[2], [0, 0, 0, 1, 1, 1])
+    same_step, same = captioner.begin(tf.constant(np.repeat(features, 3, axis=0)))
+    words = tf.constant([4, 5, 6, 4, 5, 6])
+    for _ in range(2):
+        (state, logits), (same, expected) = step(state, words), same_step(same, words)
+        np.testing.assert_allclose(logits, expected, atol=1e-6)
+
+
+def test_parts_that_are_not_there_change_nothing(toy):
+    captioner, _, features = toy
+    padded = np.pad(features, [(0, 0), (0, 3), (0, 0)])
+    packing = pack(WORDS)
+    few, many = (captioner.hidden(tf.constant(x), WORDS, packing, feature_row=ROW) for x in (features, padded))
+    np.testing.assert_allclose(few, many, atol=1e-6)
+    drawn = [decoding.sample(*captioner.begin(tf.constant(x), 20), T, tf.constant([1, 2])) for x in (features, padded)]
+    np.testing.assert_array_equal(*drawn)
+    dropped = [captioner.drop_features(tf.constant(x), 0.5, tf.constant([3, 4])).numpy() for x in (features, padded)]
+    np.testing.assert_array_equal(dropped[0], dropped[1][:, :4])
+    assert not dropped[1][:, 4:].any() and not dropped[0][1, 3].any()
+    other = make_toy("attention")[0]
+    captioner.adapt(features)
+    other.adapt(padded)
+    np.testing.assert_allclose(captioner.feature_mean, features.reshape(-1, 3)[:7].mean(axis=0), atol=1e-6)
+    for name in ("feature_mean", "feature_deviation"):
+        np.testing.assert_allclose(getattr(captioner, name), getattr(other, name), atol=1e-6)
+
+
+def test_the_order_of_parts_changes_nothing(toy):
+    captioner, _, features = toy
+    turned = captioner.hidden(tf.constant(features[:, ::-1]), WORDS, pack(WORDS), feature_row=ROW)
+    np.testing.assert_allclose(
+        turned, captioner.hidden(tf.constant(features), WORDS, pack(WORDS), feature_row=ROW), atol=1e-6
+    )
+
+
+def test_an_image_without_parts_is_finite(toy):
+    captioner, _, features = toy
+    hidden = captioner.hidden(tf.zeros_like(features), WORDS, pack(WORDS), feature_row=ROW)
+    assert np.isfinite(hidden).all()
+
+
+def test_the_same_features_are_dropped_in_all_parts(toy):
+    captioner, _, _ = toy
+    captioner.feature_mean.assign([1.0, 2.0, 3.0])
+    features = tf.constant(np.random.default_rng(0).normal(size=(50, 4, 3)), tf.float32)
+    dropped = captioner.drop_features(features, 0.5, tf.constant([1, 5])).numpy()
+    is_mean = np.isclose(dropped, [1, 2, 3])
+    assert (is_mean.all(axis=1) == is_mean.any(axis=1)).all()
+    assert 0.35 < is_mean.mean() < 0.65
+    np.testing.assert_allclose(
+        dropped[~is_mean], ((features - [1.0, 2, 3]) * 2 + [1.0, 2, 3]).numpy()[~is_mean], rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_all_decoders_find_what_plain_python_finds(toy, jit):
+    captioner, _, features = toy
+    for row in range(2):
+        image = tf.constant(features[row : row + 1])
+        probability = distribution(captioner, features[row : row + 1])
+        best = max(CAPTIONS, key=probability.get)
+        beams = tf.function(lambda x: beam_search(*captioner.begin(x), 3, width=40, n_best=1, jit=jit))(image)
+        assert tuple(w for w in beams.tokens.numpy()[0, 0] if w != PAD) == best
+        tokens, log_prob = decoding.greedy(*captioner.begin(image), 3, jit)
+        fixed, fixed_log_prob = fixed_greedy(*captioner.begin(image), 3)
+        np.testing.assert_array_equal(tokens, fixed)
+        said = tuple(w for w in tokens.numpy()[0] if w != PAD)
+        np.testing.assert_allclose([log_prob[0], fixed_log_prob[0]], np.log(probability[said]), atol=1e-5)
+
+
+@pytest.mark.parametrize("which", range(6))
+def test_gradients_are_those_of_the_plain_pass(toy, which):
+    """All objectives, with several samples an image: what is packed and shared out, against one after the other."""
+    captioner, baseline, features = toy
+    objective = every_objective(captioner)[which]
+    experience = objective.sample(batch_of(features), tf.constant([2, 6]), tf.constant(0.0))
+    rewards = split_rewards(experience, table_reward(*scored_captions(experience)))
+    credit = objective.credit(experience, *rewards)
+    found = policy_gradients(captioner, baseline, experience, credit).captioner
+    alone = experience._replace(
+        features=tf.gather(experience.features, experience.feature_row), feature_row=None
+    )  # each sample with parts of its own
+    expected = policy_gradients(captioner, baseline, alone, credit).captioner
+    assert np.abs(flat(found)).max() > 1e-3
+    np.testing.assert_allclose(flat(found), flat(expected), atol=1e-6)
+
+
+def test_it_has_the_weights_of_the_other_one_and_three_layers():
+    own, other = (make_toy(kind)[0] for kind in ("attention", "lstm"))
+    extra = {layer.name for layer in own.layers} - {layer.name for layer in other.layers}
+    assert extra == {"query", "key", "value"} and isinstance(own, AttentionCaptioner)

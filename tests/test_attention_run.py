@@ -1,0 +1,77 @@
+"""Whole runs of the captioner that attends: from regions, from images, and what does not fit together."""
+
+import json
+
+import numpy as np
+import pytest
+
+from spidercap.models.captioners import CAPTIONERS
+from spidercap.pipeline import main
+from spidercap.pipeline.settings.groups import ModelSettings
+from tests import faults
+from tests.conftest import ROOT
+
+
+def run(capsys, *flags):
+    code = main.main(["main", *flags])
+    told = capsys.readouterr()
+    return code, told.out, told.err
+
+
+@pytest.fixture(scope="module")
+def regions(tmp_path_factory):
+    """The flags of a run on images with one to four regions each, and the file of their features."""
+    folder = tmp_path_factory.mktemp("regions")
+    flags = faults.make_data(folder / "data")
+    path = folder / "data" / "features.npz"
+    rng = np.random.default_rng(1)
+    with np.load(path) as vectors:
+        parts = {name: rng.normal(size=(1 + i % 4, 6)) for i, name in enumerate(vectors.files)}
+    np.savez(path, **parts)
+    flags = (*faults.FLAGS, *flags, f"--workdir={folder / 'run'}", f"--cache_dir={folder / 'cache'}")
+    return (*flags, "--decoder=attention"), path
+
+
+def test_regions_from_training_to_captions_by_the_exported_model(regions, capsys, tmp_path):
+    flags, path = regions
+    code, out, err = run(capsys, *flags)
+    assert code == 0, err
+    workdir = next(flag for flag in flags if flag.startswith("--workdir="))
+    captions = ("--mode=caption", workdir, f"--features={path}", f"--output={tmp_path / 'captions.json'}")
+    assert run(capsys, *captions)[0] == 0
+    written = json.loads((tmp_path / "captions.json").read_text())
+    assert len(written) == sum(faults.SPLITS.values())
+    said = {line.split(": ")[0]: line for line in out.splitlines() if line.startswith("val")}
+    again = run(capsys, *captions)[1]
+    assert said and all(line in again for line in said.values())
+
+
+def test_vectors_are_refused_with_a_remedy(capsys, tmp_path):
+    vectors = faults.make_data(tmp_path / "data")
+    here = (f"--workdir={tmp_path / 'run'}", f"--cache_dir={tmp_path / 'cache'}")
+    code, _, err = run(capsys, *faults.FLAGS, *vectors, *here, "--decoder=attention")
+    assert code == 1 and "without parts to attend to" in err and "--decoder=lstm" in err
+
+
+def test_a_warm_start_from_another_network_is_refused(regions, capsys, tmp_path):
+    flags, _ = regions
+    other = [flag for flag in flags if not flag.startswith(("--workdir", "--decoder"))]
+    start = next(flag for flag in flags if flag.startswith("--workdir")).partition("=")[2]
+    code, _, err = run(capsys, *other, f"--workdir={tmp_path / 'run'}", f"--warm_start={start}")
+    assert code == 1 and "decoder" in err and "another model" in err
+
+
+def test_cells_of_images_from_training_to_the_exported_model(capsys, tmp_path):
+    flags = (f"--flagfile={ROOT / 'tests' / 'tiny.flags'}", "--stages=mle:1", "--scenes_train=16", "--views=2")
+    here = (f"--workdir={tmp_path / 'run'}", f"--cache_dir={tmp_path / 'cache'}")
+    code, out, err = run(capsys, *flags, *here, "--decoder=attention")
+    assert code == 0, err  # an export is compared with the model in memory before it is kept
+    folder = next((tmp_path / "cache" / "features").iterdir())
+    shards = list(folder.rglob("features.npy"))
+    assert {np.load(path, mmap_mode="r").dtype["features"].shape for path in shards} == {(4, 512)}
+    assert "val_0.png: " in out
+
+
+def test_all_of_them_can_be_asked_for():
+    field = ModelSettings.__dataclass_fields__["decoder"]
+    assert set(field.metadata["choices"]()) == set(CAPTIONERS)
