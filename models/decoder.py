@@ -27,9 +27,9 @@ class Captions(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Decoder:
-    """Settings of decoding: `decode`, a key of DECODERS, those of beam search, and from `temperature` those of sampling.
+    """Settings of decoding: `decode`, a key of DECODERS; those of beam search; from `temperature` those of sampling.
 
-    They are explained in beam.py and in sampling.py.
+    They are explained in beam.py and sampling.py.
 
     Raises:
       ValueError: an unknown decoder, a number out of range, more captions than the decoder finds.
