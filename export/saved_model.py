@@ -52,8 +52,8 @@ def export(
     """Returns the new folder `<folder>/<version>`: written under another name, checked in a fresh process, renamed.
 
     The fresh process captions the examples: encoded images, or features `[N, F]` if there is no encoder. Its captions
-    must equal those of the model in memory; captions that are drawn, are drawn by the same seeds for that. The default `decoder` is greedy; its settings are stored with the model,
-    like `source`, which tells what it was made of.
+    must equal those of the model in memory; those of a decoder that draws are drawn by the same seeds. The default
+    `decoder` is greedy; its settings are stored with the model, like `source`, which tells what it was made of.
     Of images of more than `max_pixels` the model says so in place of a caption. `beside` are texts by file name, to be
     kept where model servers ignore them.
 

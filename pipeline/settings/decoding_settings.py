@@ -85,11 +85,11 @@ class DecodingSettings(Group):
         """Raises UserError for settings that do not fit the decoder."""
         refused = [name for name in self.unread() if name not in ONLY_TOLD]
         if refused:
-            name, *_ = refused
+            name, value = refused[0], _spelled(getattr(self, refused[0]))
             readers = [decoder for decoder, read in READ_BY.items() if name in read]
-            resets = " ".join(f"--{name}={_spelled(_default(name))}" for name in refused)
+            resets = " ".join(f"--{other}={_spelled(_default(other))}" for other in refused)
             raise UserError(
-                f"--{name}={_spelled(getattr(self, name))} is for --decode={_listed(readers)}, not for --decode={self.decode}; "
+                f"--{name}={value} is for --decode={_listed(readers)}, not for --decode={self.decode}; "
                 f"add --decode={readers[0]}, or {resets}"
             )
         if "beam_width" in self.read() and self.n_best > self.beam_width:
