@@ -139,7 +139,7 @@ class Server(tf.Module):
         text = tf.where((found.tokens != PAD) & (found.tokens != END), tf.gather(self.words, found.tokens), "")
         captions = tf.strings.strip(tf.strings.reduce_join(text, axis=2, separator=" "))
         captions = tf.where(fine[:, None], captions, "")
-        log_prob = tf.where(fine[:, None], tf.maximum(found.log_prob, MISSING), 0.0)
+        log_prob = tf.where(fine[:, None], _floored(found.log_prob), 0.0)
         length = tf.where(fine, lengths(found.tokens[:, 0]), 0)
         best = {"caption": captions[:, 0], "log_prob": log_prob[:, 0], "length": length, "error": rows.error}
         return best if decoder.n_best == 1 else best | {"captions": captions, "log_probs": log_prob}
@@ -165,7 +165,7 @@ class Server(tf.Module):
         each = log_probs(self._models.captioner.projection(), hidden, packing.of(tokens))
         total = tf.math.unsorted_segment_sum(each, packing.index[:, 0], tf.shape(tokens)[0])
         return {
-            "log_prob": tf.where(fine, tf.maximum(total, MISSING), 0.0),
+            "log_prob": tf.where(fine, _floored(total), 0.0),
             "length": tf.where(fine, count + 1, 0),
             "error": error,
         }
@@ -183,6 +183,11 @@ def _never_empty(call: Callable, pixels: tf.Tensor) -> tf.Tensor | dict[str, tf.
     count = tf.shape(pixels)[0]
     padded = tf.pad(pixels, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
     return tf.nest.map_structure(lambda value: value[:count], call(tf.ensure_shape(padded, pixels.shape)))
+
+
+def _floored(log_prob: tf.Tensor) -> tf.Tensor:
+    """Log-probabilities of MISSING or more; NaN, as of features that are too large to compute with, is MISSING, too."""
+    return tf.where(tf.math.is_nan(log_prob), MISSING, tf.maximum(log_prob, MISSING))
 
 
 def _finite(features: tf.Tensor) -> Rows:

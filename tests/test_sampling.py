@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from spidercap.export.server import MISSING, Server
 from spidercap.models import decoding, row_random, sampling
 from spidercap.models.categorical import draw
 from spidercap.models.decoder import CHOICES, Decoder
 from spidercap.models.row_random import RowSeed
-from spidercap.models.special_tokens import END, FORBIDDEN, PAD, START
+from spidercap.models.special_tokens import END, FORBIDDEN, PAD, SPECIAL_TOKENS, START
 from tests.enumeration import CAPTIONS, T, distribution
 
 N = 40_000
@@ -247,6 +248,16 @@ def test_non_finite_logits_end_the_caption_as_in_greedy_decoding(decode, wrong):
     assert expected[0].numpy().tolist() == [END, PAD, PAD]
     np.testing.assert_array_equal(tokens[0], np.repeat(expected[:1], 3, axis=0))
     assert np.isnan(log_prob[0]).all() and np.isfinite(log_prob[1]).all()
+
+
+@pytest.mark.parametrize("decode", ["greedy", *sorted(CHOICES)])
+def test_served_numbers_are_finite_also_where_logits_are_not(toy, decode):
+    captioner, _, features = toy
+    server = Server(None, captioner, (*SPECIAL_TOKENS, "a", "b", "c"), T, Decoder(decode), max_pixels=1)
+    huge = tf.constant(np.concatenate([np.full([1, 3], 3e38, np.float32), features[:1]]))
+    served = server.served()["features"](huge)
+    assert served["caption"].numpy()[0] == b"" and served["log_prob"].numpy()[0] == np.float32(MISSING)
+    assert MISSING < served["log_prob"].numpy()[1] <= 0
 
 
 def test_all_equal_samples_are_kept(toy):
