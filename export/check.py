@@ -13,12 +13,16 @@ import tensorflow as tf
 
 def main(model: str, inputs: str, answers: str) -> None:
     """Writes {"caption": [...], "log_prob": [...], ...} of the files of a folder, sorted by name, or of features."""
-    serve = tf.saved_model.load(model).signatures["serving_default"]
+    loaded = tf.saved_model.load(model)  # its signatures stop working without it
     path = pathlib.Path(inputs)
     if path.is_dir():
-        outputs = serve(image_bytes=tf.constant([f.read_bytes() for f in sorted(path.iterdir())]))
+        given = {"image_bytes": tf.constant([f.read_bytes() for f in sorted(path.iterdir())])}
     else:
-        outputs = serve(features=tf.constant(np.load(path)))
+        given = {"features": tf.constant(np.load(path))}
+    outputs = loaded.signatures["serving_default"](**given)
+    if "seeded" in loaded.signatures:  # the others are drawn anew
+        (rows,) = given.values()
+        outputs = loaded.signatures["seeded"](**given, seed=tf.range(len(rows), dtype=tf.int64))
     plain = {name: _text(value.numpy().tolist()) for name, value in outputs.items()}
     pathlib.Path(answers).write_text(json.dumps(plain), encoding="utf-8")
 

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from spidercap.export.old_servers import make_readable
-from spidercap.export.server import DEFAULT, Server
+from spidercap.export.server import DEFAULT, SEEDED, Server
 from spidercap.export.versions import numbered
 from spidercap.export.vocabulary_file import VOCABULARY, vocabulary_text
 from spidercap.export.warmup import FILE as WARMUP
@@ -52,8 +52,8 @@ def export(
     """Returns the new folder `<folder>/<version>`: written under another name, checked in a fresh process, renamed.
 
     The fresh process captions the examples: encoded images, or features `[N, F]` if there is no encoder. Its captions
-    must equal those of the model in memory. The default `decoder` is greedy; its settings are stored with the model,
-    like `source`, which tells what it was made of.
+    must equal those of the model in memory; those of a decoder that draws are drawn by the same seeds. The default
+    `decoder` is greedy; its settings are stored with the model, like `source`, which tells what it was made of.
     Of images of more than `max_pixels` the model says so in place of a caption. `beside` are texts by file name, to be
     kept where model servers ignore them.
 
@@ -118,7 +118,9 @@ def kept_max_pixels(model: pathlib.Path) -> int:
 
 def _check(folder: pathlib.Path, server: Server, examples: Sequence[bytes] | np.ndarray) -> None:
     """Compares a fresh process, which does not import this package, with the model in memory."""
-    expected = {k: v.numpy() for k, v in server.served()[DEFAULT](tf.constant(examples)).items()}
+    served, seeds = server.served(), tf.range(len(examples), dtype=tf.int64)
+    found = served[SEEDED](tf.constant(examples), seeds) if SEEDED in served else served[DEFAULT](tf.constant(examples))
+    expected = {name: value.numpy() for name, value in found.items()}
     expected = {k: np.char.decode(v.astype(bytes), "utf-8") if v.dtype == object else v for k, v in expected.items()}
     with tempfile.TemporaryDirectory() as scratch:
         seen, answers = pathlib.Path(scratch, "examples"), pathlib.Path(scratch, "answers.json")

@@ -17,14 +17,16 @@ import tensorflow as tf
 
 from spidercap.export.pixels_graph import PixelsGraph
 from spidercap.models.captioner import Captioner
-from spidercap.models.decoder import GREEDY, Captions, Decoder
+from spidercap.models.decoder import BEAM, CHOICES, GREEDY, Captions, Decoder
 from spidercap.models.decoding import lengths
 from spidercap.models.images import decode_or_fault, resize_image
 from spidercap.models.packing import pack
+from spidercap.models.sampling import uniforms_of_each
 from spidercap.models.special_tokens import END, PAD, SPECIAL_TOKENS
 from spidercap.models.word_loss import log_probs
 
 DEFAULT = "serving_default"
+SEEDED = "seeded"  # of decoders that draw: as DEFAULT, but drawn by a seed of each row
 BEAM_WIDTH = 5  # of the signature `beam`, if the model is not exported with beam search
 MISSING = -1e9  # log-probability in place of a caption that beam search did not find
 NOT_FINITE = "holds NaN or infinite numbers"
@@ -66,11 +68,11 @@ class Server(tf.Module):
         known = range(len(SPECIAL_TOKENS), len(words))  # a special token is no word, however it is spelt
         table = tf.lookup.KeyValueTensorInitializer([words[i] for i in known], list(known), value_dtype=tf.int32)
         self.ids = tf.lookup.StaticHashTable(table, PAD)
-        beam = decoder if decoder.decode != GREEDY else Decoder("beam", BEAM_WIDTH)
+        beam = decoder if decoder.decode not in (GREEDY, *CHOICES) else Decoder(BEAM, BEAM_WIDTH)
         self._decoders = {
             DEFAULT: decoder,
             GREEDY: Decoder(),
-            "beam": dataclasses.replace(beam, n_best=beam.beam_width),
+            BEAM: dataclasses.replace(beam, n_best=beam.beam_width),
         }
         # One function for all signatures, so that the encoder's graph is in the file once.
         self._of_images = tf.function(self._rows, autograph=False)
@@ -88,8 +90,13 @@ class Server(tf.Module):
         caption = tf.TensorSpec([None], tf.string, name="caption")
         decoder = self._decoders[DEFAULT]
         from_features = _function(lambda features: self._captions(_finite(features), decoder), features)
+        seeds = tf.TensorSpec([None], tf.int64, name="seed")
         if self._models.encoder is None:
-            return {DEFAULT: from_features, "features": from_features}
+            by_seed = _function(
+                lambda features, seed: self._captions(_finite(features), decoder, seed), features, seeds
+            )
+            drawn = {SEEDED: by_seed} if decoder.draws else {}
+            return drawn | {DEFAULT: from_features, "features": from_features}
 
         def captions_by(decoder: Decoder) -> Callable[[tf.Tensor], Outputs]:
             return lambda image_bytes: self._captions(self._of_images(image_bytes), decoder)
@@ -97,6 +104,10 @@ class Server(tf.Module):
         # Equal decoders are one graph: each takes a part of a second to load.
         by_decoder = {d: _function(captions_by(d), encoded) for d in self._decoders.values()}
         found = {name: by_decoder[d] for name, d in self._decoders.items()}
+        if decoder.draws:
+            found[SEEDED] = _function(
+                lambda image_bytes, seed: self._captions(self._of_images(image_bytes), decoder, seed), encoded, seeds
+            )
         plain = PixelsGraph(self._models.encoder, self._models.captioner, self._max_length).pixels
         return found | {
             "features": from_features,
@@ -120,13 +131,16 @@ class Server(tf.Module):
         encoder = self._models.encoder
         return Rows(_never_empty(lambda pixels: encoder(pixels, training=False), pixels), error)
 
-    def _captions(self, rows: Rows, decoder: Decoder) -> Outputs:
-        found: Captions = decoder.captions(self._models.captioner, rows.features, self._max_length)
+    def _captions(self, rows: Rows, decoder: Decoder, seeds: tf.Tensor | None = None) -> Outputs:
+        """The captions of each row; those that are drawn, by its seed, or anew at each call."""
+        length = self._max_length
+        uniform = None if seeds is None else uniforms_of_each(seeds, decoder.n_best, length)
+        found: Captions = decoder.captions(self._models.captioner, rows.features, length, uniform)
         fine = rows.error == ""
         text = tf.where((found.tokens != PAD) & (found.tokens != END), tf.gather(self.words, found.tokens), "")
         captions = tf.strings.strip(tf.strings.reduce_join(text, axis=2, separator=" "))
         captions = tf.where(fine[:, None], captions, "")
-        log_prob = tf.where(fine[:, None], tf.maximum(found.log_prob, MISSING), 0.0)
+        log_prob = tf.where(fine[:, None], _floored(found.log_prob), 0.0)
         length = tf.where(fine, lengths(found.tokens[:, 0]), 0)
         best = {"caption": captions[:, 0], "log_prob": log_prob[:, 0], "length": length, "error": rows.error}
         return best if decoder.n_best == 1 else best | {"captions": captions, "log_probs": log_prob}
@@ -152,7 +166,7 @@ class Server(tf.Module):
         each = log_probs(self._models.captioner.projection(), hidden, packing.of(tokens))
         total = tf.math.unsorted_segment_sum(each, packing.index[:, 0], tf.shape(tokens)[0])
         return {
-            "log_prob": tf.where(fine, tf.maximum(total, MISSING), 0.0),
+            "log_prob": tf.where(fine, _floored(total), 0.0),
             "length": tf.where(fine, count + 1, 0),
             "error": error,
         }
@@ -170,6 +184,11 @@ def _never_empty(call: Callable, pixels: tf.Tensor) -> tf.Tensor | dict[str, tf.
     count = tf.shape(pixels)[0]
     padded = tf.pad(pixels, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
     return tf.nest.map_structure(lambda value: value[:count], call(tf.ensure_shape(padded, pixels.shape)))
+
+
+def _floored(log_prob: tf.Tensor) -> tf.Tensor:
+    """Log-probabilities of MISSING or more; NaN, as of features that are too large to compute with, is MISSING, too."""
+    return tf.where(tf.math.is_nan(log_prob), MISSING, tf.maximum(log_prob, MISSING))
 
 
 def _finite(features: tf.Tensor) -> Rows:

@@ -1,17 +1,21 @@
 """How captions are decoded from a trained captioner, the same in evaluation and in exported models."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
+from spidercap.models import sampling
 from spidercap.models.beam import beam_search
 from spidercap.models.captioner import Captioner
-from spidercap.models.decoding import State, Step, greedy
+from spidercap.models.categorical import draw
+from spidercap.models.decoding import Choice, State, Step, greedy
 
-GREEDY = "greedy"
+GREEDY, BEAM = "greedy", "beam"
+MOST_SAMPLES = 100  # of an image
 
 
 class Captions(NamedTuple):
@@ -23,7 +27,9 @@ class Captions(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Decoder:
-    """Settings of decoding; all but `decode`, a key of DECODERS, are those of beam search and explained there.
+    """Settings of decoding: `decode`, a key of DECODERS; those of beam search; from `temperature` those of sampling.
+
+    They are explained in beam.py and sampling.py.
 
     Raises:
       ValueError: an unknown decoder, a number out of range, more captions than the decoder finds.
@@ -35,6 +41,9 @@ class Decoder:
     no_repeat_ngram: int = 0
     bad_endings: tuple[int, ...] = ()
     n_best: int = 1
+    temperature: float = 1.0
+    top_k: int = 10
+    top_p: float = 0.9
 
     def __post_init__(self):
         if self.decode not in DECODERS:
@@ -45,30 +54,63 @@ class Decoder:
             raise ValueError(f"length_penalty={self.length_penalty} must be at least 0")
         if self.no_repeat_ngram < 0:
             raise ValueError(f"no_repeat_ngram={self.no_repeat_ngram} must be at least 0 (0: n-grams may repeat)")
-        found = 1 if self.decode == GREEDY else self.beam_width
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature={self.temperature} must be above 0 and finite")
+        if self.top_k < 1:
+            raise ValueError(f"top_k={self.top_k} must be at least 1")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p} must be above 0, and at most 1 (1: all words are kept)")
+        found = MOST_SAMPLES if self.draws else 1 if self.decode == GREEDY else self.beam_width
         if not 1 <= self.n_best <= found:
             raise ValueError(
                 f"n_best={self.n_best} must be in 1..{found}, the captions found by decode={self.decode!r} "
                 f"with beam_width={self.beam_width}"
             )
 
-    def captions(self, captioner: Captioner, features: tf.Tensor, max_length: int) -> Captions:
-        """Returns `n_best` captions for each of the features `[N, F]`."""
+    @property
+    def draws(self) -> bool:
+        """Whether captions are drawn by random numbers."""
+        return self.decode in CHOICES
+
+    def captions(
+        self, captioner: Captioner, features: tf.Tensor, max_length: int, uniform: tf.Tensor | None = None
+    ) -> Captions:
+        """Returns `n_best` captions for each of the features `[N, F]`.
+
+        Args:
+          captioner: the model.
+          features: `[N, F]`.
+          max_length: T.
+          uniform: `[N, n_best, T, 2]`, what captions are drawn by (sampling.py); by default they are drawn anew each
+            time. Decoders that draw nothing do not read it.
+        """
         step, state = captioner.begin(features)
-        return DECODERS[self.decode](step, state, max_length, self, captioner.jit)
+        if self.draws and uniform is None:
+            uniform = sampling.uniforms(sampling.fresh_seed(), tf.shape(features)[0], self.n_best, max_length)
+        return DECODERS[self.decode](step, state, max_length, self, captioner.jit, uniform)
 
     def to_json(self) -> str:
-        """Returns the settings as one line; equal decoders have equal lines."""
-        return json.dumps(dataclasses.asdict(self)) + "\n"
+        """Returns the settings as one line; equal decoders have equal lines.
+
+        Only decoders that draw have the settings of sampling, as the line of an exported model must fit for ever.
+        """
+        values = dataclasses.asdict(self)
+        unread = () if self.draws else ("temperature", "top_k", "top_p")
+        return json.dumps({name: value for name, value in values.items() if name not in unread}) + "\n"
 
 
-def _greedy(step: Step, state: State, max_length: int, settings: Decoder, jit: bool) -> Captions:
-    del settings
+def _greedy(
+    step: Step, state: State, max_length: int, settings: Decoder, jit: bool, uniform: tf.Tensor | None
+) -> Captions:
+    del settings, uniform
     tokens, log_prob = greedy(step, state, max_length, jit)
     return Captions(tokens[:, None], log_prob[:, None])
 
 
-def _beam(step: Step, state: State, max_length: int, settings: Decoder, jit: bool) -> Captions:
+def _beam(
+    step: Step, state: State, max_length: int, settings: Decoder, jit: bool, uniform: tf.Tensor | None
+) -> Captions:
+    del uniform
     beams = beam_search(
         step,
         state,
@@ -83,5 +125,22 @@ def _beam(step: Step, state: State, max_length: int, settings: Decoder, jit: boo
     return Captions(beams.tokens[:, : settings.n_best], beams.log_prob[:, : settings.n_best])
 
 
-# name -> (step, state, max_length, settings, jit) -> captions; the names are those of the flag --decode
-DECODERS: dict[str, Callable[[Step, State, int, Decoder, bool], Captions]] = {GREEDY: _greedy, "beam": _beam}
+def _sampled(
+    step: Step, state: State, max_length: int, settings: Decoder, jit: bool, uniform: tf.Tensor | None
+) -> Captions:
+    choose = CHOICES[settings.decode](settings)
+    return Captions(*sampling.sampled(step, state, max_length, uniform, choose, settings.temperature, jit))
+
+
+# name -> how a decoder draws the next word, by its settings
+CHOICES: dict[str, Callable[[Decoder], Choice]] = {
+    "sample": lambda settings: draw,
+    "top_k": lambda settings: functools.partial(sampling.draw_top_k, k=settings.top_k),
+    "nucleus": lambda settings: functools.partial(sampling.draw_nucleus, p=settings.top_p),
+}
+# name -> (step, state, max_length, settings, jit, uniform) -> captions; the names are those of the flag --decode
+DECODERS: dict[str, Callable[[Step, State, int, Decoder, bool, tf.Tensor | None], Captions]] = {
+    GREEDY: _greedy,
+    BEAM: _beam,
+    **dict.fromkeys(CHOICES, _sampled),
+}

@@ -1,4 +1,4 @@
-"""Greedy decoding and sampling over a step function. Rollouts and beam search have files of their own.
+"""Greedy decoding and sampling over a step function. Rollouts, beam search and sampled captions have their own files.
 
 A decoder knows two things of a model: an initial state with one row per caption, and
 `step(state, tokens [n]) -> (state, logits [n, V])`, which reads one token per caption. The state is any nest of tensors
@@ -57,10 +57,10 @@ def greedy(step: Step, state: State, max_length: int, jit: bool = False) -> tupl
         del t
         none = tf.zeros([tf.shape(row)[0], 0, 2])
         results = (tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.float32))
-        state, chosen, score = _one_step(step, state, tokens, none, choose, results, jit, most)
+        state, chosen, score = one_step(step, state, tokens, none, choose, results, jit, most)
         return state, chosen, tf.tensor_scatter_nd_add(log_prob, row[:, None], score)
 
-    return _decode(advance, state, max_length, tf.zeros([count]))
+    return decode(advance, state, max_length, tf.zeros([count]))
 
 
 def sample(
@@ -77,7 +77,7 @@ def sample(
             drawn = tf.where(t < given.steps, tf.gather(given.tokens[:, t], row), drawn)
         return state, drawn, nothing
 
-    return _decode(advance, state, max_length, ())[0]
+    return decode(advance, state, max_length, ())[0]
 
 
 def sample_with_forks(
@@ -104,7 +104,7 @@ def sample_with_forks(
 
     def advance(t, row, state, tokens, arrays):
         uniform = tf.gather(uniforms(count, 1 + forks, fold_in(seed, t)), row)
-        state, drawn, log_prob = _one_step(step, state, tokens, uniform, either, results, jit, most)
+        state, drawn, log_prob = one_step(step, state, tokens, uniform, either, results, jit, most)
         prefix = tf.stack([row, tf.fill(tf.shape(row), t - 1)], axis=1)
         seen = (prefix, drawn[:, 1:], log_prob, *tf.nest.flatten(state))
         return state, drawn[:, 0], [array.write(t, part) for array, part in zip(arrays, seen, strict=True)]
@@ -114,7 +114,7 @@ def sample_with_forks(
         tf.TensorArray(s.dtype, size=0, dynamic_size=True, element_shape=[None, *s.shape], infer_shape=False)
         for s in specs
     ]
-    tokens, arrays = _decode(advance, state, max_length, arrays)
+    tokens, arrays = decode(advance, state, max_length, arrays)
     first = 0 if from_start else count  # the empty prefixes come first
     prefix, forked, log_prob, *states = (array.concat()[first:] for array in arrays)
     return tokens, Forks(prefix, forked, log_prob, tf.nest.pack_sequence_as(state, states))
@@ -147,7 +147,7 @@ def read_own_words(
         del read  # a sampled end token ends nothing: the tokens after it are learned all the same
         return t + 1 < tf.gather(ends, row)
 
-    return _decode(advance, state, tokens.shape[1], (), goes_on)[0]
+    return decode(advance, state, tokens.shape[1], (), goes_on)[0]
 
 
 def next_tokens(
@@ -165,7 +165,7 @@ def next_tokens(
       most: the largest n, if it is known.
     """
     results = [tf.TensorSpec(uniform.shape[1:2], tf.int32)]
-    return _one_step(step, state, tokens, uniform, lambda *args: (choose(*args),), results, jit, most)
+    return one_step(step, state, tokens, uniform, lambda *args: (choose(*args),), results, jit, most)
 
 
 def batch_size(state: State) -> tuple[tf.Tensor, int | None]:
@@ -195,8 +195,8 @@ def _row_specs(state: State) -> list[tf.TensorSpec]:
     return [tf.TensorSpec(leaf.shape[1:], leaf.dtype) for leaf in tf.nest.flatten(state)]
 
 
-def _one_step(step, state, tokens, uniform, choose, results, jit, most) -> tuple:
-    """The state after `tokens`, and what `choose` returns, with the shapes and dtypes of `results`."""
+def one_step(step, state, tokens, uniform, choose, results, jit, most) -> tuple:
+    """Returns the state after `tokens`, and what `choose` returns, with the shapes and dtypes of `results`."""
 
     def block(*rows):
         *leaves, tokens, uniform = rows
@@ -208,10 +208,10 @@ def _one_step(step, state, tokens, uniform, choose, results, jit, most) -> tuple
     return tf.nest.pack_sequence_as(state, made[: len(specs)]), *made[len(specs) :]
 
 
-def _decode(
+def decode(
     advance: Callable, state: State, max_length: int, kept: Any, goes_on: Callable | None = None
 ) -> tuple[tf.Tensor, Any]:
-    """Captions `[N, T]` and the last `kept`: runs until every caption has ended, or is full.
+    """Returns captions `[N, T]` and the last `kept`: runs until every caption has ended, or is full.
 
     advance(t, row [n], state, last tokens [n], kept) -> (state, next tokens [n], kept), for the captions that go on;
     goes_on(t, row, tokens) -> bool [n], by default whether it is not the end token.

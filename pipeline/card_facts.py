@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from spidercap.export.model_card import UNKNOWN, Facts, Scores
-from spidercap.models.decoder import GREEDY
 from spidercap.pipeline.data.records import SPLITS
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.metrics.registry import remarks
 from spidercap.pipeline.report.results import TEST_NOTE
 from spidercap.pipeline.settings.config import Config, fields
 from spidercap.pipeline.settings.data_settings import DataSettings
+from spidercap.pipeline.settings.decoding_settings import told_of
 from spidercap.pipeline.settings.saved import read_settings
 from spidercap.pipeline.text.vocabulary import Vocabulary
 from spidercap.pipeline.training import identity, kept
@@ -29,6 +29,7 @@ PATHS = (
 )
 # Settings of the data that change how it is read, but not what is read.
 WORKING = ("download", "workers", "beam_options", "cache_dir", "max_pixels")
+OF_EVALUATION = ("decode_seed",)  # exported models draw anew for each call
 PACKAGES = ("spidercap", "tensorflow", "keras", "numpy")
 
 
@@ -50,7 +51,7 @@ def facts_of(config: Config, vocabulary: Vocabulary) -> Facts:
         stages=[
             {key: stage.to_dict()[key] for key in ("name", "steps", "images_seen", "seconds")} for stage in finished
         ],
-        decoding=_decoding(dataclasses.asdict(config.decoding)),
+        decoding={k: v for k, v in told_of(dataclasses.asdict(config.decoding)).items() if k not in OF_EVALUATION},
         scores=scores,
         notes=[TEST_NOTE, *remarks(columns)] if scores else [],
         limits=[*_limits(config, vocabulary), *(f"{s.name} {warning}" for s in finished for warning in s.warnings)],
@@ -105,7 +106,7 @@ def _scores(workdir: pathlib.Path, label: str) -> Iterator[Scores]:
             continue
         # A split that was scored alone, with other settings, is not in the summary.
         summarised = summary.get("splits", {}).get(folder.name, {}).get("metrics", {}).get(label)
-        how = _decoding(summary["decoding"]) if summarised == metrics else None
+        how = told_of(summary["decoding"]) if summarised == metrics else None
         date = _day(datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC))
         yield Scores(folder.name, label, len(captions), date, how, metrics)
 
@@ -120,10 +121,6 @@ def _stored(path: pathlib.Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); run --mode=evaluate again") from error
-
-
-def _decoding(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {"decode": GREEDY} if settings["decode"] == GREEDY else dict(settings)
 
 
 def _limits(config: Config, vocabulary: Vocabulary) -> list[str]:

@@ -112,7 +112,7 @@ def run_caption(config: Config, images: Sequence[pathlib.Path] | None = None) ->
         with open_features(config.data.features) as given:
             image_ids = ids_of_names(given.names, ids)
             captioner = ExportedCaptioner(_fitting_model(config) or _new_model(config))
-            _show(_of_features(captioner, given), image_ids, config.metrics.output)
+            _show(_of_features(captioner, given, config.decoding.decode_seed), image_ids, config.metrics.output)
         return
     files = image_files(config.data.images, skip) if images is None else images
     model, limit = _fitting_model(config), config.data.max_pixels
@@ -121,7 +121,8 @@ def run_caption(config: Config, images: Sequence[pathlib.Path] | None = None) ->
         files = readable_files(files, skip, limit)
     image_ids = ids_of_names([str(file) for file in files], ids)
     captioner = ExportedCaptioner(model or _new_model(config))
-    _show(caption_files(captioner, files, skip), image_ids, config.metrics.output)
+    captions = caption_files(captioner, files, skip, config.decoding.decode_seed)
+    _show(captions, image_ids, config.metrics.output)
 
 
 def _show(captions: Iterable[tuple[object, Captions]], image_ids: Mapping[str, ImageId], output: str) -> None:
@@ -139,15 +140,16 @@ def _show(captions: Iterable[tuple[object, Captions]], image_ids: Mapping[str, I
 def caption_examples(config: Config, features: np.ndarray, names: Sequence[str]) -> None:
     """Prints the captions of features by the newest exported model; `names` begin with theirs."""
     captioner = ExportedCaptioner(versions(config.export_path())[-1])
-    for name, of_image in zip(names, captioner.caption_features(features), strict=False):
+    captions = captioner.caption_features(features, config.decoding.decode_seed)
+    for name, of_image in zip(names, captions, strict=False):
         print(printable(f"{name}: {of_image[0][0]} (log-probability {of_image[0][1]:.2f})"))
 
 
-def _of_features(captioner: ExportedCaptioner, given: GivenFeatures) -> Iterator[tuple[str, Captions]]:
+def _of_features(captioner: ExportedCaptioner, given: GivenFeatures, seed: int) -> Iterator[tuple[str, Captions]]:
     names = given.names
     for first in range(0, len(names), PART):
         part = names[first : first + PART]
-        yield from zip(part, captioner.caption_features(given.rows(part, captioner.takes_parts)), strict=True)
+        yield from zip(part, captioner.caption_features(given.rows(part, captioner.takes_parts), seed), strict=True)
 
 
 def _fitting_model(config: Config) -> pathlib.Path | None:

@@ -85,7 +85,8 @@ def _train_stages(
         own,
         config.cache_path() / "references",
     )
-    decode = build_decoder(captioner, config.data.max_length, decoder_of(config, data.vocabulary.words), workers)
+    decoder = decoder_of(config, data.vocabulary.words)
+    decode = build_decoder(captioner, config.data.max_length, decoder, workers, config.decoding.decode_seed)
     watched = data.features["val"].view(images=config.training.val_images or None)
 
     def begin() -> None:
@@ -145,7 +146,8 @@ def _split_results(
 ) -> SplitResults:
     """Captions and scores of a split, of each finished stage."""
     captioner, baseline = kept.build_models(config, data.vocabulary, identity.kept_feature_size(config))
-    decode = build_decoder(captioner, config.data.max_length, decoder_of(config, data.vocabulary.words), workers)
+    decoder = decoder_of(config, data.vocabulary.words)
+    decode = build_decoder(captioner, config.data.max_length, decoder, workers, config.decoding.decode_seed)
     evaluations = {}
     for stage in progress.finished:
         kept.load_kept(config.workdir_path(), stage.name, captioner, baseline)

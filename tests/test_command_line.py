@@ -1,16 +1,18 @@
 """Flags and flagfiles -> Config: what is taken, and that every mistake is named in one line with its remedy."""
 
+import dataclasses
 import json
 import subprocess
 import sys
 
 import pytest
 
-from spidercap.models.decoder import Decoder
+from spidercap.models.decoder import DECODERS, Decoder
 from spidercap.models.encoder import encoder_names
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.evaluate import decoder_of
 from spidercap.pipeline.settings.config import Config, fields, groups
+from spidercap.pipeline.settings.decoding_settings import READ_BY, DecodingSettings, told_of
 from spidercap.pipeline.settings.flags import help_text, parse
 from spidercap.pipeline.settings.stages import STAGES
 from tests.conftest import ROOT
@@ -84,6 +86,36 @@ def test_decoders_that_go_together_are_taken():
         parsed("--decode=beam", "--beam_width=3", "--n_best=4")
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--decode=sample"], Decoder("sample")),
+        (["--decode=sample", "--decode_temperature=0.5", "--n_best=9", "--decode_seed=4"], Decoder("sample", n_best=9)),
+        (["--decode=top_k", "--top_k=20"], Decoder("top_k", top_k=20)),
+        (["--decode=nucleus", "--top_p=1", "--n_best=3"], Decoder("nucleus", top_p=1.0, n_best=3)),
+    ],
+)
+def test_decoders_that_sample_are_taken(words, expected):
+    config = parsed(*words)
+    temperature = 0.5 if "--decode_temperature=0.5" in words else 1.0
+    assert decoder_of(config, ()) == dataclasses.replace(expected, temperature=temperature)
+    assert Config.of(**json.loads(config.to_json())) == config
+    assert config.without_effect() == []
+
+
+def test_every_decoder_has_its_settings_in_the_table():
+    assert READ_BY.keys() == DECODERS.keys()
+    names = {field.name for field in dataclasses.fields(DecodingSettings)} - {"decode"}
+    assert {name for read in READ_BY.values() for name in read} == names
+
+
+def test_what_tells_how_captions_were_decoded():
+    assert told_of({"decode": "greedy", "beam_width": 5, "top_k": 3}) == {"decode": "greedy"}
+    assert told_of({"decode": "beam", "beam_width": 5, "top_k": 3}) == {"decode": "beam", "beam_width": 5}
+    assert told_of({"decode": "own", "top_k": 3}) == {"decode": "own", "top_k": 3}
+    assert told_of({}) == {"decode": "greedy"}
+
+
 def test_all_networks_are_allowed():
     assert {Config.of(workdir="w", encoder=name).model.encoder for name in encoder_names()} == set(encoder_names())
 
@@ -153,13 +185,24 @@ def test_all_networks_are_allowed():
         ("--decode=bean", "did you mean beam?"),
         ("--beam_width=101", "a whole number from 1 to 100"),
         ("--length_penalty=-1", "a number from 0 to 10"),
-        ("--n_best=2", "is for --decode=beam, and greedy returns one caption; add --n_best=1"),
+        ("--n_best=2", "is for --decode=beam, sample, top_k or nucleus, not for --decode=greedy; add --decode=beam"),
         (
             "--length_penalty=0.7",
-            "add --decode=beam (with --beam_width=1 it is greedy), or --length_penalty=0.0",
+            "is for --decode=beam, not for --decode=greedy; add --decode=beam, or --length_penalty=0",
         ),
         ("--no_repeat_ngram=3", "add --decode=beam"),
         ("--no_bad_endings", "or --no_bad_endings=false"),
+        ("--top_k=3", "is for --decode=top_k, not for --decode=greedy; add --decode=top_k, or --top_k=10"),
+        ("--top_p=0.5", "is for --decode=nucleus, not for --decode=greedy; add --decode=nucleus, or --top_p=0.9"),
+        ("--decode_temperature=2", "is for --decode=sample, top_k or nucleus, not for --decode=greedy"),
+        ("--decode_seed=2", "add --decode=sample, or --decode_seed=0"),
+        ("--decode=nukleus", "did you mean nucleus?"),
+        ("--top_k=0", "a whole number from 1"),
+        ("--top_p=0", "a number from 0.001 to 1"),
+        ("--top_p=1.1", "a number from 0.001 to 1"),
+        ("--top_p=nan", "a number from 0.001 to 1"),
+        ("--decode_temperature=0", "a number from 0.05 to 10"),
+        ("--decode_seed=-1", "a whole number from 0 to 2147483647"),
         ("--skip_bad_images=2", "allowed: true or false"),
         ("--end_token_in_reward=", "allowed: true or false"),
         ("--unit=3", "unknown flag --unit; did you mean --units?"),
@@ -177,6 +220,13 @@ def test_mistakes_are_named_with_what_is_allowed(flag, shown):
     message = refusal("--workdir=runs/x", flag)
     assert shown in message
     assert flag.split("=")[0].lstrip("-") in message
+
+
+def test_settings_of_another_decoder_are_refused_together():
+    message = refusal("--workdir=w", "--decode=beam", "--top_p=0.5", "--decode_temperature=2", "--decode_seed=3")
+    assert "add --decode=sample, or --decode_temperature=1.0 --top_p=0.9 --decode_seed=0" in message
+    message = refusal("--workdir=w", "--decode=top_k", "--no_bad_endings")
+    assert "--no_bad_endings=true is for --decode=beam, not for --decode=top_k" in message
 
 
 def test_a_workdir_is_needed():

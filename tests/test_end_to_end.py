@@ -205,6 +205,40 @@ def test_beam_search_by_one_flag(finished, capsys):
     assert lines[:2] in [[c["caption"] for c in r["captions"]] for r in n_best]
 
 
+def test_sampling_by_one_flag(finished, capsys):
+    """Evaluation and captions of files draw the same captions each time, by the seed of the settings."""
+    workdir, _ = finished
+    sampled = shutil.copytree(workdir, workdir.parent / "sampled")
+    flags = (f"--workdir={sampled}", "--decode=nucleus", "--top_p=0.8", "--decode_temperature=1.5", "--n_best=3")
+    path = sampled / "results" / "val" / "pg.n_best.json"
+    found = []
+    for more in ((), (), ("--decode_seed=1",)):
+        assert main(["main", "--mode=evaluate", *flags, *more]) == 0
+        found.append(json.loads(path.read_text()))
+    assert found[0] == found[1] != found[2]
+    for row in found[0]:
+        log_probs = [caption["log_prob"] for caption in row["captions"]]
+        assert len(log_probs) == 3 and log_probs == sorted(log_probs, reverse=True)
+    summary = json.loads((sampled / "summary.json").read_text())
+    told = {"decode": "nucleus", "top_p": 0.8, "decode_temperature": 1.5, "n_best": 3, "decode_seed": 1}
+    assert told.items() <= summary["decoding"].items()
+
+    pictures = f"--images={sampled / 'samples'}"
+    capsys.readouterr()
+    printed = []
+    with unchecked():
+        for more in ((), (), ("--decode_seed=1",)):
+            assert main(["main", "--mode=caption", pictures, *flags, *more]) == 0
+            printed.append([line for line in capsys.readouterr().out.split("\n") if "val_" in line])
+    assert [len(lines) for lines in printed] == [6, 6, 6] and printed[0] == printed[1] != printed[2]
+    assert main(["main", "--mode=caption", pictures.replace("samples", "samples/val_1.png"), *flags]) == 0
+    alone = [line for line in capsys.readouterr().out.split("\n") if "val_1.png: " in line]
+    assert [line.split(" (log")[0] for line in alone] == [line.split(" (log")[0] for line in printed[0][3:]]
+    assert [path.name for path in (sampled / "captioning").iterdir()] == ["1"]  # of any seed
+    card = json.loads((sampled / "captioning" / "1" / "assets.extra" / "model_card.json").read_text())
+    assert card["decoding"] == {"decode": "nucleus", "n_best": 3, "decode_temperature": 1.5, "top_p": 0.8}
+
+
 def test_killed_and_started_again_ends_the_same(finished, unexported):
     """kill -9 in the middle of training; the same command then ends with the same captions and scores."""
     workdir, _ = finished

@@ -39,6 +39,40 @@ def test_beam_is_the_decoder_that_is_asked_for(toy):
     assert (said.tokens[:, 0] != greedy.tokens[:, 0]).any()
 
 
+def test_samples_stay_with_their_images_and_their_seed(toy):
+    """An image's samples are those of its place, whichever worker draws them; the same seed draws the same."""
+    captioner, _, _ = toy
+    features = np.random.default_rng(0).normal(0, 3, (BATCH + 7, 3)).astype(np.float32)
+    decoder = Decoder("nucleus", n_best=3, temperature=1.5)
+    found = build_decoder(captioner, 4, decoder, seed=5)(features)
+    assert found.tokens.shape == (BATCH + 7, 3, 4) and (np.diff(found.log_prob) <= 0).all()
+    again = build_decoder(captioner, 4, decoder, seed=5)
+    np.testing.assert_array_equal(again(features).tokens, found.tokens)
+    np.testing.assert_array_equal(again(features[: BATCH + 1]).tokens, found.tokens[: BATCH + 1])
+    assert (build_decoder(captioner, 4, decoder, seed=6)(features).tokens != found.tokens).any()
+    same = np.repeat(features[:1], 2 * BATCH, axis=0)  # the second batch has other numbers than the first
+    tokens = again(same).tokens
+    assert (tokens[:BATCH] != tokens[BATCH:]).any()
+
+    class Two:
+        count = 2
+
+        def __init__(self, number):
+            self.number = number
+            self.rows = []
+
+        def gathered(self, rows):
+            self.rows.append(rows)
+            return rows
+
+    parts = []
+    for number in range(2):
+        workers = Two(number)
+        build_decoder(captioner, 4, decoder, workers, seed=5)(features)
+        parts.append(workers.rows[0])
+    np.testing.assert_array_equal(np.concatenate(parts)[: len(features)], found.tokens)
+
+
 def test_evaluation_of_known_words():
     """A decoder that says the references scores BLEU 1; lengths and distinct captions are counted."""
     vocabulary = Vocabulary((*SPECIAL_TOKENS, "a", "red", "dog", "cat", "runs"), ())

@@ -11,6 +11,7 @@ from tensorflow.python.saved_model.loader_impl import parse_saved_model
 
 from spidercap.export import saved_model
 from spidercap.export.saved_model import KEPT_DIGESTS, CheckFailed, export, faults, kept_decoder
+from spidercap.export.server import BEAM_WIDTH
 from spidercap.export.versions import versions
 from spidercap.models import decoding
 from spidercap.models.captioner import Captioner
@@ -138,6 +139,72 @@ def test_beam_search_is_exported_with_its_settings(tmp_path):
         n.op for m in parse_saved_model(str(path)).meta_graphs for f in m.graph_def.library.function for n in f.node_def
     }
     assert "TopKV2" in nodes and not {n for n in nodes if "PyFunc" in n}
+
+
+def captions_in(outputs):
+    return [[caption.decode() for caption in image] for image in outputs["captions"].numpy()]
+
+
+def test_a_model_that_samples_draws_anew_or_by_a_seed_of_each_row(tmp_path):
+    """The export itself compares what is drawn by seeds with a fresh process's."""
+    encoder = small_encoder(SIDE)
+    captioner = captioner_for(encoder)
+    captioner.words.kernel.assign(captioner.words.kernel / 3)
+    decoder = Decoder("nucleus", n_best=3, temperature=2.0, top_p=0.95)
+    tf.random.set_seed(1)  # as in training; it is not what servers draw by
+    pictures = [picture(i) for i in range(4)] + [b"no image"]
+    path = export(encoder, captioner, WORDS, T, tmp_path, pictures[:2], decoder)
+    assert kept_decoder(path) == decoder.to_json()
+    first, second = (tf.saved_model.load(str(path)).signatures for _ in range(2))
+    found = [signatures["serving_default"](image_bytes=tf.constant(pictures)) for signatures in (first, first, second)]
+    assert len({str(captions_in(outputs)) for outputs in found}) == 3
+    for outputs in found:
+        log_probs = outputs["log_probs"].numpy()
+        assert np.isfinite(log_probs).all() and (np.diff(log_probs) <= 0).all()
+        np.testing.assert_array_equal(outputs["log_prob"], log_probs[:, 0])
+        assert [c.decode() for c in outputs["caption"].numpy()] == [image[0] for image in captions_in(outputs)]
+        assert captions_in(outputs)[4] == [""] * 3 and outputs["error"].numpy()[4] and not any(log_probs[4])
+
+    seeds = tf.constant([7, 8, 7, 9, 7], tf.int64)
+    whole = first["seeded"](image_bytes=tf.constant(pictures), seed=seeds)
+    for rows in ([0, 1, 2, 3, 4], [3], [2, 0]):
+        part = {"image_bytes": tf.constant([pictures[i] for i in rows]), "seed": tf.gather(seeds, rows)}
+        assert captions_in(second["seeded"](**part)) == [captions_in(whole)[i] for i in rows]
+    scored = first["score"](image_bytes=tf.constant(pictures[:4]), caption=whole["caption"][:4])
+    ended = whole["length"].numpy()[:4] < T
+    assert ended.any()
+    np.testing.assert_allclose(scored["log_prob"].numpy()[ended], whole["log_prob"].numpy()[:4][ended], atol=2e-3)
+    beam = first["beam"].structured_outputs["captions"]
+    assert beam.shape.as_list() == [None, BEAM_WIDTH] and "captions" not in first["greedy"].structured_outputs
+    nodes = [
+        n.op for m in parse_saved_model(str(path)).meta_graphs for f in m.graph_def.library.function for n in f.node_def
+    ]
+    assert "RandomUniformInt" in nodes and not {n for n in nodes if "PyFunc" in n}
+
+
+def test_a_captioner_that_samples_takes_a_seed(tmp_path):
+    encoder = small_encoder(SIDE)
+    captioner = captioner_for(encoder)
+    pictures = [picture(i) for i in range(3)]
+    with unchecked():
+        loaded = ExportedCaptioner(export(encoder, captioner, WORDS, T, tmp_path, pictures[:1], Decoder("sample")))
+        with_features = export(
+            None, captioner, WORDS, T, tmp_path / "f", np.zeros([1, 16], np.float32), Decoder("sample")
+        )
+    words = lambda found: [[caption for caption, _ in image] for image in found]  # noqa: E731
+    found = words(loaded.caption(pictures, seed=3))
+    assert words(loaded.caption(pictures[::-1], seed=3)) == found[::-1]
+    assert words(loaded.caption_bytes(pictures[1:2], 3)) == found[1:2]
+    assert words(loaded.caption(pictures, seed=4)) != found
+    assert len({str(loaded.caption(pictures * 4)) for _ in range(3)}) == 3
+    features = np.random.default_rng(0).normal(0, 1, (4, 16)).astype(np.float32)
+    with pytest.raises(UserError, match="takes a seed with images alone"):
+        loaded.caption_features(features, seed=3)
+    assert len(loaded.caption_features(features)) == 4
+    loaded = ExportedCaptioner(with_features)
+    found = words(loaded.caption_features(features, seed=3))
+    assert words(loaded.caption_features(features[2:], seed=3)) == found[2:]
+    assert words(loaded.caption_features(features, seed=4)) != found
 
 
 def test_graph_holds_no_python_and_no_custom_operation(exported):

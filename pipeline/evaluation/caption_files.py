@@ -3,13 +3,14 @@
 import collections
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from spidercap.export.saved_model import faults, kept_max_pixels
-from spidercap.export.server import MISSING
+from spidercap.export.server import MISSING, SEEDED
 from spidercap.export.versions import versions
 from spidercap.pipeline import digests
 from spidercap.pipeline.bars import progress_bar
@@ -57,11 +58,15 @@ class ExportedCaptioner:
         """The functions that the model serves, by name."""
         return self._model.signatures
 
-    def caption(self, images: Sequence[str | os.PathLike | bytes | np.ndarray]) -> list[list[tuple[str, float]]]:
+    def caption(
+        self, images: Sequence[str | os.PathLike | bytes | np.ndarray], seed: int | None = None
+    ) -> list[list[tuple[str, float]]]:
         """Returns (caption, log-probability) for each image, best first: as many as the model was exported with.
 
         Args:
           images: files, encoded images (JPEG, PNG, GIF, BMP or WebP bytes) or arrays, uint8 `[H, W, 3]`.
+          seed: of a model that samples: an image has the same captions at each call, whatever images are beside it.
+            Without it they are drawn anew. Other models do not read it.
 
         Raises:
           UserError: a file cannot be read, or an image cannot be decoded.
@@ -72,26 +77,26 @@ class ExportedCaptioner:
             raise UserError("this model was trained on features; give them to caption_features()")
         encoded = [_encoded(image, f"image {i}", self.max_pixels) for i, image in enumerate(images)]
         parts = [encoded[i : i + BATCH] for i in range(0, len(encoded), BATCH)]
-        return [of_image for part in parts for of_image in self.caption_bytes(part)]
+        return [of_image for part in parts for of_image in self.caption_bytes(part, seed)]
 
-    def caption_bytes(self, encoded: Sequence[bytes]) -> list[list[tuple[str, float]]]:
+    def caption_bytes(self, encoded: Sequence[bytes], seed: int | None = None) -> list[list[tuple[str, float]]]:
         """Returns the same as `caption`, for one batch of encoded images.
 
         Raises:
           UserError: an image cannot be decoded.
         """
-        found = self._serve(image_bytes=tf.constant(encoded))
+        found = self._served(self._serve, seed, encoded, image_bytes=tf.constant(encoded))
         wrong = [(row, error) for row, error in enumerate(found["error"].numpy()) if error]
         if wrong:
             row, error = wrong[0]
             raise UserError(f"image {row} cannot be decoded ({error.decode()}); replace it, or leave it out")
         return captions_of(found)
 
-    def caption_features(self, features: np.ndarray) -> list[list[tuple[str, float]]]:
+    def caption_features(self, features: np.ndarray, seed: int | None = None) -> list[list[tuple[str, float]]]:
         """Returns the same as `caption`, for features `[N, F]`, or `[N, P, F]`, as the model was trained on.
 
         Raises:
-          UserError: features of another shape, or NaN or infinite.
+          UserError: features of another shape, or NaN or infinite; a seed, if the model samples captions of images.
         """
         shape = self._model.signatures["features"].structured_input_signature[1]["features"].shape
         features = np.asarray(features)
@@ -100,7 +105,20 @@ class ExportedCaptioner:
             raise UserError(f"features are {features.dtype} {list(features.shape)}; needed: numbers {needed}")
         if not np.isfinite(features).all():
             raise UserError("features are NaN or infinite; leave those images out")
-        return captions_of(self._model.signatures["features"](features=tf.constant(features, tf.float32)))
+        features = features.astype(np.float32)
+        serve = self._model.signatures["features"]
+        return captions_of(self._served(serve, seed, map(bytes, features), features=tf.constant(features)))
+
+    def _served(
+        self, serve: Callable, seed: int | None, rows: Iterable[bytes], **given: tf.Tensor
+    ) -> Mapping[str, tf.Tensor]:
+        """What the signature returns; with a seed, what is drawn by a seed of each row, made of it and of the row."""
+        seeded = self._model.signatures.get(SEEDED)
+        if seed is None or seeded is None:
+            return serve(**given)
+        if not given.keys() <= seeded.structured_input_signature[1].keys():
+            raise UserError("this model takes a seed with images alone; give images to caption(), or no seed")
+        return seeded(**given, seed=tf.constant([zlib.crc32(row, seed) for row in rows], tf.int64))
 
 
 def exported_model(path: str | os.PathLike) -> pathlib.Path:
@@ -137,19 +155,22 @@ def captions_of(found: Mapping[str, tf.Tensor]) -> list[list[tuple[str, float]]]
 
 
 def caption_files(
-    captioner: ExportedCaptioner, files: Sequence[pathlib.Path], skip_bad_images: bool = False
+    captioner: ExportedCaptioner,
+    files: Sequence[pathlib.Path],
+    skip_bad_images: bool = False,
+    seed: int | None = None,
 ) -> Iterator[tuple[pathlib.Path, list[tuple[str, float]]]]:
     """Yields (file, [(caption, log-probability), ...]) for every file, captioned by an exported model.
 
     The captions are all those of the model, best first. Of many files, those that cannot be read should be left out
-    before (`readable_files`), or the error comes after the captions of others.
+    before (`readable_files`), or the error comes after the captions of others. `seed` is that of `caption`.
 
     Raises:
       UserError: files cannot be read, and `skip_bad_images` is False or they are a whole batch.
     """
     with progress_bar(len(files), "captions", "image", shown=len(files) > BATCH) as bar:
         for i in range(0, len(files), BATCH):
-            yield from _of_batch(captioner, files[i : i + BATCH], skip_bad_images)
+            yield from _of_batch(captioner, files[i : i + BATCH], skip_bad_images, seed)
             bar.update(min(BATCH, len(files) - i))
 
 
@@ -191,15 +212,15 @@ def _tails(name: str) -> Iterator[str]:
 
 
 def _of_batch(
-    captioner: ExportedCaptioner, files: Sequence[pathlib.Path], skip_bad_images: bool
+    captioner: ExportedCaptioner, files: Sequence[pathlib.Path], skip_bad_images: bool, seed: int | None
 ) -> list[tuple[pathlib.Path, list[tuple[str, float]]]]:
     try:
-        return list(zip(files, captioner.caption_bytes([file.read_bytes() for file in files]), strict=True))
+        return list(zip(files, captioner.caption_bytes([file.read_bytes() for file in files], seed), strict=True))
     except (OSError, UserError):
         good = readable_files(files, skip_bad_images, captioner.max_pixels)  # names those that vanished or changed
         if len(good) == len(files):
             raise
-    return _of_batch(captioner, good, skip_bad_images)
+    return _of_batch(captioner, good, skip_bad_images, seed)
 
 
 def _encoded(image: str | os.PathLike | bytes | np.ndarray, name: str, max_pixels: int) -> bytes:

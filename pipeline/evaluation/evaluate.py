@@ -8,7 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from spidercap.models.captioner import Captioner
-from spidercap.models.decoder import GREEDY, Captions, Decoder
+from spidercap.models.decoder import Captions, Decoder
+from spidercap.models.row_random import RowSeed
+from spidercap.models.sampling import uniforms
 from spidercap.pipeline.data.feature_store import View
 from spidercap.pipeline.data.tokens import TokenizedSplit
 from spidercap.pipeline.evaluation.endings import BAD_ENDINGS
@@ -34,34 +36,44 @@ class Evaluation:
 
 def decoder_of(config: Config, words: Sequence[str]) -> Decoder:
     """Returns the decoder of the settings; `words` is the vocabulary, in which bad endings are looked up."""
-    if config.decoding.decode == GREEDY:
-        return Decoder()
-    return Decoder(
-        decode=config.decoding.decode,
-        beam_width=config.decoding.beam_width,
-        length_penalty=float(config.decoding.length_penalty),
-        no_repeat_ngram=config.decoding.no_repeat_ngram,
-        bad_endings=tuple(i for i, word in enumerate(words) if word in BAD_ENDINGS)
-        if config.decoding.no_bad_endings
-        else (),
-        n_best=config.decoding.n_best,
-    )
+    decoding = config.decoding
+    endings = tuple(i for i, word in enumerate(words) if word in BAD_ENDINGS) if decoding.no_bad_endings else ()
+    values = {
+        "beam_width": decoding.beam_width,
+        "length_penalty": float(decoding.length_penalty),
+        "no_repeat_ngram": decoding.no_repeat_ngram,
+        "no_bad_endings": endings,
+        "n_best": decoding.n_best,
+        "decode_temperature": float(decoding.decode_temperature),
+        "top_k": decoding.top_k,
+        "top_p": float(decoding.top_p),
+    }
+    other_names = {"no_bad_endings": "bad_endings", "decode_temperature": "temperature"}
+    read = {other_names.get(name, name): value for name, value in values.items() if name in decoding.read()}
+    return Decoder(decode=decoding.decode, **read)
 
 
 def build_decoder(
-    captioner: Captioner, max_length: int, decoder: Decoder | None = None, workers: Workers = ALONE
+    captioner: Captioner,
+    max_length: int,
+    decoder: Decoder | None = None,
+    workers: Workers = ALONE,
+    seed: int = 0,
 ) -> Callable[[View | np.ndarray], Captions]:
     """Returns a function from features to captions, compiled once; the default decoder is greedy.
 
     Features are `[N, F]`, or `[N, P, F]` where the captioner takes parts.
 
-    Several workers share the batches out, and all get all captions.
+    Several workers share the batches out, and all get all captions. Captions that are drawn depend on `seed` and on the
+    image's place in N, whoever draws them.
     """
     decoder = decoder or Decoder()
 
     @tf.function(autograph=False)
-    def decode(features: tf.Tensor) -> Captions:
-        return decoder.captions(captioner, features, max_length)
+    def decode(features: tf.Tensor, first: tf.Tensor) -> Captions:
+        rows = RowSeed(tf.constant([seed, 0]), first)
+        uniform = uniforms(rows, BATCH, decoder.n_best, max_length) if decoder.draws else None
+        return decoder.captions(captioner, features, max_length, uniform)
 
     def decode_all(features: View | np.ndarray) -> Captions:
         count = len(features)
@@ -71,7 +83,7 @@ def build_decoder(
             part = features[number * BATCH : (number + 1) * BATCH]
             padded = np.zeros([BATCH, *features.shape[1:]], np.float32)  # every batch has one shape
             padded[: len(part)] = part
-            batches.append(decode(tf.constant(padded)))
+            batches.append(decode(tf.constant(padded), tf.constant(number * BATCH, tf.int64)))
         own = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         return Captions(*(workers.gathered(rows)[:count] for rows in own))
 

@@ -11,13 +11,9 @@ from spidercap.pipeline.metrics.registry import parse_metrics, term_of, terms_wi
 from spidercap.pipeline.quiet_start import import_tensorflow
 from spidercap.pipeline.settings.compare_settings import CompareSettings
 from spidercap.pipeline.settings.data_settings import DataSettings
+from spidercap.pipeline.settings.decoding_settings import DecodingSettings
 from spidercap.pipeline.settings.fields import stage_values
-from spidercap.pipeline.settings.groups import (
-    DecodingSettings,
-    MetricSettings,
-    ModelSettings,
-    RunSettings,
-)
+from spidercap.pipeline.settings.groups import MetricSettings, ModelSettings, RunSettings
 from spidercap.pipeline.settings.modes import MODES, WITHOUT_RUN
 from spidercap.pipeline.settings.stages import STAGES
 from spidercap.pipeline.settings.training_groups import (
@@ -166,7 +162,7 @@ class Config:
 
     def without_effect(self) -> list[str]:
         """Returns a line for each changed setting that neither a stage nor the decoder reads."""
-        return [*_unread_by_stages(self), *_unread_by_decoder(self)]
+        return [*_unread_by_stages(self), *self.decoding.without_effect()]
 
 
 def groups() -> dict[str, type]:
@@ -238,11 +234,3 @@ def _unread_by_stages(config: Config) -> Iterator[str]:
                 f"--{setting}={value}{of} has no effect with --stages={config.training.stages}; "
                 f"it is read by {', '.join(readers)}"
             )
-
-
-def _unread_by_decoder(config: Config) -> Iterator[str]:
-    if config.decoding.decode == "greedy":
-        for field in dataclasses.fields(DecodingSettings):
-            value = getattr(config.decoding, field.name)
-            if value != field.default:
-                yield f"--{field.name}={value} has no effect with --decode=greedy; it is for --decode=beam"

@@ -1,4 +1,4 @@
-"""Settings of the command itself, model, decoding and metrics.
+"""Settings of the command itself, model and metrics.
 
 Field, flag and function argument share one name.
 """
@@ -114,48 +114,6 @@ class ModelSettings(Group):
         choices=("float32", "bfloat16"),
     )
     jit: bool = setting(False, "Compile the steps over the vocabulary with XLA; see BUILD.md.", fixed=False, modes=DATA)
-
-
-@dataclasses.dataclass(frozen=True)
-class DecodingSettings(Group):
-    """How captions are decoded."""
-
-    decode: str = setting("greedy", "Decoder: greedy or beam search.", fixed=False, added=True)
-    beam_width: int = setting(5, "beam: number of hypotheses (W).", fixed=False, added=True, most=100)
-    length_penalty: float = setting(
-        0.0,
-        "beam: hypotheses are ranked by log-probability / length ** this.",
-        fixed=False,
-        added=True,
-        least=0,
-        most=10,
-    )
-    no_repeat_ngram: int = setting(
-        0, "beam: block repeated n-grams of this length; 0: off.", fixed=False, added=True, least=0, most=1000
-    )
-    no_bad_endings: bool = setting(
-        False, "beam: block captions that end in words such as 'a' or 'with'.", fixed=False, added=True
-    )
-    n_best: int = setting(1, "beam: captions returned per image, best first.", fixed=False, added=True, most=100)
-
-    def check(self) -> None:
-        """Raises UserError for settings that do not fit the decoder."""
-        beam_only = [n for n in ("length_penalty", "no_repeat_ngram", "no_bad_endings") if getattr(self, n)]
-        if self.decode == "greedy" and self.n_best > 1:
-            raise UserError(
-                f"--n_best={self.n_best} is for --decode=beam, and greedy returns one caption; add --n_best=1"
-            )
-        if self.decode == "greedy" and beam_only:
-            name, value = beam_only[0], getattr(self, beam_only[0])
-            raise UserError(
-                f"--{name}={value} is for --decode=beam, not for --decode=greedy; add --decode=beam "
-                f"(with --beam_width=1 it is greedy), or --{name}={str(type(value)()).lower()}"
-            )
-        if self.n_best > self.beam_width:
-            raise UserError(
-                f"--n_best={self.n_best} is more than --beam_width={self.beam_width}; allowed: at most as many; lower "
-                "--n_best, or raise --beam_width"
-            )
 
 
 @dataclasses.dataclass(frozen=True)

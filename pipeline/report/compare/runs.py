@@ -10,6 +10,7 @@ from typing import Any
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.report.compare.places import Place
 from spidercap.pipeline.report.status import newest_progress
+from spidercap.pipeline.settings.decoding_settings import told_of
 from spidercap.pipeline.settings.saved import read_settings
 from spidercap.pipeline.text.coco_json import ANY_TEXT, ID, TEXT, ImageId, Kind, read_json, rows
 from spidercap.pipeline.text.formats.json_rows import LIST
@@ -204,7 +205,8 @@ def _decoding(path: pathlib.Path, summary: Mapping[str, Any]) -> Mapping[str, An
     found = summary.get("decoding") or {}
     if not isinstance(found, dict):
         raise UserError(f"{path} is damaged (decoding is {found!r}); score the run again with --mode=evaluate")
-    return found
+    # Others change no caption, and summaries of other versions may lack them.
+    return told_of(found)
 
 
 def _metrics(path: pathlib.Path) -> dict[str, float | None]:
