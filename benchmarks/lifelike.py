@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from spidercap.models.captioner import Captioner
+from spidercap.models.lstm_captioner import LstmCaptioner
 from spidercap.models.special_tokens import END, FORBIDDEN_LOGIT, PAD, SPECIAL_TOKENS, START
 
 MEAN, CUT = 10.0, 20  # tokens of a caption, the end token counted
@@ -39,7 +40,7 @@ class Lifelike:
 def lifelike(vocabulary_size: int, units: int, features: int, images: int, max_length: int, seed: int = 0) -> Lifelike:
     """Returns a captioner of these sizes with an embedding of H, and captions whose tokens follow Zipf's law."""
     rng = np.random.default_rng(seed)
-    captioner = Captioner(vocabulary_size, features, units, units, dropout=0.3)
+    captioner = LstmCaptioner(vocabulary_size, features, units, units, dropout=0.3)
     vectors = rng.normal(size=(images, features)).astype(np.float32)
     probes = tf.constant(vectors[np.arange(PROBES) % images])
     _set_cell(captioner, rng)

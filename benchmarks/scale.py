@@ -29,7 +29,7 @@ import tensorflow as tf
 
 from benchmarks import aligned, number, timed
 from benchmarks.speed_lines import still
-from spidercap.models.captioner import Captioner
+from spidercap.models.lstm_captioner import LstmCaptioner
 from spidercap.pipeline.data.batches import TrainingArrays, caption_batches, image_batches
 from spidercap.pipeline.data.feature_store import SHARD, Features, FeatureStore
 from spidercap.pipeline.data.records import Split
@@ -171,7 +171,7 @@ def _training(
     line: str, vocabulary: Vocabulary, arrays: TrainingArrays, reward: Reward
 ) -> tuple[TrainStep, tf.data.Dataset]:
     """The step of a line of WAITS and its batches."""
-    captioner = Captioner(len(vocabulary.words), SIZE, UNITS, UNITS, dropout=0.3)
+    captioner = LstmCaptioner(len(vocabulary.words), SIZE, UNITS, UNITS, dropout=0.3)
     optimizer, steps = still(captioner), WAITS[line] + TRACED
     if line == "wait_mle":
         step = likelihood_step(captioner, optimizer, feature_dropout=0.0)

@@ -148,7 +148,7 @@ def estimators(policy: Policy) -> list[Estimator]:
         made = objectives.vine(captioner, length, samples=samples, rollouts=words)
         return Estimator(f"vine, K = {words}{many}", made)
 
-    nothing = Baseline(captioner.lstm.units, 1)  # untrained, so that it predicts exactly 0
+    nothing = Baseline(captioner.units, 1)  # untrained, so that it predicts exactly 0
     return [
         pg("REINFORCE, no baseline", rollouts=0, baseline=nothing),
         pg("REINFORCE, learned baseline (PG, K = 0)", rollouts=0),

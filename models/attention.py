@@ -4,19 +4,18 @@ Shapes: B images, N captions, P parts of an image, n packed tokens, T steps, F f
 """
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from spidercap.models import row_random
-from spidercap.models.captioner import Captioner, LstmState, copied
+from spidercap.models.captioner import copied, present
 from spidercap.models.decoding import State, Step
+from spidercap.models.lstm_captioner import LstmCaptioner, LstmState
 from spidercap.models.packing import Packing
 from spidercap.models.row_random import Seed
 
 ABSENT = -1e9  # added to the score of a part that is not there
 
 
-class AttentionCaptioner(Captioner):
+class AttentionCaptioner(LstmCaptioner):
     """The LSTM reads the tokens, its hidden state attends to the parts, and both together predict the word.
 
       e_i = (W_q h) . (W_k v_i) / sqrt(A),   a = softmax(e),   the word is predicted from h + sum_i a_i W_v v_i
@@ -25,13 +24,13 @@ class AttentionCaptioner(Captioner):
     products of Vaswani et al. 2017 as scores. As nothing that is seen goes back into the LSTM, teacher forcing attends
     from all tokens at once. The LSTM starts from the mean of the parts.
 
-    Features are `[B, P, F]`. Rows of zeros are no parts, so images may have different numbers of them.
+    Features are `[B, P, F]`.
     """
 
     takes_parts = True
 
     def __init__(self, vocabulary_size: int, feature_size: int, units: int, *args, **more):
-        """Builds all weights in float32; the arguments are those of Captioner."""
+        """Builds all weights in float32; the arguments are those of LstmCaptioner."""
         super().__init__(vocabulary_size, feature_size, units, *args, **more)
         self.query = keras.layers.Dense(units, use_bias=False, name="query")
         self.key = keras.layers.Dense(units, use_bias=False, name="key")
@@ -39,14 +38,6 @@ class AttentionCaptioner(Captioner):
         self.query.build((None, units))
         for layer in (self.key, self.value):
             layer.build((None, feature_size))
-
-    def drop_features(self, features: tf.Tensor, rate: float, seed: Seed) -> tf.Tensor:
-        """Returns features `[B, P, F]` after dropout around the training mean, the same ones in all parts."""
-        if rate == 0:
-            return features
-        kept = row_random.dropout(tf.ones_like(features[:, 0]), rate, seed)[:, None]
-        dropped = self.feature_mean + (features - self.feature_mean) * kept
-        return tf.where(_present(features)[..., None], dropped, 0.0)
 
     def begin(self, features: tf.Tensor, copies: int = 1) -> tuple[Step, State]:
         """As of Captioner; rows of the state share the parts of their image."""
@@ -76,32 +67,23 @@ class AttentionCaptioner(Captioner):
         if feature_row is not None:
             seen = [tf.gather(part, feature_row) for part in seen]
         # By caption, not packed, so that the parts of an image are multiplied with all tokens of a caption at once.
-        shape = [tf.shape(tokens)[0], tokens.shape[1], self.lstm.units]
+        shape = [tf.shape(tokens)[0], tokens.shape[1], self.units]
         of_caption = tf.scatter_nd(packing.index, hidden, shape)
         context = packing.of(self._context(of_caption, *seen))
         return self._drop(hidden + context, packing, tokens.shape[1], dropout_seed, 1)
 
-    def _vectors(self, features: np.ndarray) -> np.ndarray:
-        vectors = features.reshape(-1, features.shape[-1])
-        return vectors[vectors.any(axis=1)]
-
     def _start(self, features: tf.Tensor) -> LstmState:
-        present = tf.cast(_present(features), tf.float32)
-        count = tf.maximum(tf.reduce_sum(present, axis=1, keepdims=True), 1.0)
-        return super()._start(tf.einsum("bp,bpf->bf", present / count, features))
+        there = tf.cast(present(features), tf.float32)
+        count = tf.maximum(tf.reduce_sum(there, axis=1, keepdims=True), 1.0)
+        return super()._start(tf.einsum("bp,bpf->bf", there / count, features))
 
     def _seen(self, features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Keys `[B, P, H]`, values `[B, P, H]`, and what is added to the scores `[B, P]`, of all parts."""
-        parts = (features - self.feature_mean) / self.feature_deviation
-        return self.key(parts), self.value(parts), tf.where(_present(features), 0.0, ABSENT)
+        parts = self._normalised(features)
+        return self.key(parts), self.value(parts), tf.where(present(features), 0.0, ABSENT)
 
     def _context(self, hidden: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, absent: tf.Tensor) -> tf.Tensor:
         """What hidden states `[N, S, H]` of N captions see, `[N, S, H]`."""
-        queries = self.query(hidden) * self.lstm.units**-0.5
+        queries = self.query(hidden) * self.units**-0.5
         scores = tf.matmul(queries, keys, transpose_b=True) + absent[:, None]
         return tf.matmul(tf.nn.softmax(scores), values)
-
-
-def _present(features: tf.Tensor) -> tf.Tensor:
-    """Bool `[B, P]`: the parts that there are."""
-    return tf.reduce_any(features != 0, axis=2)

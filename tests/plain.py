@@ -1,13 +1,17 @@
 """The captioner's teacher-forced pass as Keras and differentiation make it: every place of `[N, T]`, padding too."""
 
+import numpy as np
 import tensorflow as tf
 
 from spidercap.models.attention import AttentionCaptioner
 from spidercap.models.special_tokens import FORBIDDEN, START
+from spidercap.models.transformer import TransformerCaptioner
 
 
 def hidden(captioner, features, words):
     """Hidden states `[N, T, H]`; the one at t has read the words before t."""
+    if isinstance(captioner, TransformerCaptioner):
+        return through_layers(captioner, features, words)
     words = tf.convert_to_tensor(words)
     read = tf.concat([tf.fill([words.shape[0], 1], START), words[:, :-1]], axis=1)
     start = list(captioner.begin(tf.convert_to_tensor(features))[1])
@@ -41,3 +45,28 @@ def log_probs(captioner, states, words, smoothing=0.0):
     chosen = tf.gather(log_pi, words, batch_dims=1)
     sayable = [w for w in range(captioner.words.units) if w not in FORBIDDEN]
     return (1 - smoothing) * chosen + smoothing * tf.reduce_mean(tf.gather(log_pi, sayable, axis=1), axis=1)
+
+
+def through_layers(captioner, features, words):
+    """Hidden states `[N, T, H]` of a Transformer of one head, image by image, as its equations are written."""
+    found, units = [], captioner.units
+    for vectors, caption in zip(features, np.asarray(words), strict=True):
+        parts = tf.boolean_mask(vectors, tf.reduce_any(vectors != 0, axis=1))
+        parts = captioner.part((parts - captioner.feature_mean) / captioner.feature_deviation)
+        read = captioner.token(captioner.embedding(np.concatenate([[START], caption[:-1]])))
+        rates = [10_000.0 ** (-i / units) for i in range(0, units, 2)]
+        waves = [[f(t * rate) for f in (np.sin, np.cos) for rate in rates][:units] for t in range(len(caption))]
+        values = read + np.array(waves, np.float32)
+        for block in captioner.blocks:
+            first, second, third = block.norms
+            query, key, value = tf.split(block.tokens(first(values)), 3, axis=1)
+            scores = query @ tf.transpose(key) / units**0.5 + np.triu(
+                np.full([len(caption)] * 2, -np.inf, np.float32), 1
+            )
+            values += block.seen_tokens(tf.nn.softmax(scores) @ value)
+            key, value = tf.split(block.parts(parts), 2, axis=1)
+            scores = block.query(second(values)) @ tf.transpose(key) / units**0.5
+            values += block.seen_parts(tf.nn.softmax(scores) @ value)
+            values += block.narrow(tf.nn.gelu(block.wide(third(values)), approximate=True))
+        found.append(captioner.norm(values))
+    return tf.stack(found)

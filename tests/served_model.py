@@ -13,8 +13,8 @@ import tensorflow as tf
 from tensorflow.python.saved_model.loader_impl import parse_saved_model
 
 from spidercap.export.saved_model import export
-from spidercap.models.captioner import Captioner
 from spidercap.models.images import decode_image, resize_image
+from spidercap.models.lstm_captioner import LstmCaptioner
 from spidercap.models.special_tokens import END, SPECIAL_TOKENS
 
 SIDE, T = 32, 5
@@ -49,7 +49,7 @@ def make_model(folder: pathlib.Path) -> pathlib.Path:
     layers = keras.layers
     encoder = keras.Sequential([keras.Input([SIDE, SIDE, 3]), layers.AveragePooling2D(16), layers.Flatten()])
     keras.utils.set_random_seed(1)
-    captioner = Captioner(len(WORDS), encoder.output_shape[1], units=6, embedding_size=5, dropout=0.0)
+    captioner = LstmCaptioner(len(WORDS), encoder.output_shape[1], units=6, embedding_size=5, dropout=0.0)
     captioner.adapt(encoder(np.stack([resize_image(decode_image(image(i)), SIDE) for i in range(8)])).numpy())
     rng = np.random.default_rng(4)
     for weight in captioner.trainable_variables:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import spidercap
 from spidercap.export.saved_model import export
-from spidercap.models.captioner import Captioner
+from spidercap.models.lstm_captioner import LstmCaptioner
 from spidercap.pipeline import modes
 from spidercap.pipeline.main import main
 from tests.small_exports import small_encoder, unchecked
@@ -96,7 +96,7 @@ class TestScore:
 def workdir(tmp_path_factory):
     """A workdir with an exported model of random weights."""
     encoder = small_encoder(32)
-    captioner = Captioner(len(WORDS), encoder.output_shape[1], 4, 3, 0.0)
+    captioner = LstmCaptioner(len(WORDS), encoder.output_shape[1], 4, 3, 0.0)
     workdir = tmp_path_factory.mktemp("run")
     with unchecked():
         export(encoder, captioner, WORDS, 5, workdir / "export", [picture(0)])

@@ -1,4 +1,6 @@
-"""The captioner that attends to parts of an image: its equation, its time steps, and parts that are not there."""
+"""Captioners that attend to parts of an image: their equations, their time steps, and parts that are not there."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from spidercap.models.beam import beam_search
 from spidercap.models.fixed_greedy import fixed_greedy
 from spidercap.models.packing import pack
 from spidercap.models.special_tokens import END, PAD
+from spidercap.models.transformer import attended, positions
 from spidercap.models.word_loss import log_probs
 from spidercap.pipeline.training.gradients import policy_gradients
 from spidercap.pipeline.training.steps import scored_captions, split_rewards
@@ -24,9 +27,9 @@ WORDS = tf.constant([[4, 5, 6, END, PAD], [6, END, PAD, PAD, PAD], [5, 5, 4, 6, 
 ROW = tf.constant([1, 0, 1])  # the second image has three parts, one less
 
 
-@pytest.fixture
-def toy():
-    return make_toy("attention")
+@pytest.fixture(params=["attention", "transformer"])
+def toy(request):
+    return make_toy(request.param)
 
 
 def test_hidden_states_are_those_of_the_equation(toy):
@@ -35,8 +38,8 @@ def test_hidden_states_are_those_of_the_equation(toy):
     found = captioner.hidden(tf.constant(features), WORDS, packing, feature_row=ROW)
     expected = plain.hidden(captioner, features[ROW.numpy()], WORDS)
     np.testing.assert_allclose(found, packing.of(expected), atol=1e-6)
-    without = captioner.lstm(captioner.embedding(WORDS))
-    assert np.abs(found - packing.of(without)).max() > 0.1
+    elsewhere = plain.hidden(captioner, features[1 - ROW.numpy()], WORDS)
+    assert np.abs(found - packing.of(elsewhere)).max() > 0.1
 
 
 def test_teacher_forcing_is_what_the_steps_say(toy):
@@ -57,7 +60,7 @@ def test_rows_of_an_image_share_its_parts(toy):
     """Each row of the state knows its image's number, and nothing of its parts."""
     captioner, _, features = toy
     step, state = captioner.begin(tf.constant(features), 3)
-    assert [leaf.shape[1:] for leaf in state] == [(5,), (5,), ()]
+    assert all(4 not in leaf.shape[1:] and 3 not in leaf.shape[1:] for leaf in state)  # neither P nor F
     np.testing.assert_array_equal(state[2], [0, 0, 0, 1, 1, 1])
     same_step, same = captioner.begin(tf.constant(np.repeat(features, 3, axis=0)))
     words = tf.constant([4, 5, 6, 4, 5, 6])
@@ -77,7 +80,7 @@ def test_parts_that_are_not_there_change_nothing(toy):
     dropped = [captioner.drop_features(tf.constant(x), 0.5, tf.constant([3, 4])).numpy() for x in (features, padded)]
     np.testing.assert_array_equal(dropped[0], dropped[1][:, :4])
     assert not dropped[1][:, 4:].any() and not dropped[0][1, 3].any()
-    other = make_toy("attention")[0]
+    other = type(captioner)(7, 3, 5, 4, 0.0)
     captioner.adapt(features)
     other.adapt(padded)
     np.testing.assert_allclose(captioner.feature_mean, features.reshape(-1, 3)[:7].mean(axis=0), atol=1e-6)
@@ -132,6 +135,7 @@ def test_all_decoders_find_what_plain_python_finds(toy, jit):
 def test_gradients_are_those_of_the_plain_pass(toy, which):
     """All objectives, with several samples an image: what is packed and shared out, against one after the other."""
     captioner, baseline, features = toy
+    captioner.apply_temperature(3.0)  # or most samples would be the greedy caption
     objective = every_objective(captioner)[which]
     experience = objective.sample(batch_of(features), tf.constant([2, 6]), tf.constant(0.0))
     rewards = split_rewards(experience, table_reward(*scored_captions(experience)))
@@ -149,3 +153,20 @@ def test_it_has_the_weights_of_the_other_one_and_three_layers():
     own, other = (make_toy(kind)[0] for kind in ("attention", "lstm"))
     extra = {layer.name for layer in own.layers} - {layer.name for layer in other.layers}
     assert extra == {"query", "key", "value"} and isinstance(own, AttentionCaptioner)
+
+
+def test_heads_attend_each_on_their_own():
+    rng = np.random.default_rng(0)
+    queries, keys, values = (rng.normal(size=(2, count, 128)).astype(np.float32) for count in (3, 4, 4))
+    added = np.where(rng.random((2, 3, 4)) < 0.3, -1e9, 0).astype(np.float32)
+    found = attended(*map(tf.constant, (queries, keys, values, added))).numpy()
+    for n, s, head in itertools.product(range(2), range(3), (slice(0, 64), slice(64, 128))):
+        scores = keys[n, :, head] @ queries[n, s, head] / 8 + added[n, s]
+        shares = np.exp(scores - scores.max())
+        np.testing.assert_allclose(found[n, s, head], shares @ values[n, :, head] / shares.sum(), atol=1e-5)
+
+
+def test_positions_of_tokens():
+    found = positions(tf.constant([0, 3]), 4).numpy()
+    np.testing.assert_allclose(found[0], [0, 0, 1, 1])
+    np.testing.assert_allclose(found[1], [np.sin(3), np.sin(0.03), np.cos(3), np.cos(0.03)], atol=1e-6)

@@ -14,10 +14,10 @@ from spidercap.export.saved_model import KEPT_DIGESTS, CheckFailed, export, faul
 from spidercap.export.server import BEAM_WIDTH
 from spidercap.export.versions import versions
 from spidercap.models import decoding
-from spidercap.models.captioner import Captioner
 from spidercap.models.decoder import Decoder
 from spidercap.models.encoder import build_encoder
 from spidercap.models.images import decode_image, resize_image
+from spidercap.models.lstm_captioner import LstmCaptioner
 from spidercap.models.special_tokens import END, SPECIAL_TOKENS
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.caption_files import ExportedCaptioner
@@ -41,7 +41,7 @@ def picture(seed, height=40, width=50, encode=tf.io.encode_jpeg):
 def captioner_for(encoder):
     """A captioner with weights wild enough for pictures to get different captions."""
     keras.utils.set_random_seed(1)
-    captioner = Captioner(len(WORDS), encoder.output_shape[1], units=6, embedding_size=5, dropout=0.0)
+    captioner = LstmCaptioner(len(WORDS), encoder.output_shape[1], units=6, embedding_size=5, dropout=0.0)
     features = encoder(np.stack([resize_image(decode_image(picture(i)), SIDE) for i in range(8)]))
     captioner.adapt(features.numpy())
     rng = np.random.default_rng(4)

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from spidercap.models import blocks, decoding
-from spidercap.models.captioner import Captioner
 from spidercap.models.categorical import best_token, draw, likeliest, uniforms
+from spidercap.models.lstm_captioner import LstmCaptioner
 from spidercap.models.packing import pack
 from spidercap.models.precision import product
 from spidercap.models.rollouts import roll_out
@@ -23,7 +23,7 @@ V, H, T = 150, 12, 9
 @pytest.fixture
 def captioner():
     keras.utils.set_random_seed(1)
-    made = Captioner(vocabulary_size=V, feature_size=4, units=H, embedding_size=7, dropout=0.0)
+    made = LstmCaptioner(vocabulary_size=V, feature_size=4, units=H, embedding_size=7, dropout=0.0)
     rng = np.random.default_rng(2)
     for weight in made.trainable_variables:
         weight.assign(rng.normal(0, 0.5, weight.shape))

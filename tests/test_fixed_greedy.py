@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spidercap.models.captioner import Captioner
 from spidercap.models.decoding import greedy, lengths
 from spidercap.models.fixed_greedy import fixed_greedy
+from spidercap.models.lstm_captioner import LstmCaptioner
 from spidercap.models.special_tokens import END
 
 V, F, T, N = 60, 7, 12, 40
@@ -16,7 +16,7 @@ V, F, T, N = 60, 7, 12, 40
 def random_captioner(seed, end=0.0):
     """A captioner with random weights; `end` is added to the logit of the end token."""
     keras.utils.set_random_seed(seed)
-    captioner = Captioner(V, F, units=9, embedding_size=8, dropout=0.0)
+    captioner = LstmCaptioner(V, F, units=9, embedding_size=8, dropout=0.0)
     rng = np.random.default_rng(seed)
     for weight in captioner.trainable_variables:
         weight.assign(rng.normal(0, 1, weight.shape))

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from spidercap.models.baseline import Baseline
-from spidercap.models.captioner import Captioner
 from spidercap.models.decoding import greedy
+from spidercap.models.lstm_captioner import LstmCaptioner
 from spidercap.models.special_tokens import END, SPECIAL_TOKENS
 from spidercap.pipeline.data.batches import Batch
 from spidercap.pipeline.main import main
@@ -48,7 +48,7 @@ def test_what_is_rewarded_rises(pictures, meteor, spice, reward, steps):
     ids = [[[*VOCABULARY.reference_ids(r.split()), END] for r in of_image] for of_image in references]
     words = np.stack([pad(of_image, T) for of_image in ids])
     keras.utils.set_random_seed(2)
-    captioner, baseline = Captioner(len(VOCABULARY.words), 5, 32, 16, 0.0), Baseline(32, 16)
+    captioner, baseline = LstmCaptioner(len(VOCABULARY.words), 5, 32, 16, 0.0), Baseline(32, 16)
     captioner.adapt(features)
     mle, pg, fit = (keras.optimizers.Adam(rate) for rate in (1e-2, 1e-2, 1e-2))
     for optimizer, model in ((mle, captioner), (pg, captioner), (fit, baseline)):

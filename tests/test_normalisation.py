@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from spidercap.models.captioner import Captioner
+from spidercap.models.lstm_captioner import LstmCaptioner
 
 
 def normalised(training, others):
     """The mean and std after `adapt`, and the normalised features of other images."""
-    captioner = Captioner(vocabulary_size=5, feature_size=training.shape[1], units=2, embedding_size=2, dropout=0.0)
+    captioner = LstmCaptioner(vocabulary_size=5, feature_size=training.shape[1], units=2, embedding_size=2, dropout=0.0)
     captioner.adapt(training.astype(np.float32))
     mean, std = captioner.feature_mean.numpy(), captioner.feature_deviation.numpy()
     assert mean.shape == std.shape == (training.shape[1],)

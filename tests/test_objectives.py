@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from spidercap.models import decoding
-from spidercap.models.captioner import Captioner
+from spidercap.models.lstm_captioner import LstmCaptioner
 from spidercap.models.special_tokens import END, PAD
 from spidercap.pipeline.data.batches import Batch
 from spidercap.pipeline.training import estimators, objectives
@@ -151,7 +151,7 @@ def test_differentiated_probabilities_are_those_sampled_from(toy):
     """With dropout in the decoder and dropped features, the step's entropy is that of the words as they were drawn."""
     _, baseline, features = toy
     keras.utils.set_random_seed(3)
-    captioner = Captioner(vocabulary_size=7, feature_size=3, units=5, embedding_size=4, dropout=0.5)
+    captioner = LstmCaptioner(vocabulary_size=7, feature_size=3, units=5, embedding_size=4, dropout=0.5)
     rng = np.random.default_rng(5)
     for weight in captioner.trainable_variables:
         weight.assign(rng.normal(0, 0.8, weight.shape))

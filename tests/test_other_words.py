@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spidercap.models.captioner import Captioner
+from spidercap.models.lstm_captioner import LstmCaptioner
 from spidercap.models.special_tokens import END, SPECIAL_TOKENS, UNKNOWN
 from spidercap.pipeline.training.other_words import copy_weights, shared_words
 
@@ -13,7 +13,7 @@ NEW = (*SPECIAL_TOKENS, "dog", "cat", "a", "cow")
 
 
 def captioner_of(words, seed):
-    captioner = Captioner(len(words), feature_size=3, units=5, embedding_size=4, dropout=0.0)
+    captioner = LstmCaptioner(len(words), feature_size=3, units=5, embedding_size=4, dropout=0.0)
     rng = np.random.default_rng(seed)
     for weight in captioner.weights:
         weight.assign(rng.normal(1, 0.5, weight.shape))

@@ -15,9 +15,9 @@ from benchmarks.portable import caption_of, script_of
 from spidercap.export.formats import PORTABLE, spelled_formats
 from spidercap.export.portable import kept_source, write_portable
 from spidercap.export.saved_model import CheckFailed
-from spidercap.models.captioner import Captioner
 from spidercap.models.decoding import greedy, lengths
 from spidercap.models.images import decode_image, resize_image
+from spidercap.models.lstm_captioner import LstmCaptioner
 from spidercap.models.special_tokens import END, SPECIAL_TOKENS
 from spidercap.pipeline import portable_exports
 from spidercap.pipeline.errors import UserError
@@ -41,7 +41,7 @@ def parts():
     encoder.add(layers.Normalization(mean=[0.5, 0.4, 0.3], variance=[0.2, 0.3, 0.4]))
     for layer in (layers.Conv2D(4, 3), layers.AveragePooling2D(10), layers.Flatten()):
         encoder.add(layer)
-    captioner = Captioner(len(WORDS), encoder.output_shape[1], units=6, embedding_size=5, dropout=0.0)
+    captioner = LstmCaptioner(len(WORDS), encoder.output_shape[1], units=6, embedding_size=5, dropout=0.0)
     captioner.adapt(encoder(images(30)).numpy())
     rng = np.random.default_rng(4)
     for weight in captioner.trainable_variables:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from spidercap.models.captioners import CAPTIONERS
 from spidercap.models.packing import pack
 from spidercap.models.rollouts import Rollouts
 from spidercap.models.special_tokens import END, PAD
@@ -61,7 +62,7 @@ def sampled(captioner, features):
 
 
 class TestByEnumeration:
-    @pytest.mark.parametrize(("toy", "words"), [("lstm", 1), ("lstm", 2), ("attention", 1)], indirect=["toy"])
+    @pytest.mark.parametrize(("toy", "words"), [("lstm", 2), *((kind, 1) for kind in CAPTIONERS)], indirect=["toy"])
     def test_the_expectation_is_the_gradient_of_the_expected_reward(self, toy, words):
         """Every caption with all that can be drawn from its states; rollouts count linearly, so their mean will do."""
         captioner, baseline, features = toy

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from spidercap.models.baseline import Baseline
-from spidercap.models.captioner import Captioner
+from spidercap.models.lstm_captioner import LstmCaptioner
 from spidercap.models.special_tokens import END
 from spidercap.pipeline.data.batches import TrainingArrays, caption_batches, image_batches
 from spidercap.pipeline.training import replicas
@@ -47,7 +47,7 @@ def trained(name, batch_size, strategy=None, reward="compiled", device=None, **o
     """Weights, optimizer states and the logs after some steps; `device` is where models and steps are, not the data."""
     with strategy.scope() if strategy else contextlib.nullcontext(), tf.device(device):
         keras.utils.set_random_seed(3)
-        captioner = Captioner(vocabulary_size=7, feature_size=3, units=5, embedding_size=4, dropout=0.4)
+        captioner = LstmCaptioner(vocabulary_size=7, feature_size=3, units=5, embedding_size=4, dropout=0.4)
         rng = np.random.default_rng(5)
         for weight in captioner.trainable_variables:
             weight.assign(rng.normal(0, 0.8, weight.shape))

@@ -33,6 +33,7 @@ from spidercap.models.captioner import Captioner
 from spidercap.models.decoder import Decoder
 from spidercap.models.encoder import build_encoder
 from spidercap.models.images import decode_image, resize_image
+from spidercap.models.lstm_captioner import LstmCaptioner
 from spidercap.models.special_tokens import END, SPECIAL_TOKENS
 from spidercap.pipeline.portable_exports import load_exported
 from spidercap.pipeline.settings.flags import parse
@@ -133,7 +134,7 @@ def random_model(weights: str, images: Sequence[bytes]) -> Model:
     """Returns MobileNetV2 and a captioner with random weights."""
     encoder = build_encoder("MobileNetV2", weights, SIZE)
     keras.utils.set_random_seed(1)
-    captioner = Captioner(len(WORDS), encoder.output_shape[1], units=64, embedding_size=32, dropout=0.0)
+    captioner = LstmCaptioner(len(WORDS), encoder.output_shape[1], units=64, embedding_size=32, dropout=0.0)
     model = Model(encoder, captioner, WORDS, T)
     captioner.adapt(encoder(model.pixels(images[:100])).numpy())
     rng = np.random.default_rng(4)

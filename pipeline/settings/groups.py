@@ -96,11 +96,12 @@ class ModelSettings(Group):
     decoder: str = setting(
         "lstm",
         "Network that says the words. lstm: an LSTM that starts from the image's mean features. attention: it also "
-        "attends to the cells of the encoder's last map, or to regions [P, F] of --features, before each word.",
+        "attends to the cells of the encoder's last map, or to regions [P, F] of --features, before each word. "
+        "transformer: two layers that attend to these and to the words before.",
         added=True,
-        choices=("lstm", "attention"),
+        choices=("lstm", "attention", "transformer"),
     )
-    units: int = setting(512, "LSTM units (H).", most=2**16)
+    units: int = setting(512, "Hidden units (H).", most=2**16)
     embedding_size: int = setting(512, "Size of the word embeddings.", most=2**16)
     baseline_units: int = setting(512, "Hidden units of the baseline MLP.", most=2**16)
     feature_dropout: float = setting(

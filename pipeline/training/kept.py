@@ -62,6 +62,7 @@ def build_models(config: Config, vocabulary: Vocabulary, feature_size: int) -> t
         config.likelihood.dropout,
         PRECISIONS[config.model.precision],
         config.model.jit,
+        config.data.max_length,
     )
     return captioner, Baseline(config.model.units, config.model.baseline_units)
 

@@ -1,0 +1,197 @@
+"""A small Transformer decoder that attends to the parts of an image.
+
+Shapes: B images, N captions, n packed tokens, T steps, P parts of an image, F features, H units, L layers.
+"""
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from spidercap.models.captioner import Captioner, copied, present, read_tokens
+from spidercap.models.decoding import State, Step
+from spidercap.models.packing import Packing
+from spidercap.models.precision import product
+from spidercap.models.row_random import Seed
+
+LAYERS, WIDER = 2, 4  # hidden units of the feed-forward layers, times H
+HEAD = 64  # units of a head, if H is a multiple of them; else there is one head
+ABSENT = -1e9  # added to the score of what is not there
+
+# (layer's number, queries, keys, values `[n, H]` of tokens) -> what they see of earlier tokens `[n, H]`
+SelfAttention = Callable[[int, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+# (layer's number, queries `[n, H]`) -> what they see of the image `[n, H]`
+ImageAttention = Callable[[int, tf.Tensor], tf.Tensor]
+
+
+class TransformerCaptioner(Captioner):
+    """L layers: attention to earlier tokens, attention to the parts, feed-forward network (Vaswani et al. 2017).
+
+    Each normalises its input, not its sum (pre-norm: Xiong et al. 2020). Positions are sinusoids, so weights are the same
+    for captions of any length. Products are of packed tokens; only scores of attention are computed by caption.
+    """
+
+    takes_parts = True
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        feature_size: int,
+        units: int,
+        embedding_size: int,
+        dropout: float,
+        precision: tf.DType = tf.float32,
+        jit: bool = False,
+        max_length: int = 20,
+    ):
+        """Builds all weights in float32; the arguments are those of LstmCaptioner."""
+        super().__init__(feature_size, units, dropout, precision, jit, max_length)
+        self.embedding = keras.layers.Embedding(vocabulary_size, embedding_size, name="embedding")
+        self.embedding.build((None,))
+        self.token = _dense(embedding_size, units, "token")
+        self.part = _dense(feature_size, units, "part")
+        self.blocks = [Block(units, f"block{i}") for i in range(LAYERS)]
+        self.norm = _norm(units, "norm")
+        self.words = _dense(units, vocabulary_size, "words")
+        self.built = True
+
+    def begin(self, features: tf.Tensor, copies: int = 1) -> tuple[Step, State]:
+        """As of Captioner; a state holds keys and values of the tokens that were read, and its image's number."""
+        seen, words = self._seen(features), self._wide_projection()
+
+        def step(state: State, tokens: tf.Tensor) -> tuple[State, tf.Tensor]:
+            cache, time, image = state
+            here = tf.one_hot(time, self.max_length)[:, :, None]
+            later = tf.where(tf.range(self.max_length) > time[:, None], ABSENT, 0.0)[:, None]
+            kept = []
+
+            def of_tokens(layer: int, query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+                kept.append(cache[:, layer] + here * tf.concat([key, value], axis=1)[:, None])
+                return attended(query[:, None], *tf.split(kept[-1], 2, axis=2), later)[:, 0]
+
+            def of_image(layer: int, query: tf.Tensor) -> tf.Tensor:
+                return attended(query[:, None], *(tf.gather(x, image) for x in seen[layer]))[:, 0]
+
+            read = tf.gather(self.embedding.embeddings, tokens)
+            hidden = self._through(read, time, of_tokens, of_image)
+            return (tf.stack(kept, axis=1), time + 1, image), words.logits(hidden)
+
+        count = tf.shape(features)[0]
+        cache = tf.zeros([count, LAYERS, self.max_length, 2 * self.units])
+        start = (
+            tf.ensure_shape(cache, [features.shape[0], *cache.shape[1:]]),
+            tf.zeros([count], tf.int32),
+            tf.range(count),
+        )
+        return step, copied(start, copies)
+
+    def hidden(
+        self,
+        features: tf.Tensor,
+        tokens: tf.Tensor,
+        packing: Packing,
+        dropout_seed: Seed | None = None,
+        feature_row: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """As of Captioner: `[n, H]`."""
+        seen, shape = self._seen(features), [tf.shape(tokens)[0], tokens.shape[1], self.units]
+        if feature_row is not None:
+            seen = [tuple(tf.gather(x, feature_row) for x in of_layer) for of_layer in seen]
+        steps = tf.range(tokens.shape[1])
+        later = tf.where(steps > steps[:, None], ABSENT, 0.0)[None]
+
+        def by_caption(values: tf.Tensor) -> tf.Tensor:
+            return tf.scatter_nd(packing.index, values, shape)
+
+        def of_tokens(layer: int, *values: tf.Tensor) -> tf.Tensor:
+            return packing.of(attended(*map(by_caption, values), later))
+
+        def of_image(layer: int, query: tf.Tensor) -> tf.Tensor:
+            return packing.of(attended(by_caption(query), *seen[layer]))
+
+        def drop(values: tf.Tensor, place: int) -> tf.Tensor:
+            return self._drop(values, packing, tokens.shape[1], dropout_seed, place)
+
+        read = drop(tf.gather(self.embedding.embeddings, packing.of(read_tokens(tokens))), 0)
+        hidden = self._through(read, packing.index[:, 1], of_tokens, of_image, drop)
+        return drop(hidden, 1)
+
+    def _through(self, read, time, of_tokens, of_image, drop=lambda values, place: values) -> tf.Tensor:
+        """The last hidden states `[n, H]` of embedded tokens `[n, E]` at steps `[n]`."""
+        values = _times(read, self.token, self.precision) + positions(time, self.units)
+        for layer, block in enumerate(self.blocks):
+            values = block.through(values, layer, of_tokens, of_image, drop, self.precision)
+        return self.norm(values)
+
+    def _seen(self, features: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+        """Keys and values `[B, P, H]` of all parts for each layer, and what is added to their scores `[B, 1, P]`."""
+        parts = self.part(self._normalised(features))
+        absent = tf.where(present(features), 0.0, ABSENT)[:, None]
+        return [(*tf.split(block.parts(parts), 2, axis=2), absent) for block in self.blocks]
+
+
+class Block(keras.layers.Layer):
+    """The weights of one layer of the decoder."""
+
+    def __init__(self, units: int, name: str):
+        super().__init__(name=name)
+        self.norms = [_norm(units, f"norm{i}") for i in range(3)]
+        self.tokens = _dense(units, 3 * units, "tokens")  # queries, keys and values of tokens
+        self.seen_tokens = _dense(units, units, "seen_tokens")
+        self.query = _dense(units, units, "query")  # of the image
+        self.parts = _dense(units, 2 * units, "parts")  # its keys and values
+        self.seen_parts = _dense(units, units, "seen_parts")
+        self.wide, self.narrow = _dense(units, WIDER * units, "wide"), _dense(WIDER * units, units, "narrow")
+        self.built = True
+
+    def through(self, values, layer, of_tokens, of_image, drop, precision) -> tf.Tensor:
+        """Returns `[n, H]` after the layer, of `[n, H]` before it."""
+        first, second, third = self.norms
+        seen = of_tokens(layer, *tf.split(_times(first(values), self.tokens, precision), 3, axis=1))
+        values += drop(_times(seen, self.seen_tokens, precision), 2 + 3 * layer)
+        seen = of_image(layer, _times(second(values), self.query, precision))
+        values += drop(_times(seen, self.seen_parts, precision), 3 + 3 * layer)
+        wide = tf.nn.gelu(_times(third(values), self.wide, precision), approximate=True)  # as LiteRT has no erf
+        return values + drop(_times(wide, self.narrow, precision), 4 + 3 * layer)
+
+
+def attended(queries: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, added: tf.Tensor) -> tf.Tensor:
+    """Returns `[N, S, H]`, what queries `[N, S, H]` see of values `[N, K, H]`, in heads of HEAD units each.
+
+    `added` to the scores, broadcast to `[N, S, K]`: ABSENT for what cannot be seen.
+    """
+    heads = queries.shape[2] // HEAD if queries.shape[2] % HEAD == 0 else 1
+    queries, keys, values = (_in_heads(x, heads) for x in (queries, keys, values))
+    scores = tf.matmul(queries, keys, transpose_b=True) * queries.shape[3] ** -0.5
+    seen = tf.transpose(tf.matmul(tf.nn.softmax(scores + added[:, None]), values), [0, 2, 1, 3])
+    return tf.reshape(seen, [tf.shape(seen)[0], tf.shape(seen)[1], heads * seen.shape[3]])
+
+
+def positions(time: tf.Tensor, units: int) -> tf.Tensor:
+    """Returns `[n, H]` of steps `[n]`: sines and cosines of wavelengths from 2 pi to 20,000 pi (Vaswani et al.)."""
+    rates = 10_000.0 ** (-tf.range(0, units, 2, tf.float32) / units)
+    angles = tf.cast(time, tf.float32)[:, None] * rates
+    return tf.concat([tf.sin(angles), tf.cos(angles)], axis=1)[:, :units]
+
+
+def _in_heads(values: tf.Tensor, heads: int) -> tf.Tensor:
+    """`[N, heads, S, H / heads]` of `[N, S, H]`."""
+    shape = [tf.shape(values)[0], tf.shape(values)[1], heads, values.shape[2] // heads]
+    return tf.transpose(tf.reshape(values, shape), [0, 2, 1, 3])
+
+
+def _dense(size: int, units: int, name: str) -> keras.layers.Dense:
+    layer = keras.layers.Dense(units, name=name)
+    layer.build((None, size))
+    return layer
+
+
+def _norm(units: int, name: str) -> keras.layers.LayerNormalization:
+    layer = keras.layers.LayerNormalization(name=name)
+    layer.build((None, units))
+    return layer
+
+
+def _times(values: tf.Tensor, layer: keras.layers.Dense, precision: tf.DType) -> tf.Tensor:
+    """The layer of values `[n, ...]`, at a precision."""
+    return tf.nn.bias_add(product(values, layer.kernel, precision), layer.bias)
