@@ -27,8 +27,8 @@ ImageAttention = Callable[[int, tf.Tensor], tf.Tensor]
 class TransformerCaptioner(Captioner):
     """L layers: attention to earlier tokens, attention to the parts, feed-forward network (Vaswani et al. 2017).
 
-    Each normalises its input, not its sum (pre-norm: Xiong et al. 2020). Positions are sinusoids, so weights are the same
-    for captions of any length. Products are of packed tokens; only scores of attention are computed by caption.
+    Each normalises its input, not its sum (pre-norm: Xiong et al. 2020). Positions are sinusoids, so captions of any
+    length have the same weights. Products are of packed tokens; only scores of attention are computed by caption.
     """
 
     takes_parts = True

@@ -43,8 +43,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     # exports.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     with contextlib.ExitStack() as stack:
-        _stop_on_signals(stack)
-        return _run(argv)
+        asked = _stop_on_signals(stack)
+        try:
+            return _run(argv)
+        except (Exception, KeyboardInterrupt) as error:
+            # What a signal raises is replaced where TensorFlow makes an error of its own, and dropped in a callback of
+            # the garbage collector: then the error that comes next tells of the end.
+            if not asked and not isinstance(error, KeyboardInterrupt):
+                raise
+            print("stopped. The same command resumes from what was last saved.", file=sys.stderr)
+            return INTERRUPTED
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -80,22 +88,27 @@ def _run(argv: Sequence[str]) -> int:
     except Interrupted as stopped:
         print(f"stopped; saved {stopped}. The same command resumes from there.")
         return SAVED
-    except (KeyboardInterrupt, RuntimeError) as error:
-        # A signal that comes while TensorFlow makes an error of its own takes that one's place in a RuntimeError.
-        if isinstance(error, RuntimeError) and "REPLACED BY KeyboardInterrupt" not in str(error):
-            raise
-        print("stopped. The same command resumes from what was last saved.", file=sys.stderr)
-        return INTERRUPTED
     return 0
 
 
-def _stop_on_signals(stack: contextlib.ExitStack) -> None:
-    """Lets what would kill the process end it like Ctrl-C, with a line and without halves of files."""
-    if threading.current_thread() is not threading.main_thread():
-        return  # only the main thread may
-    for number in STOPPING:
-        if signal.getsignal(number) == signal.SIG_DFL:
-            stack.callback(signal.signal, number, signal.signal(number, signal.default_int_handler))
+def _stop_on_signals(stack: contextlib.ExitStack) -> list[int]:
+    """Lets what would kill the process end it like Ctrl-C, with a line and without halves of files.
+
+    Returns:
+      A list to which the number of each signal is added.
+    """
+    asked: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        del frame
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():  # only it may
+        for number in STOPPING:
+            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                stack.callback(signal.signal, number, signal.signal(number, stop))
+    return asked
 
 
 def _print(text: str) -> None:

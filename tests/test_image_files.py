@@ -231,7 +231,7 @@ class Captioner:
 
     max_pixels = 10_000
 
-    def caption_bytes(self, encoded):
+    def caption_bytes(self, encoded, seed=None):
         for image in encoded:
             tf.io.decode_image(tf.constant(image))
         return [[(str(len(image)), 0.0)] for image in encoded]

@@ -39,6 +39,22 @@ def test_a_signal_in_the_midst_of_an_error(run, capsys, number):
     assert "stopped. The same command resumes" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_is_dropped_counts_at_the_next_error(run, capsys):
+    """What is raised while an object is deleted is written to stderr and lost."""
+
+    class Dropping:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    def body():
+        Dropping()
+        failing()
+
+    assert run(body) == INTERRUPTED
+    assert "stopped. The same command resumes" in capsys.readouterr().err
+
+
 def test_an_error_alone_stays_one(run):
     with pytest.raises(tf.errors.InvalidArgumentError, match="the operation failed"):
         run(lambda: failing())
