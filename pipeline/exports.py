@@ -24,6 +24,7 @@ from spidercap.export.versions import versions
 from spidercap.models.captioner import Captioner
 from spidercap.pipeline import digests
 from spidercap.pipeline.card_facts import facts_of
+from spidercap.pipeline.data.feature_store import as_stored
 from spidercap.pipeline.data.given_features import GivenFeatures, open_features
 from spidercap.pipeline.data.image_files import readable_files
 from spidercap.pipeline.errors import UserError
@@ -149,7 +150,8 @@ def _of_features(captioner: ExportedCaptioner, given: GivenFeatures, seed: int) 
     names = given.names
     for first in range(0, len(names), PART):
         part = names[first : first + PART]
-        yield from zip(part, captioner.caption_features(given.rows(part, captioner.takes_parts), seed), strict=True)
+        rows = as_stored(given.rows(part, captioner.takes_parts))
+        yield from zip(part, captioner.caption_features(rows, seed), strict=True)
 
 
 def _fitting_model(config: Config) -> pathlib.Path | None:

@@ -81,8 +81,7 @@ def write_shard(folder: pathlib.Path, keys: Sequence[str], features: np.ndarray)
     Raises:
       UserError: it cannot be written, or numbers of parts are too large for float16.
     """
-    dtype = "<f4" if features.ndim == 2 else "<f2"  # parts take fifty times the room
-    rows = np.empty(len(keys), [("key", f"S{KEY}"), ("features", dtype, features.shape[1:])])
+    rows = np.empty(len(keys), [("key", f"S{KEY}"), ("features", _dtype(features), features.shape[1:])])
     with np.errstate(over="ignore"):
         rows["key"], rows["features"] = _short(keys), features
     if not np.isfinite(rows["features"]).all():
@@ -95,6 +94,12 @@ def write_shard(folder: pathlib.Path, keys: Sequence[str], features: np.ndarray)
         np.save(aside, rows)
     digests.record(path.parent, [path.name])
     return path
+
+
+def as_stored(features: np.ndarray) -> np.ndarray:
+    """Returns float32 `[n, F]` or `[n, P, F]` as they are read once they were stored: parts are rounded to float16."""
+    with np.errstate(over="ignore"):
+        return features.astype(_dtype(features)).astype(np.float32)
 
 
 def shard_path(folder: pathlib.Path, keys: Sequence[str]) -> pathlib.Path:
@@ -153,6 +158,10 @@ class View:
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         return self._features.gather(np.arange(self.shape[0])[rows], self._number)
+
+
+def _dtype(features: np.ndarray) -> str:
+    return "<f4" if features.ndim == 2 else "<f2"  # parts take fifty times the room
 
 
 def _short(keys: Sequence[str]) -> np.ndarray:
