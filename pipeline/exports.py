@@ -31,6 +31,7 @@ from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.caption_files import (
     BATCH,
     ExportedCaptioner,
+    as_traced,
     caption_files,
     ids_by_name,
     ids_of_names,
@@ -123,7 +124,8 @@ def run_caption(config: Config, images: Sequence[pathlib.Path] | None = None) ->
     image_ids = ids_of_names([str(file) for file in files], ids)
     captioner = ExportedCaptioner(model or _new_model(config))
     captions = caption_files(captioner, files, skip, config.decoding.decode_seed)
-    _show(captions, image_ids, config.metrics.output)
+    with as_traced(len(files) <= BATCH):
+        _show(captions, image_ids, config.metrics.output)
 
 
 def _show(captions: Iterable[tuple[object, Captions]], image_ids: Mapping[str, ImageId], output: str) -> None:

@@ -367,3 +367,16 @@ def test_images_that_vanish_later_are_named(settings, tmp_path):
         UserError, match=r"images cannot be read \(.*1\.bmp; No such file or directory\); restore the fi"
     ):
         read_images(split, [0, 1])
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_models_run_as_traced_only_within_the_block(before):
+    options = tf.config.optimizer
+    options.set_experimental_options({"disable_meta_optimizer": before})
+    seen = lambda: options.get_experimental_options()["disable_meta_optimizer"]  # noqa: E731
+    with pytest.raises(KeyError), caption_files.as_traced(True):
+        assert seen()
+        raise KeyError
+    assert seen() == before
+    with caption_files.as_traced(False):
+        assert seen() == before

@@ -1,6 +1,7 @@
 """Captions image files and arrays with an exported model, as a model server would."""
 
 import collections
+import contextlib
 import os
 import pathlib
 import zlib
@@ -172,6 +173,21 @@ def caption_files(
         for i in range(0, len(files), BATCH):
             yield from _of_batch(captioner, files[i : i + BATCH], skip_bad_images, seed)
             bar.update(min(BATCH, len(files) - i))
+
+
+@contextlib.contextmanager
+def as_traced(wanted: bool) -> Iterator[None]:
+    """Runs models in the block without optimizing their graphs, if `wanted`.
+
+    That takes two seconds at the first call, which a few images do not repay.
+    """
+    options = tf.config.optimizer
+    before = options.get_experimental_options().get("disable_meta_optimizer", False)
+    options.set_experimental_options({"disable_meta_optimizer": before or wanted})
+    try:
+        yield
+    finally:
+        options.set_experimental_options({"disable_meta_optimizer": before})
 
 
 def ids_by_name(path: str) -> dict[str, ImageId]:
