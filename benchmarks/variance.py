@@ -125,7 +125,7 @@ def load_policy(config: Config) -> Policy:
     features = all_features(config, {"train": split}, identity.kept_encoder(config), {"train": 1})["train"].view()[:]
     split = tokenize_split(split, config.cache_path())
     arrays = training_arrays(split, vocabulary, features[:, None], config.data.max_length)
-    captioner, baseline = kept.build_models(config, vocabulary, features.shape[1])
+    captioner, baseline = kept.build_models(config, vocabulary, features.shape[-1])
     kept.load_kept(path, "baseline", captioner, baseline)
     frequencies = kept.kept_frequencies(config, arrays.references, vocabulary)
     texts = ReferenceTexts(vocabulary, split.texts())

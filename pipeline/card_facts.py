@@ -74,7 +74,8 @@ def _model(config: Config, vocabulary: Vocabulary) -> dict[str, Any]:
         encoder = {"encoder": f"{config.model.encoder}, weights {weights}", "image size": config.model.image_size}
     return encoder | {
         "features of an image": identity.kept_feature_size(config),
-        "LSTM units": config.model.units,
+        "decoder": config.model.decoder,
+        "hidden units": config.model.units,
         "size of the word embeddings": config.model.embedding_size,
         "tokens of the vocabulary": len(vocabulary.words),
         "maximum tokens of a caption": config.data.max_length,

@@ -356,7 +356,7 @@ def test_help_shows_every_flag_once_under_its_group():
     assert heads[1:] == [*(f"{group}:" for group in groups()), "files:", "stages:"]
     assert all(f"  {name}" in text for name in STAGES)
     assert max(map(len, lines)) <= 100
-    assert "  --units=512                 LSTM units (H).\n" in text
+    assert "  --units=512                 Hidden units (H).\n" in text
 
 
 @pytest.mark.parametrize(("flags", "code"), [(["--help"], 0), (["--workdir=w", "--units=0"], 1), (["--unit=3"], 1)])
