@@ -78,7 +78,6 @@ def test_expectation_of_reinforce_with_a_baseline(policy):
     check_expectation(policy, objective, outcomes, weights, experience_of(features, outcomes), tf.zeros([0]))
 
 
-@pytest.mark.parametrize("toy", CAPTIONERS, indirect=True)
 def test_expectation_of_rollouts(policy):
     """K = 1: every sample, with every way its rollouts can turn out."""
     captioner, _, features, probability = policy
@@ -136,8 +135,7 @@ def test_expectation_of_self_critical(policy, samples):
     check_expectation(policy, objective, outcomes, weights, experience_of(features, outcomes, compared), other)
 
 
-@pytest.mark.parametrize("samples", [2, 3])
-@pytest.mark.parametrize("toy", CAPTIONERS, indirect=True)
+@pytest.mark.parametrize(("toy", "samples"), [("lstm", 3), *((kind, 2) for kind in CAPTIONERS)], indirect=["toy"])
 def test_expectation_of_leave_one_out(policy, samples):
     captioner, _, features, probability = policy
     outcomes, weights = outcomes_of(probability, samples)
