@@ -56,9 +56,30 @@ OPTIMIZED = {
 NOT_FAST = {f"test_{name}.py" for name in SLOW} | {
     f"test_{name}.py"
     for name in (
-        *("api", "benchmarks", "beam", "corenlp", "export", "fast_paths", "gpu_ready", "installation", "java_runtime"),
+        *(
+            "api",
+            "attention",
+            "attention_run",
+            "benchmarks",
+            "beam",
+            "corenlp",
+            "export",
+            "fast_paths",
+            "gpu_ready",
+            "installation",
+            "java_runtime",
+        ),
         *("likelihood_weight", "mixer", "ngrams", "objectives", "overfitting", "policy_gradient", "pool", "portable"),
-        *("reward_functions", "rewards", "scene_parser", "quiet_start", "skipped_runs", "skipped_updates", "speed"),
+        *(
+            "reward_functions",
+            "rewards",
+            "sampling",
+            "scene_parser",
+            "quiet_start",
+            "skipped_runs",
+            "skipped_updates",
+            "speed",
+        ),
         *("spice_fast_benchmarks", "spice_learning", "stage_table", "state_nest", "temperature", "tracing", "train"),
         *("demo_page", "outside_loaders", "serving", "serving_benchmark", "status", "tuple_store", "variance"),
     )
