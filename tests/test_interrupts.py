@@ -18,7 +18,10 @@ def run(tmp_path, monkeypatch):
         monkeypatch.setitem(modes.RUN, "prepare", lambda config: body())
         return main.main(["main", "--mode=prepare", f"--workdir={tmp_path}/run", f"--cache_dir={tmp_path}/cache"])
 
-    return run
+    # A process in the background of a shell has SIGINT ignored, and then it stays so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield run
+    signal.signal(signal.SIGINT, before)
 
 
 def failing(number=None):
