@@ -6,13 +6,12 @@ Shapes: B images, N captions, P parts of an image, n packed tokens, T steps, F f
 import keras
 import tensorflow as tf
 
+from spidercap.models.attending import ABSENT, attended
 from spidercap.models.captioner import copied, present
-from spidercap.models.decoding import State, Step
+from spidercap.models.decoding import State, Step, take_rows
 from spidercap.models.lstm_captioner import LstmCaptioner, LstmState
 from spidercap.models.packing import Packing
 from spidercap.models.row_random import Seed
-
-ABSENT = -1e9  # added to the score of a part that is not there
 
 
 class AttentionCaptioner(LstmCaptioner):
@@ -47,7 +46,7 @@ class AttentionCaptioner(LstmCaptioner):
         def step(state: State, tokens: tf.Tensor) -> tuple[State, tf.Tensor]:
             hidden, cell, image = state
             hidden, cell = advance((hidden, cell), tokens)
-            context = self._context(hidden[:, None], *(tf.gather(part, image) for part in seen))
+            context = attended(self.query(hidden)[:, None], *take_rows(seen, image))
             return (hidden, cell, image), words.logits(hidden + context[:, 0])
 
         start = (*self._start(features), tf.range(tf.shape(features)[0]))
@@ -65,11 +64,11 @@ class AttentionCaptioner(LstmCaptioner):
         hidden = self._read(features, tokens, packing, dropout_seed, feature_row)
         seen = self._seen(features)
         if feature_row is not None:
-            seen = [tf.gather(part, feature_row) for part in seen]
+            seen = take_rows(seen, feature_row)
         # By caption, not packed, so that the parts of an image are multiplied with all tokens of a caption at once.
         shape = [tf.shape(tokens)[0], tokens.shape[1], self.units]
         of_caption = tf.scatter_nd(packing.index, hidden, shape)
-        context = packing.of(self._context(of_caption, *seen))
+        context = packing.of(attended(self.query(of_caption), *seen))
         return self._drop(hidden + context, packing, tokens.shape[1], dropout_seed, 1)
 
     def _start(self, features: tf.Tensor) -> LstmState:
@@ -78,12 +77,6 @@ class AttentionCaptioner(LstmCaptioner):
         return super()._start(tf.einsum("bp,bpf->bf", there / count, features))
 
     def _seen(self, features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Keys `[B, P, H]`, values `[B, P, H]`, and what is added to the scores `[B, P]`, of all parts."""
+        """Keys `[B, P, H]`, values `[B, P, H]`, and what is added to the scores `[B, 1, P]`, of all parts."""
         parts = self._normalised(features)
-        return self.key(parts), self.value(parts), tf.where(present(features), 0.0, ABSENT)
-
-    def _context(self, hidden: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, absent: tf.Tensor) -> tf.Tensor:
-        """What hidden states `[N, S, H]` of N captions see, `[N, S, H]`."""
-        queries = self.query(hidden) * self.units**-0.5
-        scores = tf.matmul(queries, keys, transpose_b=True) + absent[:, None]
-        return tf.matmul(tf.nn.softmax(scores), values)
+        return self.key(parts), self.value(parts), tf.where(present(features), 0.0, ABSENT)[:, None]

@@ -60,8 +60,9 @@ class Captioner(keras.Model):
         """
         images = max(1, PART // math.prod(features.shape[1:-1]))
         parts = [slice(i, i + images) for i in range(0, len(features), images)]
-        count = sum(len(self._vectors(features[part])) for part in parts)
-        mean = sum(self._vectors(features[part]).sum(axis=0, dtype=np.float64) for part in parts) / count
+        read = (self._vectors(features[part]) for part in parts)
+        counts, sums = zip(*((len(vectors), vectors.sum(axis=0, dtype=np.float64)) for vectors in read), strict=True)
+        count, mean = sum(counts), sum(sums) / sum(counts)
         std = np.sqrt(sum(np.square(self._vectors(features[part]) - mean).sum(axis=0) for part in parts) / count)
         size = np.abs(mean).mean()
         alike = std.mean() <= 0.01 * size

@@ -8,20 +8,21 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from spidercap.models.attending import ABSENT, attended
 from spidercap.models.captioner import Captioner, copied, present, read_tokens
-from spidercap.models.decoding import State, Step
+from spidercap.models.decoding import State, Step, take_rows
 from spidercap.models.packing import Packing
 from spidercap.models.precision import product
 from spidercap.models.row_random import Seed
 
 LAYERS, WIDER = 2, 4  # hidden units of the feed-forward layers, times H
 HEAD = 64  # units of a head, if H is a multiple of them; else there is one head
-ABSENT = -1e9  # added to the score of what is not there
 
 # (layer's number, queries, keys, values `[n, H]` of tokens) -> what they see of earlier tokens `[n, H]`
 SelfAttention = Callable[[int, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 # (layer's number, queries `[n, H]`) -> what they see of the image `[n, H]`
 ImageAttention = Callable[[int, tf.Tensor], tf.Tensor]
+Dropout = Callable[[tf.Tensor, int], tf.Tensor]  # (values `[n, H]`, number of the place) -> values
 
 
 class TransformerCaptioner(Captioner):
@@ -46,6 +47,7 @@ class TransformerCaptioner(Captioner):
     ):
         """Builds all weights in float32; the arguments are those of LstmCaptioner."""
         super().__init__(feature_size, units, dropout, precision, jit, max_length)
+        self.heads = units // HEAD if units % HEAD == 0 else 1
         self.embedding = keras.layers.Embedding(vocabulary_size, embedding_size, name="embedding")
         self.embedding.build((None,))
         self.token = _dense(embedding_size, units, "token")
@@ -67,10 +69,10 @@ class TransformerCaptioner(Captioner):
 
             def of_tokens(layer: int, query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
                 kept.append(cache[:, layer] + here * tf.concat([key, value], axis=1)[:, None])
-                return attended(query[:, None], *tf.split(kept[-1], 2, axis=2), later)[:, 0]
+                return attended(query[:, None], *tf.split(kept[-1], 2, axis=2), later, self.heads)[:, 0]
 
             def of_image(layer: int, query: tf.Tensor) -> tf.Tensor:
-                return attended(query[:, None], *(tf.gather(x, image) for x in seen[layer]))[:, 0]
+                return attended(query[:, None], *take_rows(seen[layer], image), self.heads)[:, 0]
 
             read = tf.gather(self.embedding.embeddings, tokens)
             hidden = self._through(read, time, of_tokens, of_image)
@@ -96,7 +98,7 @@ class TransformerCaptioner(Captioner):
         """As of Captioner: `[n, H]`."""
         seen, shape = self._seen(features), [tf.shape(tokens)[0], tokens.shape[1], self.units]
         if feature_row is not None:
-            seen = [tuple(tf.gather(x, feature_row) for x in of_layer) for of_layer in seen]
+            seen = take_rows(seen, feature_row)
         steps = tf.range(tokens.shape[1])
         later = tf.where(steps > steps[:, None], ABSENT, 0.0)[None]
 
@@ -104,10 +106,10 @@ class TransformerCaptioner(Captioner):
             return tf.scatter_nd(packing.index, values, shape)
 
         def of_tokens(layer: int, *values: tf.Tensor) -> tf.Tensor:
-            return packing.of(attended(*map(by_caption, values), later))
+            return packing.of(attended(*map(by_caption, values), later, self.heads))
 
         def of_image(layer: int, query: tf.Tensor) -> tf.Tensor:
-            return packing.of(attended(by_caption(query), *seen[layer]))
+            return packing.of(attended(by_caption(query), *seen[layer], self.heads))
 
         def drop(values: tf.Tensor, place: int) -> tf.Tensor:
             return self._drop(values, packing, tokens.shape[1], dropout_seed, place)
@@ -116,7 +118,14 @@ class TransformerCaptioner(Captioner):
         hidden = self._through(read, packing.index[:, 1], of_tokens, of_image, drop)
         return drop(hidden, 1)
 
-    def _through(self, read, time, of_tokens, of_image, drop=lambda values, place: values) -> tf.Tensor:
+    def _through(
+        self,
+        read: tf.Tensor,
+        time: tf.Tensor,
+        of_tokens: SelfAttention,
+        of_image: ImageAttention,
+        drop: Dropout = lambda values, place: values,
+    ) -> tf.Tensor:
         """The last hidden states `[n, H]` of embedded tokens `[n, E]` at steps `[n]`."""
         values = _times(read, self.token, self.precision) + positions(time, self.units)
         for layer, block in enumerate(self.blocks):
@@ -144,7 +153,15 @@ class Block(keras.layers.Layer):
         self.wide, self.narrow = _dense(units, WIDER * units, "wide"), _dense(WIDER * units, units, "narrow")
         self.built = True
 
-    def through(self, values, layer, of_tokens, of_image, drop, precision) -> tf.Tensor:
+    def through(
+        self,
+        values: tf.Tensor,
+        layer: int,
+        of_tokens: SelfAttention,
+        of_image: ImageAttention,
+        drop: Dropout,
+        precision: tf.DType,
+    ) -> tf.Tensor:
         """Returns `[n, H]` after the layer, of `[n, H]` before it."""
         first, second, third = self.norms
         seen = of_tokens(layer, *tf.split(_times(first(values), self.tokens, precision), 3, axis=1))
@@ -155,29 +172,11 @@ class Block(keras.layers.Layer):
         return values + drop(_times(wide, self.narrow, precision), 4 + 3 * layer)
 
 
-def attended(queries: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, added: tf.Tensor) -> tf.Tensor:
-    """Returns `[N, S, H]`, what queries `[N, S, H]` see of values `[N, K, H]`, in heads of HEAD units each.
-
-    `added` to the scores, broadcast to `[N, S, K]`: ABSENT for what cannot be seen.
-    """
-    heads = queries.shape[2] // HEAD if queries.shape[2] % HEAD == 0 else 1
-    queries, keys, values = (_in_heads(x, heads) for x in (queries, keys, values))
-    scores = tf.matmul(queries, keys, transpose_b=True) * queries.shape[3] ** -0.5
-    seen = tf.transpose(tf.matmul(tf.nn.softmax(scores + added[:, None]), values), [0, 2, 1, 3])
-    return tf.reshape(seen, [tf.shape(seen)[0], tf.shape(seen)[1], heads * seen.shape[3]])
-
-
 def positions(time: tf.Tensor, units: int) -> tf.Tensor:
     """Returns `[n, H]` of steps `[n]`: sines and cosines of wavelengths from 2 pi to 20,000 pi (Vaswani et al.)."""
     rates = 10_000.0 ** (-tf.range(0, units, 2, tf.float32) / units)
     angles = tf.cast(time, tf.float32)[:, None] * rates
     return tf.concat([tf.sin(angles), tf.cos(angles)], axis=1)[:, :units]
-
-
-def _in_heads(values: tf.Tensor, heads: int) -> tf.Tensor:
-    """`[N, heads, S, H / heads]` of `[N, S, H]`."""
-    shape = [tf.shape(values)[0], tf.shape(values)[1], heads, values.shape[2] // heads]
-    return tf.transpose(tf.reshape(values, shape), [0, 2, 1, 3])
 
 
 def _dense(size: int, units: int, name: str) -> keras.layers.Dense:

@@ -7,12 +7,13 @@ import pytest
 import tensorflow as tf
 
 from spidercap.models import decoding
+from spidercap.models.attending import attended
 from spidercap.models.attention import AttentionCaptioner
 from spidercap.models.beam import beam_search
 from spidercap.models.fixed_greedy import fixed_greedy
 from spidercap.models.packing import pack
 from spidercap.models.special_tokens import END, PAD
-from spidercap.models.transformer import attended, positions
+from spidercap.models.transformer import positions
 from spidercap.models.word_loss import log_probs
 from spidercap.pipeline.training.gradients import policy_gradients
 from spidercap.pipeline.training.steps import scored_captions, split_rewards
@@ -159,7 +160,7 @@ def test_heads_attend_each_on_their_own():
     rng = np.random.default_rng(0)
     queries, keys, values = (rng.normal(size=(2, count, 128)).astype(np.float32) for count in (3, 4, 4))
     added = np.where(rng.random((2, 3, 4)) < 0.3, -1e9, 0).astype(np.float32)
-    found = attended(*map(tf.constant, (queries, keys, values, added))).numpy()
+    found = attended(*map(tf.constant, (queries, keys, values, added)), heads=2).numpy()
     for n, s, head in itertools.product(range(2), range(3), (slice(0, 64), slice(64, 128))):
         scores = keys[n, :, head] @ queries[n, s, head] / 8 + added[n, s]
         shares = np.exp(scores - scores.max())
