@@ -1,5 +1,7 @@
 """What several tests share: a captioner small enough to enumerate, and the real data where they are."""
 
+import contextlib
+import ctypes
 import gc
 import gzip
 import json
@@ -15,6 +17,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework.ops import gradient_registry  # no public name
 
 from spidercap.models.baseline import Baseline
 from spidercap.models.captioners import CAPTIONERS
@@ -114,16 +117,30 @@ def optimized(request):
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": request.path.name not in OPTIMIZED})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def collected():
-    """Frees what a file leaves, after its fixtures have ended, and has the collector pass over what stays.
-
-    TensorFlow keeps millions of objects of what it has traced. In each full collection, they would be visited again:
-    three seconds at the end of all tests.
-    """
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    """Frees what a file leaves after its last test, whose arguments pytest holds until then."""
     yield
+    if nextitem is None or nextitem.path != item.path:
+        _free()
+    return True
+
+
+def _free():
+    """Frees what was traced, and has the collector pass over what stays.
+
+    TensorFlow registers each traced tf.custom_gradient for good, and with it the graph that the gradient is of: 400 MB
+    of each small run. Nothing that outlives a file computes a gradient.
+
+    It keeps objects by the million. In each full collection they would be visited again.
+    """
+    registered = gradient_registry._registry
+    for name in [name for name in registered if name.startswith("CustomGradient-")]:
+        del registered[name]
     gc.collect()
     gc.freeze()
+    with contextlib.suppress(AttributeError, OSError):  # where C's library is not GNU's
+        ctypes.CDLL(None).malloc_trim(0)  # pages between what stays, another 300 MB
 
 
 @pytest.fixture
