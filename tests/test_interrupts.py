@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from spidercap.pipeline import main, modes
 from spidercap.pipeline.errors import INTERRUPTED, STOPPING
+from spidercap.pipeline.training.stopping import stop_asked
+from spidercap.pipeline.workers import Workers
 
 
 @pytest.fixture
@@ -67,3 +69,22 @@ def test_a_signal_alone(run):
     before = {number: signal.getsignal(number) for number in STOPPING}
     assert run(lambda: os.kill(os.getpid(), signal.SIGTERM)) == INTERRUPTED
     assert before == {number: signal.getsignal(number) for number in STOPPING}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_second_signal_while_training_counts_too(run, capsys):
+    """The first asks to stop after the step; what the second one raises is lost here."""
+
+    class Dropping:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def body():
+        with stop_asked(Workers()) as stopping:
+            signal.raise_signal(signal.SIGINT)
+            assert stopping()
+            Dropping()
+            failing()
+
+    assert run(body) == INTERRUPTED
+    assert "stopped. The same command resumes" in capsys.readouterr().err

@@ -33,7 +33,7 @@ class TrainingSettings(Group):
     """Settings of all stages."""
 
     stages: str = setting(
-        "mle,baseline,pg",
+        "mle,vine",
         "Stages in order, name or name:epochs; fractions of an epoch are allowed. A name alone has the stage's default "
         "length, which is longer on few images; see stages below.",
         pairs=True,

@@ -22,8 +22,10 @@ def stop_asked(workers: Workers) -> Iterator[Callable[..., bool]]:
     asked: list[int] = []
 
     def ask(number: int, frame: object) -> None:
-        del frame
         if asked:
+            earlier = before[number]
+            if callable(earlier):  # the command line's remembers that a signal came, whatever becomes of the exception
+                earlier(number, frame)
             raise KeyboardInterrupt
         asked.append(number)
         print("\nstopping after this step; press Ctrl-C again to stop at once", flush=True)
