@@ -63,16 +63,19 @@ def test_image_size_zero_is_the_networks_own():
 
 
 def test_objectives_that_go_together_are_taken():
-    assert parsed("--rollouts=0").of_stage("rollouts", "pg") == 0
-    assert parsed("--rollout_policy=greedy", "--rollouts=1").rollouts.rollout_policy == "greedy"
+    pg = "--stages=mle,baseline,pg"
+    assert parsed(pg, "--rollouts=0").of_stage("rollouts", "pg") == 0
+    assert parsed(pg, "--rollout_policy=greedy", "--rollouts=1").rollouts.rollout_policy == "greedy"
     assert parsed("--stages=mle:1,leave_one_out:1", "--samples=2").of_stage("samples", "leave_one_out") == 2
     assert parsed("--stages=mle:1", "--rollout_policy=greedy").of_stage("rollouts", "pg") == 3  # nobody rolls out
-    assert parsed("--share_rollouts", "--samples=2").rollouts.share_rollouts
+    assert parsed(pg, "--share_rollouts", "--samples=2").rollouts.share_rollouts
     for alone in (["--samples=1"], ["--samples=2", "--rollouts=0"]):
         with pytest.raises(UserError, match="--share_rollouts shares nothing"):
-            parsed("--share_rollouts", *alone)
+            parsed(pg, "--share_rollouts", *alone)
     with pytest.raises(UserError, match="--rollouts=0 is not allowed"):
-        parsed("--rollout_policy=greedy", "--rollouts=0")
+        parsed(pg, "--rollout_policy=greedy", "--rollouts=0")
+    with pytest.raises(UserError, match="--rollout_policy=.*--rollouts=3 is not allowed; add --rollouts=1"):
+        parsed(pg, "--rollout_policy=greedy")
 
 
 def test_decoders_that_go_together_are_taken():
@@ -172,7 +175,6 @@ def test_all_networks_are_allowed():
         ("--evaluate_every=-1", "a number from 0 "),
         ("--checkpoint_every=inf", "a number from 0 to"),
         ("--stages=leave_one_out:1", "--samples=1 leaves no other sample to compare with"),
-        ("--rollout_policy=greedy", "--rollouts=3 is not allowed; add --rollouts=1"),
         ("--rollout_policy=beam", "allowed: sample, greedy"),
         ("--rollouts=-1", "a whole number from 0 to 1000"),
         ("--samples=0", "a whole number from 1 to 1000"),

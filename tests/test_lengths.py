@@ -24,7 +24,7 @@ class TestSetting:
         assert stages_of("mle, pg:0.5,baseline,mle") == (
             *(Stage("mle", None), Stage("pg", 0.5), Stage("baseline", None), Stage("mle", None)),
         )
-        assert [stage.name for stage in Config.of(workdir="w").training.parsed_stages()] == ["mle", "baseline", "pg"]
+        assert [stage.name for stage in Config.of(workdir="w").training.parsed_stages()] == ["mle", "vine"]
 
     @pytest.mark.parametrize("text", ["mle:", "mle:x", "mlee", "20", "mle:1,pg:"])
     def test_other_text_is_rejected(self, text):
