@@ -14,7 +14,7 @@ from spidercap.models.captioner import Captioner
 from spidercap.models.categorical import draw
 from spidercap.models.decoding import Choice, State, Step, greedy
 
-GREEDY, BEAM = "greedy", "beam"
+GREEDY, BEAM, DIVERSE_BEAM = "greedy", "beam", "diverse_beam"
 MOST_SAMPLES = 100  # of an image
 
 
@@ -29,7 +29,9 @@ class Captions(NamedTuple):
 class Decoder:
     """Settings of decoding: `decode`, a key of DECODERS; those of beam search; from `temperature` those of sampling.
 
-    They are explained in beam.py and sampling.py.
+    The last two are those of diverse beam search: the number of groups, a divisor of the width, and the penalty.
+
+    All are explained in beam.py and sampling.py.
 
     Raises:
       ValueError: an unknown decoder, a number out of range, more captions than the decoder finds.
@@ -44,6 +46,8 @@ class Decoder:
     temperature: float = 1.0
     top_k: int = 10
     top_p: float = 0.9
+    beam_groups: int = 1
+    diversity: float = 0.0
 
     def __post_init__(self):
         if self.decode not in DECODERS:
@@ -60,6 +64,10 @@ class Decoder:
             raise ValueError(f"top_k={self.top_k} must be at least 1")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p={self.top_p} must be above 0, and at most 1 (1: all words are kept)")
+        if self.beam_groups < 1 or self.beam_width % self.beam_groups:
+            raise ValueError(f"beam_groups={self.beam_groups} must divide beam_width={self.beam_width}")
+        if not 0 <= self.diversity < float("inf"):
+            raise ValueError(f"diversity={self.diversity} must be at least 0 and finite")
         found = MOST_SAMPLES if self.draws else 1 if self.decode == GREEDY else self.beam_width
         if not 1 <= self.n_best <= found:
             raise ValueError(
@@ -92,10 +100,12 @@ class Decoder:
     def to_json(self) -> str:
         """Returns the settings as one line; equal decoders have equal lines.
 
-        Only decoders that draw have the settings of sampling, as the line of an exported model must fit for ever.
+        Only decoders that draw have the settings of sampling, and only diverse beam search has its own, as the line of
+        an exported model must fit for ever.
         """
         values = dataclasses.asdict(self)
         unread = () if self.draws else ("temperature", "top_k", "top_p")
+        unread += () if self.decode == DIVERSE_BEAM else ("beam_groups", "diversity")
         return json.dumps({name: value for name, value in values.items() if name not in unread}) + "\n"
 
 
@@ -120,6 +130,8 @@ def _beam(
         no_repeat_ngram=settings.no_repeat_ngram,
         bad_endings=settings.bad_endings,
         n_best=settings.n_best,
+        groups=settings.beam_groups,
+        diversity=settings.diversity,
         jit=jit,
     )
     return Captions(beams.tokens[:, : settings.n_best], beams.log_prob[:, : settings.n_best])
@@ -142,5 +154,6 @@ CHOICES: dict[str, Callable[[Decoder], Choice]] = {
 DECODERS: dict[str, Callable[[Step, State, int, Decoder, bool, tf.Tensor | None], Captions]] = {
     GREEDY: _greedy,
     BEAM: _beam,
+    DIVERSE_BEAM: _beam,
     **dict.fromkeys(CHOICES, _sampled),
 }

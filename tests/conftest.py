@@ -63,6 +63,8 @@ NOT_FAST = {f"test_{name}.py" for name in SLOW} | {
             "benchmarks",
             "beam",
             "corenlp",
+            "diverse_beam",
+            "ensembles",
             "export",
             "fast_paths",
             "gpu_ready",

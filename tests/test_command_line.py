@@ -86,6 +86,18 @@ def test_decoders_that_go_together_are_taken():
         parsed("--decode=beam", "--beam_width=3", "--n_best=4")
 
 
+def test_groups_of_diverse_beam_search_are_taken():
+    words = ("--decode=diverse_beam", "--beam_width=6")
+    expected = Decoder("diverse_beam", 6, beam_groups=6, diversity=0.5)
+    assert decoder_of(parsed(*words), ()) == expected
+    expected = Decoder("diverse_beam", 6, beam_groups=2, diversity=0.8, n_best=4)
+    assert decoder_of(parsed(*words, "--beam_groups=2", "--diversity=0.8", "--n_best=4"), ()) == expected
+    with pytest.raises(UserError, match="--beam_groups=4 does not divide --beam_width=6; allowed: 1, 2, 3 or 6"):
+        parsed(*words, "--beam_groups=4")
+    with pytest.raises(UserError, match="--diversity=0.8 is for --decode=diverse_beam, not for --decode=beam"):
+        parsed("--decode=beam", "--diversity=0.8")
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -47,6 +47,8 @@ def decoder_of(config: Config, words: Sequence[str]) -> Decoder:
         "decode_temperature": float(decoding.decode_temperature),
         "top_k": decoding.top_k,
         "top_p": float(decoding.top_p),
+        "beam_groups": decoding.groups(),
+        "diversity": float(decoding.diversity),
     }
     other_names = {"no_bad_endings": "bad_endings", "decode_temperature": "temperature"}
     read = {other_names.get(name, name): value for name, value in values.items() if name in decoding.read()}
