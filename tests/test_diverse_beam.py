@@ -1,4 +1,4 @@
-"""Diverse beam search: a slow search over lists, written from the paper's equation, and what follows from its limits."""
+"""Diverse beam search: a slow search over lists, written from the equation, and what follows from its limits."""
 
 import collections
 import json
