@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -12,7 +12,8 @@ from spidercap.models import sampling
 from spidercap.models.beam import beam_search
 from spidercap.models.captioner import Captioner
 from spidercap.models.categorical import draw
-from spidercap.models.decoding import Choice, State, Step, greedy
+from spidercap.models.decoding import Choice, State, Step, batch_size, greedy
+from spidercap.models.ensemble import Ensemble
 
 GREEDY, BEAM, DIVERSE_BEAM = "greedy", "beam", "diverse_beam"
 MOST_SAMPLES = 100  # of an image
@@ -81,20 +82,24 @@ class Decoder:
         return self.decode in CHOICES
 
     def captions(
-        self, captioner: Captioner, features: tf.Tensor, max_length: int, uniform: tf.Tensor | None = None
+        self,
+        captioner: Captioner | Ensemble,
+        features: tf.Tensor | Sequence[tf.Tensor],
+        max_length: int,
+        uniform: tf.Tensor | None = None,
     ) -> Captions:
         """Returns `n_best` captions for each of the features `[N, F]`.
 
         Args:
-          captioner: the model.
-          features: `[N, F]`.
+          captioner: the model, or several.
+          features: `[N, F]` or `[N, P, F]`, of several models those of each.
           max_length: T.
           uniform: `[N, n_best, T, 2]`, what captions are drawn by (sampling.py); by default they are drawn anew each
             time. Decoders that draw nothing do not read it.
         """
         step, state = captioner.begin(features)
         if self.draws and uniform is None:
-            uniform = sampling.uniforms(sampling.fresh_seed(), tf.shape(features)[0], self.n_best, max_length)
+            uniform = sampling.uniforms(sampling.fresh_seed(), batch_size(state)[0], self.n_best, max_length)
         return DECODERS[self.decode](step, state, max_length, self, captioner.jit, uniform)
 
     def to_json(self) -> str:

@@ -94,7 +94,7 @@ def test_groups_of_diverse_beam_search_are_taken():
     assert decoder_of(parsed(*words, "--beam_groups=2", "--diversity=0.8", "--n_best=4"), ()) == expected
     with pytest.raises(UserError, match="--beam_groups=4 does not divide --beam_width=6; allowed: 1, 2, 3 or 6"):
         parsed(*words, "--beam_groups=4")
-    with pytest.raises(UserError, match="--diversity=0.8 is for --decode=diverse_beam, not for"):
+    with pytest.raises(UserError, match=r"--diversity=0\.8 is for --decode=diverse_beam, not for"):
         parsed("--decode=beam", "--diversity=0.8")
 
 
