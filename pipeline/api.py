@@ -14,7 +14,7 @@ from spidercap.pipeline.evaluation.served_captioner import ServedCaptioner
 from spidercap.pipeline.metrics.reward_functions import RewardFunction, named_from_python
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.decoding_settings import DecodingSettings
-from spidercap.pipeline.settings.workdirs import check_distinct, check_together, run_settings
+from spidercap.pipeline.settings.workdirs import check_distinct, check_together, member_configs, run_settings
 from spidercap.pipeline.training.workdir import open_workdir
 
 
@@ -74,5 +74,6 @@ def _load_together(workdirs: Sequence[str], decoding: Mapping[str, Any]) -> Serv
     if unknown:
         raise UserError(f"{unknown[0]} is no setting of decoding; allowed: {', '.join(sorted(known))}")
     check_distinct(workdirs)
-    configs = [Config.of(**run_settings(pathlib.Path(one)) | decoding | {"workdir": one}) for one in workdirs]
-    return ensembles.load_captioner(ensembles.check_runs(configs))
+    # Where images lie, and the like, was chosen by whoever trained; they are not read.
+    first = Config.of(**run_settings(pathlib.Path(workdirs[0])) | decoding | {"mode": "evaluate"})
+    return ensembles.load_captioner(ensembles.check_runs(member_configs(first, workdirs)))

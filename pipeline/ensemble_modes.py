@@ -42,7 +42,7 @@ def run_ensemble(config: Config) -> None:
     Raises:
       UserError: the runs do not fit together, or one of them cannot be used.
     """
-    with _opened(member_configs(config)) as configs:
+    with _opened(member_configs(config, named_workdirs(config.run.workdir))) as configs:
         RUN[config.run.mode](config, ensembles.check_runs(configs))
 
 

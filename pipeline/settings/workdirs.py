@@ -52,8 +52,8 @@ def run_settings(workdir: pathlib.Path) -> dict:
     return read_settings(path)
 
 
-def member_configs(config: Config) -> list[Config]:
-    """Returns the settings of each run that --workdir names.
+def member_configs(config: Config, workdirs: Sequence[str]) -> list[Config]:
+    """Returns the settings of each run of an ensemble.
 
     What may not change in a workdir is each run's own. The rest, such as the decoder and the data to score, is that of
     `config`.
@@ -62,5 +62,4 @@ def member_configs(config: Config) -> list[Config]:
       UserError: a folder holds no run.
     """
     common = {name: value for name, value in config.flat().items() if not fields()[name].metadata["fixed"]}
-    names = named_workdirs(config.run.workdir)
-    return [Config.of(**run_settings(pathlib.Path(name)) | common | {"workdir": name}) for name in names]
+    return [Config.of(**run_settings(pathlib.Path(name)) | common | {"workdir": name}) for name in workdirs]
