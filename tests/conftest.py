@@ -64,6 +64,7 @@ NOT_FAST = {f"test_{name}.py" for name in SLOW} | {
             "beam",
             "corenlp",
             "diverse_beam",
+            "ensemble_runs",
             "ensembles",
             "export",
             "fast_paths",

@@ -49,7 +49,8 @@ def parse(argv: Sequence[str]) -> Config:
     check_together(given.get("workdir", ""), mode)
     if mode == "evaluate" and given.get("output") and len(named_workdirs(given["workdir"])) == 1:
         raise UserError(
-            f"--output={given['output']} is for the results of several runs, those of one are in its workdir; leave it out"
+            f"--output={given['output']} is for the results of several runs; those of one are in its workdir, so "
+            "leave it out"
         )
     if mode in ("evaluate", "caption", "export", "status"):
         if mode == "evaluate" and given.get("test_captions"):
