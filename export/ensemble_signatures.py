@@ -38,26 +38,22 @@ def ensemble_signatures(
     texts = tf.constant(list(words))
     from_features = members[0].encoder is None
 
-    def captions(given: tf.Tensor, seeds: tf.Tensor | None = None) -> Outputs:
-        features, error = (_given if from_features else _encoded)(members, given, max_pixels)
-        uniform = None if seeds is None else uniforms_of_each(seeds, decoder.n_best, max_length)
+    def captions(seed: tf.Tensor | None = None, **given: tf.Tensor) -> Outputs:
+        features, error = _given(members, **given) if from_features else _encoded(members, max_pixels, **given)
+        uniform = None if seed is None else uniforms_of_each(seed, decoder.n_best, max_length)
         return outputs_of(decoder.captions(ensemble, features, max_length, uniform), error, texts, decoder.n_best)
 
     spec = _features_spec(members) if from_features else tf.TensorSpec([None], tf.string, name="image_bytes")
-    seeds = tf.TensorSpec([None], tf.int64, name="seed")
-    # Concrete functions take their inputs by the names of the arguments.
+    # By name, as those of a loaded model.
+    function = tf.function(captions, autograph=False)
+    found = {DEFAULT: function.get_concrete_function(**{spec.name: spec})}
     if from_features:
-        plain = _concrete(lambda features: captions(features), spec)
-        return {DEFAULT: plain, "features": plain} | (
-            {SEEDED: _concrete(lambda features, seed: captions(features, seed), spec, seeds)} if decoder.draws else {}
-        )
-    return {DEFAULT: _concrete(lambda image_bytes: captions(image_bytes), spec)} | (
-        {SEEDED: _concrete(lambda image_bytes, seed: captions(image_bytes, seed), spec, seeds)} if decoder.draws else {}
-    )
-
-
-def _concrete(function, *arguments: tf.TensorSpec) -> tf.types.experimental.ConcreteFunction:
-    return tf.function(function, input_signature=arguments, autograph=False).get_concrete_function()
+        found["features"] = found[DEFAULT]
+    if decoder.draws:
+        seeds = tf.TensorSpec([None], tf.int64, name="seed")
+        by_seed = tf.function(lambda **given: captions(**given), autograph=False)
+        found[SEEDED] = by_seed.get_concrete_function(**{spec.name: spec, "seed": seeds})
+    return found
 
 
 def _features_spec(members: Sequence[Member]) -> tf.TensorSpec:
@@ -66,16 +62,15 @@ def _features_spec(members: Sequence[Member]) -> tf.TensorSpec:
     return tf.TensorSpec([None, *parts, size], tf.float32, name="features")
 
 
-def _encoded(members: Sequence[Member], image_bytes: tf.Tensor, max_pixels: int) -> tuple[list[tf.Tensor], tf.Tensor]:
+def _encoded(members: Sequence[Member], max_pixels: int, image_bytes: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
     """The features of encoded images for each member, and why a row has none."""
     encoders = {id(member.encoder): member.encoder for member in members}
     rows = {key: encoded_rows(encoder, image_bytes, max_pixels) for key, encoder in encoders.items()}
     return [rows[id(member.encoder)].features for member in members], next(iter(rows.values())).error
 
 
-def _given(members: Sequence[Member], features: tf.Tensor, max_pixels: int) -> tuple[list[tf.Tensor], tf.Tensor]:
+def _given(members: Sequence[Member], features: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
     """Given features for each member: the mean of parts `[N, P, F]` for those that take none."""
-    del max_pixels
     rows = finite_rows(features)
     found = [
         _mean_of_parts(rows.features)

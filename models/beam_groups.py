@@ -113,7 +113,12 @@ def split(parts: NamedTuple, groups: int) -> list:
     """Returns a tuple of tensors `[B, n, ...]` as G tuples of `[B, n / G, ...]`."""
     if groups == 1:
         return [parts]
-    return [type(parts)(*group) for group in zip(*(tf.split(part, groups, axis=1) for part in parts), strict=True)]
+
+    def of_group(part: tf.Tensor, group: int) -> tf.Tensor:
+        size = part.shape[1] // groups
+        return part[:, group * size : (group + 1) * size]
+
+    return [type(parts)(*(of_group(part, group) for part in parts)) for group in range(groups)]
 
 
 def joined(parts: Sequence) -> NamedTuple:
