@@ -197,10 +197,13 @@ def test_all_networks_are_allowed():
         ("--decode=bean", "did you mean beam?"),
         ("--beam_width=101", "a whole number from 1 to 100"),
         ("--length_penalty=-1", "a number from 0 to 10"),
-        ("--n_best=2", "is for --decode=beam, sample, top_k or nucleus, not for --decode=greedy; add --decode=beam"),
+        (
+            "--n_best=2",
+            "is for --decode=beam, diverse_beam, sample, top_k or nucleus, not for --decode=greedy; add --decode=beam",
+        ),
         (
             "--length_penalty=0.7",
-            "is for --decode=beam, not for --decode=greedy; add --decode=beam, or --length_penalty=0",
+            "is for --decode=beam or diverse_beam, not for --decode=greedy; add --decode=beam, or --length_penalty=0",
         ),
         ("--no_repeat_ngram=3", "add --decode=beam"),
         ("--no_bad_endings", "or --no_bad_endings=false"),
@@ -238,7 +241,7 @@ def test_settings_of_another_decoder_are_refused_together():
     message = refusal("--workdir=w", "--decode=beam", "--top_p=0.5", "--decode_temperature=2", "--decode_seed=3")
     assert "add --decode=sample, or --decode_temperature=1.0 --top_p=0.9 --decode_seed=0" in message
     message = refusal("--workdir=w", "--decode=top_k", "--no_bad_endings")
-    assert "--no_bad_endings=true is for --decode=beam, not for --decode=top_k" in message
+    assert "--no_bad_endings=true is for --decode=beam or diverse_beam, not for --decode=top_k" in message
 
 
 def test_a_workdir_is_needed():
