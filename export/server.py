@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from spidercap.export.pixels_graph import PixelsGraph
 from spidercap.models.captioner import Captioner
-from spidercap.models.decoder import BEAM, CHOICES, GREEDY, Captions, Decoder
+from spidercap.models.decoder import BEAM, CHOICES, DIVERSE_BEAM, GREEDY, Captions, Decoder
 from spidercap.models.decoding import lengths
 from spidercap.models.images import decode_or_fault, resize_image
 from spidercap.models.packing import pack
@@ -68,7 +68,7 @@ class Server(tf.Module):
         known = range(len(SPECIAL_TOKENS), len(words))  # a special token is no word, however it is spelt
         table = tf.lookup.KeyValueTensorInitializer([words[i] for i in known], list(known), value_dtype=tf.int32)
         self.ids = tf.lookup.StaticHashTable(table, PAD)
-        beam = decoder if decoder.decode not in (GREEDY, *CHOICES) else Decoder(BEAM, BEAM_WIDTH)
+        beam = decoder if decoder.decode not in (GREEDY, DIVERSE_BEAM, *CHOICES) else Decoder(BEAM, BEAM_WIDTH)
         self._decoders = {
             DEFAULT: decoder,
             GREEDY: Decoder(),
@@ -89,11 +89,11 @@ class Server(tf.Module):
         encoded = tf.TensorSpec([None], tf.string, name="image_bytes")
         caption = tf.TensorSpec([None], tf.string, name="caption")
         decoder = self._decoders[DEFAULT]
-        from_features = _function(lambda features: self._captions(_finite(features), decoder), features)
+        from_features = _function(lambda features: self._captions(finite_rows(features), decoder), features)
         seeds = tf.TensorSpec([None], tf.int64, name="seed")
         if self._models.encoder is None:
             by_seed = _function(
-                lambda features, seed: self._captions(_finite(features), decoder, seed), features, seeds
+                lambda features, seed: self._captions(finite_rows(features), decoder, seed), features, seeds
             )
             drawn = {SEEDED: by_seed} if decoder.draws else {}
             return drawn | {DEFAULT: from_features, "features": from_features}
@@ -119,31 +119,14 @@ class Server(tf.Module):
         }
 
     def _rows(self, image_bytes: tf.Tensor) -> Rows:
-        size = self._models.encoder.input_shape[1]
-
-        def read(one: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            image, fault = decode_or_fault(one, self._max_pixels)
-            return resize_image(image, size), fault
-
-        specs = tf.TensorSpec([size, size, 3], tf.float32), tf.TensorSpec([], tf.string)
-        with tf.device("CPU"):
-            pixels, error = tf.map_fn(read, image_bytes, fn_output_signature=specs)
-        encoder = self._models.encoder
-        return Rows(_never_empty(lambda pixels: encoder(pixels, training=False), pixels), error)
+        return encoded_rows(self._models.encoder, image_bytes, self._max_pixels)
 
     def _captions(self, rows: Rows, decoder: Decoder, seeds: tf.Tensor | None = None) -> Outputs:
         """The captions of each row; those that are drawn, by its seed, or anew at each call."""
         length = self._max_length
         uniform = None if seeds is None else uniforms_of_each(seeds, decoder.n_best, length)
         found: Captions = decoder.captions(self._models.captioner, rows.features, length, uniform)
-        fine = rows.error == ""
-        text = tf.where((found.tokens != PAD) & (found.tokens != END), tf.gather(self.words, found.tokens), "")
-        captions = tf.strings.strip(tf.strings.reduce_join(text, axis=2, separator=" "))
-        captions = tf.where(fine[:, None], captions, "")
-        log_prob = tf.where(fine[:, None], _floored(found.log_prob), 0.0)
-        length = tf.where(fine, lengths(found.tokens[:, 0]), 0)
-        best = {"caption": captions[:, 0], "log_prob": log_prob[:, 0], "length": length, "error": rows.error}
-        return best if decoder.n_best == 1 else best | {"captions": captions, "log_probs": log_prob}
+        return outputs_of(found, rows.error, self.words, decoder.n_best)
 
     def _score(self, rows: Rows, captions: tf.Tensor) -> Outputs:
         """The log-probability of each row's caption, the end token counted."""
@@ -172,6 +155,39 @@ class Server(tf.Module):
         }
 
 
+def encoded_rows(encoder: keras.Model, image_bytes: tf.Tensor, max_pixels: int) -> Rows:
+    """Returns the features of encoded images, string `[N]`; images of more than `max_pixels` are not decoded."""
+    size = encoder.input_shape[1]
+
+    def read(one: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image, fault = decode_or_fault(one, max_pixels)
+        return resize_image(image, size), fault
+
+    specs = tf.TensorSpec([size, size, 3], tf.float32), tf.TensorSpec([], tf.string)
+    with tf.device("CPU"):
+        pixels, error = tf.map_fn(read, image_bytes, fn_output_signature=specs)
+    return Rows(_never_empty(lambda pixels: encoder(pixels, training=False), pixels), error)
+
+
+def outputs_of(found: Captions, error: tf.Tensor, words: tf.Tensor | tf.Variable, n_best: int) -> Outputs:
+    """Returns captions as texts, with what a signature tells of them.
+
+    Args:
+      found: captions of N images, n of each.
+      error: string `[N]`; '' if nothing is wrong.
+      words: string `[V]`.
+      n_best: n.
+    """
+    fine = error == ""
+    text = tf.where((found.tokens != PAD) & (found.tokens != END), tf.gather(words, found.tokens), "")
+    captions = tf.strings.strip(tf.strings.reduce_join(text, axis=2, separator=" "))
+    captions = tf.where(fine[:, None], captions, "")
+    log_prob = tf.where(fine[:, None], _floored(found.log_prob), 0.0)
+    length = tf.where(fine, lengths(found.tokens[:, 0]), 0)
+    best = {"caption": captions[:, 0], "log_prob": log_prob[:, 0], "length": length, "error": error}
+    return best if n_best == 1 else best | {"captions": captions, "log_probs": log_prob}
+
+
 def _function(function: Callable, *arguments: tf.TensorSpec) -> tf.types.experimental.PolymorphicFunction:
     return tf.function(function, input_signature=arguments, autograph=False)
 
@@ -191,7 +207,8 @@ def _floored(log_prob: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.math.is_nan(log_prob), MISSING, tf.maximum(log_prob, MISSING))
 
 
-def _finite(features: tf.Tensor) -> Rows:
+def finite_rows(features: tf.Tensor) -> Rows:
+    """Returns given features `[N, F]` or `[N, P, F]`; those of rows that are NaN or infinite are 0, with the reason."""
     fine = tf.reduce_all(tf.math.is_finite(features), range(1, features.shape.rank))
     nothing = tf.reshape(~fine, [-1] + [1] * (features.shape.rank - 1))
     return Rows(tf.where(nothing, 0.0, features), tf.where(fine, "", NOT_FINITE))

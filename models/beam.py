@@ -6,22 +6,14 @@ of the vocabulary, k next tokens considered per row.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import tensorflow as tf
 
+from spidercap.models.beam_groups import Beams, Continuations, best_of, choose, ranked, without_lost
 from spidercap.models.blocks import in_blocks
 from spidercap.models.categorical import WIDTH
 from spidercap.models.decoding import State, Step, any_rows, batch_size, state_after, take_rows
 from spidercap.models.special_tokens import END, FORBIDDEN_BELOW, PAD, START
-
-
-class Beams(NamedTuple):
-    """Captions of each image, the best first; where there are fewer than W: padding, at -inf."""
-
-    tokens: tf.Tensor  # int32 [B, W, T]
-    log_prob: tf.Tensor  # float32 [B, W]: sum of log pi over the tokens, the end token counted
-    score: tf.Tensor  # float32 [B, W]: what they are ranked by
 
 
 def beam_search(
@@ -34,11 +26,16 @@ def beam_search(
     no_repeat_ngram: int = 0,
     bad_endings: Sequence[int] = (),
     n_best: int = 1,
+    groups: int = 1,
+    diversity: float = 0.0,
     jit: bool = False,
 ) -> Beams:
     """Returns the best captions that beam search finds, ranked by log pi / length ** length_penalty.
 
-    The end token counts in both. Source: Wu et al. 2016, section 7, in its simplest form.
+    The end token counts in both. Source: Wu et al. 2016, section 7, in its simplest form. With several groups it is
+    diverse beam search (Vijayakumar et al. 2018): each group is a search of W / groups hypotheses, which avoids the
+    tokens that earlier groups chose at the same step (beam_groups.py). A caption that several groups find is returned
+    once.
 
     Of the continuations of an image's W open hypotheses, the W best that do not end are the next W. A hypothesis that
     ends is finished if it is among the W best of all continuations. So `width=1` without options is greedy search, and
@@ -53,13 +50,15 @@ def beam_search(
       state: the initial state, one row per image.
       no_repeat_ngram: no n-gram of this length comes twice in a caption; 0: no limit.
       bad_endings: token ids after which no caption ends, unless it is cut or no other token is possible.
+      groups: a divisor of `width`.
+      diversity: what an equal token of an earlier group costs.
     """
     images, rows = batch_size(state)
     most = None if rows is None else rows * width
     one = tf.minimum(images, 1)
     first = tf.nest.map_structure(lambda leaf: leaf[:one], state)
     vocabulary = step(first, tf.fill([one], START))[1].shape[1]
-    k = min(width + 1, vocabulary)  # W that go on and an end
+    k = min(width + 1, vocabulary)  # W that go on and an end; of a group W', and W - W' that it avoids
 
     def score(log_prob, length):
         return log_prob / tf.pow(tf.cast(length, tf.float32), length_penalty)
@@ -85,21 +84,20 @@ def beam_search(
         log_prob = tf.reshape(tf.tensor_scatter_nd_update(nothing, slots, log_prob), [images, width * k])
         computed = tf.reshape(tf.scatter_nd(slots, tf.range(tf.size(rows)), [images * width]), [images, width])
 
-        now, _, ends = _extend(live, tokens, log_prob, t, k)
-        now = now._replace(log_prob=tf.where(ends, now.log_prob, -float("inf")))
-        ended = _best_of(ended, now._replace(score=score(now.log_prob, t + 1)))
-        going = tf.where(tokens == END, -float("inf"), log_prob)
-        live, parents, _ = _extend(live, tokens, going, t, k)
-        lost = score(live.log_prob[:, :1], max_length) <= ended.score[:, n_best - 1 : n_best]
-        live = live._replace(log_prob=tf.where(lost, -float("inf"), live.log_prob))
+        live, parents, now = choose(live, Continuations(tokens, log_prob), t, groups, diversity)
+        ended = best_of(ended, now._replace(score=score(now.log_prob, t + 1)), groups)
+        live = without_lost(live, score(live.log_prob, max_length), ended, groups, n_best)
         rows = _open_slots(tf.reshape(live.log_prob, [-1]))
         origin = tf.gather(tf.reshape(tf.gather(computed, parents, batch_dims=1), [-1]), rows)
         return t + 1, rows, tf.nest.pack_sequence_as(state, take_rows(leaves, origin)), live, ended
 
     none = tf.fill([images, width], -float("inf"))
     ended = Beams(tf.fill([images, width, max_length], PAD), none, none)
-    begun = tf.concat([tf.zeros([images, 1]), none[:, 1:]], axis=1)
-    rows = tf.range(images) * width  # one per image, as its hypotheses are the same at first
+    of_group = tf.concat([tf.zeros([images, 1]), none[:, 1 : width // groups]], axis=1)
+    begun = tf.tile(of_group, [1, groups])
+    # One row per group, as its hypotheses are the same at first.
+    rows = tf.range(images * groups) * (width // groups)
+    state = state if groups == 1 else take_rows(state, tf.repeat(tf.range(images), groups))
     start = (tf.constant(0), rows, state, ended._replace(log_prob=begun), ended)
     *_, live, ended = tf.while_loop(
         lambda t, rows, *_: tf.size(rows) > 0,
@@ -108,27 +106,10 @@ def beam_search(
         shape_invariants=(tf.TensorShape([]), *any_rows(start[1:])),
         maximum_iterations=max_length,
     )
-    best = _best_of(ended, live._replace(score=score(live.log_prob, max_length)))
+    best = best_of(ended, live._replace(score=score(live.log_prob, max_length)), groups)
+    best = ranked(best) if groups > 1 else best
     tokens = tf.where(best.log_prob[..., None] > -float("inf"), best.tokens, PAD)
     return Beams(tf.ensure_shape(tokens, [None, width, max_length]), *best[1:])
-
-
-def _extend(live: Beams, tokens: tf.Tensor, log_prob: tf.Tensor, t: tf.Tensor, k: int):
-    """The W best of the continuations `[B, W * k]`, the hypotheses `[B, W]` that they continue, and which are ends."""
-    width, max_length = live.tokens.shape[1:]
-    best, which = tf.math.top_k(log_prob, width)
-    tokens = tf.gather(tokens, which, batch_dims=1)
-    parents = which // k
-    begun = tf.gather(live.tokens, parents, batch_dims=1)
-    begun = tf.where(tf.range(max_length) == t, tokens[..., None], begun)
-    return live._replace(tokens=begun, log_prob=best), parents, tokens == END
-
-
-def _best_of(one: Beams, other: Beams) -> Beams:
-    """The W best by score of two times W; ties go to `one`."""
-    both = Beams(*(tf.concat(pair, axis=1) for pair in zip(one, other, strict=True)))
-    _, which = tf.math.top_k(both.score, one.score.shape[1])
-    return Beams(*(tf.gather(values, which, batch_dims=1) for values in both))
 
 
 def _open_slots(log_prob: tf.Tensor) -> tf.Tensor:

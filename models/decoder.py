@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -12,9 +12,10 @@ from spidercap.models import sampling
 from spidercap.models.beam import beam_search
 from spidercap.models.captioner import Captioner
 from spidercap.models.categorical import draw
-from spidercap.models.decoding import Choice, State, Step, greedy
+from spidercap.models.decoding import Choice, State, Step, batch_size, greedy
+from spidercap.models.ensemble import Ensemble
 
-GREEDY, BEAM = "greedy", "beam"
+GREEDY, BEAM, DIVERSE_BEAM = "greedy", "beam", "diverse_beam"
 MOST_SAMPLES = 100  # of an image
 
 
@@ -29,7 +30,9 @@ class Captions(NamedTuple):
 class Decoder:
     """Settings of decoding: `decode`, a key of DECODERS; those of beam search; from `temperature` those of sampling.
 
-    They are explained in beam.py and sampling.py.
+    The last two are those of diverse beam search: the number of groups, a divisor of the width, and the penalty.
+
+    All are explained in beam.py and sampling.py.
 
     Raises:
       ValueError: an unknown decoder, a number out of range, more captions than the decoder finds.
@@ -44,6 +47,8 @@ class Decoder:
     temperature: float = 1.0
     top_k: int = 10
     top_p: float = 0.9
+    beam_groups: int = 1
+    diversity: float = 0.0
 
     def __post_init__(self):
         if self.decode not in DECODERS:
@@ -60,6 +65,10 @@ class Decoder:
             raise ValueError(f"top_k={self.top_k} must be at least 1")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p={self.top_p} must be above 0, and at most 1 (1: all words are kept)")
+        if self.beam_groups < 1 or self.beam_width % self.beam_groups:
+            raise ValueError(f"beam_groups={self.beam_groups} must divide beam_width={self.beam_width}")
+        if not 0 <= self.diversity < float("inf"):
+            raise ValueError(f"diversity={self.diversity} must be at least 0 and finite")
         found = MOST_SAMPLES if self.draws else 1 if self.decode == GREEDY else self.beam_width
         if not 1 <= self.n_best <= found:
             raise ValueError(
@@ -73,29 +82,35 @@ class Decoder:
         return self.decode in CHOICES
 
     def captions(
-        self, captioner: Captioner, features: tf.Tensor, max_length: int, uniform: tf.Tensor | None = None
+        self,
+        captioner: Captioner | Ensemble,
+        features: tf.Tensor | Sequence[tf.Tensor],
+        max_length: int,
+        uniform: tf.Tensor | None = None,
     ) -> Captions:
         """Returns `n_best` captions for each of the features `[N, F]`.
 
         Args:
-          captioner: the model.
-          features: `[N, F]`.
+          captioner: the model, or several.
+          features: `[N, F]` or `[N, P, F]`, of several models those of each.
           max_length: T.
           uniform: `[N, n_best, T, 2]`, what captions are drawn by (sampling.py); by default they are drawn anew each
             time. Decoders that draw nothing do not read it.
         """
         step, state = captioner.begin(features)
         if self.draws and uniform is None:
-            uniform = sampling.uniforms(sampling.fresh_seed(), tf.shape(features)[0], self.n_best, max_length)
+            uniform = sampling.uniforms(sampling.fresh_seed(), batch_size(state)[0], self.n_best, max_length)
         return DECODERS[self.decode](step, state, max_length, self, captioner.jit, uniform)
 
     def to_json(self) -> str:
         """Returns the settings as one line; equal decoders have equal lines.
 
-        Only decoders that draw have the settings of sampling, as the line of an exported model must fit for ever.
+        Only decoders that draw have the settings of sampling, and only diverse beam search has its own, as the line of
+        an exported model must fit for ever.
         """
         values = dataclasses.asdict(self)
         unread = () if self.draws else ("temperature", "top_k", "top_p")
+        unread += () if self.decode == DIVERSE_BEAM else ("beam_groups", "diversity")
         return json.dumps({name: value for name, value in values.items() if name not in unread}) + "\n"
 
 
@@ -120,6 +135,8 @@ def _beam(
         no_repeat_ngram=settings.no_repeat_ngram,
         bad_endings=settings.bad_endings,
         n_best=settings.n_best,
+        groups=settings.beam_groups,
+        diversity=settings.diversity,
         jit=jit,
     )
     return Captions(beams.tokens[:, : settings.n_best], beams.log_prob[:, : settings.n_best])
@@ -142,5 +159,6 @@ CHOICES: dict[str, Callable[[Decoder], Choice]] = {
 DECODERS: dict[str, Callable[[Step, State, int, Decoder, bool, tf.Tensor | None], Captions]] = {
     GREEDY: _greedy,
     BEAM: _beam,
+    DIVERSE_BEAM: _beam,
     **dict.fromkeys(CHOICES, _sampled),
 }

@@ -5,7 +5,7 @@ import json
 import pathlib
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -23,32 +23,17 @@ from spidercap.export.saved_model import (
 from spidercap.export.versions import versions
 from spidercap.models.captioner import Captioner
 from spidercap.pipeline import digests
+from spidercap.pipeline.captioning import caption_given
 from spidercap.pipeline.card_facts import facts_of
-from spidercap.pipeline.data.feature_store import as_stored
-from spidercap.pipeline.data.given_features import GivenFeatures, open_features
-from spidercap.pipeline.data.image_files import readable_files
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.evaluation.caption_files import (
-    BATCH,
-    ExportedCaptioner,
-    as_traced,
-    caption_files,
-    ids_by_name,
-    ids_of_names,
-)
+from spidercap.pipeline.evaluation.caption_files import ExportedCaptioner
 from spidercap.pipeline.evaluation.evaluate import decoder_of
-from spidercap.pipeline.evaluation.image_paths import image_files
-from spidercap.pipeline.files import check_output, write_text
 from spidercap.pipeline.portable_exports import Exported, load_exported, write_formats
 from spidercap.pipeline.settings.config import Config
-from spidercap.pipeline.text.coco_json import ImageId
 from spidercap.pipeline.text.printable import printable
 from spidercap.pipeline.training import identity, kept
 from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
 from spidercap.pipeline.training.run_files import kept_folder
-
-Captions = list[tuple[str, float]]  # (caption, log-probability) of an image, best first
-PART = 256  # features that are captioned together
 
 
 def run_export(config: Config) -> None:
@@ -95,49 +80,16 @@ def export_once(config: Config) -> None:
 def run_caption(config: Config, images: Sequence[pathlib.Path] | None = None) -> None:
     """Prints one line per caption of the newest exported model, or of one for captioning with these settings.
 
-    With --output, the best captions are written as a COCO results file, too.
-
     Args:
       config: the settings.
       images: image files; by default those that --images names, or the features of --features.
     """
-    # Mistakes are reported before anything is exported. At the end of training, the captions are those of the run.
-    ids = ids_by_name(config.data.captions) if config.data.captions and config.run.mode == "caption" else {}
-    if config.metrics.output:
-        check_output("output", config.metrics.output, read=(config.data.captions,))
-    from_features = images is None and bool(config.data.features)
-    if identity.takes_features(config) != from_features:
-        wanted = "images" if from_features else "features"
-        raise UserError(f"{config.run.workdir} was trained on {wanted}; give --{wanted}")
-    skip = config.data.skip_bad_images
-    if from_features:
-        with open_features(config.data.features) as given:
-            image_ids = ids_of_names(given.names, ids)
-            captioner = ExportedCaptioner(_fitting_model(config) or _new_model(config))
-            _show(_of_features(captioner, given, config.decoding.decode_seed), image_ids, config.metrics.output)
-        return
-    files = image_files(config.data.images, skip) if images is None else images
-    model, limit = _fitting_model(config), config.data.max_pixels
-    # A few are checked by the model itself, in less time, if there is one with this limit.
-    if len(files) > BATCH or model is None or kept_max_pixels(model) > limit:
-        files = readable_files(files, skip, limit)
-    image_ids = ids_of_names([str(file) for file in files], ids)
-    captioner = ExportedCaptioner(model or _new_model(config))
-    captions = caption_files(captioner, files, skip, config.decoding.decode_seed)
-    with as_traced(len(files) <= BATCH):
-        _show(captions, image_ids, config.metrics.output)
+    takes_features, model = identity.takes_features(config), _fitting_model(config)
 
+    def captioner() -> ExportedCaptioner:
+        return ExportedCaptioner(model or _new_model(config))
 
-def _show(captions: Iterable[tuple[object, Captions]], image_ids: Mapping[str, ImageId], output: str) -> None:
-    """Prints (name, its captions) and writes a COCO results file, unless `output` is ''."""
-    results = []
-    for name, of_image in captions:
-        for caption, log_prob in of_image:
-            print(printable(f"{name}: {caption} (log-probability {log_prob:.2f})"))
-        results.append({"image_id": image_ids[str(name)], "caption": of_image[0][0]})
-    if output:
-        write_text(pathlib.Path(output), json.dumps(results, indent=1) + "\n")
-        print(f"results: {output}")
+    caption_given(config, takes_features, captioner, kept_max_pixels(model) if model else 0, images)
 
 
 def caption_examples(config: Config, features: np.ndarray, names: Sequence[str]) -> None:
@@ -146,14 +98,6 @@ def caption_examples(config: Config, features: np.ndarray, names: Sequence[str])
     captions = captioner.caption_features(features, config.decoding.decode_seed)
     for name, of_image in zip(names, captions, strict=False):
         print(printable(f"{name}: {of_image[0][0]} (log-probability {of_image[0][1]:.2f})"))
-
-
-def _of_features(captioner: ExportedCaptioner, given: GivenFeatures, seed: int) -> Iterator[tuple[str, Captions]]:
-    names = given.names
-    for first in range(0, len(names), PART):
-        part = names[first : first + PART]
-        rows = as_stored(given.rows(part, captioner.takes_parts))
-        yield from zip(part, captioner.caption_features(rows, seed), strict=True)
 
 
 def _fitting_model(config: Config) -> pathlib.Path | None:

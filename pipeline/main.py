@@ -12,6 +12,7 @@ Modes: prepare (data set and features), train (prepare, train, evaluate, export)
 score (any results file, without a run), demo (a page that captions images; needs the extra demo),
 status (where a run stands, also while it trains; --json for programs),
 compare (runs side by side: tables over seeds, curves, captions; --workdirs=a,b,c --output=compare.html).
+With --workdir=a,b,c the modes evaluate and caption decode with the mean of the probabilities of these runs.
 An interrupted training run resumes with the same command.
 """
 
@@ -74,9 +75,12 @@ def _run(argv: Sequence[str]) -> int:
 
             run_demo(config)
             return 0
-        from spidercap.pipeline import modes
+        from spidercap.pipeline import ensemble_modes, modes
         from spidercap.pipeline.training import workdir
 
+        if ensemble_modes.is_ensemble(config):
+            ensemble_modes.run_ensemble(config)
+            return 0
         with workdir.open_workdir(config):
             modes.RUN[config.run.mode](config)
     except (UserError, OSError) as error:

@@ -20,7 +20,7 @@ from spidercap.pipeline.metrics.registry import single_terms
 from spidercap.pipeline.metrics.reward_functions import RewardFunction, load_reward_functions
 from spidercap.pipeline.metrics.text_metrics import TextMetric, open_text_metrics
 from spidercap.pipeline.preparation import Prepared, prepare, prepare_to_score
-from spidercap.pipeline.report.results import SplitResults, print_table, write_results, write_split
+from spidercap.pipeline.report.results import SplitResults, print_table, results_folder, write_results, write_split
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.saved import changed_settings
 from spidercap.pipeline.training import identity, kept, strategies
@@ -155,13 +155,7 @@ def _split_results(
         evaluations[stage.name] = evaluate(
             decode, data.vocabulary, data.tokens[name], features, config.terms(), text_metrics, workers
         )
-    return SplitResults(name, _results_folder(config, name), data.splits[name], data.tokens[name], evaluations)
-
-
-def _results_folder(config: Config, split: str) -> str:
-    """The name of the folder of results; of captions that are not the run's own, it is that of their file, too."""
-    own = config.run.split != "test" or not config.data.test_captions or identity.has_test_captions(config)
-    return split if own else f"{split}-{pathlib.Path(config.data.test_captions).stem}"
+    return SplitResults(name, results_folder(config, name), data.splits[name], data.tokens[name], evaluations)
 
 
 def _policies(progress: Progress) -> list[str]:

@@ -99,13 +99,17 @@ def prepare_to_score(config: Config) -> Prepared:
         raise UserError(
             f"--split={wanted[0]}: {config.run.workdir} has no such split; give its captions by --test_captions"
         )
-    encoder = identity.kept_encoder(config)
-    if encoder is None:
-        features = given_features(config, splits)
-    else:
-        features = all_features(config, splits, encoder, dict.fromkeys(splits, 1))
+    features = features_to_score(config, splits)
     tokens = {name: tokenize_split(split, config.cache_path()) for name, split in splits.items()}
     return Prepared(splits, tokens, identity.kept_vocabulary(config), features)
+
+
+def features_to_score(config: Config, splits: Mapping[str, Split]) -> dict[str, Features]:
+    """Returns the features of splits as the run sees them: by its encoder, or those of --features."""
+    encoder = identity.kept_encoder(config)
+    if encoder is None:
+        return given_features(config, splits)
+    return all_features(config, splits, encoder, dict.fromkeys(splits, 1))
 
 
 def identified_data(config: Config, wanted: Iterable[str] = SPLITS) -> dict[str, Split]:

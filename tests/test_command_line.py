@@ -74,7 +74,7 @@ def test_objectives_that_go_together_are_taken():
             parsed(pg, "--share_rollouts", *alone)
     with pytest.raises(UserError, match="--rollouts=0 is not allowed"):
         parsed(pg, "--rollout_policy=greedy", "--rollouts=0")
-    with pytest.raises(UserError, match="--rollout_policy=.*--rollouts=3 is not allowed; add --rollouts=1"):
+    with pytest.raises(UserError, match="--rollouts=3 is not allowed; add --rollouts=1"):
         parsed(pg, "--rollout_policy=greedy")
 
 
@@ -87,6 +87,18 @@ def test_decoders_that_go_together_are_taken():
     assert decoder_of(parsed("--beam_width=7"), words) == decoder_of(parsed(), words) == Decoder()
     with pytest.raises(UserError, match="--n_best=4 is more than --beam_width=3; allowed"):
         parsed("--decode=beam", "--beam_width=3", "--n_best=4")
+
+
+def test_groups_of_diverse_beam_search_are_taken():
+    words = ("--decode=diverse_beam", "--beam_width=6")
+    expected = Decoder("diverse_beam", 6, beam_groups=6, diversity=0.5)
+    assert decoder_of(parsed(*words), ()) == expected
+    expected = Decoder("diverse_beam", 6, beam_groups=2, diversity=0.8, n_best=4)
+    assert decoder_of(parsed(*words, "--beam_groups=2", "--diversity=0.8", "--n_best=4"), ()) == expected
+    with pytest.raises(UserError, match="--beam_groups=4 does not divide --beam_width=6; allowed: 1, 2, 3 or 6"):
+        parsed(*words, "--beam_groups=4")
+    with pytest.raises(UserError, match=r"--diversity=0\.8 is for --decode=diverse_beam, not for"):
+        parsed("--decode=beam", "--diversity=0.8")
 
 
 @pytest.mark.parametrize(
@@ -187,10 +199,13 @@ def test_all_networks_are_allowed():
         ("--decode=bean", "did you mean beam?"),
         ("--beam_width=101", "a whole number from 1 to 100"),
         ("--length_penalty=-1", "a number from 0 to 10"),
-        ("--n_best=2", "is for --decode=beam, sample, top_k or nucleus, not for --decode=greedy; add --decode=beam"),
+        (
+            "--n_best=2",
+            "is for --decode=beam, diverse_beam, sample, top_k or nucleus, not for --decode=greedy; add --decode=beam",
+        ),
         (
             "--length_penalty=0.7",
-            "is for --decode=beam, not for --decode=greedy; add --decode=beam, or --length_penalty=0",
+            "is for --decode=beam or diverse_beam, not for --decode=greedy; add --decode=beam, or --length_penalty=0",
         ),
         ("--no_repeat_ngram=3", "add --decode=beam"),
         ("--no_bad_endings", "or --no_bad_endings=false"),
@@ -228,7 +243,7 @@ def test_settings_of_another_decoder_are_refused_together():
     message = refusal("--workdir=w", "--decode=beam", "--top_p=0.5", "--decode_temperature=2", "--decode_seed=3")
     assert "add --decode=sample, or --decode_temperature=1.0 --top_p=0.9 --decode_seed=0" in message
     message = refusal("--workdir=w", "--decode=top_k", "--no_bad_endings")
-    assert "--no_bad_endings=true is for --decode=beam, not for --decode=top_k" in message
+    assert "--no_bad_endings=true is for --decode=beam or diverse_beam, not for --decode=top_k" in message
 
 
 def test_a_workdir_is_needed():

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from spidercap.models.decoder import GREEDY
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.evaluation.caption_files import captions_of
+from spidercap.pipeline.evaluation.served_captioner import captions_of
 from spidercap.pipeline.metrics.registry import METRICS, terms_without_java
 from spidercap.pipeline.metrics.scores import score_captions
 from spidercap.pipeline.metrics.text_metrics import TextMetric

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from spidercap.models.captioner import Captioner
 from spidercap.models.decoder import Captions, Decoder
+from spidercap.models.ensemble import Ensemble
 from spidercap.models.row_random import RowSeed
 from spidercap.models.sampling import uniforms
 from spidercap.pipeline.data.feature_store import View
@@ -21,6 +22,9 @@ from spidercap.pipeline.text.vocabulary import Vocabulary
 from spidercap.pipeline.workers import ALONE, Workers
 
 BATCH = 128
+
+# [N, F] or [N, P, F]; of an ensemble a tuple, those of each member
+Seen = View | np.ndarray | tuple[View | np.ndarray, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +51,8 @@ def decoder_of(config: Config, words: Sequence[str]) -> Decoder:
         "decode_temperature": float(decoding.decode_temperature),
         "top_k": decoding.top_k,
         "top_p": float(decoding.top_p),
+        "beam_groups": decoding.groups(),
+        "diversity": float(decoding.diversity),
     }
     other_names = {"no_bad_endings": "bad_endings", "decode_temperature": "temperature"}
     read = {other_names.get(name, name): value for name, value in values.items() if name in decoding.read()}
@@ -54,15 +60,16 @@ def decoder_of(config: Config, words: Sequence[str]) -> Decoder:
 
 
 def build_decoder(
-    captioner: Captioner,
+    captioner: Captioner | Ensemble,
     max_length: int,
     decoder: Decoder | None = None,
     workers: Workers = ALONE,
     seed: int = 0,
-) -> Callable[[View | np.ndarray], Captions]:
+) -> Callable[[Seen], Captions]:
     """Returns a function from features to captions, compiled once; the default decoder is greedy.
 
-    Features are `[N, F]`, or `[N, P, F]` where the captioner takes parts.
+    Features are `[N, F]`, or `[N, P, F]` where the captioner takes parts; for an ensemble a tuple of those of each
+    member.
 
     Several workers share the batches out, and all get all captions. Captions that are drawn depend on `seed` and on the
     image's place in N, whoever draws them.
@@ -70,36 +77,42 @@ def build_decoder(
     decoder = decoder or Decoder()
 
     @tf.function(autograph=False)
-    def decode(features: tf.Tensor, first: tf.Tensor) -> Captions:
+    def decode(features: tf.Tensor | tuple[tf.Tensor, ...], first: tf.Tensor) -> Captions:
         rows = RowSeed(tf.constant([seed, 0]), first)
         uniform = uniforms(rows, BATCH, decoder.n_best, max_length) if decoder.draws else None
         return decoder.captions(captioner, features, max_length, uniform)
 
-    def decode_all(features: View | np.ndarray) -> Captions:
-        count = len(features)
+    def decode_all(features: Seen) -> Captions:
+        count = len(tf.nest.flatten(features)[0])
         each = -(-count // (BATCH * workers.count))  # batches of a worker, the same number for all
         batches = []
         for number in range(workers.number * each, (workers.number + 1) * each):
-            part = features[number * BATCH : (number + 1) * BATCH]
-            padded = np.zeros([BATCH, *features.shape[1:]], np.float32)  # every batch has one shape
-            padded[: len(part)] = part
-            batches.append(decode(tf.constant(padded), tf.constant(number * BATCH, tf.int64)))
+            padded = tf.nest.map_structure(lambda of, number=number: _batch(of, number), features)
+            batches.append(decode(padded, tf.constant(number * BATCH, tf.int64)))
         own = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         return Captions(*(workers.gathered(rows)[:count] for rows in own))
 
     return decode_all
 
 
+def _batch(features: View | np.ndarray, number: int) -> tf.Tensor:
+    """A batch, with rows of zeros if it is the last one: every batch has one shape."""
+    part = features[number * BATCH : (number + 1) * BATCH]
+    padded = np.zeros([BATCH, *features.shape[1:]], np.float32)
+    padded[: len(part)] = part
+    return tf.constant(padded)
+
+
 def evaluate(
-    decode: Callable[[View | np.ndarray], Captions],
+    decode: Callable[[Seen], Captions],
     vocabulary: Vocabulary,
     split: TokenizedSplit,
-    features: View | np.ndarray,
+    features: Seen,
     terms: Collection[str],
     text_metrics: Mapping[str, TextMetric],
     workers: Workers = ALONE,
 ) -> Evaluation:
-    """Returns captions and scores of the split's first `len(features)` images; features `[I, F]`.
+    """Returns captions and scores of the split's first images, as many as features `[I, F]` are given.
 
     Of several workers the chief computes the scores, so that all go on with the same numbers.
 

@@ -19,6 +19,7 @@ from spidercap.pipeline.report.cards import GalleryItem
 from spidercap.pipeline.report.charts import Curve
 from spidercap.pipeline.report.page import StageResult, write_report
 from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.training.identity import has_test_captions
 from spidercap.pipeline.training.progress import Progress
 
 GALLERY = 12  # images, the best and as many of the worst
@@ -39,17 +40,26 @@ class SplitResults:
     evaluations: Mapping[str, Evaluation]  # by stage label, of the whole split
 
 
-def write_split(config: Config, results: SplitResults) -> None:
-    """Writes captions, metrics, scores of each image and n-best captions of each stage to `results/<folder>`."""
-    folder = config.workdir_path() / "results" / results.folder
+def results_folder(config: Config, split: str) -> str:
+    """Returns the name of the folder of results; of captions that are not the run's own, it is their file's, too."""
+    own = config.run.split != "test" or not config.data.test_captions or has_test_captions(config)
+    return split if own else f"{split}-{pathlib.Path(config.data.test_captions).stem}"
+
+
+def write_split(config: Config, results: SplitResults, folder: pathlib.Path | None = None) -> None:
+    """Writes captions, metrics, scores of each image and n-best captions of each stage to `results/<folder>`.
+
+    These are in `folder`, by default in the workdir.
+    """
+    folder = (folder or config.workdir_path()) / "results" / results.folder
     for label, evaluation in results.evaluations.items():
-        _write_json(folder / f"{label}.json", results_json(results.tokens, evaluation))
-        _write_json(folder / f"{label}.metrics.json", evaluation.corpus)
-        _write_json(folder / f"{label}.scores.json", scores_json(results.tokens, evaluation))
+        write_json(folder / f"{label}.json", results_json(results.tokens, evaluation))
+        write_json(folder / f"{label}.metrics.json", evaluation.corpus)
+        write_json(folder / f"{label}.scores.json", scores_json(results.tokens, evaluation))
         n_best = folder / f"{label}.n_best.json"
         n_best.unlink(missing_ok=True)  # those of an earlier evaluation are outdated
         if config.decoding.n_best > 1:
-            _write_json(n_best, n_best_json(results.tokens, evaluation))
+            write_json(n_best, n_best_json(results.tokens, evaluation))
 
 
 def write_results(
@@ -74,7 +84,7 @@ def write_results(
             for name, of in found.items()
         },
     }
-    _write_json(workdir / "summary.json", summary)
+    write_json(workdir / "summary.json", summary)
     shown = {label: last.evaluations[label] for label in policies}
     best, worst = _gallery(last, shown, config.training.best_metric)
     curves = {config.training.best_metric: config.training.best_metric, **CURVES}
@@ -174,5 +184,6 @@ def thumbnail(encoded: bytes, most: int = THUMBNAIL) -> bytes:
     return min(encoded, key=len)
 
 
-def _write_json(path: pathlib.Path, content: object) -> None:
+def write_json(path: pathlib.Path, content: object) -> None:
+    """Writes a file of JSON."""
     write_text(path, json.dumps(content, indent=1) + "\n")

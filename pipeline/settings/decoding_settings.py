@@ -7,11 +7,13 @@ from typing import Any
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.fields import Group, setting
 
+_BEAM = ("beam_width", "length_penalty", "no_repeat_ngram", "no_bad_endings", "n_best")
 _SAMPLING = ("decode_temperature", "decode_seed", "n_best")
 # decoder -> settings that it reads; a decoder of models/decoder.py without a row reads all
 READ_BY: dict[str, Collection[str]] = {
     "greedy": (),
-    "beam": ("beam_width", "length_penalty", "no_repeat_ngram", "no_bad_endings", "n_best"),
+    "beam": _BEAM,
+    "diverse_beam": (*_BEAM, "beam_groups", "diversity"),
     "sample": _SAMPLING,
     "top_k": ("top_k", *_SAMPLING),
     "nucleus": ("top_p", *_SAMPLING),
@@ -26,31 +28,57 @@ class DecodingSettings(Group):
 
     decode: str = setting(
         "greedy",
-        "Decoder: greedy; beam search; or captions drawn among all words (sample), the k likeliest (top_k) or those "
-        "that together have probability p (nucleus).",
+        "Decoder: greedy; beam search; beam search in groups that avoid each other's words (diverse_beam); or captions "
+        "drawn among all words (sample), the k likeliest (top_k) or those that together have probability p (nucleus).",
         fixed=False,
         added=True,
     )
     beam_width: int = setting(
-        5, "beam: number of hypotheses (W); 1 is greedy decoding.", fixed=False, added=True, most=100
+        5,
+        "beam, diverse_beam: number of hypotheses (W); 1 is greedy decoding.",
+        fixed=False,
+        added=True,
+        most=100,
+    )
+    beam_groups: int = setting(
+        0,
+        "diverse_beam: number of groups (G) of W / G hypotheses each; 0: W groups of one hypothesis.",
+        fixed=False,
+        added=True,
+        least=0,
+        most=100,
+    )
+    diversity: float = setting(
+        0.5,
+        "diverse_beam: a group subtracts it from the log-probability of a word for each hypothesis of an earlier group "
+        "that took the word at the same place (lambda).",
+        fixed=False,
+        added=True,
+        least=0,
+        most=1000,
     )
     length_penalty: float = setting(
         0.0,
-        "beam: hypotheses are ranked by log-probability / length ** this.",
+        "beam, diverse_beam: hypotheses are ranked by log-probability / length ** this.",
         fixed=False,
         added=True,
         least=0,
         most=10,
     )
     no_repeat_ngram: int = setting(
-        0, "beam: block repeated n-grams of this length; 0: off.", fixed=False, added=True, least=0, most=1000
+        0,
+        "beam, diverse_beam: block repeated n-grams of this length; 0: off.",
+        fixed=False,
+        added=True,
+        least=0,
+        most=1000,
     )
     no_bad_endings: bool = setting(
-        False, "beam: block captions that end in words such as 'a' or 'with'.", fixed=False, added=True
+        False, "beam, diverse_beam: block captions that end in words such as 'a' or 'with'.", fixed=False, added=True
     )
     n_best: int = setting(
         1,
-        "beam, sample, top_k, nucleus: captions returned per image, best first.",
+        "beam, diverse_beam, sample, top_k, nucleus: captions returned per image, best first.",
         fixed=False,
         added=True,
         most=100,
@@ -97,6 +125,16 @@ class DecodingSettings(Group):
                 f"--n_best={self.n_best} is more than --beam_width={self.beam_width}; allowed: at most as many; lower "
                 "--n_best, or raise --beam_width"
             )
+        if "beam_groups" in self.read() and self.beam_width % self.groups():
+            divisors = [n for n in range(1, self.beam_width + 1) if self.beam_width % n == 0]
+            raise UserError(
+                f"--beam_groups={self.beam_groups} does not divide --beam_width={self.beam_width}; allowed: "
+                f"{_listed([str(n) for n in divisors])}, or another --beam_width"
+            )
+
+    def groups(self) -> int:
+        """Returns the number of groups of diverse beam search."""
+        return self.beam_groups or self.beam_width
 
     def read(self) -> Collection[str]:
         """Returns the names of the settings that the decoder reads."""

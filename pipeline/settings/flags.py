@@ -16,8 +16,8 @@ from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.config import Config, fields, groups, readers
 from spidercap.pipeline.settings.fields import allowed
 from spidercap.pipeline.settings.modes import MODES, WITHOUT_WORKDIR
-from spidercap.pipeline.settings.saved import read_settings
 from spidercap.pipeline.settings.stages import STAGES
+from spidercap.pipeline.settings.workdirs import check_together, named_workdirs, run_settings
 
 WIDTH = 100  # characters per line of --help
 INDENT = 30
@@ -46,10 +46,16 @@ def parse(argv: Sequence[str]) -> Config:
     _check_read(argv[1:], given, mode)
     if not given.get("workdir") and mode not in WITHOUT_WORKDIR and not (mode == "demo" and given.get("export_dir")):
         raise UserError("no --workdir given; name the folder of the run, for example --workdir=runs/first")
+    check_together(given.get("workdir", ""), mode)
+    if mode == "evaluate" and given.get("output") and len(named_workdirs(given["workdir"])) == 1:
+        raise UserError(
+            f"--output={given['output']} is for the results of several runs; those of one are in its workdir, so "
+            "leave it out"
+        )
     if mode in ("evaluate", "caption", "export", "status"):
         if mode == "evaluate" and given.get("test_captions"):
             given = {"split": "test"} | given
-        given = _saved(pathlib.Path(given["workdir"]), mode, given) | given
+        given = _saved(pathlib.Path(named_workdirs(given["workdir"])[0]), mode, given) | given
     return Config.of(**given)
 
 
@@ -157,11 +163,7 @@ def _read_flagfile(name: str, opened: tuple[str, ...]) -> list[str]:
 
 def _saved(workdir: pathlib.Path, mode: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of the run in `workdir`, but for those that only their owner may choose."""
-    path = workdir / "config.json"
-    if not path.is_file():
-        why = "no config.json" if workdir.exists() else "there is no such folder"
-        raise UserError(f"{workdir} holds no run ({why}); name the --workdir of one, or train it first")
-    saved = read_settings(path)
+    saved, path = run_settings(workdir), workdir / "config.json"
     for name in OWN:
         if saved[name] and name not in given and mode in readers(fields()[name]):
             print(

@@ -20,7 +20,8 @@ class RunSettings(Group):
     mode: str = setting("train", "What to do.", fixed=False, modes=ALL, choices=MODES)
     workdir: str = setting(
         "",
-        "Folder of the run: settings, checkpoints, logs, results.",
+        "Folder of the run: settings, checkpoints, logs, results. mode=evaluate, caption: several, separated by "
+        "commas, decode with the mean of their probabilities.",
         fixed=False,
         modes=tuple(mode for mode in MODES if mode not in WITHOUT_WORKDIR),
     )
@@ -146,9 +147,10 @@ class MetricSettings(Group):
     output: str = setting(
         "",
         "mode=score: JSON file for corpus and per-image scores; mode=caption: COCO results file for the captions; "
-        "mode=compare: HTML file for the page.",
+        "mode=compare: HTML file for the page; mode=evaluate of several runs: folder for their results, by default in "
+        "'ensembles' beside the first run.",
         fixed=False,
-        modes=("score", "caption", "compare"),
+        modes=("score", "caption", "compare", "evaluate"),
     )
     metric_workers: int = setting(
         2,
