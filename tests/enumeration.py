@@ -93,9 +93,11 @@ def expected_gradient(captioner, baseline, experience, credit, weights):
     """
     weights = tf.cast(tf.constant(weights) * len(weights), tf.float32)[:, None]
     if credit.baseline is None:
-        hidden = plain.hidden(captioner, features_of(experience), experience.tokens)
-        steps = tf.tile(tf.range(T), [len(weights)])
-        expected = tf.reshape(baseline(tf.reshape(hidden, [-1, hidden.shape[2]]), steps), [-1, T])
+        # Of each caption once: outcomes repeat them a thousand times, and all are of one image.
+        said, row = np.unique(experience.tokens.numpy(), axis=0, return_inverse=True)
+        hidden = plain.hidden(captioner, tf.repeat(experience.features, len(said), axis=0), tf.constant(said))
+        steps = tf.tile(tf.range(T), [len(said)])
+        expected = tf.gather(tf.reshape(baseline(tf.reshape(hidden, [-1, hidden.shape[2]]), steps), [-1, T]), row)
     else:
         expected = credit.baseline
     weighed = credit._replace(values=expected + weights * (credit.values - expected))

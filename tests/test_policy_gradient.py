@@ -70,6 +70,7 @@ def test_every_caption_has_one_probability_and_they_sum_to_one(policy):
     assert min(probability.values()) > 1e-4  # or the tests below would not see some captions
 
 
+@pytest.mark.parametrize("toy", CAPTIONERS, indirect=True)
 def test_expectation_of_reinforce_with_a_baseline(policy):
     """K = 0: the value of every word is the sample's reward, less the baseline."""
     captioner, _, features, probability = policy
@@ -78,6 +79,7 @@ def test_expectation_of_reinforce_with_a_baseline(policy):
     check_expectation(policy, objective, outcomes, weights, experience_of(features, outcomes), tf.zeros([0]))
 
 
+@pytest.mark.parametrize("toy", CAPTIONERS, indirect=True)
 def test_expectation_of_rollouts(policy):
     """K = 1: every sample, with every way its rollouts can turn out."""
     captioner, _, features, probability = policy
