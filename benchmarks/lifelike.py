@@ -1,26 +1,34 @@
 """An untrained captioner whose captions have the lengths of a trained one's, on which the cost of a step depends.
 
-One LSTM unit is a clock. Its gates are open, its cell grows by the same amount at each step, and no other unit reads
-it. Of all tokens only the end token reads it, whose logit is SLOPE tanh(cell) plus a bias. The logits of other tokens
-have the std LOGIT_STD, so that a token is about as uncertain as a trained captioner's. The bias is found by bisection,
-so that sampled captions have MEAN tokens when they are cut at CUT; captions with T > CUT have the same weights. Lengths
-have a std of about 2.5, and about one caption in a hundred is cut, because tanh flattens.
+One unit is a clock, which no other unit reads. Of all tokens only the end token reads it, whose logit is SLOPE times
+the clock plus a bias. In an LSTM its gates are open, so that its cell grows by the same amount at each step, and it is
+tanh(cell); what is seen of the image's parts adds nothing to it. In a Transformer it is a slow sine of the position, to
+which no layer adds anything. The logits of other tokens have the std LOGIT_STD, so that a token is about as uncertain
+as a trained captioner's. The bias is found by bisection, so that sampled captions have MEAN tokens when they are cut at
+CUT; captions with T > CUT have the same weights. Lengths have a std of about 2.5, and about one caption in a hundred is
+cut, because tanh flattens.
 
-Shapes: I images, R references per image, N captions, F features, H units, V tokens, T steps.
+Shapes: I images, R references per image, N captions, P parts, F features, H units, V tokens, T steps.
 """
 
 import dataclasses
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from spidercap.models.attention import AttentionCaptioner
 from spidercap.models.captioner import Captioner
+from spidercap.models.captioners import CAPTIONERS
 from spidercap.models.lstm_captioner import LstmCaptioner
+from spidercap.models.packing import pack
 from spidercap.models.special_tokens import END, FORBIDDEN_LOGIT, PAD, SPECIAL_TOKENS, START
+from spidercap.models.transformer import TransformerCaptioner, positions
 
 MEAN, CUT = 10.0, 20  # tokens of a caption, the end token counted
 LOGIT_STD = 4.0
 RATE, SLOPE, OPEN = 0.275, 40.0, 10.0  # the clock's growth per step, its weight in the end's logit, bias of its gates
+SLOW, SINE_SLOPE = 0.08, 8.0  # of a Transformer's clock: radians per step, about, and the weight
 EMBEDDING = 2.0  # std
 PROBES = 256  # captions from which the bias is computed
 REFERENCES = 5
@@ -31,20 +39,36 @@ class Lifelike:
     """A captioner, and data to train it; all captions have the lengths of captions that it samples."""
 
     captioner: Captioner
-    features: np.ndarray  # float32 [I, F]
+    features: np.ndarray  # float32 [I, F] or [I, P, F]
     captions: np.ndarray  # int32 [I, T]: for likelihood, each with the end token or cut
     references: np.ndarray  # int32 [I, R, T]: for rewards
     length_shares: np.ndarray  # float64 [CUT]: of sampled captions with 1, 2, .. tokens, cut at CUT
 
 
-def lifelike(vocabulary_size: int, units: int, features: int, images: int, max_length: int, seed: int = 0) -> Lifelike:
-    """Returns a captioner of these sizes with an embedding of H, and captions whose tokens follow Zipf's law."""
+def lifelike(
+    vocabulary_size: int,
+    units: int,
+    features: int,
+    images: int,
+    max_length: int,
+    seed: int = 0,
+    kind: str = "lstm",
+    parts: int = 1,
+) -> Lifelike:
+    """Returns a captioner of CAPTIONERS of these sizes with an embedding of H, and captions by Zipf's law.
+
+    Args:
+      parts: P, for captioners that attend to parts.
+    """
     rng = np.random.default_rng(seed)
-    captioner = LstmCaptioner(vocabulary_size, features, units, units, dropout=0.3)
-    vectors = rng.normal(size=(images, features)).astype(np.float32)
+    captioner = CAPTIONERS[kind](vocabulary_size, features, units, units, dropout=0.3, max_length=max(max_length, CUT))
+    shape = (images, parts, features) if captioner.takes_parts else (images, features)
+    vectors = rng.normal(size=shape).astype(np.float32)
     probes = tf.constant(vectors[np.arange(PROBES) % images])
-    _set_cell(captioner, rng)
-    _set_words(captioner, rng, LOGIT_STD / (_hidden_size(captioner, probes, rng) * np.sqrt(units)))
+    has_cell = isinstance(captioner, LstmCaptioner)
+    clock = _set_cell(captioner, rng) if has_cell else _set_positions(captioner)
+    scale = LOGIT_STD / (_hidden_size(captioner, probes, rng, clock) * np.sqrt(units))
+    _set_words(captioner, rng, clock, scale, SLOPE if has_cell else SINE_SLOPE)
     odds = _end_odds(captioner, probes, seed)
     bias = _bisected(odds)
     captioner.words.bias.assign(np.where(np.arange(vocabulary_size) == END, bias, 0.0))
@@ -75,8 +99,8 @@ def mean_and_std(shares: np.ndarray) -> tuple[float, float]:
     return float(mean), float(np.sqrt(shares @ (lengths - mean) ** 2))
 
 
-def _set_cell(captioner: Captioner, rng: np.random.Generator) -> None:
-    """Makes unit 0 the clock. The other units depend strongly on tokens, and not on the clock.
+def _set_cell(captioner: LstmCaptioner, rng: np.random.Generator) -> int:
+    """Makes unit 0 the clock, and returns 0. The other units depend strongly on tokens, and not on the clock.
 
     Keras's columns are those of the gates input, forget, cell, output, H each.
     """
@@ -89,26 +113,40 @@ def _set_cell(captioner: Captioner, rng: np.random.Generator) -> None:
         variable.assign(value)
     embedding = captioner.embedding.embeddings
     embedding.assign(rng.normal(0, EMBEDDING, embedding.shape))
-    image = captioner.image.kernel.numpy()
-    image[:, 0] = 0
-    captioner.image.kernel.assign(image)
+    _without(captioner.image, 0)
+    if isinstance(captioner, AttentionCaptioner):
+        _without(captioner.value, 0)
+    return 0
 
 
-def _set_words(captioner: Captioner, rng: np.random.Generator, scale: float) -> None:
+def _set_positions(captioner: TransformerCaptioner) -> int:
+    """Makes the unit of a sine of about SLOW the clock, and returns its number."""
+    phases = positions(tf.constant([1]), captioner.units).numpy()[0, : captioner.units // 2]
+    clock = int(np.abs(np.arcsin(phases) - SLOW)[1:].argmin()) + 1  # unit 0 is the sine of a radian per step
+    for layer in (captioner.token, *(layer for block in captioner.blocks for layer in block.summands)):
+        _without(layer, clock)
+    return clock
+
+
+def _without(layer: keras.layers.Dense, unit: int) -> None:
+    """Sets to zero what a layer adds to a unit."""
+    kernel = layer.kernel.numpy()
+    kernel[:, unit] = 0
+    layer.kernel.assign(kernel)
+
+
+def _set_words(captioner: Captioner, rng: np.random.Generator, clock: int, scale: float, slope: float) -> None:
     kernel = rng.normal(0, scale, captioner.words.kernel.shape).astype(np.float32)
-    kernel[0] = kernel[:, END] = 0
-    kernel[0, END] = SLOPE
+    kernel[clock] = kernel[:, END] = 0
+    kernel[clock, END] = slope
     captioner.words.kernel.assign(kernel)
 
 
-def _hidden_size(captioner: Captioner, features: tf.Tensor, rng: np.random.Generator) -> float:
+def _hidden_size(captioner: Captioner, features: tf.Tensor, rng: np.random.Generator, clock: int) -> float:
     """The root mean square of hidden units without the clock, after uniformly drawn tokens."""
-    (step, state), total = captioner.begin(features), 0.0
-    for _ in range(CUT):
-        words = rng.integers(len(SPECIAL_TOKENS), captioner.embedding.input_dim, len(features), dtype=np.int32)
-        state, _ = step(state, tf.constant(words))
-        total += float(tf.reduce_mean(state[0][:, 1:] ** 2)) / CUT
-    return total**0.5
+    words = rng.integers(len(SPECIAL_TOKENS), captioner.embedding.input_dim, [len(features), CUT], dtype=np.int32)
+    hidden = captioner.hidden(features, tf.constant(words), pack(tf.constant(words))).numpy()
+    return float(np.square(np.delete(hidden, clock, axis=1)).mean()) ** 0.5
 
 
 def _end_odds(captioner: Captioner, features: tf.Tensor, seed: int) -> np.ndarray:

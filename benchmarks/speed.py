@@ -2,12 +2,14 @@
 
     python -m benchmarks.speed [--quick] [--json=FILE] [--picture=docs/speed.svg]
     python -m benchmarks.speed --batch=16 --line="PG step, K = 3" --line=greedy
+    python -m benchmarks.speed --decoder=attention --line="PG step, K = 3"
     python -m benchmarks.speed --profile
 
 The first command measures all lines at the centre, and the main ones with other B, T or V, each setting in its own
-process. The second measures some lines at one setting. The third profiles a PG step. Captions have the lengths of a
-trained captioner's (benchmarks/lifelike.py). The share is the time of the needed word-steps as bare products
-(benchmarks/speed_lines.py), divided by the time taken. It is below 1, because tokens must also be sampled and scored.
+process. The second and third measure some lines at one setting. The fourth profiles a PG step. Captions have the
+lengths of a trained captioner's (benchmarks/lifelike.py). The share is the time of the needed word-steps as bare
+products (benchmarks/speed_lines.py), divided by the time taken. It is below 1, because tokens must also be sampled and
+scored.
 """
 
 import argparse
@@ -29,6 +31,7 @@ from benchmarks.speed_picture import chart
 from benchmarks.speed_profile import profile
 from benchmarks.speed_table import goals_table, results_table
 from benchmarks.speed_world import Setting, World
+from spidercap.models.captioners import CAPTIONERS
 from spidercap.models.precision import PRECISIONS
 from spidercap.pipeline.files import write_text
 
@@ -46,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     """Prints the tables and writes the requested files; returns 1 if a measuring process failed."""
     flags = _parse(arguments)
     report = Report()
-    sizes = {axis: getattr(flags, axis) for axis in (*AXES, "precision", "jit") if getattr(flags, axis)}
+    sizes = {axis: getattr(flags, axis) for axis in (*AXES, "precision", "decoder", "jit") if getattr(flags, axis)}
     at = dataclasses.replace(CENTRE, **sizes)
     if flags.profile:
         print(profile(at, report))
@@ -125,6 +128,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
             f"--{axis}", type=positive, help=f"measure only this size; default: {getattr(CENTRE, axis)} and others"
         )
     parser.add_argument("--precision", choices=PRECISIONS, help="precision of the decoder's products")
+    parser.add_argument("--decoder", choices=CAPTIONERS, help="the captioner; others than lstm attend to 49 parts")
     parser.add_argument("--jit", action="store_true", help="compile the steps over the vocabulary with XLA")
     parser.add_argument("--calls", type=positive, default=CALLS, help="minimum number of timed calls per line")
     return parser.parse_args(arguments)

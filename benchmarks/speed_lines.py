@@ -201,8 +201,8 @@ def _vine(world: World, words: int) -> Built:
     def word_steps() -> float:
         experience = experience_of(world, objective)
         # The update takes no pass over the vocabulary.
-        lstm = 8 * world.setting.units / (8 * world.setting.units + world.setting.vocabulary)
-        return (1 + 3 * lstm) * words_in(experience.tokens) + rollout_steps(experience.rollouts)
+        decoder = 1 - 2 * world.setting.units * world.setting.vocabulary / world.setting.word_flops()
+        return (1 + 3 * decoder) * words_in(experience.tokens) + rollout_steps(experience.rollouts)
 
     return Built(learning_call(world, objective, learns_baseline=False), world.setting.batch, word_steps)
 

@@ -39,11 +39,11 @@ class Result:
 
 
 class Yardstick:
-    """The rate of the two matrix products of a word-step alone."""
+    """The rate of the two matrix products of an LSTM's word-step alone."""
 
     def __init__(self, setting: Setting):
         """Builds products of ROWS rows, as many as a PG step has at once."""
-        self._flops = ROWS * setting.word_flops()
+        self._flops = ROWS * dataclasses.replace(setting, decoder="lstm").word_flops()
         shapes = [
             ([ROWS, setting.units], [setting.units, setting.vocabulary]),
             ([ROWS, 2 * setting.units], [2 * setting.units, 4 * setting.units]),

@@ -144,7 +144,10 @@ def _parts(world: World, sample: Callable, step: Callable[[], Any]) -> str:
         )
         for name, (time, work) in rows.items()
     ]
-    letters = ", ".join(f"{letter} = {value:,}" for letter, value in world.setting.letters().items())
+    letters = ", ".join(
+        f"{letter} = {value if isinstance(value, str) else f'{value:,}'}"
+        for letter, value in world.setting.letters().items()
+    )
     heads = (f"PG step, K = {ROLLOUTS}, {letters}", "ms", "of the step", "word-steps", "share of the products' rate")
     return aligned([heads, *cells])
 

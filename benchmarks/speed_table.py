@@ -32,10 +32,11 @@ MEMORY_GOAL = 2048  # MiB, of the whole process in that step with the largest vo
 
 def results_table(results: Sequence[Result]) -> str:
     """Returns one line per result."""
-    heads = ("", "B", "T", "V", "value", "quartiles", "unit", "share", "peak MiB", "process", "GFLOP/s")
+    heads = ("", "decoder", "B", "T", "V", "value", "quartiles", "unit", "share", "peak MiB", "process", "GFLOP/s")
     rows = [
         (
             row.name,
+            row.settings["decoder"],
             *(f"{row.settings[letter]:,}" for letter in "BTV"),
             number(row.value),
             f"{number(row.low)} - {number(row.high)}",
@@ -47,7 +48,7 @@ def results_table(results: Sequence[Result]) -> str:
         )
         for row in results
     ]
-    return aligned([heads, *rows], left=(0, 6))
+    return aligned([heads, *rows], left=(0, 1, 7))
 
 
 def goals_table(results: Sequence[Result]) -> str:

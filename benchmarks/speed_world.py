@@ -16,6 +16,7 @@ from spidercap.models.baseline import Baseline
 from spidercap.models.captioner import Captioner
 from spidercap.models.precision import PRECISIONS
 from spidercap.models.special_tokens import SPECIAL_TOKENS
+from spidercap.models.transformer import LAYERS
 from spidercap.pipeline.data.batches import Batch, TrainingArrays
 from spidercap.pipeline.data.features import all_features, load_encoder
 from spidercap.pipeline.data.prepare import prepare_data
@@ -36,6 +37,8 @@ class Setting:
     length: int = 20  # T
     precision: str = "float32"
     jit: bool = False
+    decoder: str = "lstm"
+    parts: int = 49  # P, of an image, for decoders that attend
     units: int = 512  # H, and of the embedding
     features: int = 2048  # F
     images: int = 1000  # in memory
@@ -44,12 +47,26 @@ class Setting:
     drawn: int = 256  # images on disk
 
     def word_flops(self) -> int:
-        """Returns the FLOPs of a word-step's two products: `[1, 2H] x [2H, 4H]` and `[1, H] x [H, V]`."""
-        return 2 * self.units * (8 * self.units + self.vocabulary)
+        """Returns the FLOPs of a word-step's products.
 
-    def letters(self) -> dict[str, int]:
-        """Returns the sizes that are shown with a result."""
-        return {"B": self.batch, "T": self.length, "V": self.vocabulary, "H": self.units}
+        `lstm`: `[1, 2H] x [2H, 4H]` and `[1, H] x [H, V]`. `attention` has a query, `[1, H] x [H, H]`, and its products
+        with the keys and values of P parts, too. `transformer` has `[1, H] x [H, H]` of the embedded token, and in each
+        layer 14 such products and those with P parts and T / 2 tokens, in place of the LSTM.
+        """
+        units, seen = self.units, 2 * self.parts
+        before = {
+            "lstm": 8 * units,
+            "attention": 9 * units + seen,
+            "transformer": units + LAYERS * (14 * units + seen + self.length),
+        }
+        return 2 * units * (before[self.decoder] + self.vocabulary)
+
+    def letters(self) -> dict[str, int | str]:
+        """Returns what is shown with a result."""
+        return {
+            **{"B": self.batch, "T": self.length, "V": self.vocabulary, "H": self.units},
+            "decoder": self.decoder,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +83,11 @@ class World:
     def __init__(self, setting: Setting, folder: pathlib.Path):
         """`folder` is for synthetic images; the caller removes it."""
         keras.utils.set_random_seed(0)
-        made = lifelike(setting.vocabulary, setting.units, setting.features, setting.images, setting.length)
+        made = lifelike(
+            *(setting.vocabulary, setting.units, setting.features, setting.images, setting.length),
+            kind=setting.decoder,
+            parts=setting.parts,
+        )
         self.setting = setting
         self.captioner: Captioner = made.captioner
         self.captioner.precision, self.captioner.jit = PRECISIONS[setting.precision], setting.jit

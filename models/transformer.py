@@ -153,6 +153,11 @@ class Block(keras.layers.Layer):
         self.wide, self.narrow = _dense(units, WIDER * units, "wide"), _dense(WIDER * units, units, "narrow")
         self.built = True
 
+    @property
+    def summands(self) -> tuple[keras.layers.Dense, ...]:
+        """The layers whose outputs are added to the values that pass through."""
+        return self.seen_tokens, self.seen_parts, self.narrow
+
     def through(
         self,
         values: tf.Tensor,
