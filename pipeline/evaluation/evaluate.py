@@ -62,7 +62,8 @@ def build_decoder(
 ) -> Callable[[View | np.ndarray], Captions]:
     """Returns a function from features to captions, compiled once; the default decoder is greedy.
 
-    Features are `[N, F]`, or `[N, P, F]` where the captioner takes parts.
+    Features are `[N, F]`, or `[N, P, F]` where the captioner takes parts. Where it tunes layers of the encoder, they
+    are what these read.
 
     Several workers share the batches out, and all get all captions. Captions that are drawn depend on `seed` and on the
     image's place in N, whoever draws them.
@@ -73,7 +74,7 @@ def build_decoder(
     def decode(features: tf.Tensor, first: tf.Tensor) -> Captions:
         rows = RowSeed(tf.constant([seed, 0]), first)
         uniform = uniforms(rows, BATCH, decoder.n_best, max_length) if decoder.draws else None
-        return decoder.captions(captioner, features, max_length, uniform)
+        return decoder.captions(captioner, captioner.encoded(features), max_length, uniform)
 
     def decode_all(features: View | np.ndarray) -> Captions:
         count = len(features)
