@@ -13,6 +13,7 @@ from spidercap.models.word_loss import weighted_log_likelihood
 from spidercap.pipeline.data.batches import Batch
 from spidercap.pipeline.evaluation.evaluate import build_decoder
 from spidercap.pipeline.training import estimators
+from spidercap.pipeline.training.optimizer import Adam
 from spidercap.pipeline.training.steps import likelihood_step, policy_gradient_step
 from tests.toy_training import REFERENCES, REWARDS, T
 from tests.variants import OBJECTIVES, adam, learned_baseline
@@ -53,7 +54,7 @@ def make_world(kind):
 
 
 def test_the_normalisation_is_that_of_the_encoders_features():
-    captioner, encoder, batch = make_world("lstm")
+    captioner, _, batch = make_world("lstm")
     features = captioner.encoded(batch.features).numpy()
     np.testing.assert_allclose(captioner.feature_mean, features.mean(axis=0), rtol=1e-5)
     plain = CAPTIONERS["lstm"](vocabulary_size=7, feature_size=3, units=5, embedding_size=4, dropout=0.0)
@@ -112,7 +113,7 @@ def test_the_gradient_is_that_of_the_likelihood(kind):
 
 
 def test_validation_decodes_from_what_is_stored():
-    captioner, encoder, batch = make_world("lstm")
+    captioner, _, batch = make_world("lstm")
     found = build_decoder(captioner, T)(batch.features.numpy())
     features = captioner.encoded(batch.features).numpy()
     captioner.tuned.trainable = False
@@ -126,8 +127,6 @@ def test_validation_decodes_from_what_is_stored():
 
 def test_tuned_layers_have_their_own_rate_and_weight_decay():
     weights = [keras.Variable(np.ones([3], np.float32)) for _ in range(2)]
-    from spidercap.pipeline.training.optimizer import Adam
-
     optimizer = Adam(0.1, slow=weights[1:], slowness=0.01, weight_decay=0.5, global_clipnorm=1.0)
     optimizer.build(weights)
     optimizer.apply([tf.constant([1.0, -2.0, 0.5])] * 2)
