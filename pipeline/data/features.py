@@ -75,7 +75,7 @@ def cut_of(config: Config, encoder: keras.Model) -> Cut:
         close = difflib.get_close_matches(config.model.finetune_from, error.allowed, n=3)
         named = [*close, *(name for name in reversed(error.allowed) if name not in close)]
         more = f", and {len(named) - NAMED} more" if len(named) > NAMED else ""
-        allowed = f"allowed: {', '.join(named[:NAMED])}{more}; or leave it out, to train all layers"
+        allowed = f"allowed: {', '.join(named[:NAMED]) or 'no layer'}{more}; or leave it out, to train all layers"
         raise UserError(f"--finetune_from={config.model.finetune_from}: {error}; {allowed}") from error
 
 
