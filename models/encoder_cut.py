@@ -101,10 +101,9 @@ def _cut(encoder: keras.Model, layer: str) -> tuple[keras.Model, keras.Model]:
 
 def _thaw(tuned: keras.Model) -> None:
     """Lets all layers be trained, but batch normalisation: its statistics are of far more images than a batch has."""
-    tuned.trainable = True
-    for layer in _inner(tuned.layers):
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False
+    # One by one: to assign the value that a model has already does not reach its layers.
+    for layer in _inner([tuned]):
+        layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
 
 
 def _passages(network: keras.Model) -> Iterator[tuple[keras.KerasTensor, list[keras.layers.Layer]]]:
@@ -126,8 +125,8 @@ def _passages(network: keras.Model) -> Iterator[tuple[keras.KerasTensor, list[ke
 
 def _calls(network: keras.Model) -> list:
     """The nodes of a network's graph, each after those that it reads."""
-    own = {id(node) for node in network._nodes}
-    return [n for op in network.operations for n in op._inbound_nodes if id(n) in own]
+    by_depth = network._nodes_by_depth  # of the output it is 0
+    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
 
 
 def _first_trained(network: keras.Model) -> list[str]:

@@ -6,6 +6,7 @@ import pytest
 
 from spidercap.models.encoder import build_encoder
 from spidercap.models.encoder_cut import CutError, EncodedView, cut_encoder, whole_encoder
+from tests.lively_networks import enliven
 
 SIDE = 64
 AT = {"MobileNetV2": "block_15_expand", "ResNet50": "conv5_block2_1_conv"}
@@ -17,10 +18,7 @@ def network(request):
     name, grid = request.param
     encoder = build_encoder(name, "random", SIDE, grid=grid)
     rng = np.random.default_rng(0)
-    for layer in encoder.layers[-2 if grid else -1].layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.moving_variance.assign(rng.uniform(0.1, 0.4, layer.moving_variance.shape))
-            layer.moving_mean.assign(rng.normal(0, 0.1, layer.moving_mean.shape))
+    enliven(encoder.layers[-2 if grid else -1])
     return name, encoder, rng.uniform(0, 255, (3, SIDE, SIDE, 3)).astype(np.float32)
 
 

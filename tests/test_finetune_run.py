@@ -18,20 +18,30 @@ from spidercap.pipeline.portable_exports import load_exported
 from spidercap.pipeline.preparation import prepare_to_score
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.flags import parse
+from spidercap.pipeline.settings.growth import changes_of_begun
 from spidercap.pipeline.training import identity, kept
 from spidercap.pipeline.training.stage_loop import StageLoop
 from tests.conftest import ROOT
+from tests.lively_networks import lively_weights
 from tests.run_outcome import differing, outcome
 from tests.small_exports import unchecked
 
 LAYER = "block_16_expand"
+WEIGHTS = "lively.weights.h5"
 STAGES = ("--stages=mle:0.6,vine:1", "--rollouts=1", "--learning_rate=mle:1e-2,vine:1e-3,encoder:1e-3")
 TUNED = ("--finetune_encoder", f"--finetune_from={LAYER}", *STAGES)
 
 
 def flags(folder, *more):
     tiny = ("main", f"--flagfile={ROOT / 'tests' / 'tiny.flags'}", "--encoder=MobileNetV2", "--views=2")
-    return [*tiny, f"--workdir={folder / 'run'}", f"--cache_dir={folder / 'cache'}", *more]
+    weights = f"--encoder_weights={next(parent / WEIGHTS for parent in folder.parents if (parent / WEIGHTS).exists())}"
+    return [*tiny, weights, f"--workdir={folder / 'run'}", f"--cache_dir={folder / 'cache'}", *more]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def weights(tmp_path_factory):
+    """A file of weights, in a folder above those of all tests."""
+    lively_weights(tmp_path_factory.getbasetemp() / WEIGHTS, "MobileNetV2", 64)
 
 
 def run(folder, *more):
@@ -158,6 +168,16 @@ class TestRefused:
         code, printed = run(tmp_path, "--finetune_encoder", f"--finetune_from={layer}")
         assert code == 1 and all(text in printed for text in (*expected, f"--finetune_from={layer}", "allowed: "))
         assert not (tmp_path / "cache").exists()
+
+    @pytest.mark.parametrize(("begun", "refused"), [(0, False), (1, True)])
+    def test_another_rate_once_a_stage_has_begun(self, begun, refused):
+        old, new = (
+            Config.of(
+                workdir="w", finetune_encoder=True, stages="mle:1,vine:1", learning_rate=f"mle:1e-3,encoder:{rate}"
+            )
+            for rate in ("1e-5", "1e-4")
+        )
+        assert bool(changes_of_begun(old, new, begun)) == refused
 
     def test_the_rate_has_a_default_and_is_that_of_all_stages(self):
         config = Config.of(workdir="w", finetune_encoder=True)
