@@ -7,6 +7,12 @@ from spidercap.models.captioner import Captioner
 from spidercap.models.fixed_greedy import fixed_greedy
 
 
+def plain_variables(encoder: keras.Model | None, captioner: Captioner) -> list[tf.Variable]:
+    """Returns the variables of both, each once: layers of the encoder that were tuned are a part of both."""
+    variables = [*(encoder.variables if encoder else ()), *captioner.variables]
+    return [variable.value for variable in {id(v): v for v in variables}.values()]
+
+
 class PixelsGraph(tf.Module):
     """`pixels` float32 `[N, S, S, 3]` in 0..255, resized and not cropped -> `ids` int32 `[N, T]`, `log_prob` `[N]`.
 
@@ -15,8 +21,7 @@ class PixelsGraph(tf.Module):
 
     def __init__(self, encoder: keras.Model, captioner: Captioner, max_length: int):
         super().__init__()
-        # Converters look for the variables here.
-        self.weights = [variable.value for variable in (*encoder.variables, *captioner.variables)]
+        self.weights = plain_variables(encoder, captioner)  # where converters look for them
         self.image_size, self.max_length = encoder.input_shape[1], max_length
 
         def pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:

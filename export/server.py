@@ -15,7 +15,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from spidercap.export.pixels_graph import PixelsGraph
+from spidercap.export.pixels_graph import PixelsGraph, plain_variables
 from spidercap.models.captioner import Captioner
 from spidercap.models.decoder import BEAM, CHOICES, DIVERSE_BEAM, GREEDY, Captions, Decoder
 from spidercap.models.decoding import lengths
@@ -59,8 +59,7 @@ class Server(tf.Module):
         super().__init__()
         # The plain variables, not the Keras objects. Variables that Keras tracks are restored in TensorFlow 2, but not
         # by the loader of model servers, which finds variables without a value.
-        variables = [*(encoder.variables if encoder else ()), *captioner.variables]
-        self.weights = [variable.value for variable in variables]
+        self.weights = plain_variables(encoder, captioner)
         self.words = tf.Variable(list(words), trainable=False)
         # In a namespace, which is not tracked. As attributes of the module, the weights of both would be saved twice.
         self._models = types.SimpleNamespace(encoder=encoder, captioner=captioner)

@@ -9,6 +9,7 @@ import tensorflow as tf
 from spidercap.models import row_random
 from spidercap.models.categorical import WIDTH
 from spidercap.models.decoding import State, Step
+from spidercap.models.encoder_cut import EncodedView
 from spidercap.models.packing import Packing
 from spidercap.models.row_random import Seed
 from spidercap.models.special_tokens import FORBIDDEN, FORBIDDEN_LOGIT, START
@@ -21,6 +22,9 @@ class Captioner(keras.Model):
     """Normalised features -> hidden states -> tokens; captioners.py lists the networks between.
 
     A subclass makes the layers, `embedding` and `words` among them, and has `begin` and `hidden`.
+
+    Layers of the encoder that are tuned with the captioner are a part of it, `tuned`. What is stored of an image is
+    then what these layers read, and `encoded` makes features of it. All other functions take features.
 
     Shapes: B images, N captions, n packed tokens, T steps, P parts of an image, F features, H units, V tokens of the
     vocabulary.
@@ -50,14 +54,32 @@ class Captioner(keras.Model):
         self.feature_deviation = self.add_weight(
             name="feature_deviation", shape=(feature_size,), initializer="ones", trainable=False
         )
+        self.tuned: keras.Model | None = None  # `Cut.tuned`, set by who builds the captioner
 
-    def adapt(self, features: np.ndarray) -> None:
+    def encoded(self, stored: tf.Tensor) -> tf.Tensor:
+        """Returns the features `[B, F]` or `[B, P, F]` of what is stored of images: these, if no layer is tuned.
+
+        Args:
+          stored: what `tuned` reads, maps `[B, h, w, C]` or pixels `[B, S, S, 3]`; without it the features.
+        """
+        return stored if self.tuned is None else self.tuned(stored, training=False)
+
+    @property
+    def own_weights(self) -> list[keras.Variable]:
+        """The weights without those of the encoder's tuned layers."""
+        tuned = {id(weight) for weight in self.tuned.weights} if self.tuned else set()
+        return [weight for weight in self.weights if id(weight) not in tuned]
+
+    def adapt(self, stored: np.ndarray) -> None:
         """Sets mean and std of the normalisation from training features `[I, F]` or `[I, P, F]`, read piece by piece.
+
+        With `tuned` it takes what that reads, of I images; the features are those by its weights of now.
 
         A feature that hardly varies in training would be huge in other images. So the std has a floor:
           std_f = max(std_f, 0.1 mean_f(std_f)).
         If the images are alike, mean_f(std_f) <= 0.01 mean_f(|mean_f|), the floor is mean_f(|mean_f|) instead.
         """
+        features = stored if self.tuned is None else EncodedView(self.tuned, stored)
         images = max(1, PART // math.prod(features.shape[1:-1]))
         parts = [slice(i, i + images) for i in range(0, len(features), images)]
         read = (self._vectors(features[part]) for part in parts)

@@ -31,6 +31,10 @@ class Ensemble:
         self.members = tuple(members)
         self.jit = all(member.jit for member in members)
 
+    def encoded(self, features: Sequence[tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        """Returns what each member's network reads, of what is stored for it, as Captioner.encoded does."""
+        return tuple(member.encoded(of) for member, of in zip(self.members, features, strict=True))
+
     def begin(self, features: Sequence[tf.Tensor], copies: int = 1) -> tuple[Step, State]:
         """Returns what decodes captions of images, as Captioner.begin does.
 

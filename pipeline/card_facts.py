@@ -72,6 +72,8 @@ def _model(config: Config, vocabulary: Vocabulary) -> dict[str, Any]:
     else:
         weights = _without_folders(config.model.encoder_weights)
         encoder = {"encoder": f"{config.model.encoder}, weights {weights}", "image size": config.model.image_size}
+        if config.model.finetune_encoder:
+            encoder["trained layers of the encoder"] = f"from {config.model.finetune_from or 'the first'} on"
     return encoder | {
         "features of an image": identity.kept_feature_size(config),
         "decoder": config.model.decoder,

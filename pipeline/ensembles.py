@@ -87,11 +87,12 @@ def load_captioner(runs: Runs) -> ServedCaptioner:
 
 
 def _encoder_key(config: Config) -> tuple:
-    """Equal for runs whose encoders have equal outputs."""
+    """Equal for runs whose encoders have equal outputs; one that was trained is a run's own."""
     weights = (config.workdir_path() / "encoder.txt").read_text(encoding="utf-8")
     imagenet = config.model.encoder_weights == "imagenet"  # with which some networks have other layers
     is_lstm = config.model.decoder == "lstm"
-    return config.model.encoder, config.model.image_size, weights, imagenet, is_lstm
+    own = config.run.workdir if config.model.finetune_encoder else None
+    return config.model.encoder, config.model.image_size, weights, imagenet, is_lstm, own
 
 
 def _check_words(one: Config, words: Sequence[str], other: Config, others: Sequence[str]) -> None:

@@ -8,6 +8,8 @@ import keras
 from spidercap.export.portable import kept_source, portable_folder, write_portable
 from spidercap.export.saved_model import CheckFailed
 from spidercap.models.captioner import Captioner
+from spidercap.models.encoder_cut import Cut, whole_encoder
+from spidercap.pipeline.data.features import cut_of
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.text.vocabulary import Vocabulary
@@ -24,12 +26,14 @@ class Exported:
 
 
 def load_exported(config: Config) -> Exported:
-    """Returns the encoder, the last stage's captioner and the vocabulary of a run."""
+    """Returns the encoder, as it was tuned, the last stage's captioner and the vocabulary of a run."""
     encoder, vocabulary = identity.kept_encoder(config), identity.kept_vocabulary(config)
     # A model server may lack XLA or run on CPUs, where bfloat16 is slow.
     config = config.with_values(jit=False, precision="float32")
     captioner, baseline = kept.build_models(config, vocabulary, identity.kept_feature_size(config))
     kept.load_kept(config.workdir_path(), kept.last_kept(config), captioner, baseline)
+    if captioner.tuned is not None:
+        encoder = whole_encoder(Cut(cut_of(config, encoder).frozen, captioner.tuned))
     return Exported(encoder, captioner, vocabulary)
 
 

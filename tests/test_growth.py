@@ -33,6 +33,7 @@ STAGES = "mle:2,baseline:1,pg:3"
         (3, {"learning_rate": "mle:1e-2,baseline:1e-2,pg:1e-2,vine:1e-3"}, False),
         (2, {"learning_rate": "mle:1e-2,baseline:2e-2,pg:1e-2"}, True),
         (1, {"learning_rate": "mle:1e-2,baseline:2e-2,pg:1e-2"}, False),
+        (1, {"finetune_encoder": True}, True),
         (1, {"decay": "mle:0.5"}, True),
         (1, {"decay": "pg:0.5"}, False),
         # settings of some stages

@@ -17,7 +17,7 @@ CAPTION = 2**20 + 2  # separates the seed of reference captions from those of a 
 class TrainingArrays:
     """I images, N views of each, C captions in all."""
 
-    features: Features | np.ndarray  # float32 [I, N, F] or [I, N, P, F]
+    features: Features | np.ndarray  # float32 [I, N, F] or [I, N, P, F]; what tuned layers read: [I, N, h, w, C]
     tokens: np.ndarray  # int32 [C, T], for likelihood: unknown words as UNKNOWN
     image_index: np.ndarray  # int32 [C], row of `features`, ascending
     # For rewards: unknown words with ids of their own. One array of all images is one class.
@@ -27,7 +27,7 @@ class TrainingArrays:
 class Batch(NamedTuple):
     """B images, or B captions with their images."""
 
-    features: tf.Tensor  # float32 [B, F] or [B, P, F]
+    features: tf.Tensor  # float32 [B, F] or [B, P, F]; what `Captioner.encoded` makes these of: [B, h, w, C]
     image_index: tf.Tensor  # int32 [B], row of the references
     tokens: tf.Tensor | None  # int32 [B, T], a reference caption; None in batches of images without captions
     first: tf.Tensor | None = None  # int64, place of its first row in the whole batch; None: this is the whole batch
@@ -133,7 +133,7 @@ def _held(array: np.ndarray) -> tf.Tensor:
 
 
 def _seen(features: Features, image: tf.Tensor, rows: _Rows, seed: tuple[int, int]) -> tf.Tensor:
-    """Features `[B, F]` or `[B, P, F]` of the images `[B]`, of one view each, drawn by the step."""
+    """Features, as of Batch, of the images `[B]`, of one view each, drawn by the step."""
     of_step = tf.random.experimental.stateless_fold_in(tf.constant(seed, tf.int64), rows.step)
     view = rows.drawn(of_step, 0, features.shape[1])
     # Read by NumPy from the mapped files: as a tensor, the features of all images would be in memory.

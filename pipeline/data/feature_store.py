@@ -39,7 +39,7 @@ class FeatureStore:
         return first[~np.isin(asked[first], np.concatenate([_short([]), *self._keys]))].tolist()
 
     def add(self, keys: Sequence[str], features: np.ndarray) -> None:
-        """Stores float32 `[n, F]` or `[n, P, F]` of n keys as one shard."""
+        """Stores float32 `[n, F]` or `[n, P, F]` of n keys as one shard, or as `write_shard`."""
         self.open(write_shard(self.folder, keys, features))
 
     def open(self, path: pathlib.Path) -> bool:
@@ -68,26 +68,30 @@ class FeatureStore:
 
     @property
     def shards(self) -> list[np.ndarray]:
-        """The features of each shard, float32 `[n, F]` or float16 `[n, P, F]`, mapped into memory."""
+        """The features of each shard, float32 `[n, F]`, float16 `[n, P, F]` or `[n, h, w, C]`, mapped into memory."""
         return self._shards
 
 
 def write_shard(folder: pathlib.Path, keys: Sequence[str], features: np.ndarray) -> pathlib.Path:
     """Writes float32 `[n, F]`, or `[n, P, F]` as float16, of n keys as a shard of the store in `folder`.
 
+    Maps `[n, h, w, C]` are float16, too, and pixels uint8 `[n, S, S, 3]` as they are.
+
     Returns:
       Its file.
 
     Raises:
-      UserError: it cannot be written, or numbers of parts are too large for float16.
+      UserError: it cannot be written, or numbers of parts or maps are too large for float16.
     """
     rows = np.empty(len(keys), [("key", f"S{KEY}"), ("features", _dtype(features), features.shape[1:])])
     with np.errstate(over="ignore"):
         rows["key"], rows["features"] = _short(keys), features
     if not np.isfinite(rows["features"]).all():
+        what, remedy = "parts", "scale them down to at most 65,504"
+        if features.ndim == 4:
+            what, remedy = "maps", "name another layer by --finetune_from"
         raise UserError(
-            f"features of parts are stored as float16, and {np.abs(features).max():,.0f} is too large; scale them down "
-            "to at most 65,504"
+            f"features of {what} are stored as float16, and {np.abs(features).max():,.0f} is too large; {remedy}"
         )
     path = shard_path(folder, keys)
     with written_aside(path, rows.nbytes) as aside:
@@ -113,7 +117,8 @@ class Features:
     def __init__(self, shards: Sequence[np.ndarray], places: np.ndarray):
         """Takes arrays, and int `[I, N, 2]`: array and row of each view of each image.
 
-        The arrays are `[n, F]`, or `[n, P, F]`. Those with a smaller P are read as if rows of zeros followed.
+        The arrays are `[n, F]`, `[n, P, F]`, or `[n, h, w, C]`, which are all of one size. Those with a smaller P are
+        read as if rows of zeros followed.
         """
         self._shards, self._places = list(shards), places
         shapes = [shard.shape[1:] for shard in self._shards]
@@ -132,7 +137,7 @@ class Features:
         return self.shape[0]
 
     def gather(self, images: np.ndarray, views: np.ndarray | int = 0) -> np.ndarray:
-        """Returns float32 `[n, F]` or `[n, P, F]` of images `[n]`, of one view each."""
+        """Returns float32 `[n, F]`, `[n, P, F]` or `[n, h, w, C]` of images `[n]`, of one view each."""
         shard, row = np.moveaxis(self._places[images, views], -1, 0)
         found = np.zeros((len(shard), *self.shape[2:]), np.float32)
         for number in np.unique(shard):
@@ -147,7 +152,7 @@ class Features:
 
 
 class View:
-    """One view of the features of some images: like an array `[I, F]` or `[I, P, F]` that can be sliced."""
+    """One view of the features of some images: like an array `[I, F]`, or with more axes, that can be sliced."""
 
     def __init__(self, features: Features, number: int, images: int):
         self._features, self._number = features, number
@@ -161,6 +166,8 @@ class View:
 
 
 def _dtype(features: np.ndarray) -> str:
+    if features.dtype == np.uint8:
+        return "|u1"
     return "<f4" if features.ndim == 2 else "<f2"  # parts take fifty times the room
 
 

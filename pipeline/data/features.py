@@ -1,9 +1,13 @@
 """Features of the frozen encoder, computed once per image and stored in the cache folder.
 
+Where layers of the encoder are tuned, what is computed and stored is what these read: maps of the frozen layers before
+them, or pixels.
+
 Training images may have several views, to reduce overfitting. The first is the whole image, like validation images.
 The others are crops, some of them mirrored.
 """
 
+import difflib
 import hashlib
 import itertools
 import json
@@ -16,6 +20,7 @@ import numpy as np
 
 from spidercap.models.captioners import CAPTIONERS
 from spidercap.models.encoder import build_encoder
+from spidercap.models.encoder_cut import Cut, CutError, cut_encoder
 from spidercap.pipeline import digests
 from spidercap.pipeline.bars import progress_bar
 from spidercap.pipeline.data.feature_store import SHARD, Features, FeatureStore
@@ -26,6 +31,7 @@ from spidercap.pipeline.files import written_aside
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.workers import ALONE, Workers
 
+NAMED = 20  # layers that a message names
 ENCODER_SEED = 0  # of random weights, so that runs with different --seed share features
 
 
@@ -33,7 +39,7 @@ def load_encoder(config: Config) -> keras.Model:
     """Returns the frozen encoder that the settings name.
 
     Raises:
-      UserError: the weights do not exist, or are those of another encoder.
+      UserError: the weights do not exist, or are those of another encoder; it cannot be cut at --finetune_from.
     """
     weights = config.model.encoder_weights
     if weights not in ("imagenet", "random") and not pathlib.Path(weights).is_file():
@@ -42,7 +48,7 @@ def load_encoder(config: Config) -> keras.Model:
         with warnings.catch_warnings():  # Keras warns about each layer before it rejects weights of another network
             warnings.simplefilter("ignore")
             grid = CAPTIONERS[config.model.decoder].takes_parts
-            return build_encoder(config.model.encoder, weights, config.model.image_size, ENCODER_SEED, grid)
+            encoder = build_encoder(config.model.encoder, weights, config.model.image_size, ENCODER_SEED, grid)
     except Exception as error:  # Keras raises anything from ValueError to a bare Exception here
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         remedy = "give weights made for this encoder without its top, 'random', or another size"
@@ -56,6 +62,21 @@ def load_encoder(config: Config) -> keras.Model:
             f"cannot build {config.model.encoder} with --encoder_weights={weights} and "
             f"--image_size={config.model.image_size}: {first_line}; {remedy}"
         ) from error
+    if config.model.finetune_encoder:
+        cut_of(config, encoder)  # so that a layer that cannot be is reported before any work is done
+    return encoder
+
+
+def cut_of(config: Config, encoder: keras.Model) -> Cut:
+    """Returns the frozen and the tuned part of the encoder of a run that tunes it; raises UserError for a bad layer."""
+    try:
+        return cut_encoder(encoder, config.model.finetune_from)
+    except CutError as error:
+        close = difflib.get_close_matches(config.model.finetune_from, error.allowed, n=3)
+        named = [*close, *(name for name in reversed(error.allowed) if name not in close)]
+        more = f", and {len(named) - NAMED} more" if len(named) > NAMED else ""
+        allowed = f"allowed: {', '.join(named[:NAMED]) or 'no layer'}{more}; or leave it out, to train all layers"
+        raise UserError(f"--finetune_from={config.model.finetune_from}: {error}; {allowed}") from error
 
 
 def all_features(
@@ -67,12 +88,16 @@ def all_features(
 ) -> dict[str, Features]:
     """Returns features `[I, N, F]`, or `[I, N, P, F]`, by split, in the order of its records; N = `views`.
 
+    With --finetune_encoder it returns what the tuned layers read, `[I, N, h, w, C]`.
+
     Views in the cache are read. Others, and those whose shard is damaged, are computed and stored, a shard at a time:
     in this process, in those of --workers, or as --beam_options say. Several workers share the shards out.
 
     Raises:
       UserError: features are NaN or infinite.
     """
+    if config.model.finetune_encoder:
+        encoder = cut_of(config, encoder).frozen
     folder = config.cache_path() / "features" / _key(config, encoder)
     # One function for all, because tracing a deep network takes seconds. It is traced only if something is computed.
     encode = encode_by(encoder, config.model.image_size)
@@ -150,8 +175,10 @@ def _views(stores: Sequence[FeatureStore], keys: Sequence[str]) -> Features:
 
 
 def _key(config: Config, encoder: keras.Model) -> str:
-    """Changes with the encoder, its size and its weights."""
+    """Changes with the encoder, or its frozen part, its size and its weights."""
     parts = ["parts"] if CAPTIONERS[config.model.decoder].takes_parts else []
+    if config.model.finetune_encoder:  # what is stored then is the same for all decoders
+        parts = ["before", config.model.finetune_from]
     # Some networks have preprocessing layers with ImageNet weights only, so equal weights are not enough.
     imagenet = config.model.encoder_weights == "imagenet"
     digest = hashlib.sha256(json.dumps([config.model.encoder, imagenet, config.model.image_size, *parts]).encode())

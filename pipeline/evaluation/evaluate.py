@@ -68,8 +68,8 @@ def build_decoder(
 ) -> Callable[[Seen], Captions]:
     """Returns a function from features to captions, compiled once; the default decoder is greedy.
 
-    Features are `[N, F]`, or `[N, P, F]` where the captioner takes parts; for an ensemble a tuple of those of each
-    member.
+    Features are `[N, F]`, or `[N, P, F]` where the captioner takes parts. Where it tunes layers of the encoder, they
+    are what these read. For an ensemble they are a tuple of those of each member.
 
     Several workers share the batches out, and all get all captions. Captions that are drawn depend on `seed` and on the
     image's place in N, whoever draws them.
@@ -80,7 +80,7 @@ def build_decoder(
     def decode(features: tf.Tensor | tuple[tf.Tensor, ...], first: tf.Tensor) -> Captions:
         rows = RowSeed(tf.constant([seed, 0]), first)
         uniform = uniforms(rows, BATCH, decoder.n_best, max_length) if decoder.draws else None
-        return decoder.captions(captioner, features, max_length, uniform)
+        return decoder.captions(captioner, captioner.encoded(features), max_length, uniform)
 
     def decode_all(features: Seen) -> Captions:
         count = len(tf.nest.flatten(features)[0])

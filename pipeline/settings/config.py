@@ -13,6 +13,7 @@ from spidercap.pipeline.settings.compare_settings import CompareSettings
 from spidercap.pipeline.settings.data_settings import DataSettings
 from spidercap.pipeline.settings.decoding_settings import DecodingSettings
 from spidercap.pipeline.settings.fields import stage_values
+from spidercap.pipeline.settings.finetuning import check_finetuning
 from spidercap.pipeline.settings.groups import MetricSettings, ModelSettings, RunSettings
 from spidercap.pipeline.settings.modes import MODES, WITHOUT_RUN
 from spidercap.pipeline.settings.stages import STAGES
@@ -65,6 +66,7 @@ class Config:
         if self.run.mode in ("prepare", "train"):
             self.data.check_flags()
         self._check_formats()
+        check_finetuning(self.run.mode, self.data, self.model, self.training)
         if self.run.mode == "score" and not (self.metrics.references and self.metrics.results):
             raise UserError(
                 "--mode=score needs --references and --results: files of the references and of the captions to score"
@@ -107,10 +109,14 @@ class Config:
         return {name: value for group in groups() for name, value in vars(getattr(self, group)).items()}
 
     def of_stage(self, name: str, stage: str) -> Any:
-        """Returns the value of the setting `name` in a stage of STAGES; a setting without stages has one value."""
+        """Returns the value of the setting `name` in a stage of STAGES; a setting without stages has one value.
+
+        The `learning_rate` of stages.ENCODER is that of its tuned layers.
+        """
         field, value = fields()[name], self.flat()[name]
         if field.metadata["pairs"]:
-            return dict(self.training.pairs(name)).get(stage, getattr(STAGES[stage], name))
+            given, beside = dict(self.training.pairs(name)), field.metadata["beside"]
+            return given.get(stage, beside[stage] if stage in beside else getattr(STAGES[stage], name))
         if not field.metadata["by_stage"]:
             return value
         values = self.stage_values(name)

@@ -2,7 +2,8 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,6 +29,7 @@ def setting(
     by_stage: type | None = None,
     pairs: bool = False,
     ordered: bool = False,
+    beside: Mapping[str, float] = MappingProxyType({}),
     spelling: Callable[[str], str] = str,
 ) -> Any:
     """Returns a dataclass field of a group of settings, which is also a flag.
@@ -44,10 +46,11 @@ def setting(
       by_stage: the type of a number that may differ by stage: the text is a number, or 'name:number,...'.
       pairs: the text is 'name:number,...'.
       ordered: the order of the pairs matters, a name may come twice, and it may come without a number.
+      beside: names that pairs may have beside those of stages, with their defaults.
       spelling: returns a text in its one spelling, such as the name that an alias stands for.
     """
     metadata = {"help": text, "fixed": fixed, "modes": modes, "added": added, "spelling": spelling}
-    metadata |= {"by_stage": by_stage, "pairs": pairs, "ordered": ordered}
+    metadata |= {"by_stage": by_stage, "pairs": pairs, "ordered": ordered, "beside": beside}
     metadata |= {"choices": choices if callable(choices) else lambda: tuple(choices), "least": least, "most": most}
     return dataclasses.field(default=default, metadata=metadata)
 

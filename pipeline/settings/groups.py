@@ -94,6 +94,18 @@ class ModelSettings(Group):
     encoder: str = setting("InceptionV3", "Network of keras.applications, such as EfficientNetB0.")
     encoder_weights: str = setting("imagenet", "imagenet (downloaded), random, or a .weights.h5 file.")
     image_size: int = setting(0, "Side of the encoder's input in pixels; 0: the network's own.", least=0, most=4096)
+    finetune_encoder: bool = setting(
+        False,
+        "Train the encoder, too, in all stages that train the captioner; its batch normalisation stays as it is. "
+        "--learning_rate=encoder:RATE is its rate, --views gives crops and mirror images.",
+        added=True,
+    )
+    finetune_from: str = setting(
+        "",
+        "First layer of the encoder that --finetune_encoder trains, such as block_13_expand of MobileNetV2; those "
+        "before it run once per image and view. Default: all layers are trained, from the pixels.",
+        added=True,
+    )
     decoder: str = setting(
         "lstm",
         "Network that says the words. lstm: an LSTM that starts from the image's mean features. attention: it also "

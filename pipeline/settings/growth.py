@@ -38,6 +38,9 @@ def _is_unread(name: str, old: Config, new: Config, begun: Collection[str]) -> b
     reading = set(begun) & (readers or set(STAGES))
     if name == "temperature":  # applied once, for the stages that follow
         reading = set(STAGES) if has_rewards else set()
-    elif metadata["pairs"] and any(STAGES[stage].baseline for stage in begun):
-        reading |= {"baseline"}  # whose rates are those of each learned baseline
+    elif metadata["pairs"]:
+        if any(STAGES[stage].baseline for stage in begun):
+            reading |= {"baseline"}  # whose rates are those of each learned baseline
+        if any(STAGES[stage].moves_policy for stage in begun):
+            reading |= set(metadata["beside"])
     return all(old.of_stage(name, stage) == new.of_stage(name, stage) for stage in reading)

@@ -10,6 +10,8 @@ _OBJECTIVES = "spidercap.pipeline.training.objectives"
 _SCHEDULES = "spidercap.pipeline.training.schedules"
 _STEP_BASELINE = "spidercap.models.baseline:StepBaseline"
 RUN_BASELINE = "the run's"  # the MLP that pg and its warm-up share
+ENCODER = "encoder"  # what --learning_rate calls the encoder's tuned layers, beside the names of stages
+ENCODER_RATE = 1e-5  # default, in all stages that train the captioner
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.metrics.registry import column_names, parse_reward, spelled_column, spelled_list
 from spidercap.pipeline.metrics.reward_functions import parse_reward_functions
 from spidercap.pipeline.settings.fields import Group, parse_pairs, setting
-from spidercap.pipeline.settings.stages import STAGES, default_pairs
+from spidercap.pipeline.settings.stages import ENCODER, ENCODER_RATE, STAGES, default_pairs
 
 # name -> function that returns a tf.distribute.Strategy; "": the device that TensorFlow takes by itself
 STRATEGIES = {
@@ -51,9 +51,11 @@ class TrainingSettings(Group):
     )
     learning_rate: str = setting(
         default_pairs("learning_rate"),
-        "Adam learning rate per stage; the learned baseline uses `baseline`'s.",
+        "Adam learning rate per stage; the learned baseline uses `baseline`'s. encoder: that of the layers of "
+        f"--finetune_encoder, in all stages; default {ENCODER_RATE:g}.",
         pairs=True,
         most=1,
+        beside={ENCODER: ENCODER_RATE},
     )
     decay: str = setting(
         default_pairs("decay"),
@@ -106,7 +108,10 @@ class TrainingSettings(Group):
         return tuple(Stage(name, epochs) for name, epochs in self.pairs("stages"))
 
     def pairs(self, name: str) -> list[tuple[str, float | None]]:
-        """Returns the (stage, number) of the setting `name`; in `stages` the number can be missing: None."""
+        """Returns the (stage, number) of the setting `name`; in `stages` the number can be missing: None.
+
+        In `learning_rate` the pair of ENCODER can be among them.
+        """
         field = next(f for f in dataclasses.fields(self) if f.name == name)
         most, optional = field.metadata["most"], field.metadata["ordered"]
 
@@ -122,7 +127,8 @@ class TrainingSettings(Group):
                 raise UserError(f"--{name}: {part!r} is out of range; allowed: above 0, at most {most:g}")
             return value
 
-        return parse_pairs(name, getattr(self, name), STAGES, number, repeated=field.metadata["ordered"])
+        names = (*STAGES, *field.metadata["beside"])
+        return parse_pairs(name, getattr(self, name), names, number, repeated=field.metadata["ordered"])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,6 +28,13 @@ class References(NamedTuple):
     weight: tf.Tensor  # scalar in 0..1; the reward has the rest
 
 
+class Source(NamedTuple):
+    """What features were made of."""
+
+    stored: tf.Tensor  # what `Captioner.encoded` takes, of B images
+    seed: Seed  # of feature dropout
+
+
 class WordsDrawn(NamedTuple):
     """Words drawn from each state beside the caption's own next word (vine)."""
 
@@ -39,7 +46,7 @@ class WordsDrawn(NamedTuple):
 class Experience(NamedTuple):
     """What was sampled from the policy, before anything is scored."""
 
-    features: tf.Tensor  # [B, F]
+    features: tf.Tensor  # [B, F] or [B, P, F]
     image_index: tf.Tensor  # [N]
     tokens: tf.Tensor  # [N, T]
     rollouts: Rollouts  # other captions to be scored: tokens [Q, T], prefix [Q, 2]
@@ -48,6 +55,7 @@ class Experience(NamedTuple):
     references: References | None = None
     drawn: WordsDrawn | None = None
     feature_row: tf.Tensor | None = None  # int32 [N], row of `features` of each sample; None: its own, and N = B
+    source: Source | None = None  # of `features`, where layers of the encoder are tuned
 
 
 class Siblings(NamedTuple):

@@ -6,6 +6,7 @@ and that of a learned baseline. The captioner's takes one pass over the vocabula
 Shapes: N samples, T steps, n packed tokens.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
@@ -43,11 +44,21 @@ def policy_gradients(
     experience: Experience,
     credit: Credit,
     moves_policy: bool = True,
+    encode: Callable[[], tf.Tensor] | None = None,
 ) -> PolicyGradients:
     """Returns the gradients of the captioner's and of the baseline's loss; not `moves_policy`: of the latter alone.
 
     Without dropout: the probabilities that are differentiated are those that were sampled from. Losses and gradients
     are this replica's share of those of the whole batch: their sum over replicas is that of one replica alone.
+
+    Args:
+      captioner: the policy.
+      baseline: a learned baseline, if credit has none.
+      experience: the samples.
+      credit: theirs.
+      moves_policy: whether the captioner learns.
+      encode: makes the features of the experience again, so that the gradient reaches the encoder's tuned layers; None:
+        they are not differentiated.
     """
     count = replicas.total(tf.cast(tf.shape(experience.tokens)[0], tf.float32))
     given = None
@@ -60,7 +71,8 @@ def policy_gradients(
     sampled, predicted = _masks(experience, packing)
     with tf.GradientTape(persistent=True) as tape:
         projection = captioner.projection()
-        hidden = captioner.hidden(experience.features, experience.tokens, packing, feature_row=experience.feature_row)
+        features = experience.features if encode is None else encode()
+        hidden = captioner.hidden(features, experience.tokens, packing, feature_row=experience.feature_row)
         learned = credit.baseline is None
         expected = baseline(hidden, packing.index[:, 1]) if learned else packing.of(credit.baseline)
         baseline_loss = estimators.baseline_loss(values, expected, sampled, count)

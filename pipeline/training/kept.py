@@ -13,6 +13,7 @@ from spidercap.models.captioners import CAPTIONERS
 from spidercap.models.precision import PRECISIONS
 from spidercap.models.special_tokens import SPECIAL_TOKENS
 from spidercap.pipeline import digests
+from spidercap.pipeline.data.features import cut_of
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.metrics.document_frequencies import (
     DocumentFrequencies,
@@ -29,6 +30,7 @@ from spidercap.pipeline.training.identity import (
     FREQUENCIES,
     check_files,
     encoder_text,
+    kept_encoder,
     kept_vocabulary,
 )
 from spidercap.pipeline.training.other_words import copy_weights, shared_words
@@ -52,7 +54,8 @@ def kept_frequencies(config: Config, references: Sequence[SizeClass], vocabulary
 
 
 def build_models(config: Config, vocabulary: Vocabulary, feature_size: int) -> tuple[Captioner, Baseline]:
-    """Returns untrained models; their weights depend on the seed alone."""
+    """Returns untrained models; their weights depend on the seed alone, and on the run's encoder if it is tuned."""
+    encoder = kept_encoder(config) if config.model.finetune_encoder else None
     keras.utils.set_random_seed(config.run.seed)
     captioner = CAPTIONERS[config.model.decoder](
         len(vocabulary.words),
@@ -64,6 +67,8 @@ def build_models(config: Config, vocabulary: Vocabulary, feature_size: int) -> t
         config.model.jit,
         config.data.max_length,
     )
+    if encoder is not None:
+        captioner.tuned = cut_of(config, encoder).tuned
     return captioner, Baseline(config.model.units, config.model.baseline_units)
 
 
@@ -165,7 +170,7 @@ def load_warm_start(config: Config, vocabulary: Vocabulary, captioner: Captioner
     saved = warm_start_of(config)
     theirs = kept_vocabulary(saved)
     source = captioner
-    if theirs.words != vocabulary.words:
+    if theirs.words != vocabulary.words or saved.model.finetune_encoder != config.model.finetune_encoder:
         source, _ = build_models(saved, theirs, captioner.feature_mean.shape[0])
     load_kept(saved.workdir_path(), last_kept(saved), source, baseline)
     if source is not captioner:
@@ -182,6 +187,8 @@ def warm_start_of(config: Config) -> Config:
     saved = Config.of(**read_settings(other / "config.json") | {"workdir": str(other)})
     check_files(other, "restore it from a copy, or name another --warm_start")
     sizes = ("encoder", "image_size", "decoder", "units", "embedding_size", "baseline_units")
+    if saved.model.finetune_encoder:  # else the layers to tune begin as those of the frozen encoder
+        sizes += ("finetune_encoder", "finetune_from")
     wrong = differences({n: saved.flat()[n] for n in sizes}, {n: config.flat()[n] for n in sizes})
     if wrong:
         raise UserError(f"--warm_start={other} holds another model ({'; '.join(wrong)}); use the same model flags")

@@ -1,7 +1,8 @@
 """Adam as one operation per weight."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -24,6 +25,25 @@ class Adam(keras.optimizers.Adam):
     they are many. Source: tf.train.ExponentialMovingAverage's `num_updates`.
     """
 
+    def __init__(
+        self,
+        learning_rate: Any,
+        *,
+        slow: Sequence[keras.Variable] = (),
+        slowness: float = 1.0,
+        **more: Any,
+    ):
+        """Takes the arguments of keras.optimizers.Adam.
+
+        Args:
+          learning_rate: a number or a schedule.
+          slow: weights with a rate of their own, in updates and weight decay; all are clipped together.
+          slowness: that rate, as a multiple of `learning_rate`.
+          **more: as of keras.optimizers.Adam.
+        """
+        super().__init__(learning_rate, **more)
+        self._slow, self._slowness = frozenset(map(id, slow)), slowness
+
     def build(self, variables: list[keras.Variable]) -> None:
         """Creates the moments of these weights, and their averages with `use_ema`."""
         super().build(variables)
@@ -37,7 +57,7 @@ class Adam(keras.optimizers.Adam):
         rate = self._get_current_learning_rate()
         self._apply_weight_decay(weights)
         for gradient, weight in zip(self._clip_gradients(list(grads)), weights, strict=True):
-            self.update_step(gradient, weight.value, rate)
+            self.update_step(gradient, weight.value, self._of_weight(rate, weight))
         if self.use_ema:
             self._update_model_variables_moving_average(weights)
         tf.raw_ops.AssignAddVariableOp(
@@ -73,8 +93,11 @@ class Adam(keras.optimizers.Adam):
             return
         share = tf.cast(self.learning_rate, tf.float32) * self.weight_decay
         for variable in filter(self._use_weight_decay, variables):
-            decay = share * tf.convert_to_tensor(variable)
+            decay = self._of_weight(share, variable) * tf.convert_to_tensor(variable)
             tf.raw_ops.AssignSubVariableOp(resource=variable.value.handle, value=decay)
+
+    def _of_weight(self, rate: tf.Tensor, weight: keras.Variable) -> tf.Tensor:
+        return rate * self._slowness if id(weight) in self._slow else rate
 
     def _clip_gradients(self, grads: list[tf.Tensor]) -> list[tf.Tensor]:
         """Clips like Keras, but makes no pass over the gradients if their norm is small enough."""

@@ -18,12 +18,14 @@ def copy_weights(captioner: Captioner, words: Sequence[str], source: Captioner, 
 
     To the source, words that it does not have were unknown. So each of them begins as its unknown word, with an equal
     share of that word's probability: the logit falls by the logarithm of their number. Words that only the source has
-    are left out.
+    are left out. Layers of the encoder that only `captioner` tunes stay as they are.
     """
     place = {word: i for i, word in enumerate(source_words)}
     rows = np.array([place.get(word, UNKNOWN) for word in words])
     new = np.array([word not in place for word in words])
-    for weight, of_source in zip(captioner.weights, source.weights, strict=True):
+    if source.tuned is not None:
+        captioner.tuned.set_weights(source.tuned.get_weights())
+    for weight, of_source in zip(captioner.own_weights, source.own_weights, strict=True):
         if weight is not captioner.words.kernel and weight is not captioner.words.bias:
             is_rows = weight is captioner.embedding.embeddings
             weight.assign(of_source.numpy()[rows] if is_rows else of_source.numpy())

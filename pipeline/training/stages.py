@@ -16,7 +16,7 @@ from spidercap.models.captioner import Captioner
 from spidercap.models.special_tokens import PAD
 from spidercap.pipeline.data.batches import TrainingArrays, caption_batches, image_batches
 from spidercap.pipeline.settings.config import Config, stage_labels
-from spidercap.pipeline.settings.stages import RUN_BASELINE, STAGES, StageKind
+from spidercap.pipeline.settings.stages import ENCODER, RUN_BASELINE, STAGES, StageKind
 from spidercap.pipeline.training import replicas
 from spidercap.pipeline.training.advice import remedies
 from spidercap.pipeline.training.experience import Objective
@@ -201,7 +201,10 @@ def _size(kind: StageKind, arrays: TrainingArrays) -> int:
 
 
 def _optimizer(config: Config, name: str, steps: int, model: keras.Model) -> keras.Optimizer:
-    """Adam whose learning rate falls by the stage's decay over `steps` updates; built, so that it can be restored."""
+    """Adam whose learning rate falls by the stage's decay over `steps` updates; built, so that it can be restored.
+
+    The rate of the encoder's tuned layers falls alike.
+    """
     schedule = keras.optimizers.schedules.ExponentialDecay(
         config.of_stage("learning_rate", name), decay_steps=steps, decay_rate=config.of_stage("decay", name)
     )
@@ -210,6 +213,9 @@ def _optimizer(config: Config, name: str, steps: int, model: keras.Model) -> ker
         average = config.of_stage("weight_average", name)
         more = {"weight_decay": config.training.weight_decay or None}
         more |= {"use_ema": True, "ema_momentum": average} if average else {}
+        if model.tuned is not None:
+            rates = [config.of_stage("learning_rate", of) for of in (ENCODER, name)]
+            more |= {"slow": model.tuned.trainable_variables, "slowness": rates[0] / rates[1]}
     optimizer = Adam(schedule, global_clipnorm=config.training.clip_norm or None, **more)
     if optimizer.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias"])

@@ -7,6 +7,7 @@ objective's.
 Shapes: B images, M samples an image, N = B * M samples, T steps, Q other captions.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from spidercap.models.row_random import RowSeed, Seed, fold_in
 from spidercap.models.word_loss import weighted_log_likelihood
 from spidercap.pipeline.data.batches import Batch
 from spidercap.pipeline.training import estimators, replicas
-from spidercap.pipeline.training.experience import Experience, Objective, References
+from spidercap.pipeline.training.experience import Experience, Objective, References, Source
 from spidercap.pipeline.training.gradients import Gradients, policy_gradients
 from spidercap.pipeline.training.logs import StepLogs, policy_logs
 from spidercap.pipeline.training.rewards import Reward
@@ -59,15 +60,16 @@ def likelihood_step(
 
     def step(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> StepLogs:
         seed = _seed_of(batch, seed)
-        features = _with_dropout(captioner, batch, feature_dropout, seed).features
         tokens = read = batch.tokens
-        if scheduled_sampling:
-            read_seed = fold_in(seed, READING)
-            read = decoding.read_own_words(*captioner.begin(features), tokens, level, read_seed, captioner.jit)
         packing = pack(tokens)
         predicted = packing.of(estimators.likelihood_mask(tokens))
         weights = estimators.likelihood_weights(predicted, replicas.count(predicted))
         with tf.GradientTape() as tape:
+            features = _features(captioner, _source(batch, seed), feature_dropout)
+            if scheduled_sampling:
+                read_seed = fold_in(seed, READING)
+                with tape.stop_recording():
+                    read = decoding.read_own_words(*captioner.begin(features), tokens, level, read_seed, captioner.jit)
             hidden = captioner.hidden(features, read, packing, dropout_seed=seed)
             loss, _ = weighted_log_likelihood(
                 captioner.projection(), hidden, packing.of(tokens), -weights, label_smoothing
@@ -109,8 +111,11 @@ def policy_gradient_step(
 
     def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
         seed = _seed_of(batch, seed)
-        batch = _with_dropout(captioner, batch, feature_dropout, seed)
+        source = _source(batch, seed)
+        batch = batch._replace(features=_features(captioner, source, feature_dropout))
         experience = objective.sample(batch, seed, level)
+        if captioner.tuned is not None:
+            experience = experience._replace(source=source)
         if likelihood_weight == 0:
             return experience
         references = References(batch.tokens, tf.constant(likelihood_weight))
@@ -120,7 +125,11 @@ def policy_gradient_step(
         scored = tf.cast(tf.shape(experience.tokens)[0] + tf.shape(experience.rollouts.tokens)[0], tf.float32)
         sample_rewards, other_rewards = split_rewards(experience, reward.total(scores))
         credit = objective.credit(experience, sample_rewards, other_rewards)
-        found = policy_gradients(captioner, baseline, experience, credit, moves_policy=optimizer is not None)
+        moves_policy = optimizer is not None
+        encode = None
+        if experience.source is not None and moves_policy:
+            encode = functools.partial(_features, captioner, experience.source, feature_dropout)
+        found = policy_gradients(captioner, baseline, experience, credit, moves_policy, encode)
         learning_rate = None if optimizer is None else optimizer.learning_rate
         updates = [] if optimizer is None else [(optimizer, found.captioner)]
         if baseline is not None:
@@ -195,6 +204,10 @@ def update(
     return Update(losses, norms[0], tf.cond(finite, apply, lambda: tf.constant(1.0)), statistics)
 
 
-def _with_dropout(captioner: Captioner, batch: Batch, rate: float, seed: Seed) -> Batch:
-    dropout_seed = fold_in(seed, FEATURE_DROPOUT)
-    return batch._replace(features=captioner.drop_features(batch.features, rate, dropout_seed))
+def _source(batch: Batch, seed: Seed) -> Source:
+    return Source(batch.features, fold_in(seed, FEATURE_DROPOUT))
+
+
+def _features(captioner: Captioner, source: Source, rate: float) -> tf.Tensor:
+    """The features of a batch, after dropout; the same each time, so that the update reads those of the sampling."""
+    return captioner.drop_features(captioner.encoded(source.stored), rate, source.seed)
