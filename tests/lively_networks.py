@@ -11,11 +11,3 @@ def enliven(network):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.moving_variance.assign(rng.uniform(0.1, 0.4, layer.moving_variance.shape))
             layer.moving_mean.assign(rng.normal(0, 0.1, layer.moving_mean.shape))
-
-
-def lively_weights(path, name, side):
-    """Writes weights of a network of keras.applications to a .weights.h5 file."""
-    keras.utils.set_random_seed(0)
-    network = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(side, side, 3))
-    enliven(network)
-    network.save_weights(path)
