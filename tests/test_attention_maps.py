@@ -12,7 +12,7 @@ from spidercap.models.encoder import build_encoder
 from spidercap.models.transformer import TransformerCaptioner
 from spidercap.pipeline import main, modes
 from spidercap.pipeline.evaluation.attention_maps import attention_maps, grid_side
-from spidercap.pipeline.report.attention_maps import WordMaps, map_list, strongest
+from spidercap.pipeline.report.attention_maps import WordMaps, heat, map_list, strongest
 from spidercap.pipeline.report.cards import GalleryItem
 from spidercap.pipeline.report.page import StageResult, write_report
 from spidercap.pipeline.text.vocabulary import Vocabulary
@@ -89,6 +89,13 @@ def test_maps_of_captions_of_several_lengths():
     assert attention_maps(captioner, VOCABULARY, ["a dog"], features[1:2])[0][:, 1, 0].max() == 0
     with pytest.raises(ValueError, match="3 parts are no grid"):
         attention_maps(captioner, VOCABULARY, ["a"], features[:1, :3])
+
+
+def test_a_map_is_a_png_of_one_pixel_a_cell():
+    weights = np.random.default_rng(0).random((5, 5))
+    pixels = tf.io.decode_png(heat(weights, weights.max())).numpy()
+    assert pixels.shape == (5, 5, 4) and len(heat(weights, 1.0)) < 250
+    np.testing.assert_allclose(pixels[..., 0], 10 + 245 * weights / weights.max(), atol=0.5)
 
 
 def test_sides_of_grids():

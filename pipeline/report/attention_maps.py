@@ -1,11 +1,12 @@
 """Maps of a captioner's attention on a page: one small copy of the image for each word of a caption."""
 
+import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 import numpy as np
-import tensorflow as tf
 
 from spidercap.pipeline.report.data_uris import data_uri
 
@@ -49,7 +50,19 @@ def _item(word: str, weights: np.ndarray, top: float) -> str:
 def heat(weights: np.ndarray, top: float) -> bytes:
     """Returns a PNG of R x R pixels, one for each of the weights `[R, R]`: from dark blue, 0, to yellow, `top`."""
     share = np.clip(weights / top, 0, 1)[..., None]
-    return tf.io.encode_png(np.round(_LOW + share * (_HIGH - _LOW)).astype(np.uint8)).numpy()
+    return _png(np.round(_LOW + share * (_HIGH - _LOW)).astype(np.uint8))
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    """Uint8 `[height, width, 4]` as a PNG; by hand, because pages of other modes are made without TensorFlow."""
+    height, width, _ = pixels.shape
+    header = struct.pack(">2I5B", width, height, 8, 6, 0, 0, 0)  # 8 bits a sample; red, green, blue and opacity
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)  # 0: no filter
+    chunks = {b"IHDR": header, b"IDAT": zlib.compress(rows, 9), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks.items()
+    )
 
 
 def strongest(weights: np.ndarray) -> str:
