@@ -12,8 +12,8 @@ from spidercap.pipeline.report.data_uris import data_uri
 
 # The thirds of an image, from the top and from the left.
 _NAMES = (("upper left", "top", "upper right"), ("left", "centre", "right"), ("lower left", "bottom", "lower right"))
-# Red, green, blue and opacity, of no weight and of the highest one. The image shines through both.
-_LOW, _HIGH = np.array([10, 14, 50, 175]), np.array([255, 176, 0, 120])
+# Red, green, blue and opacity, of no weight, half of the highest one, and the highest one. The image shines through.
+_COLOURS = np.array([(20, 20, 90, 150), (200, 40, 90, 150), (255, 220, 40, 185)])
 _LEAST_TOP = 3  # times the mean weight: attention that is almost even shall not look sharp
 _EVEN = 1.25 / 9  # of the weights in the strongest ninth
 
@@ -37,7 +37,7 @@ def map_list(maps: WordMaps) -> str:
     top = max(float(maps.weights.max()), _LEAST_TOP / maps.weights[0].size)
     items = "\n".join(_item(word, weights, top) for word, weights in zip(maps.words, maps.weights, strict=True))
     style = f"--image:url({data_uri(maps.image)});--ratio:{maps.ratio:.3f}"
-    heading = f"<h3>Attention of {escape(maps.stage)}, word by word</h3>"
+    heading = f"<h3>Where {escape(maps.stage)} looked before each word</h3>"
     return f'<div class="maps">\n{heading}\n<ol style="{style}">\n{items}\n</ol>\n</div>'
 
 
@@ -48,9 +48,10 @@ def _item(word: str, weights: np.ndarray, top: float) -> str:
 
 
 def heat(weights: np.ndarray, top: float) -> bytes:
-    """Returns a PNG of R x R pixels, one for each of the weights `[R, R]`: from dark blue, 0, to yellow, `top`."""
-    share = np.clip(weights / top, 0, 1)[..., None]
-    return _png(np.round(_LOW + share * (_HIGH - _LOW)).astype(np.uint8))
+    """Returns a PNG of R x R pixels, one for each of the weights `[R, R]`: dark blue for 0, by red to yellow, `top`."""
+    stops, shares = np.linspace(0, 1, len(_COLOURS)), np.clip(weights / top, 0, 1)
+    channels = [np.interp(shares, stops, of_channel) for of_channel in _COLOURS.T]
+    return _png(np.round(np.stack(channels, axis=-1)).astype(np.uint8))
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -28,12 +28,10 @@ GALLERY = 12  # images, the best and as many of the worst
 THUMBNAIL = 320  # pixels of the longer side
 MAPPED = 4  # of the best images, and as many of the worst, have attention maps
 MAP = 192  # pixels of their longer side
+MAPS_HINT = "The maps show the attention weights before each word: yellow is high, dark blue is low."
 MAPS_HINTS = {
-    "attention": "The maps are yellow where the captioner looked before the word: by its attention weights.",
-    "transformer": (
-        "The maps are yellow where the captioner looked before the word: by its attention weights, the mean over all "
-        "heads and layers."
-    ),
+    "attention": MAPS_HINT,
+    "transformer": f"{MAPS_HINT} They are the mean over all heads and layers.",
 }
 CURVES = {"CIDEr": "CIDEr", "BLEU-4": "BLEU-4", "distinct captions": "captions", "mean length": "words"}  # -> unit
 TEST_NOTE = "The best checkpoint was selected on the validation images, so their scores are slightly optimistic."
