@@ -13,7 +13,7 @@ from spidercap.pipeline.report.data_uris import data_uri
 # The thirds of an image, from the top and from the left.
 _NAMES = (("upper left", "top", "upper right"), ("left", "centre", "right"), ("lower left", "bottom", "lower right"))
 # Red, green, blue and opacity, of no weight, half of the highest one, and the highest one. The image shines through.
-_COLOURS = np.array([(20, 20, 90, 150), (200, 40, 90, 150), (255, 220, 40, 185)])
+_COLOURS = np.array([(20, 20, 90, 140), (200, 40, 90, 115), (255, 220, 40, 180)])
 _LEAST_TOP = 3  # times the mean weight: attention that is almost even shall not look sharp
 _EVEN = 1.25 / 9  # of the weights in the strongest ninth
 
