@@ -6,11 +6,11 @@ Shapes: B images, N captions, P parts of an image, n packed tokens, T steps, F f
 import keras
 import tensorflow as tf
 
-from spidercap.models.attending import ABSENT, attended
-from spidercap.models.captioner import copied, present
+from spidercap.models.attending import ABSENT, attend, attended
+from spidercap.models.captioner import copied, of_words, present
 from spidercap.models.decoding import State, Step, take_rows
 from spidercap.models.lstm_captioner import LstmCaptioner, LstmState
-from spidercap.models.packing import Packing
+from spidercap.models.packing import Packing, pack
 from spidercap.models.row_random import Seed
 
 
@@ -65,11 +65,25 @@ class AttentionCaptioner(LstmCaptioner):
         seen = self._seen(features)
         if feature_row is not None:
             seen = take_rows(seen, feature_row)
-        # By caption, not packed, so that the parts of an image are multiplied with all tokens of a caption at once.
-        shape = [tf.shape(tokens)[0], tokens.shape[1], self.units]
-        of_caption = tf.scatter_nd(packing.index, hidden, shape)
-        context = packing.of(attended(self.query(of_caption), *seen))
+        context = packing.of(self._attend(hidden, seen, tokens, packing)[0])
         return self._drop(hidden + context, packing, tokens.shape[1], dropout_seed, 1)
+
+    def attention_weights(self, features: tf.Tensor, tokens: tf.Tensor) -> tf.Tensor:
+        """As of Captioner."""
+        packing = pack(tokens)
+        hidden = self._read(features, tokens, packing, None, None)
+        weights = self._attend(hidden, self._seen(features), tokens, packing)[1]
+        return of_words(weights[:, 0], features, tokens)
+
+    def _attend(
+        self, hidden: tf.Tensor, seen: tuple[tf.Tensor, ...], tokens: tf.Tensor, packing: Packing
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """What hidden states `[n, H]` see, `[N, T, H]`, and the weights `[N, 1, T, P]`.
+
+        By caption, not packed, so that the parts of an image are multiplied with all tokens of a caption at once.
+        """
+        shape = [tf.shape(tokens)[0], tokens.shape[1], self.units]
+        return attend(self.query(tf.scatter_nd(packing.index, hidden, shape)), *seen)
 
     def _start(self, features: tf.Tensor) -> LstmState:
         there = tf.cast(present(features), tf.float32)

@@ -12,7 +12,7 @@ from spidercap.models.decoding import State, Step
 from spidercap.models.encoder_cut import EncodedView
 from spidercap.models.packing import Packing
 from spidercap.models.row_random import Seed
-from spidercap.models.special_tokens import FORBIDDEN, FORBIDDEN_LOGIT, START
+from spidercap.models.special_tokens import FORBIDDEN, FORBIDDEN_LOGIT, PAD, START
 from spidercap.models.word_loss import Projection
 
 PART = 4096  # vectors that are in memory at once
@@ -146,6 +146,20 @@ class Captioner(keras.Model):
         """
         raise NotImplementedError
 
+    def attention_weights(self, features: tf.Tensor, tokens: tf.Tensor) -> tf.Tensor:
+        """Returns the weights `[N, T, P]` of the parts of its image in what predicts each token (teacher forcing).
+
+        They sum to 1 over the parts that there are. They are 0 for absent parts, and for padding.
+
+        Args:
+          features: `[N, P, F]`.
+          tokens: `[N, T]`, the captions.
+
+        Raises:
+          NotImplementedError: the captioner does not take parts.
+        """
+        raise NotImplementedError
+
     def projection(self) -> Projection:
         """Returns the projection from hidden states to logits, with -1e9 added to those of forbidden tokens."""
         forbidden = tf.reduce_sum(tf.one_hot(FORBIDDEN, self.words.units), axis=0) * FORBIDDEN_LOGIT
@@ -188,6 +202,12 @@ def copied(state: State, copies: int) -> State:
 def read_tokens(tokens: tf.Tensor) -> tf.Tensor:
     """Returns the tokens `[N, T]` that are read before those of captions `[N, T]` are said."""
     return tf.concat([tf.fill([tf.shape(tokens)[0], 1], START), tokens[:, :-1]], axis=1)
+
+
+def of_words(weights: tf.Tensor, features: tf.Tensor, tokens: tf.Tensor) -> tf.Tensor:
+    """Returns attention weights `[N, T, P]` with 0 at padding, and at absent parts where an image has no others."""
+    said = tf.cast(tokens != PAD, weights.dtype)[:, :, None]
+    return weights * said * tf.cast(present(features), weights.dtype)[:, None]
 
 
 def present(features: tf.Tensor) -> tf.Tensor:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from spidercap.models.attending import ABSENT, attended
-from spidercap.models.captioner import Captioner, copied, present, read_tokens
+from spidercap.models.attending import ABSENT, attend, attended
+from spidercap.models.captioner import Captioner, copied, of_words, present, read_tokens
 from spidercap.models.decoding import State, Step, take_rows
-from spidercap.models.packing import Packing
+from spidercap.models.packing import Packing, pack
 from spidercap.models.precision import product
 from spidercap.models.row_random import Seed
 
@@ -96,11 +96,28 @@ class TransformerCaptioner(Captioner):
         feature_row: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """As of Captioner: `[n, H]`."""
+        return self._forced(features, tokens, packing, dropout_seed, feature_row)[0]
+
+    def attention_weights(self, features: tf.Tensor, tokens: tf.Tensor) -> tf.Tensor:
+        """As of Captioner: the mean over the layers and their heads."""
+        weights = self._forced(features, tokens, pack(tokens), None, None)[1]
+        return of_words(tf.reduce_mean(tf.stack(weights), axis=[0, 2]), features, tokens)
+
+    def _forced(
+        self,
+        features: tf.Tensor,
+        tokens: tf.Tensor,
+        packing: Packing,
+        dropout_seed: Seed | None,
+        feature_row: tf.Tensor | None,
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Hidden states `[n, H]`, and by layer the weights `[N, heads, T, P]` of the parts."""
         seen, shape = self._seen(features), [tf.shape(tokens)[0], tokens.shape[1], self.units]
         if feature_row is not None:
             seen = take_rows(seen, feature_row)
         steps = tf.range(tokens.shape[1])
         later = tf.where(steps > steps[:, None], ABSENT, 0.0)[None]
+        weights = []
 
         def by_caption(values: tf.Tensor) -> tf.Tensor:
             return tf.scatter_nd(packing.index, values, shape)
@@ -109,14 +126,16 @@ class TransformerCaptioner(Captioner):
             return packing.of(attended(*map(by_caption, values), later, self.heads))
 
         def of_image(layer: int, query: tf.Tensor) -> tf.Tensor:
-            return packing.of(attended(by_caption(query), *seen[layer], self.heads))
+            context, of_layer = attend(by_caption(query), *seen[layer], self.heads)
+            weights.append(of_layer)
+            return packing.of(context)
 
         def drop(values: tf.Tensor, place: int) -> tf.Tensor:
             return self._drop(values, packing, tokens.shape[1], dropout_seed, place)
 
         read = drop(tf.gather(self.embedding.embeddings, packing.of(read_tokens(tokens))), 0)
         hidden = self._through(read, packing.index[:, 1], of_tokens, of_image, drop)
-        return drop(hidden, 1)
+        return drop(hidden, 1), weights
 
     def _through(
         self,

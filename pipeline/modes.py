@@ -8,11 +8,13 @@ from types import MappingProxyType
 
 import numpy as np
 
+from spidercap.models.captioners import CAPTIONERS
 from spidercap.models.images import decode_image, resize_image
 from spidercap.pipeline.data.image_files import suffix_of
 from spidercap.pipeline.data.records import TITLES, Split, read_images
 from spidercap.pipeline.data.tokens import training_arrays
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.evaluation.attention_maps import Attention, attention_maps, grid_side
 from spidercap.pipeline.evaluation.evaluate import Evaluation, build_decoder, decoder_of, evaluate
 from spidercap.pipeline.exports import caption_examples, export_once, run_caption, run_export
 from spidercap.pipeline.files import written_aside
@@ -132,7 +134,8 @@ def _evaluate(
     if config.run.split:
         print(f"results:     {config.workdir_path() / 'results' / found[config.run.split].folder}")
         return
-    page = write_results(config, found, progress, policies)
+    attention = _attention(config, data, names[-1], policies[-1])
+    page = write_results(config, found, progress, policies, attention)
     print(f"report:      {page}\nTensorBoard: tensorboard --logdir={config.workdir_path() / 'logs'}")
 
 
@@ -156,6 +159,24 @@ def _split_results(
             decode, data.vocabulary, data.tokens[name], features, config.terms(), text_metrics, workers
         )
     return SplitResults(name, results_folder(config, name), data.splits[name], data.tokens[name], evaluations)
+
+
+def _attention(config: Config, data: Prepared, name: str, label: str) -> Attention | None:
+    """What draws where the captioner of a stage looks in images of a split; None if it looks at no cells of them.
+
+    Where regions of given features lie in an image is not known.
+    """
+    if config.data.features or not CAPTIONERS[config.model.decoder].takes_parts:
+        return None
+    captioner, baseline = kept.build_models(config, data.vocabulary, identity.kept_feature_size(config))
+    kept.load_kept(config.workdir_path(), label, captioner, baseline)
+    if not grid_side(captioner.tuned.output_shape[1] if captioner.tuned else data.features[name].shape[2]):
+        return None
+
+    def attention(rows: Sequence[int], captions: Sequence[str]) -> list[np.ndarray]:
+        return attention_maps(captioner, data.vocabulary, captions, data.features[name].gather(np.array(rows)))
+
+    return attention
 
 
 def _policies(progress: Progress) -> list[str]:

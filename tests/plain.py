@@ -19,8 +19,26 @@ def hidden(captioner, features, words):
     return states + seen(captioner, features, states) if isinstance(captioner, AttentionCaptioner) else states
 
 
-def seen(captioner, features, states):
-    """What hidden states `[N, T, H]` see of features `[N, P, F]`, one after the other: `[N, T, H]`."""
+def attention_weights(captioner, features, words):
+    """By caption the weights `[T, P']` of the parts that there are; of a Transformer the mean over its layers."""
+    weights = []
+    if isinstance(captioner, TransformerCaptioner):
+        through_layers(captioner, features, words, weights)
+        of_caption = len(captioner.blocks)
+        return [np.mean(weights[i : i + of_caption], axis=0) for i in range(0, len(weights), of_caption)]
+    words = tf.convert_to_tensor(words)
+    read = tf.concat([tf.fill([words.shape[0], 1], START), words[:, :-1]], axis=1)
+    start = list(captioner.begin(tf.convert_to_tensor(features))[1])
+    seen(captioner, features, captioner.lstm(captioner.embedding(read), initial_state=start[:2]), weights)
+    steps = words.shape[1]
+    return [np.stack(weights[i : i + steps]) for i in range(0, len(weights), steps)]
+
+
+def seen(captioner, features, states, weights=None):
+    """What hidden states `[N, T, H]` see of features `[N, P, F]`, one after the other: `[N, T, H]`.
+
+    The weights of the parts are added to the list `weights`.
+    """
     found = []
     for vectors, of_caption in zip(features, states, strict=True):
         parts = tf.boolean_mask(vectors, tf.reduce_any(vectors != 0, axis=1))
@@ -30,6 +48,8 @@ def seen(captioner, features, states):
             scores = tf.linalg.matvec(parts @ captioner.key.kernel, query) / hidden.shape[0] ** 0.5
             values = parts @ captioner.value.kernel + captioner.value.bias
             found.append(tf.linalg.matvec(values, tf.nn.softmax(scores), transpose_a=True))
+            if weights is not None:
+                weights.append(tf.nn.softmax(scores).numpy())
     return tf.reshape(tf.stack(found), states.shape)
 
 
@@ -47,8 +67,11 @@ def log_probs(captioner, states, words, smoothing=0.0):
     return (1 - smoothing) * chosen + smoothing * tf.reduce_mean(tf.gather(log_pi, sayable, axis=1), axis=1)
 
 
-def through_layers(captioner, features, words):
-    """Hidden states `[N, T, H]` of a Transformer of one head, image by image, as its equations are written."""
+def through_layers(captioner, features, words, weights=None):
+    """Hidden states `[N, T, H]` of a Transformer of one head, image by image, as its equations are written.
+
+    The weights `[T, P]` of the parts of each image and layer are added to the list `weights`.
+    """
     found, units = [], captioner.units
     for vectors, caption in zip(features, np.asarray(words), strict=True):
         parts = tf.boolean_mask(vectors, tf.reduce_any(vectors != 0, axis=1))
@@ -67,6 +90,8 @@ def through_layers(captioner, features, words):
             key, value = tf.split(block.parts(parts), 2, axis=1)
             scores = block.query(second(values)) @ tf.transpose(key) / units**0.5
             values += block.seen_parts(tf.nn.softmax(scores) @ value)
+            if weights is not None:
+                weights.append(tf.nn.softmax(scores).numpy())
             values += block.narrow(tf.nn.gelu(block.wide(third(values)), approximate=True))
         found.append(captioner.norm(values))
     return tf.stack(found)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from spidercap.models import decoding
-from spidercap.models.attending import attended
+from spidercap.models.attending import attend, attended
 from spidercap.models.attention import AttentionCaptioner
 from spidercap.models.beam import beam_search
 from spidercap.models.fixed_greedy import fixed_greedy
@@ -165,6 +165,49 @@ def test_heads_attend_each_on_their_own():
         scores = keys[n, :, head] @ queries[n, s, head] / 8 + added[n, s]
         shares = np.exp(scores - scores.max())
         np.testing.assert_allclose(found[n, s, head], shares @ values[n, :, head] / shares.sum(), atol=1e-5)
+
+
+def test_weights_times_values_are_what_is_seen():
+    rng = np.random.default_rng(0)
+    queries, keys, values = (rng.normal(size=(2, count, 128)).astype(np.float32) for count in (3, 4, 4))
+    added = np.where(rng.random((2, 3, 4)) < 0.3, -1e9, 0).astype(np.float32)
+    given = tuple(map(tf.constant, (queries, keys, values, added)))
+    seen, weights = attend(*given, heads=2)
+    np.testing.assert_array_equal(seen, attended(*given, heads=2))
+    expected = np.einsum("nhsk,nkhd->nshd", weights, values.reshape(2, 4, 2, 64)).reshape(2, 3, 128)
+    np.testing.assert_allclose(seen, expected, atol=1e-5)
+    np.testing.assert_allclose(np.sum(weights, axis=3), 1, atol=1e-6)
+
+
+def test_attention_weights_are_those_of_the_equation(toy):
+    captioner, _, features = toy
+    of_captions = features[ROW.numpy()]
+    found = captioner.attention_weights(tf.constant(of_captions), WORDS).numpy()
+    expected = plain.attention_weights(captioner, of_captions, WORDS)
+    said, there = WORDS.numpy() != PAD, of_captions.any(axis=2)
+    for of_caption, weights, words, parts in zip(found, expected, said, there, strict=True):
+        np.testing.assert_allclose(of_caption[words][:, parts], weights[words], atol=1e-6)
+    np.testing.assert_allclose(found.sum(axis=2), said, atol=1e-6)
+    assert not found[0, :, 3].any() and not found[1][~said[1]].any()
+    assert not captioner.attention_weights(tf.zeros_like(of_captions), WORDS).numpy().any()
+
+
+def test_attention_weights_with_the_values_are_what_predicts_a_word():
+    captioner, _, features = make_toy("attention")
+    of_captions, packing = tf.constant(features[ROW.numpy()]), pack(WORDS)
+    values = captioner.value((of_captions - captioner.feature_mean) / captioner.feature_deviation)
+    context = captioner.attention_weights(of_captions, WORDS) @ values
+    found = captioner.hidden(of_captions, WORDS, packing)
+    captioner.value.kernel.assign(tf.zeros_like(captioner.value.kernel))
+    captioner.value.bias.assign(tf.zeros_like(captioner.value.bias))
+    read = captioner.hidden(of_captions, WORDS, packing)
+    np.testing.assert_allclose(found, read + packing.of(context), atol=1e-5)
+
+
+def test_a_captioner_without_parts_has_no_attention_weights():
+    captioner, _, features = make_toy("lstm")
+    with pytest.raises(NotImplementedError):
+        captioner.attention_weights(tf.constant(features), WORDS[:2])
 
 
 def test_positions_of_tokens():

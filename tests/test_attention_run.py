@@ -1,6 +1,7 @@
 """Whole runs of the captioner that attends: from regions, from images, and what does not fit together."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -37,6 +38,8 @@ def test_regions_from_training_to_captions_by_the_exported_model(regions, capsys
     code, out, err = run(capsys, *flags)
     assert code == 0, err
     workdir = next(flag for flag in flags if flag.startswith("--workdir="))
+    page = (pathlib.Path(workdir.partition("=")[2]) / "report.html").read_text()
+    assert "<article" in page and "maps" not in page  # where regions lie is not known
     captions = ("--mode=caption", workdir, f"--features={path}", f"--output={tmp_path / 'captions.json'}")
     assert run(capsys, *captions)[0] == 0
     written = json.loads((tmp_path / "captions.json").read_text())

@@ -171,3 +171,12 @@ class TestRefused:
         assert config.of_stage("learning_rate", "encoder") == 1e-5
         config = Config.of(workdir="w", finetune_encoder=True, learning_rate="encoder:3e-5")
         assert config.of_stage("learning_rate", "encoder") == 3e-5 and config.of_stage("learning_rate", "mle") == 1e-3
+
+
+def test_where_a_captioner_looks_through_tuned_layers(tmp_path, monkeypatch):
+    for name in ("export_once", "run_caption"):
+        monkeypatch.setattr(modes, name, lambda *_: None)
+    small = ("--scenes_train=20", "--scenes_val=4", "--scenes_test=0", "--stages=mle:0.2")
+    code, printed = run(tmp_path, *TUNED, *small, "--decoder=attention", "--learning_rate=mle:1e-2")
+    assert code == 0, printed
+    assert "looked at" in (tmp_path / "run" / "report.html").read_text()

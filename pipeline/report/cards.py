@@ -1,23 +1,25 @@
 """Images on a page: each with its references and captions."""
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.report.attention_maps import WordMaps, map_list
 from spidercap.pipeline.report.charts import Colours, number
+from spidercap.pipeline.report.data_uris import data_uri
 from spidercap.pipeline.report.word_differences import differences
 from spidercap.pipeline.text.coco_json import ImageId
 from spidercap.pipeline.text.printable import printable
 
-_MAGIC = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
-
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """An image (JPEG or PNG bytes, or none), its references, and by stage name its captions and their scores."""
+    """An image (JPEG or PNG bytes, or none), its references, and by stage name its captions and their scores.
+
+    `maps` show the attention of the last stage, if the captioner attends to cells of the image.
+    """
 
     image: bytes
     image_id: ImageId
@@ -25,6 +27,7 @@ class GalleryItem:
     references: Sequence[str]
     captions: Mapping[str, str]
     scores: Mapping[str, float]
+    maps: WordMaps | None = None
 
 
 def card(item: GalleryItem, colours: Colours, metric: str, texts: Mapping[str, str]) -> str:
@@ -47,9 +50,10 @@ def card(item: GalleryItem, colours: Colours, metric: str, texts: Mapping[str, s
     label = f"<span>{escape(printable(item.file_name))}</span> <span>{escape(printable(item.image_id))}</span>"
     image = f'<img alt="" src="{_data_uri(item)}">' if item.image else ""  # of features there is no image
     kind = "" if image else ' class="plain"'
+    maps = f"{map_list(item.maps)}\n" if item.maps else ""
     return (
         f"<article{kind}>\n<figure>{image}<figcaption>{label}</figcaption></figure>\n"
-        f"<div>\n{references}\n{captions}\n</div>\n</article>"
+        f"<div>\n{references}\n{captions}\n</div>\n{maps}</article>"
     )
 
 
@@ -68,10 +72,10 @@ def ends_marked(item: GalleryItem, colours: Colours) -> dict[str, str]:
 
 
 def _data_uri(item: GalleryItem) -> str:
-    for magic, kind in _MAGIC.items():
-        if item.image.startswith(magic):
-            return f"data:{kind};base64,{base64.b64encode(item.image).decode('ascii')}"
-    raise UserError(
-        f"image {item.image_id} ({item.file_name}) starts with {item.image[:8]!r}; "
-        "the report page takes JPEG and PNG; convert the image to one of them"
-    )
+    uri = data_uri(item.image)
+    if not uri:
+        raise UserError(
+            f"image {item.image_id} ({item.file_name}) starts with {item.image[:8]!r}; "
+            "the report page takes JPEG and PNG; convert the image to one of them"
+        )
+    return uri

@@ -23,6 +23,7 @@ _COLOURS = 8  # classes c0..c7 in report.css; further names repeat them with das
 MANY = 13  # columns, from which on they stand closer
 _NO_BEST = frozenset({"mean length"})
 _LOWER_IS_BETTER = frozenset({"loss", "perplexity"})  # by the last word of a metric's name
+_STYLE, _MAPS_STYLE = "report.css", "attention_maps.css"
 _SAFETY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -54,13 +55,15 @@ def write_report(
     notes: Sequence[str] = (),
     others: Mapping[str, Sequence[StageResult]] = MappingProxyType({}),
     unscored: Mapping[str, float] = MappingProxyType({}),
+    maps_hint: str = "",
 ) -> None:
     """Writes the page to `path`, whole or not at all: an older page stays until the new one is complete.
 
     `metric` names the scores of the images. `best` and `worst` are sorted by the scores of the last stage; images
     without that score come last. The best value in the table is a metric's highest, the lowest of a loss or
     perplexity, and none of a mean length. `others` are tables of further splits, by heading; `unscored` the seconds of
-    stages that are neither in tables nor in curves, because they do not change the captioner.
+    stages that are neither in tables nor in curves, because they do not change the captioner. `maps_hint` explains the
+    attention maps of images, where there are any.
 
     Raises:
       UserError: an image is neither JPEG nor PNG.
@@ -70,6 +73,9 @@ def write_report(
     colours = _colours(stages, curves, items)
     last = stages[-1].name if stages else "training"
     hint = f"By the image's {metric} after {last}; words in which first and last caption differ are marked."
+    with_maps = any(item.maps for item in items)
+    if with_maps and maps_hint:
+        hint = f"{hint} {maps_hint}"
     best = sorted(best, key=lambda item: -_score(item, last, -math.inf))
     worst = sorted(worst, key=lambda item: _score(item, last, math.inf))
     body = [
@@ -77,22 +83,19 @@ def write_report(
         _results(stages, colours),
         *(_results(of_other, colours, escape(heading)) for heading, of_other in others.items()),
         section("Curves", "charts", [chart(curve, colours) for curve in curves], _gap(unscored)),
-        section(
-            "Best first", "gallery", [card(item, colours, metric, ends_marked(item, colours)) for item in best], hint
-        ),
-        section(
-            "Worst first", "gallery", [card(item, colours, metric, ends_marked(item, colours)) for item in worst], hint
-        ),
+        _gallery("Best first", best, colours, metric, hint),
+        _gallery("Worst first", worst, colours, metric, hint),
         _settings(settings),
     ]
+    styles = (_STYLE, _MAPS_STYLE) if with_maps else (_STYLE,)
     # A file name that is not UTF-8 reaches Python with lone surrogates, which cannot be encoded.
     with written_aside(pathlib.Path(path)) as aside:
-        aside.write_bytes(page(title, "\n".join(body)).encode("utf-8", errors="replace"))
+        aside.write_bytes(page(title, "\n".join(body), styles).encode("utf-8", errors="replace"))
 
 
-def page(title: str, body: str) -> str:
-    """Returns a whole page in the style of the report."""
-    style = importlib.resources.files(__package__).joinpath("report.css").read_text("utf-8")
+def page(title: str, body: str, styles: Sequence[str] = (_STYLE,)) -> str:
+    """Returns a whole page in the style of the report; `styles` are files of this package."""
+    style = "".join(importlib.resources.files(__package__).joinpath(name).read_text("utf-8") for name in styles)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_SAFETY}">\n'
@@ -124,6 +127,12 @@ def section(heading: str, kind: str, parts: Sequence[str], hint: str = "") -> st
         return ""
     heading = f"<h2>{heading}</h2>" + (f'\n<p class="hint">{escape(hint)}</p>' if hint else "")
     return f'<section>\n{heading}\n<div class="{kind}">\n' + "\n".join(parts) + "\n</div>\n</section>"
+
+
+def _gallery(heading: str, items: Sequence[GalleryItem], colours: Colours, metric: str, hint: str) -> str:
+    return section(
+        heading, "gallery", [card(item, colours, metric, ends_marked(item, colours)) for item in items], hint
+    )
 
 
 def head(title: str, notes: Sequence[str]) -> str:

@@ -11,10 +11,12 @@ import tensorflow as tf
 from spidercap.models.images import decode_image
 from spidercap.pipeline.data.records import TITLES, Split, read_images
 from spidercap.pipeline.data.tokens import TokenizedSplit
+from spidercap.pipeline.evaluation.attention_maps import Attention
 from spidercap.pipeline.evaluation.evaluate import Evaluation, n_best_json, results_json, scores_json
 from spidercap.pipeline.evaluation.table import table, whole_metrics
 from spidercap.pipeline.files import write_text
 from spidercap.pipeline.metrics.registry import remarks
+from spidercap.pipeline.report.attention_maps import WordMaps
 from spidercap.pipeline.report.cards import GalleryItem
 from spidercap.pipeline.report.charts import Curve
 from spidercap.pipeline.report.page import StageResult, write_report
@@ -24,6 +26,13 @@ from spidercap.pipeline.training.progress import Progress
 
 GALLERY = 12  # images, the best and as many of the worst
 THUMBNAIL = 320  # pixels of the longer side
+MAPPED = 4  # of the best images, and as many of the worst, have attention maps
+MAP = 192  # pixels of their longer side
+MAPS_HINT = "The maps show the attention weights before each word: yellow is high, dark blue is low."
+MAPS_HINTS = {
+    "attention": MAPS_HINT,
+    "transformer": f"{MAPS_HINT} They are the mean over all heads and layers.",
+}
 CURVES = {"CIDEr": "CIDEr", "BLEU-4": "BLEU-4", "distinct captions": "captions", "mean length": "words"}  # -> unit
 TEST_NOTE = "The best checkpoint was selected on the validation images, so their scores are slightly optimistic."
 SELECTION_NOTE = "The best checkpoint was selected on this split, so its scores are slightly optimistic."
@@ -63,7 +72,11 @@ def write_split(config: Config, results: SplitResults, folder: pathlib.Path | No
 
 
 def write_results(
-    config: Config, found: Mapping[str, SplitResults], progress: Progress, policies: Sequence[str]
+    config: Config,
+    found: Mapping[str, SplitResults],
+    progress: Progress,
+    policies: Sequence[str],
+    attention: Attention | None = None,
 ) -> pathlib.Path:
     """Writes summary.json and report.html, whose path is returned.
 
@@ -72,6 +85,7 @@ def write_results(
       found: the results of val and, if there is one, of test. The report's images are of the last of them.
       progress: the stages and the validations of training.
       policies: labels of the stages that trained the policy, the rows of the table.
+      attention: of the last of these stages on the last split, if it can be drawn.
     """
     workdir, last = config.workdir_path(), list(found.values())[-1]
     summary = {
@@ -86,7 +100,7 @@ def write_results(
     }
     write_json(workdir / "summary.json", summary)
     shown = {label: last.evaluations[label] for label in policies}
-    best, worst = _gallery(last, shown, config.training.best_metric)
+    best, worst = _gallery(last, shown, config.training.best_metric, attention)
     curves = {config.training.best_metric: config.training.best_metric, **CURVES}
     page = workdir / "report.html"
     others = [of for of in found.values() if of is not last]
@@ -101,6 +115,7 @@ def write_results(
         best=best,
         worst=worst,
         unscored={stage.name: stage.seconds for stage in progress.finished if stage.name not in policies},
+        maps_hint=MAPS_HINTS.get(config.model.decoder, ""),
         notes=[TEST_NOTE if others else SELECTION_NOTE, *_remarks(shown), *_warnings(progress)],
     )
     return page
@@ -148,15 +163,18 @@ def _curve(progress: Progress, metric: str, unit: str, policies: Sequence[str]) 
 
 
 def _gallery(
-    results: SplitResults, evaluations: Mapping[str, Evaluation], metric: str
+    results: SplitResults, evaluations: Mapping[str, Evaluation], metric: str, attention: Attention | None
 ) -> tuple[list[GalleryItem], list[GalleryItem]]:
-    """The images whose captions of the last stage score best and worst by `metric`."""
+    """The images whose captions of the last stage score best and worst by `metric`, the first of both with maps."""
     split = results.split
     scores = [image[metric] for image in list(evaluations.values())[-1].images]
     order = np.argsort(scores, kind="stable")
     ends = min(GALLERY, len(order) // 2)
     worst, best = order[:ends], order[len(order) - ends :][::-1]
     images = read_images(split, [*worst.tolist(), *best.tolist()])
+    mapped = [*best[:MAPPED].tolist(), *worst[:MAPPED].tolist()] if images and attention else []
+    label, evaluation = list(evaluations.items())[-1]
+    maps = _maps(label, mapped, [evaluation.captions[i] for i in mapped], images, attention) if mapped else {}
 
     def item(i: int) -> GalleryItem:
         return GalleryItem(
@@ -166,9 +184,23 @@ def _gallery(
             references=split.captions[i],
             captions={label: evaluation.captions[i] for label, evaluation in evaluations.items()},
             scores={label: evaluation.images[i][metric] for label, evaluation in evaluations.items()},
+            maps=maps.get(i),
         )
 
     return [item(i) for i in best.tolist()], [item(i) for i in worst.tolist()]
+
+
+def _maps(
+    label: str, rows: Sequence[int], captions: Sequence[str], images: Mapping[int, bytes], attention: Attention
+) -> dict[int, WordMaps]:
+    """The attention maps of a stage's captions, by row of the split; none of an empty caption."""
+    found = {}
+    for i, caption, weights in zip(rows, captions, attention(rows, captions), strict=True):
+        if caption:
+            small = thumbnail(images[i], MAP)
+            height, width = decode_image(tf.constant(small)).shape[:2]
+            found[i] = WordMaps(label, small, width / height, caption.split(" "), weights)
+    return found
 
 
 def thumbnail(encoded: bytes, most: int = THUMBNAIL) -> bytes:
