@@ -80,7 +80,7 @@ class TextSpiceFast:
     def __init__(self, parser: SceneGraphParser):
         self._parser = parser
         self._known: dict[str, list[tuple[str, ...]]] = {}
-        self._senses = wordnet_synonyms()
+        self._senses = functools.cache(wordnet_synonyms())  # a few thousand terms come a million times
 
     def score(self, candidates: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
         """Returns int64 counts `[N, 3]` of N captions: tuples matched, the candidate's, the references'."""
