@@ -13,6 +13,7 @@ from spidercap.export.model_card import UNKNOWN, Facts, Scores
 from spidercap.pipeline.data.records import SPLITS
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.metrics.registry import remarks
+from spidercap.pipeline.metrics.versions import split_versions
 from spidercap.pipeline.report.results import TEST_NOTE
 from spidercap.pipeline.settings.config import Config, fields
 from spidercap.pipeline.settings.data_settings import DataSettings
@@ -39,7 +40,8 @@ def facts_of(config: Config, vocabulary: Vocabulary) -> Facts:
     saved = read_settings(config.workdir_path() / "config.json")
     label = kept.last_kept(config)
     finished = kept.saved_progress(config).finished
-    scores = list(_scores(config.workdir_path(), label))
+    stored = list(_scores(config.workdir_path(), label))
+    scores, versions = [scores for scores, _ in stored], [versions for _, versions in stored]
     columns = {column for of in scores for column in of.metrics}
     return Facts(
         name=config.workdir_path().absolute().name,
@@ -53,7 +55,7 @@ def facts_of(config: Config, vocabulary: Vocabulary) -> Facts:
         ],
         decoding={k: v for k, v in told_of(dataclasses.asdict(config.decoding)).items() if k not in OF_EVALUATION},
         scores=scores,
-        notes=[TEST_NOTE, *remarks(columns)] if scores else [],
+        notes=[TEST_NOTE, *remarks(columns, *versions)] if scores else [],
         limits=[*_limits(config, vocabulary), *(f"{s.name} {warning}" for s in finished for warning in s.warnings)],
         versions={name: _version(name) for name in PACKAGES},
     )
@@ -95,8 +97,8 @@ def _without_folders(paths: str) -> str:
     return re.sub(r"[^,=]*/(?=[^,=/])", "", paths)
 
 
-def _scores(workdir: pathlib.Path, label: str) -> Iterator[Scores]:
-    """The stored scores of a stage, in the order of the splits."""
+def _scores(workdir: pathlib.Path, label: str) -> Iterator[tuple[Scores, dict[str, str]]]:
+    """The stored scores of a stage, in the order of the splits, and the versions of what is learned in metrics."""
     summary = _stored(workdir / "summary.json") or {}
     order = {name: i for i, name in enumerate(SPLITS)}
     folders = [path for path in (workdir / "results").glob("*") if path.is_dir()]
@@ -105,11 +107,12 @@ def _scores(workdir: pathlib.Path, label: str) -> Iterator[Scores]:
         metrics, captions = _stored(path), _stored(folder / f"{label}.json")
         if metrics is None or captions is None:
             continue
+        metrics, versions = split_versions(metrics)
         # A split that was scored alone, with other settings, is not in the summary.
         summarised = summary.get("splits", {}).get(folder.name, {}).get("metrics", {}).get(label)
         how = told_of(summary["decoding"]) if summarised == metrics else None
         date = _day(datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC))
-        yield Scores(folder.name, label, len(captions), date, how, metrics)
+        yield Scores(folder.name, label, len(captions), date, how, metrics), versions
 
 
 def _stored(path: pathlib.Path) -> Any:

@@ -98,7 +98,7 @@ class TextSpiceFast:
     def evaluate(self, captions: Sequence[str], references: Sequence[Sequence[str]], bar: Bar = no_bar) -> Evaluated:
         """Returns the mean over captions, and the score of each."""
         each = self.rewards(captions, references)
-        return Evaluated(float(each.mean()) if len(each) else 0.0, each)
+        return Evaluated(float(each.mean()) if len(each) else 0.0, each, version=self._parser.version)
 
     def tuples(self, captions: Sequence[str]) -> list[list[tuple[str, ...]]]:
         """Returns the tuples of captions, words separated by one space, in the parser's order."""

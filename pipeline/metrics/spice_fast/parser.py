@@ -53,8 +53,11 @@ class Lexicon(NamedTuple):
 class SceneGraphParser:
     """A trained SceneParser, with the words, lemmas and labels of its training."""
 
-    def __init__(self, network: SceneParser, words: Sequence[str], lemmas: Lemmas, labels: Sequence[str]):
-        """`words` have ids 1, 2 ... in the network; `labels` are in its order."""
+    def __init__(
+        self, network: SceneParser, words: Sequence[str], lemmas: Lemmas, labels: Sequence[str], version: str = ""
+    ):
+        """`words` have ids 1, 2 ... in the network; `labels` are in its order; `version` is that of its file."""
+        self.version = version
         self.network, self.words, self.lemmas, self.labels = network, tuple(words), lemmas, tuple(labels)
         self._of_verb = tf.constant([label.startswith(NAME) for label in labels])
         self._bare = self.labels.index(NAME)
