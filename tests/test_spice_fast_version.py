@@ -76,8 +76,9 @@ class TestSentence:
         assert "parser, version not known;" in remarks(["SPICE-fast"])[0]
         assert remarks(["SPIDEr-fast"], VERSIONS, VERSIONS)[0].startswith(SENTENCE)
         other = {"SPICE-fast parser": "4.0123ab"}
-        assert f"versions {SHIPPED} and 4.0123ab and an unknown one, which differ;" in (
-            remarks(["SPICE-fast"], VERSIONS, other, {})[0]
+        assert (
+            f"versions {SHIPPED} and 4.0123ab and an unknown one, which differ;"
+            in (remarks(["SPICE-fast"], VERSIONS, other, {})[0])
         )
         assert remarks(["CIDEr", "SPICE"], VERSIONS) == []
 

@@ -203,9 +203,8 @@ def _finish(
         "held_out": {"captions": len(held_out), **score.numbers()},
     }
     write_text(args.output.with_name(f"{args.output.name}.json"), json.dumps(card, indent=1) + "\n")
-    print(
-        f"{args.output}: version {parser.version}, {score} on {len(held_out)} held-out captions, {seconds / 60:.0f} minutes"
-    )
+    print(f"{args.output}: {score} on {len(held_out)} held-out captions, {seconds / 60:.0f} minutes")
+    print(f"version of the parser: {parser.version}")
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
