@@ -20,14 +20,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from benchmarks import aligned, positive
+from benchmarks.corpus import read_corpus
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.metrics.java.runtime import java_found
-from spidercap.pipeline.text.listing import read_listing
 
 _SCORE = "from spidercap.pipeline.main import main\nimport sys\nsys.exit(main(['spidercap', *sys.argv[1:]]))\n"
 _NO_JAVA = "from spidercap.pipeline.evaluation import scoring\nscoring.java_found = lambda: False\n"
 TOKENIZERS = {"Java's": _SCORE, "our own, without Java": _NO_JAVA + _SCORE}
-PER_IMAGE = 5  # references
 
 
 class Cost(NamedTuple):
@@ -40,7 +39,7 @@ class Cost(NamedTuple):
 def main(arguments: Sequence[str]) -> int:
     """Prints the table; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.spice_fast_process", description=__doc__.split("\n")[0])
-    parser.add_argument("--references", required=True, help="a captions file")
+    parser.add_argument("--references", default="", help="COCO captions file; default: synthetic scenes")
     parser.add_argument("--images", type=positive, default=5000, help="images, one result and five references each")
     parser.add_argument("--times", type=positive, default=3, help="processes of each tokenizer")
     flags = parser.parse_args(arguments)
@@ -63,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def write_files(references: str, images: int, folder: pathlib.Path) -> tuple[int, int]:
     """Writes references.json and results.json of the first images; returns the numbers of images and of captions."""
-    listed = [image.captions[:PER_IMAGE] for image in read_listing(references) if image.captions][:images]
+    listed = read_corpus(references, images).raw
     results = {str(k): listed[(k + 1) % len(listed)][0] for k in range(len(listed))}
     (folder / "references.json").write_text(json.dumps({str(k): list(of) for k, of in enumerate(listed)}))
     (folder / "results.json").write_text(json.dumps(results))
