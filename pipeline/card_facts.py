@@ -40,8 +40,7 @@ def facts_of(config: Config, vocabulary: Vocabulary) -> Facts:
     saved = read_settings(config.workdir_path() / "config.json")
     label = kept.last_kept(config)
     finished = kept.saved_progress(config).finished
-    stored = list(_scores(config.workdir_path(), label))
-    scores, versions = [scores for scores, _ in stored], [versions for _, versions in stored]
+    scores = list(_scores(config.workdir_path(), label))
     columns = {column for of in scores for column in of.metrics}
     return Facts(
         name=config.workdir_path().absolute().name,
@@ -55,7 +54,7 @@ def facts_of(config: Config, vocabulary: Vocabulary) -> Facts:
         ],
         decoding={k: v for k, v in told_of(dataclasses.asdict(config.decoding)).items() if k not in OF_EVALUATION},
         scores=scores,
-        notes=[TEST_NOTE, *remarks(columns, *versions)] if scores else [],
+        notes=[TEST_NOTE, *remarks(columns, *(of.versions for of in scores))] if scores else [],
         limits=[*_limits(config, vocabulary), *(f"{s.name} {warning}" for s in finished for warning in s.warnings)],
         versions={name: _version(name) for name in PACKAGES},
     )
@@ -97,8 +96,8 @@ def _without_folders(paths: str) -> str:
     return re.sub(r"[^,=]*/(?=[^,=/])", "", paths)
 
 
-def _scores(workdir: pathlib.Path, label: str) -> Iterator[tuple[Scores, dict[str, str]]]:
-    """The stored scores of a stage, in the order of the splits, and the versions of what is learned in metrics."""
+def _scores(workdir: pathlib.Path, label: str) -> Iterator[Scores]:
+    """The stored scores of a stage, in the order of the splits."""
     summary = _stored(workdir / "summary.json") or {}
     order = {name: i for i, name in enumerate(SPLITS)}
     folders = [path for path in (workdir / "results").glob("*") if path.is_dir()]
@@ -112,7 +111,7 @@ def _scores(workdir: pathlib.Path, label: str) -> Iterator[tuple[Scores, dict[st
         summarised = summary.get("splits", {}).get(folder.name, {}).get("metrics", {}).get(label)
         how = told_of(summary["decoding"]) if summarised == metrics else None
         date = _day(datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC))
-        yield Scores(folder.name, label, len(captions), date, how, metrics), versions
+        yield Scores(folder.name, label, len(captions), date, how, metrics, versions)
 
 
 def _stored(path: pathlib.Path) -> Any:

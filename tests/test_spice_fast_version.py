@@ -130,6 +130,8 @@ def test_a_run_names_it_wherever_its_scores_are(tmp_path, capsys):
     assert (run / "report.html").read_text().count(SENTENCE) == 1
     card = next(run.glob("export/*/assets.extra/model_card.md")).read_text()
     assert card.count(SENTENCE) == 1 and "| SPICE-fast parser" not in card
+    facts = json.loads(next(run.glob("export/*/assets.extra/model_card.json")).read_text())
+    assert [of["versions"] for of in facts["scores"]] == [VERSIONS] * 2
     status = ["--mode=status", f"--workdir={run}"]
     other = shutil.copytree(run, tmp_path / "other")
     compare = ["--mode=compare", f"--workdirs={run},{other}"]
