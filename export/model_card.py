@@ -31,6 +31,7 @@ class Scores:
     date: str  # of the evaluation
     decoding: Mapping[str, Any] | None  # None: not known
     metrics: Mapping[str, float | None]
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of what is learned in the metrics
 
 
 @dataclasses.dataclass(frozen=True)

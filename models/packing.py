@@ -27,12 +27,17 @@ class Packing(NamedTuple):
     def of(self, values: tf.Tensor) -> tf.Tensor:
         """Returns the values `[n, ...]` of packed tokens, out of `[N, T, ...]`."""
         flat = tf.reshape(values, tf.concat([[-1], tf.shape(values)[2:]], axis=0))
-        return tf.gather(flat, self.index[:, 0] * values.shape[1] + self.index[:, 1])
+        return tf.gather(flat, self.index[:, 0] * steps_of(values) + self.index[:, 1])
 
     def places(self, max_length: int) -> tf.Tensor:
         """Returns the index `[N, T]` of each token among packed tokens, 0 for padding."""
         shape = [tf.shape(self.order)[0], max_length]
         return tf.scatter_nd(self.index, tf.range(tf.shape(self.index)[0]), shape)
+
+
+def steps_of(values: tf.Tensor) -> int | tf.Tensor:
+    """Returns T of values `[N, T, ...]`: a number where the shape has it, else a tensor."""
+    return tf.shape(values)[1] if values.shape[1] is None else values.shape[1]
 
 
 def pack(tokens: tf.Tensor) -> Packing:

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from spidercap.models.packed_lstm import packed_lstm
-from spidercap.models.packing import Packing, pack
+from spidercap.models.packing import Packing, pack, steps_of
 
 FORMS = ("surface", "noun", "verb")  # of a word's lemma
 FURTHEST = 16  # words apart; larger distances count as this one
@@ -121,7 +121,7 @@ class SceneParser(keras.Model):
         states, roles = (tf.pad(values, [[0, 1], [0, 0]]) for values in (states, roles))
         pair = self.sizes.pair
         *ends, objects, forms = tf.split(tf.gather(roles, place), [pair] * 4 + [1, len(FORMS)], axis=2)
-        steps = tf.range(captions.shape[1])
+        steps = tf.range(steps_of(captions))
         apart = tf.clip_by_value(steps[None, :] - steps[:, None], -FURTHEST, FURTHEST) + FURTHEST
         near = tf.gather(tf.convert_to_tensor(self.distance), apart)
         attributes, relations = (

@@ -13,6 +13,7 @@ from spidercap.export.model_card import UNKNOWN, Facts, Scores
 from spidercap.pipeline.data.records import SPLITS
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.metrics.registry import remarks
+from spidercap.pipeline.metrics.versions import split_versions
 from spidercap.pipeline.report.results import TEST_NOTE
 from spidercap.pipeline.settings.config import Config, fields
 from spidercap.pipeline.settings.data_settings import DataSettings
@@ -53,7 +54,7 @@ def facts_of(config: Config, vocabulary: Vocabulary) -> Facts:
         ],
         decoding={k: v for k, v in told_of(dataclasses.asdict(config.decoding)).items() if k not in OF_EVALUATION},
         scores=scores,
-        notes=[TEST_NOTE, *remarks(columns)] if scores else [],
+        notes=[TEST_NOTE, *remarks(columns, *(of.versions for of in scores))] if scores else [],
         limits=[*_limits(config, vocabulary), *(f"{s.name} {warning}" for s in finished for warning in s.warnings)],
         versions={name: _version(name) for name in PACKAGES},
     )
@@ -107,11 +108,12 @@ def _scores(workdir: pathlib.Path, label: str) -> Iterator[Scores]:
         metrics, captions = _stored(path), _stored(folder / f"{label}.json")
         if metrics is None or captions is None:
             continue
+        metrics, versions = split_versions(metrics)
         # A split that was scored alone, with other settings, is not in the summary.
         summarised = summary.get("splits", {}).get(folder.name, {}).get("metrics", {}).get(label)
         how = told_of(summary["decoding"]) if summarised == metrics else None
         date = _day(datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC))
-        yield Scores(folder.name, label, len(captions), date, how, metrics)
+        yield Scores(folder.name, label, len(captions), date, how, metrics, versions)
 
 
 def _stored(path: pathlib.Path) -> Any:

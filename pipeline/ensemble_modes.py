@@ -19,7 +19,14 @@ from spidercap.pipeline.evaluation.evaluate import build_decoder, decoder_of, ev
 from spidercap.pipeline.metrics.registry import single_terms
 from spidercap.pipeline.metrics.text_metrics import open_text_metrics
 from spidercap.pipeline.preparation import features_to_score, prepare_to_score
-from spidercap.pipeline.report.results import SplitResults, print_table, results_folder, write_json, write_split
+from spidercap.pipeline.report.results import (
+    SplitResults,
+    print_table,
+    results_folder,
+    versions_json,
+    write_json,
+    write_split,
+)
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.decoding_settings import told_of
 from spidercap.pipeline.settings.workdirs import member_configs, named_workdirs
@@ -133,6 +140,7 @@ def _kept_workdirs(folder: pathlib.Path) -> list[str]:
 def _summary(config: Config, runs: Runs, found: Sequence[SplitResults]) -> dict[str, Any]:
     """What was decoded by which runs, and how well."""
     return {
+        **versions_json(found[0].evaluations),
         "members": members_of(runs),
         "decoding": told_of(vars(config.decoding)),
         "splits": {

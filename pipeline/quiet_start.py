@@ -6,12 +6,15 @@ lives through a crash of the process that writes.
 """
 
 import contextlib
+import gc
+import importlib
 import os
 import pathlib
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from types import ModuleType
 
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 WHERE = rb"[IWE]\d{4} \d\d:\d\d:[\d.]+ +\d+ "
@@ -46,11 +49,22 @@ def import_tensorflow(may_run: bool = False) -> None:
     # The system ends the other process with the first one of a container, whose last words would be lost.
     is_own = sys.stderr is not None and sys.stderr is sys.__stderr__ and bool(sys.executable) and os.getpid() != 1
     with contextlib.nullcontext() if ASKED or is_over or not is_own else _filtered():
-        import tensorflow as tf
-
+        tf = _imported()
         tf.config.list_physical_devices()
         if may_run:
             tf.transpose(tf.zeros([1, 1, 1], tf.uint8))
+
+
+def _imported() -> ModuleType:
+    """Imports TensorFlow without looking for garbage among its million objects, now and later: they stay anyway."""
+    if "tensorflow" not in sys.modules and gc.isenabled():
+        gc.disable()
+        try:
+            importlib.import_module("tensorflow")
+            gc.freeze()
+        finally:
+            gc.enable()
+    return importlib.import_module("tensorflow")
 
 
 @contextlib.contextmanager

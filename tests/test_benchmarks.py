@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from benchmarks import Report, fresh_process, largest_difference, metrics
+from benchmarks import Report, fresh_process, largest_difference, metrics, spice_fast_process
 from benchmarks.corpus import DATA, REFERENCES, read_corpus
 from spidercap.pipeline.errors import UserError
 
@@ -139,3 +139,17 @@ def test_a_new_process_is_timed_on_scores_that_agree(java, tmp_path, capsys):
     path = write_captions_file(tmp_path / "captions.json", 8)
     assert fresh_process.main(["--images=8", "--pairs=1", f"--references={path}"]) == 0
     assert "new process, spidercap.score" in capsys.readouterr().out
+
+
+def test_a_new_process_that_scores_by_spice_fast_is_timed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(spice_fast_process, "java_found", lambda: False)
+    path = write_captions_file(tmp_path / "captions.json", 8)
+    assert spice_fast_process.write_files(str(path), 6, tmp_path) == (6, 36)
+    results = json.loads((tmp_path / "results.json").read_text())
+    references = json.loads((tmp_path / "references.json").read_text())
+    assert results["0"] in references["1"] and results["5"] in references["0"]
+    assert spice_fast_process.main(["--images=6", "--times=1", f"--references={path}"]) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "without Java" in line]
+    wall, core = map(float, row.split()[-3:-1])
+    assert wall > 1 and core > 1 and " 6 " in row and " 36 " in row
+    assert spice_fast_process.main([f"--references={tmp_path / 'none.json'}"]) == 1

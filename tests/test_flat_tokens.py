@@ -30,6 +30,12 @@ def test_plain_captions_read_as_by_the_rules_real_ones(data_folder):
     assert [tokenize(caption) for caption in captions] == [tokenizer._by_rules(caption) for caption in captions]
 
 
+@pytest.mark.parametrize("caption", ["A dog runs .", "A dog, a cat  . ", "Dog.", "dog"])
+def test_a_stop_of_its_own_is_plain_too(caption):
+    """So Flickr8k's captions end."""
+    assert tokenizer._PLAIN.fullmatch(caption) and tokenize(caption) == tokenizer._by_rules(caption)
+
+
 def test_plain_captions_read_as_by_the_rules_hard_ones():
     generator = random.Random(1)
     parts = [*"aAbIpT", "dog", "cannot", "Cannot", "gonna", "wanna", "st", "No", "Mr", "ca", "fig", "ave", "in", "co"]

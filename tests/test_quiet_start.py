@@ -62,6 +62,13 @@ def test_a_score_by_a_learned_parser_writes_nothing(tmp_path):
     assert (done.returncode, done.stderr) == (0, "") and "SPICE-fast" in done.stdout
 
 
+def test_what_was_imported_is_not_looked_through_for_garbage():
+    """Once: freezing again would keep what has become garbage since."""
+    code = f"import gc\n{BEGIN}frozen = gc.get_freeze_count()\n{BEGIN}"
+    told = ran(["-c", code + "print(gc.isenabled(), frozen > 100_000, gc.get_freeze_count() <= frozen)"]).stdout
+    assert told.split() == ["True"] * 3
+
+
 # Lines that only resemble the noise, Python's and C++'s in turn, and a line without an end.
 SPOKEN = (
     "import os, sys\n"

@@ -12,6 +12,7 @@ import tensorflow as tf
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.metrics.spice_fast.parser import parsed
 from spidercap.pipeline.metrics.spice_fast.parser_file import PACKAGED, load_parser
+from spidercap.pipeline.metrics.spice_fast.version import read_version
 from spidercap.pipeline.parser_training import learner as learner_module
 from spidercap.pipeline.parser_training import main
 from spidercap.pipeline.parser_training.alignment import OPEN
@@ -130,6 +131,10 @@ class TestLearning:
         ]
         assert main.main([*going_on, "--epochs=1"]) == 0
         assert load_parser(tmp_path / "b.npz").words == load_parser(tmp_path / "a.npz").words
+        versions = [read_version(tmp_path / name) for name in ("a.npz", "b.npz")]
+        assert [version.partition(".")[0] for version in versions] == ["1", "2"] and versions[0][2:] != versions[1][2:]
+        assert json.loads((tmp_path / "b.npz.json").read_text())["version"] == versions[1]
+        assert f"version of the parser: {versions[1]}" in capsys.readouterr().out
         assert main.main([*going_on, "--units=128"]) == 1
         assert "--units=128 with --start" in capsys.readouterr().err
 

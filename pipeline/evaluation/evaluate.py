@@ -36,6 +36,7 @@ class Evaluation:
     images: tuple[dict[str, float | None], ...]  # by column of the tables
     n_best: tuple[tuple[tuple[str, float], ...], ...] = ()  # (caption, log-probability) of each image, best first
     remarks: Mapping[str, str] = dataclasses.field(default_factory=dict)  # Scores.remarks
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)  # Scores.versions
 
 
 def decoder_of(config: Config, words: Sequence[str]) -> Decoder:
@@ -135,7 +136,7 @@ def evaluate(
         tuple((vocabulary.decode(ids), float(p)) for ids, p in zip(*of_image, strict=True) if p > -np.inf)
         for of_image in zip(decoded.tokens, decoded.log_prob, strict=True)
     )
-    return Evaluation(captions, scores.corpus | counts, tuple(scores.images), n_best, scores.remarks)
+    return Evaluation(captions, scores.corpus | counts, tuple(scores.images), n_best, scores.remarks, scores.versions)
 
 
 def results_json(split: TokenizedSplit, evaluation: Evaluation) -> list[dict]:

@@ -38,6 +38,7 @@ def score_files(config: Config) -> Scores:
     if config.metrics.output:
         by_id = {str(i): image for i, image in zip(captioned.image_ids, scores.images, strict=True)}
         content = {"corpus": scores.corpus, "images": by_id}
+        content |= {"versions": scores.versions} if scores.versions else {}
         write_text(pathlib.Path(config.metrics.output), json.dumps(content, indent=1) + "\n")
         print(f"scores: {config.metrics.output}")
     return scores
@@ -95,4 +96,4 @@ def _lines(scores: Scores, images: int) -> list[str]:
     if parts:
         shown = ", ".join(f"{n.removeprefix('SPICE ')} {'-' if s is None else f'{s:.3f}'}" for n, s in parts.items())
         lines.append(f"SPICE by part: {shown}")
-    return [*lines, *remarks(corpus), *scores.remarks.values()]
+    return [*lines, *remarks(corpus, scores.versions), *scores.remarks.values()]

@@ -8,7 +8,7 @@ from typing import Any
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.metrics.java.runtime import java_found
 from spidercap.pipeline.metrics.java.tokenizer import tokenize_with_java
-from spidercap.pipeline.metrics.registry import parse_metrics, single_terms
+from spidercap.pipeline.metrics.registry import parse_metrics, remarks, single_terms
 from spidercap.pipeline.metrics.scores import Scores, score_captions
 from spidercap.pipeline.metrics.text_metrics import open_text_metrics
 from spidercap.pipeline.settings.groups import MetricSettings
@@ -31,6 +31,8 @@ class CaptionScores:
 
     corpus: Mapping[str, float | None]
     images: Mapping[Any, Mapping[str, float | None]]  # by image id
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)  # such as 'SPICE-fast parser': '3.1a2b3c'
+    notes: tuple[str, ...] = ()  # what to say beside the numbers, such as that SPICE-fast is an approximation
 
 
 def score(
@@ -81,7 +83,8 @@ def score(
     captioned, scores = score_captioned(captioned, terms, MetricSettings(**settings).for_workers())
     for remark in scores.remarks.values():
         print(f"warning: {remark}", file=sys.stderr)
-    return CaptionScores(scores.corpus, dict(zip(captioned.image_ids, scores.images, strict=True)))
+    images = dict(zip(captioned.image_ids, scores.images, strict=True))
+    return CaptionScores(scores.corpus, images, scores.versions, tuple(remarks(scores.corpus, scores.versions)))
 
 
 def score_captioned(

@@ -26,7 +26,9 @@ class Metric:
     text: str = ""  # an opener (stack, settings) -> text_metrics.TextMetric, on captions as text
     java: bool = False  # whether `text` needs Java
     exact: bool = True  # False: an approximation, reported only on request by name
-    remark: str = ""  # printed below tables that show it
+    remark: str = ""  # printed below tables that show it; {version} stands for that of what is learned
+    learned: str = ""  # what of it is learned, and has a version: a key of results
+    version: str = ""  # a function that returns the version in use
     aliases: tuple[str, ...] = ()  # further names in flags
 
 
@@ -54,7 +56,10 @@ METRICS: dict[str, Metric] = {
         compiled=f"{_HERE}.spice_fast.metric:SPICE_FAST",
         text=f"{_HERE}.spice_fast.metric:open_spice_fast",
         exact=False,
-        remark="SPICE-fast is an approximation of SPICE with a learned parser; --metrics=spice computes SPICE itself.",
+        remark="SPICE-fast is an approximation of SPICE by a learned parser, {version}; --metrics=spice computes SPICE "
+        "itself.",
+        learned="SPICE-fast parser",
+        version=f"{_HERE}.spice_fast.version:read_version",
     ),
     "spider_fast": Metric("SPIDEr-fast", mix={"spice_fast": 0.5, "cider": 0.5}, exact=False),
 }
@@ -127,10 +132,20 @@ def needs_tensorflow(terms: Iterable[str]) -> bool:
     return any(row.compiled and not row.words for row in rows)
 
 
-def remarks(shown: Collection[str]) -> list[str]:
-    """Returns the remarks to print below a table with these columns."""
-    singles = single_terms(term for term, metric in METRICS.items() if metric.column in shown)
-    return list(dict.fromkeys(METRICS[term].remark for term in singles if METRICS[term].remark))
+def single_rows(shown: Collection[str]) -> list[Metric]:
+    """Returns the rows of the metrics that the columns of a table take."""
+    return [METRICS[term] for term in single_terms(t for t, metric in METRICS.items() if metric.column in shown)]
+
+
+def remarks(shown: Collection[str], *versions: Mapping[str, str]) -> list[str]:
+    """Returns the remarks to print below a table with these columns.
+
+    Args:
+      shown: columns.
+      versions: of what is learned in their metrics, by `Metric.learned`; those of each row, where rows may differ.
+    """
+    rows = [row for row in single_rows(shown) if row.remark]
+    return list(dict.fromkeys(row.remark.replace("{version}", _told(row.learned, versions)) for row in rows))
 
 
 def column_of(term: str) -> str:
@@ -184,6 +199,14 @@ def parse_metrics(text: str) -> tuple[str, ...]:
         raise UserError("--metrics is empty; for example --metrics=all or --metrics=cider,spice")
     groups = {"all": exact_terms(), **GROUPS}
     return ordered({term for name in names for term in groups.get(name, (name,))})
+
+
+def _told(learned: str, versions: Iterable[Mapping[str, str]]) -> str:
+    """Such as 'version 3.1a2b3c'."""
+    known = list(dict.fromkeys(of.get(learned, "") for of in versions)) or [""]
+    if len(known) > 1:
+        return f"versions {' and '.join(version or 'an unknown one' for version in known)}, which differ"
+    return f"version {known[0] or 'not known'}"
 
 
 def _check_reward_name(name: str, own: Collection[str]) -> None:

@@ -17,6 +17,7 @@ class Scores:
     corpus: dict[str, float | None]
     images: tuple[dict[str, float | None], ...]
     remarks: dict[str, str] = dataclasses.field(default_factory=dict)  # by term, such as how many captions were cut
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)  # of metrics that are learned, by Metric.learned
 
 
 def score_captions(
@@ -42,12 +43,14 @@ def score_captions(
     corpus, each = score_tokens([[r.split() for r in of] for of in references], [c.split() for c in captions], compiled)
     parts: dict[str, np.ndarray] = {}
     remarks: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for term in singles:
         if METRICS[term].text:
             found = text_metrics[term].evaluate(captions, references, shown_bar if progress else no_bar)
             corpus[term], each[term] = found.corpus, found.images
             parts |= found.parts if term in terms else {}
             remarks |= {term: found.remark} if found.remark else {}
+            versions |= {METRICS[term].learned: found.version} if found.version else {}
     for mix in (term for term in terms if METRICS[term].mix):
         weights = METRICS[mix].mix
         corpus[mix] = sum(weight * corpus[term] for term, weight in weights.items())
@@ -59,6 +62,7 @@ def score_captions(
         | {n: _defined_mean(s) for n, s in parts.items()},
         tuple({name: _number(scores[i]) for name, scores in columns.items()} for i in range(len(captions))),
         remarks,
+        versions,
     )
 
 

@@ -27,6 +27,7 @@ class Evaluated(NamedTuple):
     images: np.ndarray  # float64 [N]
     parts: Mapping[str, np.ndarray] = {}  # column -> float64 [N] of a part of the metric, NaN where undefined
     remark: str = ""  # to be printed with the scores
+    version: str = ""  # of what is learned in the metric
 
 
 class TextMetric(Protocol):

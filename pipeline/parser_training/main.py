@@ -30,6 +30,7 @@ from spidercap.pipeline.files import check_output, write_text
 from spidercap.pipeline.metrics.spice_fast.parser import SceneGraphParser, parsed
 from spidercap.pipeline.metrics.spice_fast.parser_file import load_parser, save_parser
 from spidercap.pipeline.metrics.spice_fast.scene_graph import Tuples
+from spidercap.pipeline.metrics.spice_fast.version import number_of
 from spidercap.pipeline.parser_training.agreement import TupleScore
 from spidercap.pipeline.parser_training.alignment import Aligner, learn_labels, learn_lemmas
 from spidercap.pipeline.parser_training.examples import LONGEST, Batches, read_captions, read_texts
@@ -192,15 +193,18 @@ def _finish(
     args: argparse.Namespace, learner: Learner, parser: SceneGraphParser, held_out: Captions, seconds: float
 ) -> None:
     learner.use_averages()
-    save_parser(args.output, parser)
+    # One of --start has the number of the parser from which training went on.
+    parser.version = save_parser(args.output, parser, number_of(parser.version) + 1)
     score = _score(parser, held_out)
     card = {
+        "version": parser.version,
         "command": "python -m pipeline.parser_training.main " + " ".join(args.given),
         "minutes": seconds / 60,
         "held_out": {"captions": len(held_out), **score.numbers()},
     }
     write_text(args.output.with_name(f"{args.output.name}.json"), json.dumps(card, indent=1) + "\n")
     print(f"{args.output}: {score} on {len(held_out)} held-out captions, {seconds / 60:.0f} minutes")
+    print(f"version of the parser: {parser.version}")
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

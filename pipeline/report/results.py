@@ -63,7 +63,7 @@ def write_split(config: Config, results: SplitResults, folder: pathlib.Path | No
     folder = (folder or config.workdir_path()) / "results" / results.folder
     for label, evaluation in results.evaluations.items():
         write_json(folder / f"{label}.json", results_json(results.tokens, evaluation))
-        write_json(folder / f"{label}.metrics.json", evaluation.corpus)
+        write_json(folder / f"{label}.metrics.json", {**evaluation.corpus, **evaluation.versions})
         write_json(folder / f"{label}.scores.json", scores_json(results.tokens, evaluation))
         n_best = folder / f"{label}.n_best.json"
         n_best.unlink(missing_ok=True)  # those of an earlier evaluation are outdated
@@ -98,7 +98,7 @@ def write_results(
             for name, of in found.items()
         },
     }
-    write_json(workdir / "summary.json", summary)
+    write_json(workdir / "summary.json", summary | versions_json(last.evaluations))
     shown = {label: last.evaluations[label] for label in policies}
     best, worst = _gallery(last, shown, config.training.best_metric, attention)
     curves = {config.training.best_metric: config.training.best_metric, **CURVES}
@@ -130,6 +130,12 @@ def _rows(progress: Progress, results: SplitResults, policies: Sequence[str]) ->
     ]
 
 
+def versions_json(evaluations: Mapping[str, Evaluation]) -> dict[str, Mapping[str, str]]:
+    """Returns the part of a summary that says which versions of learned metrics gave its scores, if there are any."""
+    versions = dict(item for evaluation in evaluations.values() for item in evaluation.versions.items())
+    return {"versions": versions} if versions else {}
+
+
 def print_table(evaluations: Mapping[str, Evaluation]) -> None:
     """Prints the scores of stages, by label, and the remarks on their metrics."""
     scores = {label: whole_metrics(evaluation.corpus) for label, evaluation in evaluations.items()}
@@ -138,7 +144,8 @@ def print_table(evaluations: Mapping[str, Evaluation]) -> None:
 
 def _remarks(evaluations: Mapping[str, Evaluation]) -> list[str]:
     of_runs = [f"{label}: {text}" for label, evaluation in evaluations.items() for text in evaluation.remarks.values()]
-    return [*remarks({name for evaluation in evaluations.values() for name in evaluation.corpus}), *of_runs]
+    shown = {name for evaluation in evaluations.values() for name in evaluation.corpus}
+    return [*remarks(shown, *(evaluation.versions for evaluation in evaluations.values())), *of_runs]
 
 
 def _warnings(progress: Progress) -> list[str]:

@@ -54,6 +54,7 @@ class Status:
     scores: Mapping[str, Mapping[str, Mapping[str, float | None]]]  # of a finished run: split -> stage -> metric
     report: str | None  # path, of a finished run
     export: str | None  # path of the newest exported model
+    versions: Mapping[str, str]  # of what is learned in the metrics of `scores`, such as 'SPICE-fast parser'
 
     def to_json(self) -> str:
         """Returns one JSON object."""
@@ -92,6 +93,7 @@ def status_of(config: Config) -> Status:
         scores={name: split["metrics"] for name, split in summary.get("splits", {}).items()},
         report=str(workdir / "report.html") if summary else None,
         export=str(exported[-1]) if exported else None,
+        versions=summary.get("versions", {}),
     )
 
 

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 
 from spidercap.pipeline.evaluation.table import table, whole_metrics
+from spidercap.pipeline.metrics.registry import remarks
 from spidercap.pipeline.report.stage_status import StageStatus
 from spidercap.pipeline.report.status import BEGUN, FINISHED, PREPARED, TRAINED, UNFINISHED, Status, status_of
 from spidercap.pipeline.settings.config import Config
@@ -51,6 +52,8 @@ def status_lines(status: Status) -> Iterator[str]:
         for name, split in status.scores.items():
             yield from ("", printable(f"scores on {name} of the best weights of each stage:"))
             yield from map(printable, table({k: whole_metrics(of) for k, of in split.items()}).splitlines())
+        shown = {column for split in status.scores.values() for of in split.values() for column in of}
+        yield from remarks(shown, status.versions)
     else:
         yield from _validations(status)
 

@@ -114,7 +114,7 @@ def _pattern() -> re.Pattern[str]:
 
 # Nearly all captions are letters, spaces, commas after words, and a full stop. They need none of the rules, unless
 # they have a word that counts as two, or an abbreviation before the stop.
-_PLAIN = re.compile(r"(?:[A-Za-z]++,? ++)*+[A-Za-z]{2,}+ ?\.? *")
+_PLAIN = re.compile(r"(?:[A-Za-z]++,? ++(?=[A-Za-z]))*+[A-Za-z]{2,}+ *\.? *")
 _TWO_WORDS = ("cannot", "gonna", "gotta", "lemme", "gimme", "wanna")
 _STOPPED = frozenset(f"{_ABBREVIATIONS}|{_CAPITAL_ABBREVIATIONS}|{_NUMBER_ABBREVIATIONS}".split("|"))
 _STOPS = str.maketrans("", "", ".,")

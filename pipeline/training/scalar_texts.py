@@ -1,5 +1,8 @@
 """What TensorBoard says about each scalar: one row each, by the name of `logs.named_scalars` or of a validation."""
 
+from spidercap.pipeline.metrics.registry import remarks
+from spidercap.pipeline.metrics.versions import versions_in_use
+
 OF_STEPS = {
     "loss": "Loss of the batch: cross-entropy in nats a token for likelihood, the surrogate loss on rewards otherwise.",
     "gradient norm": "Norm of the gradients of the whole batch, before clipping.",
@@ -32,11 +35,18 @@ OF_VALIDATIONS = {
 def step_text(name: str) -> str:
     """Returns the description of a step's scalar; of 'reward CIDEr' it is made from the metric."""
     metric = name.removeprefix("reward ")
-    return OF_STEPS.get(name) or f"Mean {metric} of the sampled captions, without its weight in the reward."
+    own = OF_STEPS.get(name)
+    return own or _remarked(metric, f"Mean {metric} of the sampled captions, without its weight in the reward.")
 
 
 def validation_text(name: str) -> str:
     """Returns the description of a score of a validation."""
     if name in OF_VALIDATIONS:
         return OF_VALIDATIONS[name]
-    return f"{name} of the captions of the validation images; the last point is of the weights that were kept."
+    text = f"{name} of the captions of the validation images; the last point is of the weights that were kept."
+    return _remarked(name, text)
+
+
+def _remarked(metric: str, text: str) -> str:
+    """The text, and what tables say of the metric."""
+    return " ".join([text, *remarks([metric], versions_in_use([metric]))])

@@ -80,7 +80,7 @@ class TextSpiceFast:
     def __init__(self, parser: SceneGraphParser):
         self._parser = parser
         self._known: dict[str, list[tuple[str, ...]]] = {}
-        self._senses = wordnet_synonyms()
+        self._senses = functools.cache(wordnet_synonyms())  # a few thousand terms come a million times
 
     def score(self, candidates: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
         """Returns int64 counts `[N, 3]` of N captions: tuples matched, the candidate's, the references'."""
@@ -98,7 +98,7 @@ class TextSpiceFast:
     def evaluate(self, captions: Sequence[str], references: Sequence[Sequence[str]], bar: Bar = no_bar) -> Evaluated:
         """Returns the mean over captions, and the score of each."""
         each = self.rewards(captions, references)
-        return Evaluated(float(each.mean()) if len(each) else 0.0, each)
+        return Evaluated(float(each.mean()) if len(each) else 0.0, each, version=self._parser.version)
 
     def tuples(self, captions: Sequence[str]) -> list[list[tuple[str, ...]]]:
         """Returns the tuples of captions, words separated by one space, in the parser's order."""

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from spidercap.models.blocks import in_blocks
+from spidercap.models.packing import steps_of
 from spidercap.models.scene_parser import Read, SceneParser
 from spidercap.pipeline.metrics.spice_fast.lemmas import Lemmas
 from spidercap.pipeline.metrics.spice_fast.lexicon import word_ids
@@ -52,8 +53,11 @@ class Lexicon(NamedTuple):
 class SceneGraphParser:
     """A trained SceneParser, with the words, lemmas and labels of its training."""
 
-    def __init__(self, network: SceneParser, words: Sequence[str], lemmas: Lemmas, labels: Sequence[str]):
-        """`words` have ids 1, 2 ... in the network; `labels` are in its order."""
+    def __init__(
+        self, network: SceneParser, words: Sequence[str], lemmas: Lemmas, labels: Sequence[str], version: str = ""
+    ):
+        """`words` have ids 1, 2 ... in the network; `labels` are in its order; `version` is that of its file."""
+        self.version = version
         self.network, self.words, self.lemmas, self.labels = network, tuple(words), lemmas, tuple(labels)
         self._of_verb = tf.constant([label.startswith(NAME) for label in labels])
         self._bare = self.labels.index(NAME)
@@ -97,7 +101,7 @@ class SceneGraphParser:
         A relation of a verb and a label, such as 'sit on', is not a term of the lexicon; its number is above them.
         """
         captions = tf.cast(captions, tf.int32)
-        places = _places(captions.shape[1])
+        places = captions.shape[1] and _places(captions.shape[1])
         shape = tf.TensorSpec([places, 3], tf.int32)
         (tuples,), _ = in_blocks(lambda block: ([self._tuples(block, tables)], ()), [captions], [shape])
         return tf.ensure_shape(tuples, [None, places, 3])
@@ -110,12 +114,13 @@ class SceneGraphParser:
         """
         steps = -(-np.maximum(captions.lengths, 1) // STEPS) * STEPS
         result: list[np.ndarray] = [_NO_TUPLES] * len(steps)
+        # Of any length: tracing takes as long as parsing thousands of captions.
         specs = tf.nest.map_structure(
             lambda t: tf.TensorSpec([None, *t.shape[1:]][: t.shape.rank], t.dtype), lexicon.tables
         )
+        call = self._compiled.get_concrete_function(tf.TensorSpec([None, None], tf.int32), specs)
         for length in np.unique(steps).tolist():
             rows = np.flatnonzero(steps == length)
-            call = self._compiled.get_concrete_function(tf.TensorSpec([None, length], tf.int32), specs)
             most = len(rows) if length <= USUAL else max(1, PAIRS // length**2)
             for begin in range(0, len(rows), most):
                 here = rows[begin : begin + most]
@@ -141,7 +146,7 @@ class SceneGraphParser:
         return self.labels[label].replace(NAME, lexicon.terms[verb])
 
     def _tuples(self, captions: tf.Tensor, tables: Tables) -> tf.Tensor:
-        steps = captions.shape[1]
+        steps = steps_of(captions)
         read = self.network.read(captions, tables.gates)
         form = tf.argmax(read.forms, axis=2, output_type=tf.int32)
         lemmas = tf.gather(tf.reshape(tables.lemmas, [-1]), captions * 3 + form)  # [N, T]
@@ -172,7 +177,7 @@ class SceneGraphParser:
         # A label with a verb needs a word that is pointed to.
         logits = tf.where(tf.logical_and(self._of_verb, pointed[:, None] == 0), -1e9, logits)
         label = tf.argmax(logits, axis=1, output_type=tf.int32)
-        verb = tf.gather(verbs, pairs[:, 0] * read.there.shape[1] + tf.maximum(pointed - 1, 0))
+        verb = tf.gather(verbs, pairs[:, 0] * steps_of(read.there) + tf.maximum(pointed - 1, 0))
         beside = tf.gather(tables.labels, label)
         named = tf.where(label == self._bare, verb, tables.terms + verb * len(self.labels) + label)
         named = tf.where(tf.logical_and(verb == tables.being, beside > 0), beside, named)
@@ -186,12 +191,14 @@ def _where(mask: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.where(mask), tf.int32)
 
 
-def _places(steps: int) -> int:
+def _places(steps: int | tf.Tensor) -> int | tf.Tensor:
     """P for captions of T words; at least T, because the matching needs a place for every object."""
-    return max(PLACES, steps)
+    return tf.maximum(PLACES, steps) if tf.is_tensor(steps) else max(PLACES, steps)
 
 
-def _in_places(found: Sequence[tuple[tf.Tensor, list[tf.Tensor]]], captions: tf.Tensor, most: int) -> tf.Tensor:
+def _in_places(
+    found: Sequence[tuple[tf.Tensor, list[tf.Tensor]]], captions: tf.Tensor, most: int | tf.Tensor
+) -> tf.Tensor:
     """Tuples `[N, P, 3]` of those found, kind by kind: captions `[R]`, ascending, and up to three terms `[R]`."""
     before = tf.zeros([captions], tf.int32)
     places, rows = [], []

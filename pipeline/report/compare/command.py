@@ -37,7 +37,7 @@ def compare_runs(config: Config) -> str:
     runs, split = read_runs(places, config.run.split)
     rows = grouped(runs)
     tables = _tables(config, rows, split)
-    notes = [*row_notes(rows), decoding_note(rows), *data_notes(runs, split), *remarks(next(iter(tables.values())))]
+    notes = [*row_notes(rows), decoding_note(rows), *data_notes(runs, split), *_remarks(runs, tables)]
     notes = list(filter(None, notes))
     if output:
         _write(config, rows, split, tables, notes)
@@ -46,6 +46,12 @@ def compare_runs(config: Config) -> str:
         return json.dumps({"split": split, "tables": listed, "notes": notes}, indent=1, allow_nan=False)
     texts = [f"{heading}:\n\n{markdown(rows, columns)}" for heading, columns in tables.items()]
     return "\n\n".join([*texts, *notes, *([f"page: {output}"] if output else [])])
+
+
+def _remarks(runs: Sequence[Run], tables: Mapping[str, Mapping[str, Column]]) -> list[str]:
+    """What is said of the metrics of the first table; runs that have none of a metric have no version of it."""
+    shown = next(iter(tables.values()))
+    return remarks(shown, *(run.versions for run in runs if any(remarks([name]) for name in run.metrics)))
 
 
 def _check_outside(output: str, folders: Sequence[str | pathlib.Path]) -> None:

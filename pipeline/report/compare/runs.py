@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.metrics.versions import split_versions
 from spidercap.pipeline.report.compare.places import Place
 from spidercap.pipeline.report.status import newest_progress
 from spidercap.pipeline.settings.decoding_settings import told_of
@@ -42,6 +43,7 @@ class Run:
     label: str = ""  # as given
     unfinished: str = ""  # how far it is; '' of a stage that was evaluated
     data: Mapping[str, str] = dataclasses.field(default_factory=dict)  # fingerprints of the known splits
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of what is learned in the metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,13 +103,15 @@ def _read_run(place: Place, split: str) -> Run:
     folder = workdir / "results" / split
     if not folder.is_dir():
         raise UserError(f"{workdir} was not scored on {split}; run --mode=evaluate --split={split} first")
+    metrics, versions = _metrics(folder / f"{label}.metrics.json")
     validations = tuple(row for row in progress.history if row.stage == label)
     return Run(
         workdir=workdir,
         stage=label,
         settings=settings,
         decoding=_decoding(workdir / "summary.json", summary),
-        metrics=_metrics(folder / f"{label}.metrics.json"),
+        metrics=metrics,
+        versions=versions,
         captions=_captions(folder / f"{label}.json"),
         seconds=stage.seconds,
         warm_up_seconds=_warm_up(label, list(evaluated.values())),
@@ -209,11 +213,13 @@ def _decoding(path: pathlib.Path, summary: Mapping[str, Any]) -> Mapping[str, An
     return told_of(found)
 
 
-def _metrics(path: pathlib.Path) -> dict[str, float | None]:
+def _metrics(path: pathlib.Path) -> tuple[dict[str, float | None], dict[str, str]]:
+    """The scores, and the versions of what is learned in metrics."""
     content = read_json(str(path), "the scores of a finished stage")
-    if not isinstance(content, dict) or not all(v is None or is_number(v) for v in content.values()):
+    scores, versions = split_versions(content) if isinstance(content, dict) else ({}, {})
+    if not isinstance(content, dict) or not all(v is None or is_number(v) for v in scores.values()):
         raise UserError(f'{path} holds no scores, {{"CIDEr": number}}; score the run again with --mode=evaluate')
-    return content
+    return scores, versions
 
 
 def _captions(path: pathlib.Path) -> dict[ImageId, str]:
