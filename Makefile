@@ -1,5 +1,6 @@
 # make quickstart: the first five minutes.  make test: everything is checked.  make test-fast: the
 # inner loop, under two minutes.  make lint: style.
+# make test-long: longer runs of what make test checks on small parts or on one decoder; ten minutes.
 # make torture: every file of a run damaged, and runs stopped at 200 moments; an hour.
 # make recipes-check: the recipes for COCO, features and sounds, on stand-ins; ten minutes.
 # make workers-check: features by several processes, one of them killed; a minute.
@@ -10,10 +11,10 @@
 # make benchmark: what training and decoding cost on this machine.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RUN := .venv/bin/python
-# Processes that tests run in; each grows to 6 GB.
+# Processes that tests run in; each grows to 4 GB.
 JOBS ?= 2
 
-.PHONY: .venv quickstart test test-fast torture recipes-check workers-check devices-check machines-check serve-check gpu-check benchmark lint format clean
+.PHONY: .venv quickstart test test-fast test-long torture recipes-check workers-check devices-check machines-check serve-check gpu-check benchmark lint format clean
 
 quickstart: .venv
 	$(RUN) -m pipeline.main --flagfile=recipes/quickstart.flags
@@ -22,7 +23,10 @@ test: .venv
 	$(RUN) -m pytest -q -n $(JOBS) --no-loadscope-reorder
 
 test-fast: .venv
-	$(RUN) -m pytest -q -n $(JOBS) --no-loadscope-reorder -m "not slow"
+	$(RUN) -m pytest -q -n $(JOBS) --no-loadscope-reorder -m "not slow and not long"
+
+test-long: .venv
+	$(RUN) -m pytest -q -n $(JOBS) --no-loadscope-reorder -m long
 
 torture: .venv
 	$(RUN) -m tests.torture

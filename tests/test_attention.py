@@ -116,7 +116,7 @@ def test_the_same_features_are_dropped_in_all_parts(toy):
     )
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_all_decoders_find_what_plain_python_finds(toy, jit):
     captioner, _, features = toy
     for row in range(2):

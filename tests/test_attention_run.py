@@ -19,7 +19,7 @@ def run(capsys, *flags):
     return code, told.out, told.err
 
 
-@pytest.fixture(scope="module", params=["attention", "transformer"])
+@pytest.fixture(scope="module", params=["attention", pytest.param("transformer", marks=pytest.mark.long)])
 def regions(request, tmp_path_factory):
     """The flags of a run on images with one to four regions each, and the file of their features."""
     folder = tmp_path_factory.mktemp("regions")

@@ -61,7 +61,9 @@ def assert_same(beams, image, expected, n_best):
 
 
 @pytest.mark.parametrize("toy", CAPTIONERS, indirect=True)
-@pytest.mark.parametrize(("width", "groups"), [(2, 2), (3, 3), (4, 2), (6, 2), (6, 3)])
+@pytest.mark.parametrize(
+    ("width", "groups"), [(2, 2), (3, 3), (4, 2), *(pytest.param(6, g, marks=pytest.mark.long) for g in (2, 3))]
+)
 def test_same_as_a_plain_search(toy, width, groups):
     captioner, _, features = toy
     for diversity in (0.0, 0.5, 3.0):

@@ -130,6 +130,7 @@ def test_evaluation_and_captioning_of_two_networks_agree(trained, tmp_path):
     assert [caption for caption, _ in of_image] == said["val0.jpg"]
 
 
+@pytest.mark.long
 def test_images_with_two_networks(seeing, tmp_path):
     together = f"--workdir={seeing / 'mean'},{seeing / 'cells'}"
     fine("--mode=evaluate", together, f"--output={tmp_path / 'both'}")

@@ -51,6 +51,7 @@ def finished(tmp_path_factory):
     return folder, parse(flags(folder, *TUNED))
 
 
+@pytest.mark.long
 def test_a_run_that_is_stopped_ends_as_one_that_is_not(finished, tmp_path, monkeypatch):
     shutil.copytree(finished[0] / "cache", tmp_path / "cache")
     validated, stopped = StageLoop._validated, []
@@ -105,6 +106,7 @@ def test_evaluation_of_the_export_is_that_in_memory(finished):
     assert sum(a == b for a, (b, _) in zip(words, by_export, strict=True)) >= 11
 
 
+@pytest.mark.long
 def test_all_layers_from_pixels(tmp_path):
     """Pixels are stored as they are read, so the exported model computes the same."""
     more = ("--finetune_encoder", "--stages=mle:0.2", "--scenes_train=20", "--scenes_val=4", "--scenes_test=0")
@@ -118,6 +120,7 @@ def test_all_layers_from_pixels(tmp_path):
     assert all(f'"{of_image[0][0]}"' in said for of_image in captions)
 
 
+@pytest.mark.long
 def test_a_warm_start_from_a_frozen_encoder(tmp_path, monkeypatch):
     for name in ("export_once", "run_caption"):
         monkeypatch.setattr(modes, name, lambda *_: None)
@@ -173,6 +176,7 @@ class TestRefused:
         assert config.of_stage("learning_rate", "encoder") == 3e-5 and config.of_stage("learning_rate", "mle") == 1e-3
 
 
+@pytest.mark.long
 def test_where_a_captioner_looks_through_tuned_layers(tmp_path, monkeypatch):
     for name in ("export_once", "run_caption"):
         monkeypatch.setattr(modes, name, lambda *_: None)

@@ -40,7 +40,7 @@ def pictures():
     return np.array(features, np.float32), references
 
 
-@pytest.mark.parametrize(("reward", "steps"), [("spider", 30), ("bcmr", 60)])
+@pytest.mark.parametrize(("reward", "steps"), [pytest.param("spider", 30, marks=pytest.mark.long), ("bcmr", 60)])
 def test_what_is_rewarded_rises(pictures, meteor, spice, reward, steps):
     """A few steps of likelihood, then policy gradient: sampled and greedy captions gain."""
     features, references = pictures
