@@ -165,6 +165,7 @@ TINY = {
 
 
 class TestTrain:
+    @pytest.mark.long
     def test_a_run_with_a_reward_function_and_its_captions(self, tmp_path, capsys, monkeypatch):
         monkeypatch.setattr(modes, "run_caption", lambda *_: None)  # `load` captions with the exported model below
         seen = []

@@ -146,7 +146,8 @@ def test_a_page_without_maps_has_nothing_of_them(tmp_path):
     assert "maps" not in page_of(tmp_path, None)
 
 
-@pytest.mark.parametrize("decoder", ["attention", pytest.param("transformer", marks=pytest.mark.long)])
+@pytest.mark.parametrize("decoder", ["attention", "transformer"])
+@pytest.mark.long
 def test_the_page_of_a_run(decoder, tmp_path, monkeypatch, capsys):
     for name in ("export_once", "run_caption"):
         monkeypatch.setattr(modes, name, lambda *_: None)

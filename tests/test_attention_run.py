@@ -64,6 +64,7 @@ def test_a_warm_start_from_another_network_is_refused(regions, capsys, tmp_path)
     assert code == 1 and "decoder" in err and "another model" in err
 
 
+@pytest.mark.long
 def test_cells_of_images_are_computed(capsys, tmp_path):
     flags = (f"--flagfile={ROOT / 'tests' / 'tiny.flags'}", "--mode=prepare", "--scenes_train=16", "--views=2")
     here = (f"--workdir={tmp_path / 'run'}", f"--cache_dir={tmp_path / 'cache'}")

@@ -205,6 +205,7 @@ def test_beam_search_by_one_flag(finished, capsys):
     assert lines[:2] in [[c["caption"] for c in r["captions"]] for r in n_best]
 
 
+@pytest.mark.long
 def test_sampling_by_one_flag(finished, capsys):
     """Evaluation and captions of files draw the same captions each time, by the seed of the settings."""
     workdir, _ = finished
@@ -240,6 +241,7 @@ def test_sampling_by_one_flag(finished, capsys):
     assert card["decoding"] == {"decode": "nucleus", "n_best": 3, "decode_temperature": 1.5, "top_p": 0.8}
 
 
+@pytest.mark.long
 def test_killed_and_started_again_ends_the_same(finished, unexported):
     """kill -9 in the middle of training; the same command then ends with the same captions and scores."""
     workdir, _ = finished
@@ -281,6 +283,7 @@ def test_documents_name_recipes_that_are_there():
     assert len(named) > 3 and not [name for name in named if not (ROOT / name).exists()]
 
 
+@pytest.mark.long
 def test_a_warm_start_that_only_warms_the_baseline_up_is_shown_too(finished, unexported):
     """Its captions are those of the run that it began with, and fewer images are watched than TensorBoard shows."""
     workdir, _ = finished

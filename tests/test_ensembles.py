@@ -108,6 +108,7 @@ def test_it_differs_from_the_mean_of_logits_and_from_its_members(two):
         assert np.abs(found - other).max() > 1e-3
 
 
+@pytest.mark.long
 def test_frequencies_of_samples_are_the_product_of_mean_probabilities(two):
     members, features = two
     count = 20_000

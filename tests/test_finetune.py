@@ -144,6 +144,7 @@ def test_tuned_layers_have_their_own_rate_and_weight_decay():
 
 
 @pytest.mark.parametrize("name", ["mle", "vine"])
+@pytest.mark.long
 def test_two_devices_are_one(name):
     weights = []
     for strategy in (None, mirrored()):

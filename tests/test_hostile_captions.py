@@ -5,6 +5,7 @@ import functools
 import random
 
 import numpy as np
+import pytest
 
 from spidercap.pipeline.metrics.java.process import OutOfTime
 from spidercap.pipeline.metrics.java.tokenizer import tokenize_with_java
@@ -114,6 +115,7 @@ class TestOneLine:
 
 
 class TestJavaTokenizer:
+    @pytest.mark.long
     def test_many_at_once_are_as_each_alone(self, java):
         captions = hostile(2_000)
         together, *alone = tokenize_with_java(captions, *([caption] for caption in captions))
@@ -123,6 +125,7 @@ class TestJavaTokenizer:
 
 
 class TestMeteor:
+    @pytest.mark.long
     def test_many_at_once_are_as_each_alone(self, meteor):
         captions = hostile(600)
         references = [[captions[i], captions[i - 1], "a dog on a surfboard"] for i in range(len(captions))]
@@ -136,6 +139,7 @@ class TestMeteor:
 
 
 class TestSpice:
+    @pytest.mark.long
     def test_many_at_once_are_as_each_alone(self, spice, monkeypatch, tmp_path):
         long = at_most_15_words(monkeypatch)
         captions = list(dict.fromkeys(hostile(250)))

@@ -53,7 +53,14 @@ def test_the_wheel_holds_spidercap_and_nothing_else_at_the_top(wheel):
     code |= {f"spidercap/{p.name}" for p in (ROOT / "spidercap").glob("*.py")}
     assert {name for name in names if name.endswith(".py")} == code
     data = {pathlib.Path(name).name for name in names if not name.endswith(".py") and ".dist-info/" not in name}
-    packed = {"parser.npz", "wordnet_synonyms.txt.gz", "WORDNET_LICENSE", "MODEL_CARD.md", "report.css"}
+    packed = {
+        "parser.npz",
+        "wordnet_synonyms.txt.gz",
+        "WORDNET_LICENSE",
+        "MODEL_CARD.md",
+        "report.css",
+        "attention_maps.css",
+    }
     assert data == packed
     entry_points = next(name for name in names if name.endswith("entry_points.txt"))
     assert b"spidercap = spidercap.pipeline.main:main" in zipfile.ZipFile(wheel).read(entry_points)

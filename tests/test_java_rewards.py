@@ -78,6 +78,7 @@ def test_what_is_rewarded_rises(pictures, meteor, spice, reward, steps):
     assert after > before * 1.1
 
 
+@pytest.mark.long
 def test_a_run_with_every_metric(tmp_path, corenlp):
     """All metrics in one reward and one table, from the command line."""
     output = tmp_path / "runs" / "java"

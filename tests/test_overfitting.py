@@ -138,6 +138,7 @@ def test_averages_are_validated_kept_and_handed_on_while_training_is_the_same(tm
     assert validated == pytest.approx(sum(np.abs(w).sum() for w in handed_on), rel=1e-6)
 
 
+@pytest.mark.long
 def test_resumed_equals_uninterrupted_with_all_remedies(tmp_path, monkeypatch):
     """Stopped within mle and within leave_one_out, after averages had been validated; the first updates are skipped."""
     poison(monkeypatch, [0])

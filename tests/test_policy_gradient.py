@@ -231,6 +231,7 @@ def fit(captioner, baseline, features, objective):
         ("vine", {"samples": 2, "rollouts": 3}, 240),
     ],
 )
+@pytest.mark.long
 def test_sampled_gradient_is_unbiased(policy, kind, options, copies):
     """The whole sampled estimator within 4 standard errors, and these small enough to see a bias of 5%."""
     captioner, baseline, features, _ = policy

@@ -47,6 +47,7 @@ def has_gpu():
 
 
 @pytest.mark.skipif(has_gpu(), reason="what is an error depends on the GPU")
+@pytest.mark.long
 def test_a_tiny_run_writes_none_of_them(tmp_path):
     flags = [f"--flagfile={ROOT / 'tests' / 'tiny.flags'}", "--stages=mle:1", f"--workdir={tmp_path / 'run'}"]
     done = ran(["-m", "pipeline.main", *flags])

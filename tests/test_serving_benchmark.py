@@ -2,11 +2,14 @@
 
 import json
 
+import pytest
+
 from benchmarks import serving
 from tests import served_model
 from tests.small_exports import unchecked
 
 
+@pytest.mark.long
 def test_the_benchmark_measures_every_part(tmp_path, capsys):
     with unchecked():
         assert serving.main(["--quick", f"--json={tmp_path / 'out.json'}"]) == 0
@@ -18,6 +21,7 @@ def test_the_benchmark_measures_every_part(tmp_path, capsys):
     assert 1 <= rows["exported model"]["ratio"] < 1.1 and rows["batch 1, median"]["ratio"] > 0
 
 
+@pytest.mark.long
 def test_the_benchmark_measures_a_given_model(tmp_path, capsys):
     with unchecked():
         model = served_model.make_model(tmp_path / "export")

@@ -105,7 +105,7 @@ class TestRun:
         assert row["settings"].items() >= made.letters().items()
         ElementTree.parse(tmp_path / "a.svg")
         told = capsys.readouterr().out
-        assert told.splitlines()[1].startswith("greedy  2  6  200") and "METEOR and SPICE" in told
+        assert told.splitlines()[1].split()[:5] == ["greedy", "lstm", "2", "6", "200"] and "METEOR and SPICE" in told
 
     def test_a_process_that_fails_fails_the_run(self, monkeypatch, capsys):
         monkeypatch.setattr(sys, "executable", "false")

@@ -116,6 +116,7 @@ class TestScores:
         assert set(json.loads((tmp_path / "output.json").read_text())) == {"corpus", "images"}
 
 
+@pytest.mark.long
 def test_a_run_names_it_wherever_its_scores_are(tmp_path, capsys):
     run = tmp_path / "run"
     flags = ["--stages=mle:1", "--metrics=spice_fast", f"--workdir={run}"]

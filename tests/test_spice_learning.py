@@ -52,6 +52,7 @@ def command(tuples, output, *more):
 
 
 class TestLearning:
+    @pytest.mark.long
     def test_a_toy_language_is_learned_and_an_interruption_changes_nothing(self, tuples, tmp_path, monkeypatch, capsys):
         arguments = ["--epochs=40", "--learning_rate=0.02", "--dropout=0.1"]
         assert main.main(command(tuples, tmp_path / "a.npz", *arguments)) == 0

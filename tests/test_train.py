@@ -54,6 +54,7 @@ def test_resumed_equals_uninterrupted(tmp_path, arrays):
     assert_same_end(run(config, arrays), whole)
 
 
+@pytest.mark.long
 def test_a_run_goes_on_with_another_number_of_devices(tmp_path, arrays):
     """Two devices until the middle of pg, then one: weights of two devices are read by one, and the end is the same."""
     changes = {"stages": "mle:1,baseline:1,pg:2", "learning_rate": "mle:1e-2,baseline:1e-2,pg:1e-3", "samples": 2}

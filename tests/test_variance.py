@@ -163,6 +163,7 @@ def finished(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.long
 def test_the_whole_of_it(finished, tmp_path, capsys):
     files = [f"--json={tmp_path / 'out.json'}", f"--picture={tmp_path / 'out.svg'}"]
     assert variance.main([f"--workdir={finished}", "--quick", *files]) == 0
