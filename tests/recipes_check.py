@@ -112,11 +112,11 @@ def check(folder: pathlib.Path, with_java: bool) -> None:
         f"--{split}_captions={folder}/clotho_captions_{name}.csv"
         for split, name in (("train", "development"), ("val", "validation"), ("test", "evaluation"))
     ]
-    flags = (f"--workdir={runs}/clotho", "--stages=mle:2,baseline:0.2,pg:0.5", *SHORT, *files)
+    flags = (f"--workdir={runs}/clotho", "--stages=mle:2,vine:0.5", *SHORT, *files)
     run("audio_clotho", *flags, f"--features={folder}/clotho.h5")
     rng, listed = np.random.default_rng(0), json.loads((coco / "dataset_coco.json").read_text())["images"]
     np.savez(folder / "clip.npz", **{image["filename"]: rng.normal(size=64) for image in listed})
-    flags = (f"--workdir={runs}/clip", "--stages=mle:1,baseline:0.2,pg:0.2", *SHORT, data[1])
+    flags = (f"--workdir={runs}/clip", "--stages=mle:1,vine:0.2", *SHORT, data[1])
     run("clip_features", *flags, f"--features={folder}/clip.npz")
 
 
