@@ -1,6 +1,6 @@
 # make quickstart: the first five minutes.  make test: everything is checked.  make test-fast: the
 # inner loop, under two minutes.  make lint: style.
-# make test-long: longer runs of what make test checks on small parts or on one decoder; ten minutes.
+# make test-long: longer runs of what make test checks on small parts or on one decoder; quarter of an hour.
 # make torture: every file of a run damaged, and runs stopped at 200 moments; an hour.
 # make recipes-check: the recipes for COCO, features and sounds, on stand-ins; ten minutes.
 # make workers-check: features by several processes, one of them killed; a minute.

@@ -176,6 +176,7 @@ def test_evaluate_and_export_need_only_the_workdir(finished):
     assert len(list((workdir / "export").iterdir())) == count + 1
 
 
+@pytest.mark.long
 def test_beam_search_by_one_flag(finished, capsys):
     """Evaluation and captions of files search alike; one that searches otherwise is written once, for captioning."""
     workdir, _ = finished

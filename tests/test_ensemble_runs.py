@@ -176,6 +176,7 @@ class TestRefusals:
         with pytest.raises(UserError, match=f"token 4 is '{vocabulary.words[4]}' in .*a and '{turned.words[4]}' in"):
             spidercap.load([trained / "a", trained / "copy"])
 
+    @pytest.mark.long
     def test_features_and_images(self, trained, seeing):
         error = refused("--mode=evaluate", f"--workdir={trained / 'a'},{seeing / 'mean'}")
         assert f"{trained / 'a'} was trained on features and {seeing / 'mean'} on images" in error

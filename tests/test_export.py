@@ -145,6 +145,7 @@ def captions_in(outputs):
     return [[caption.decode() for caption in image] for image in outputs["captions"].numpy()]
 
 
+@pytest.mark.long
 def test_a_model_that_samples_draws_anew_or_by_a_seed_of_each_row(tmp_path):
     """The export itself compares what is drawn by seeds with a fresh process's."""
     encoder = small_encoder(SIDE)

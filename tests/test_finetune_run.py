@@ -67,6 +67,7 @@ def test_a_run_that_is_stopped_ends_as_one_that_is_not(finished, tmp_path, monke
     assert differing(tmp_path, outcome(finished[0])) == ""
 
 
+@pytest.mark.long
 def test_the_export_has_the_tuned_layers(finished):
     folder, config = finished
     first, models = identity.kept_encoder(config), load_exported(config)
@@ -91,6 +92,7 @@ def kept_start(config):
     return kept.build_models(config, identity.kept_vocabulary(config), 512)[0].tuned.get_weights()
 
 
+@pytest.mark.long
 def test_evaluation_of_the_export_is_that_in_memory(finished):
     """The captions of the validation images by the exported model are those of the results."""
     folder, config = finished

@@ -159,6 +159,7 @@ class TestSpice:
         assert finite(f_score(counts[:, 0])) and (counts[:, :, 0] <= counts[:, :, 1:].min(axis=-1)).all()
 
 
+@pytest.mark.long
 def test_all_scores_are_finite(meteor, spice, monkeypatch):
     monkeypatch.setattr(spice, "_long", at_most_15_words(monkeypatch))
     captions = in_lines(hostile(100))

@@ -84,6 +84,7 @@ class TestMeteor:
         assert list(scores) == [1, 0, 0, 0, 0]
         assert meteor.evaluate([], []).corpus == 0
 
+    @pytest.mark.long
     def test_worker_killed_in_the_middle_changes_nothing(self, meteor, demo):
         captions, references, _ = (part[:400] for part in demo)
         expected = meteor.evaluate(captions, references)
@@ -166,6 +167,7 @@ class TestSpice:
         found = spice.evaluate(captions, references)
         assert list(found.images) == pytest.approx([row["spice"] for row in golden], abs=1e-9) and found.remark == ""
 
+    @pytest.mark.long
     def test_killed_parsers_and_matchers_change_nothing(self, spice, demo, published, tmp_path, monkeypatch):
         images = [demo[2].index(TIED), *range(7)]
         captions, references = ([demo[part][i] for i in images] for part in (0, 1))

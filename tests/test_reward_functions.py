@@ -283,6 +283,7 @@ class TestRuns:
             run(halves, arrays, stop_at=2, reward=reward_of(arrays, weights, mine=shortness))
         assert_same_end(run(halves, arrays, reward=reward_of(arrays, weights, mine=shortness)), expected)
 
+    @pytest.mark.long
     def test_from_the_command_line(self, written, tmp_path, capsys):
         """Ids are the data set's; a failure is one line; a mended file goes on where nothing was learned yet."""
         body = """

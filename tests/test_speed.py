@@ -21,6 +21,7 @@ from spidercap.models import decoding
 
 TINY = Setting(vocabulary=200, batch=4, units=16, features=8, images=60, side=32, encoded=2, drawn=2)
 TWINS = ("beam 1", "beam 5", "beam 10", "PG step, K = 1", "PG step, K = 5")  # of lines that differ by a number only
+LONG = ("encoder, from files", "PG step, K = 3, SPIDEr-fast", "SPICE-fast")
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -82,7 +83,10 @@ class TestWork:
         assert found.value == pytest.approx(TINY.batch / told["seconds"])
 
 
-@pytest.mark.parametrize("name", [name for name in lines() if name not in TWINS])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in lines() if name not in TWINS],
+)
 def test_every_line_runs_and_changes_nothing(world, name):
     before = [weight.numpy() for weight in world.captioner.weights + world.baseline.weights]
     found = measure(name, lines()[name], world, Yardstick(TINY), calls=1, seconds=0)

@@ -184,6 +184,7 @@ def test_the_whole_of_it(finished, tmp_path, capsys):
     assert rows["REINFORCE, no baseline"]["ratio"] == 1
 
 
+@pytest.mark.long
 def test_the_policy_is_what_the_baseline_stage_kept(finished):
     config = parse(["variance", "--mode=evaluate", f"--workdir={finished}"])
     with open_workdir(config):

@@ -57,6 +57,7 @@ def test_a_run_of_two_workers_is_that_of_one_process(two, tmp_path):
         assert_same(two / f"run_{worker}", weights, tiny_runs.without_seconds(progress))
 
 
+@pytest.mark.long
 def test_a_killed_worker_stops_the_other_and_the_run_goes_on(two, tmp_path):
     job = json.dumps([TINY | {"signals": {"1": [2, signal.SIGKILL]}}])
     codes, seconds = ended(start(tmp_path, 2, "tests.toy_worker", tmp_path, job), 120)
