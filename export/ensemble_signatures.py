@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from spidercap.export.server import DEFAULT, SEEDED, Outputs, encoded_rows, finite_rows, outputs_of
-from spidercap.models.captioner import Captioner, present
+from spidercap.models.captioner import Captioner, mean_of_parts
 from spidercap.models.decoder import Decoder
 from spidercap.models.ensemble import Ensemble
 from spidercap.models.sampling import uniforms_of_each
@@ -73,15 +73,7 @@ def _given(members: Sequence[Member], features: tf.Tensor) -> tuple[list[tf.Tens
     """Given features for each member: the mean of parts `[N, P, F]` for those that take none."""
     rows = finite_rows(features)
     found = [
-        _mean_of_parts(rows.features)
-        if features.shape.rank == 3 and not member.captioner.takes_parts
-        else rows.features
+        mean_of_parts(rows.features) if features.shape.rank == 3 and not member.captioner.takes_parts else rows.features
         for member in members
     ]
     return found, rows.error
-
-
-def _mean_of_parts(features: tf.Tensor) -> tf.Tensor:
-    """The mean `[N, F]` of the parts that there are, of features `[N, P, F]`."""
-    count = tf.reduce_sum(tf.cast(present(features), tf.float32), axis=1)[:, None]
-    return tf.math.divide_no_nan(tf.reduce_sum(features, axis=1), count)

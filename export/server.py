@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from spidercap.export.pixels_graph import PixelsGraph, plain_variables
 from spidercap.models.captioner import Captioner
-from spidercap.models.decoder import BEAM, CHOICES, DIVERSE_BEAM, GREEDY, Captions, Decoder
+from spidercap.models.decoder import BEAM, GREEDY, Captions, Decoder
 from spidercap.models.decoding import lengths
 from spidercap.models.images import decode_or_fault, resize_image
 from spidercap.models.packing import pack
@@ -67,7 +67,7 @@ class Server(tf.Module):
         known = range(len(SPECIAL_TOKENS), len(words))  # a special token is no word, however it is spelt
         table = tf.lookup.KeyValueTensorInitializer([words[i] for i in known], list(known), value_dtype=tf.int32)
         self.ids = tf.lookup.StaticHashTable(table, PAD)
-        beam = decoder if decoder.decode not in (GREEDY, DIVERSE_BEAM, *CHOICES) else Decoder(BEAM, BEAM_WIDTH)
+        beam = decoder if decoder.decode == BEAM else Decoder(BEAM, BEAM_WIDTH)
         self._decoders = {
             DEFAULT: decoder,
             GREEDY: Decoder(),

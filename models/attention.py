@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from spidercap.models.attending import ABSENT, attend, attended
-from spidercap.models.captioner import copied, of_words, present
+from spidercap.models.captioner import copied, mean_of_parts, of_words, present
 from spidercap.models.decoding import State, Step, take_rows
 from spidercap.models.lstm_captioner import LstmCaptioner, LstmState
 from spidercap.models.packing import Packing, pack
@@ -86,9 +86,7 @@ class AttentionCaptioner(LstmCaptioner):
         return attend(self.query(tf.scatter_nd(packing.index, hidden, shape)), *seen)
 
     def _start(self, features: tf.Tensor) -> LstmState:
-        there = tf.cast(present(features), tf.float32)
-        count = tf.maximum(tf.reduce_sum(there, axis=1, keepdims=True), 1.0)
-        return super()._start(tf.einsum("bp,bpf->bf", there / count, features))
+        return super()._start(mean_of_parts(features))
 
     def _seen(self, features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Keys `[B, P, H]`, values `[B, P, H]`, and what is added to the scores `[B, 1, P]`, of all parts."""

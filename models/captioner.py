@@ -210,6 +210,13 @@ def of_words(weights: tf.Tensor, features: tf.Tensor, tokens: tf.Tensor) -> tf.T
     return weights * said * tf.cast(present(features), weights.dtype)[:, None]
 
 
+def mean_of_parts(features: tf.Tensor) -> tf.Tensor:
+    """Returns the mean `[B, F]` of the parts that there are, of features `[B, P, F]`; 0 where there are none."""
+    there = tf.cast(present(features), tf.float32)
+    count = tf.maximum(tf.reduce_sum(there, axis=1, keepdims=True), 1.0)
+    return tf.einsum("bp,bpf->bf", there / count, features)
+
+
 def present(features: tf.Tensor) -> tf.Tensor:
     """Returns bool `[B, P]`: the parts that there are, of features `[B, P, F]`."""
     return tf.reduce_any(features != 0, axis=2)

@@ -126,10 +126,10 @@ def optimized(request):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item, nextitem):
     """Frees what a file leaves after its last test, whose arguments pytest holds until then."""
-    yield
+    result = yield
     if nextitem is None or nextitem.path != item.path:
         _free()
-    return True
+    return result
 
 
 def _free():

@@ -96,6 +96,16 @@ def make_data(folder):
     return (*flags, f"--features={folder / 'features.npz'}")
 
 
+def make_regions(folder):
+    """Writes the same with one to four regions of each image in place of its vector."""
+    flags = make_data(folder)
+    path, rng = folder / "features.npz", np.random.default_rng(1)
+    with np.load(path) as vectors:
+        parts = {name: rng.normal(size=(1 + i % 4, 6)) for i, name in enumerate(vectors.files)}
+    np.savez(path, **parts)
+    return flags
+
+
 def run(runs, flags, moment=None):
     """Runs the command line in a process, with workdir and cache in `runs`; returns exit code and what it printed."""
     runs.mkdir(parents=True, exist_ok=True)

@@ -23,12 +23,8 @@ def run(capsys, *flags):
 def regions(request, tmp_path_factory):
     """The flags of a run on images with one to four regions each, and the file of their features."""
     folder = tmp_path_factory.mktemp("regions")
-    flags = faults.make_data(folder / "data")
+    flags = faults.make_regions(folder / "data")
     path = folder / "data" / "features.npz"
-    rng = np.random.default_rng(1)
-    with np.load(path) as vectors:
-        parts = {name: rng.normal(size=(1 + i % 4, 6)) for i, name in enumerate(vectors.files)}
-    np.savez(path, **parts)
     flags = (*faults.FLAGS, *flags, f"--workdir={folder / 'run'}", f"--cache_dir={folder / 'cache'}")
     return (*flags, f"--decoder={request.param}"), path
 

@@ -44,12 +44,7 @@ def refused(*flags):
 def trained(tmp_path_factory):
     """The folder of runs on regions: `a` and its copy, `b` with another network, `few` with fewer words."""
     folder = tmp_path_factory.mktemp("runs")
-    data = faults.make_data(folder / "data")
-    path = folder / "data" / "features.npz"
-    rng = np.random.default_rng(1)
-    with np.load(path) as vectors:
-        parts = {name: rng.normal(size=(1 + i % 4, 6)) for i, name in enumerate(vectors.files)}
-    np.savez(path, **parts)
+    data = faults.make_regions(folder / "data")
     common = (*faults.FLAGS, *data, "--stages=mle:6", "--learning_rate=mle:3e-2", f"--cache_dir={folder / 'cache'}")
     train(common, folder / "a", "--decoder=lstm")
     train(common, folder / "b", "--decoder=transformer", "--seed=1", "--units=6", "--max_length=6")
