@@ -6,9 +6,9 @@ Shapes: B images, N captions, P parts of an image, n packed tokens, T steps, F f
 import keras
 import tensorflow as tf
 
-from spidercap.models.attending import ABSENT, attend, attended
+from spidercap.models.attending import Places, Values, attend, attend_by_image, in_heads, of_forced, only, placed
 from spidercap.models.captioner import copied, mean_of_parts, of_words, present
-from spidercap.models.decoding import State, Step, take_rows
+from spidercap.models.decoding import State, Step
 from spidercap.models.lstm_captioner import LstmCaptioner, LstmState
 from spidercap.models.packing import Packing, pack
 from spidercap.models.row_random import Seed
@@ -46,8 +46,8 @@ class AttentionCaptioner(LstmCaptioner):
         def step(state: State, tokens: tf.Tensor) -> tuple[State, tf.Tensor]:
             hidden, cell, image = state
             hidden, cell = advance((hidden, cell), tokens)
-            context = attended(self.query(hidden)[:, None], *take_rows(seen, image))
-            return (hidden, cell, image), words.logits(hidden + context[:, 0])
+            context = attend_by_image(self.query(hidden), seen, image, self.jit)
+            return (hidden, cell, image), words.logits(hidden + context)
 
         start = (*self._start(features), tf.range(tf.shape(features)[0]))
         return step, copied(start, copies)
@@ -62,33 +62,33 @@ class AttentionCaptioner(LstmCaptioner):
     ) -> tf.Tensor:
         """As of Captioner: `[n, H]`, what predicts each word, with what was seen."""
         hidden = self._read(features, tokens, packing, dropout_seed, feature_row)
-        seen = self._seen(features)
-        if feature_row is not None:
-            seen = take_rows(seen, feature_row)
-        context = packing.of(self._attend(hidden, seen, tokens, packing)[0])
+        place = of_forced(packing, tokens, feature_row, tf.shape(features)[0])
+        context = tf.gather_nd(self._attend(hidden, features, place)[0], place.index)
         return self._drop(hidden + context, packing, tokens.shape[1], dropout_seed, 1)
 
     def attention_weights(self, features: tf.Tensor, tokens: tf.Tensor) -> tf.Tensor:
         """As of Captioner."""
         packing = pack(tokens)
         hidden = self._read(features, tokens, packing, None, None)
-        weights = self._attend(hidden, self._seen(features), tokens, packing)[1]
-        return of_words(weights[:, 0], features, tokens)
+        place = of_forced(packing, tokens, None, tf.shape(features)[0])
+        return of_words(self._attend(hidden, features, place)[1][:, 0], features, tokens)
 
-    def _attend(
-        self, hidden: tf.Tensor, seen: tuple[tf.Tensor, ...], tokens: tf.Tensor, packing: Packing
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """What hidden states `[n, H]` see, `[N, T, H]`, and the weights `[N, 1, T, P]`.
+    def _attend(self, hidden: tf.Tensor, features: tf.Tensor, place: Places) -> tuple[tf.Tensor, tf.Tensor]:
+        """What hidden states `[n, H]` see, `[B, G, H]`, and the weights `[B, 1, G, P]`.
 
-        By caption, not packed, so that the parts of an image are multiplied with all tokens of a caption at once.
+        An image has more parts than words are said of it. So the kernels of keys and values are multiplied with what
+        the words ask and find, and not with the parts: (W_q h)^T (W_k v) = (W_k^T W_q h)^T v.
         """
-        shape = [tf.shape(tokens)[0], tokens.shape[1], self.units]
-        return attend(self.query(tf.scatter_nd(packing.index, hidden, shape)), *seen)
+        parts = self._normalised(features)[:, None]
+        queries = tf.matmul(self.query(hidden), self.key.kernel, transpose_b=True)
+        seen = Values(parts, parts, only(present(features)))
+        found, weights = attend(placed(queries, place), seen, scale=self.units**-0.5)
+        return self.value(found), weights
 
     def _start(self, features: tf.Tensor) -> LstmState:
         return super()._start(mean_of_parts(features))
 
-    def _seen(self, features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Keys `[B, P, H]`, values `[B, P, H]`, and what is added to the scores `[B, 1, P]`, of all parts."""
+    def _seen(self, features: tf.Tensor) -> Values:
+        """Keys and values of all parts `[B, 1, P, H]`."""
         parts = self._normalised(features)
-        return self.key(parts), self.value(parts), tf.where(present(features), 0.0, ABSENT)[:, None]
+        return Values(in_heads(self.key(parts), 1), in_heads(self.value(parts), 1), only(present(features)))

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from spidercap.models.attending import ABSENT, attend, attended
+from spidercap.models.attending import ABSENT, Values, attend, attend_by_image, in_heads, of_forced, only, placed
 from spidercap.models.captioner import Captioner, copied, of_words, present, read_tokens
-from spidercap.models.decoding import State, Step, take_rows
+from spidercap.models.decoding import State, Step
 from spidercap.models.packing import Packing, pack
 from spidercap.models.precision import product
 from spidercap.models.row_random import Seed
@@ -63,23 +63,24 @@ class TransformerCaptioner(Captioner):
 
         def step(state: State, tokens: tf.Tensor) -> tuple[State, tf.Tensor]:
             cache, time, image = state
-            here = tf.one_hot(time, self.max_length)[:, :, None]
-            later = tf.where(tf.range(self.max_length) > time[:, None], ABSENT, 0.0)[:, None]
+            here = tf.one_hot(time, self.max_length)[:, None, None, :, None]
+            known = only(tf.range(self.max_length) <= time[:, None])
             kept = []
 
-            def of_tokens(layer: int, query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
-                kept.append(cache[:, layer] + here * tf.concat([key, value], axis=1)[:, None])
-                return attended(query[:, None], *tf.split(kept[-1], 2, axis=2), later, self.heads)[:, 0]
+            def of_tokens(layer: int, query: tf.Tensor, *read: tf.Tensor) -> tf.Tensor:
+                read = tf.stack([in_heads(part[:, None], self.heads) for part in read], axis=1)
+                kept.append(cache[:, layer] + here * read)
+                return attend(query[:, None], Values(*tf.unstack(kept[-1], axis=1), known))[0][:, 0]
 
             def of_image(layer: int, query: tf.Tensor) -> tf.Tensor:
-                return attended(query[:, None], *take_rows(seen[layer], image), self.heads)[:, 0]
+                return attend_by_image(query, seen[layer], image, self.jit)
 
             read = tf.gather(self.embedding.embeddings, tokens)
             hidden = self._through(read, time, of_tokens, of_image)
             return (tf.stack(kept, axis=1), time + 1, image), words.logits(hidden)
 
         count = tf.shape(features)[0]
-        cache = tf.zeros([count, LAYERS, self.max_length, 2 * self.units])
+        cache = tf.zeros([count, LAYERS, 2, self.heads, self.max_length, self.units // self.heads])
         start = (
             tf.ensure_shape(cache, [features.shape[0], *cache.shape[1:]]),
             tf.zeros([count], tf.int32),
@@ -111,24 +112,24 @@ class TransformerCaptioner(Captioner):
         dropout_seed: Seed | None,
         feature_row: tf.Tensor | None,
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Hidden states `[n, H]`, and by layer the weights `[N, heads, T, P]` of the parts."""
-        seen, shape = self._seen(features), [tf.shape(tokens)[0], tokens.shape[1], self.units]
-        if feature_row is not None:
-            seen = take_rows(seen, feature_row)
+        """Hidden states `[n, H]`, and by layer the weights `[B, heads, G, P]` of the parts (attending.py).
+
+        If each caption has features of its own, the weights are `[N, heads, T, P]`.
+        """
+        seen, count = self._seen(features), tf.shape(features)[0]
+        captions, images = (of_forced(packing, tokens, row, count) for row in (None, feature_row))
         steps = tf.range(tokens.shape[1])
-        later = tf.where(steps > steps[:, None], ABSENT, 0.0)[None]
+        later = tf.where(steps > steps[:, None], ABSENT, 0.0)
         weights = []
 
-        def by_caption(values: tf.Tensor) -> tf.Tensor:
-            return tf.scatter_nd(packing.index, values, shape)
-
-        def of_tokens(layer: int, *values: tf.Tensor) -> tf.Tensor:
-            return packing.of(attended(*map(by_caption, values), later, self.heads))
+        def of_tokens(layer: int, query: tf.Tensor, *read: tf.Tensor) -> tf.Tensor:
+            keys, values = (in_heads(placed(part, captions), self.heads) for part in read)
+            return packing.of(attend(placed(query, captions), Values(keys, values, later))[0])
 
         def of_image(layer: int, query: tf.Tensor) -> tf.Tensor:
-            context, of_layer = attend(by_caption(query), *seen[layer], self.heads)
+            context, of_layer = attend(placed(query, images), seen[layer])
             weights.append(of_layer)
-            return packing.of(context)
+            return tf.gather_nd(context, images.index)
 
         def drop(values: tf.Tensor, place: int) -> tf.Tensor:
             return self._drop(values, packing, tokens.shape[1], dropout_seed, place)
@@ -151,11 +152,11 @@ class TransformerCaptioner(Captioner):
             values = block.through(values, layer, of_tokens, of_image, drop, self.precision)
         return self.norm(values)
 
-    def _seen(self, features: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-        """Keys and values `[B, P, H]` of all parts for each layer, and what is added to their scores `[B, 1, P]`."""
-        parts = self.part(self._normalised(features))
-        absent = tf.where(present(features), 0.0, ABSENT)[:, None]
-        return [(*tf.split(block.parts(parts), 2, axis=2), absent) for block in self.blocks]
+    def _seen(self, features: tf.Tensor) -> list[Values]:
+        """Keys and values of all parts for each layer, `[B, heads, P, d]`."""
+        parts, there = self.part(self._normalised(features)), only(present(features))
+        made = (tf.split(block.parts(parts), 2, axis=2) for block in self.blocks)
+        return [Values(*(in_heads(part, self.heads) for part in both), there) for both in made]
 
 
 class Block(keras.layers.Layer):

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from spidercap.models import decoding
-from spidercap.models.attending import attend, attended
+from spidercap.models.attending import ABSENT, Values, attend, attend_by_image, in_heads
 from spidercap.models.attention import AttentionCaptioner
 from spidercap.models.beam import beam_search
 from spidercap.models.fixed_greedy import fixed_greedy
@@ -156,27 +156,62 @@ def test_it_has_the_weights_of_the_other_one_and_three_layers():
     assert extra == {"query", "key", "value"} and isinstance(own, AttentionCaptioner)
 
 
+def some_values(rng, images):
+    """Queries `[N, 3, 128]`, and keys, values and what is added for two heads, four values an image."""
+    queries, keys, values = (rng.normal(size=(images, n, 128)).astype(np.float32) for n in (3, 4, 4))
+    added = np.where(rng.random((images, 1, 1, 4)) < 0.3, ABSENT, 0).astype(np.float32)
+    return queries, keys, values, added
+
+
+def as_seen(keys, values, added):
+    return Values(*(in_heads(tf.constant(part), 2) for part in (keys, values)), tf.constant(added))
+
+
 def test_heads_attend_each_on_their_own():
-    rng = np.random.default_rng(0)
-    queries, keys, values = (rng.normal(size=(2, count, 128)).astype(np.float32) for count in (3, 4, 4))
-    added = np.where(rng.random((2, 3, 4)) < 0.3, -1e9, 0).astype(np.float32)
-    found = attended(*map(tf.constant, (queries, keys, values, added)), heads=2).numpy()
+    queries, *given = some_values(np.random.default_rng(0), 2)
+    found = attend(tf.constant(queries), as_seen(*given))[0].numpy()
+    keys, values, added = given
     for n, s, head in itertools.product(range(2), range(3), (slice(0, 64), slice(64, 128))):
-        scores = keys[n, :, head] @ queries[n, s, head] / 8 + added[n, s]
+        scores = keys[n, :, head] @ queries[n, s, head] / 8 + added[n, 0, 0]
         shares = np.exp(scores - scores.max())
         np.testing.assert_allclose(found[n, s, head], shares @ values[n, :, head] / shares.sum(), atol=1e-5)
 
 
 def test_weights_times_values_are_what_is_seen():
-    rng = np.random.default_rng(0)
-    queries, keys, values = (rng.normal(size=(2, count, 128)).astype(np.float32) for count in (3, 4, 4))
-    added = np.where(rng.random((2, 3, 4)) < 0.3, -1e9, 0).astype(np.float32)
-    given = tuple(map(tf.constant, (queries, keys, values, added)))
-    seen, weights = attend(*given, heads=2)
-    np.testing.assert_array_equal(seen, attended(*given, heads=2))
-    expected = np.einsum("nhsk,nkhd->nshd", weights, values.reshape(2, 4, 2, 64)).reshape(2, 3, 128)
+    queries, *given = some_values(np.random.default_rng(0), 2)
+    seen, weights = attend(tf.constant(queries), as_seen(*given))
+    expected = np.einsum("nhsk,nkhd->nshd", weights, given[1].reshape(2, 4, 2, 64)).reshape(2, 3, 128)
     np.testing.assert_allclose(seen, expected, atol=1e-5)
     np.testing.assert_allclose(np.sum(weights, axis=3), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("image", [[2, 0, 2, 2, 0], [1], [3, 3, 3, 3], [0, 1, 2, 3], [3, 2, 1, 0], []])
+@pytest.mark.parametrize("fixed_shapes", [False, True])
+def test_rows_in_any_order_see_their_own_image(image, fixed_shapes):
+    """Images without rows, all rows of one image, and no row at all."""
+    rng = np.random.default_rng(1)
+    _, *given = some_values(rng, 4)
+    queries = rng.normal(size=(len(image), 128)).astype(np.float32)
+    run = tf.function(attend_by_image, jit_compile=fixed_shapes, autograph=False)
+    found = run(tf.constant(queries), as_seen(*given), tf.constant(image, tf.int32), fixed_shapes)
+    assert found.shape == (len(image), 128)
+    for row, query in enumerate(queries):
+        own = as_seen(*(part[image[row]][None] for part in given))
+        np.testing.assert_allclose(found[row], attend(tf.constant(query[None, None]), own)[0][0, 0], atol=1e-5)
+
+
+def test_rows_of_an_image_copy_nothing_of_it():
+    """Nothing that is gathered for the rows has the image's 49 parts."""
+    rng = np.random.default_rng(1)
+    parts = [tf.constant(rng.normal(size=(2, 1, 49, 64)), tf.float32) for _ in range(2)]
+    seen = Values(*parts, tf.zeros([2, 1, 1, 49]))
+    graph = (
+        tf.function(attend_by_image, autograph=False)
+        .get_concrete_function(tf.TensorSpec([None, 64]), seen, tf.TensorSpec([None], tf.int32))
+        .graph
+    )
+    shapes = [out.shape for op in graph.get_operations() if "Gather" in op.type for out in op.outputs]
+    assert shapes and all(shape.rank is not None and 49 not in shape[1:] for shape in shapes)
 
 
 def test_attention_weights_are_those_of_the_equation(toy):
