@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from spidercap.pipeline.data.feature_store import Features
+from spidercap.pipeline.data.streams import untuned
 from spidercap.pipeline.metrics.size_classes import SizeClass
 
 CAPTION = 2**20 + 2  # separates the seed of reference captions from those of a train step's samples
@@ -174,4 +175,4 @@ def _batches(
         return _Rows(step, begin, end, batch_size, index, None if parts.count == 1 else tf.cast(begin, tf.int64))
 
     numbers = tf.data.Dataset.range(first_step * parts.here, steps * parts.here)
-    return numbers.map(lambda number: batch(rows(number))).prefetch(4 * parts.here)
+    return untuned(numbers.map(lambda number: batch(rows(number))).prefetch(4 * parts.here))

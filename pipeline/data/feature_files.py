@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from spidercap.pipeline.data.image_files import reason_of
+from spidercap.pipeline.data.streams import untuned
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import UNREADABLE
 from spidercap.pipeline.text.coco_json import first, reject
@@ -152,7 +153,7 @@ def _table(path: str, names: Sequence[str], rows, suffix: str) -> FeatureFile:
 def _tfrecord(path: str, stack: contextlib.ExitStack) -> FeatureFile:
     del stack  # it is read whole
     names, rows = [], []
-    for serialized in tf.data.TFRecordDataset(path).as_numpy_iterator():
+    for serialized in untuned(tf.data.TFRecordDataset(path)).as_numpy_iterator():
         name, row = _parsed(path, len(rows), serialized)
         names.append(name)
         rows.append(row)

@@ -14,6 +14,7 @@ from spidercap.pipeline.data.image_files import skip_or_reject
 from spidercap.pipeline.data.image_index import Checked, ImageIndex
 from spidercap.pipeline.data.image_places import Place, places_of, split_folders
 from spidercap.pipeline.data.records import Source, Split, digest_of
+from spidercap.pipeline.data.streams import CALLS, untuned
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.data_settings import DataSettings
 from spidercap.pipeline.text.listing import Listed, Listing
@@ -33,7 +34,7 @@ class ImageFiles:
     def encoded(self, rows: Sequence[int]) -> tf.data.Dataset:
         """Returns the encoded images (scalar strings) of ascending rows of the split, in that order."""
         paths = tf.data.Dataset.from_tensor_slices(tf.constant([self.paths[row] for row in rows], tf.string))
-        return paths.map(tf.io.read_file, num_parallel_calls=tf.data.AUTOTUNE)
+        return untuned(paths.map(tf.io.read_file, num_parallel_calls=CALLS))
 
     def of(self, rows: Sequence[int]) -> "ImageFiles":
         """Returns the images of ascending rows alone."""

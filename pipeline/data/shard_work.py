@@ -22,6 +22,7 @@ from spidercap.models.image_headers import LARGE, read_header
 from spidercap.models.images import decode_image, draw_view, resize_image
 from spidercap.pipeline.data.feature_store import write_shard
 from spidercap.pipeline.data.records import Images, reading
+from spidercap.pipeline.data.streams import CALLS, untuned
 from spidercap.pipeline.errors import UserError
 
 BATCH = 64  # images; more is not faster, and may not fit into the memory of small GPUs
@@ -116,8 +117,8 @@ def pixels(records: tf.data.Dataset, keys: Sequence[str], image_size: int, view:
     small, large = _decoders(image_size, view)
     seeds = tf.data.Dataset.from_tensor_slices(np.array([view_seed(key) for key in keys], np.int64))
     # Large images are decoded a few at a time, or the memory for them would grow with the number of cores.
-    decoded = tf.data.Dataset.zip(seeds, records).map(small, num_parallel_calls=tf.data.AUTOTUNE)
-    return decoded.map(large, num_parallel_calls=2).batch(BATCH).prefetch(tf.data.AUTOTUNE)
+    decoded = tf.data.Dataset.zip(seeds, records).map(small, num_parallel_calls=CALLS)
+    return untuned(decoded.map(large, num_parallel_calls=2).batch(BATCH).prefetch(2))
 
 
 def view_seed(key: str) -> int:

@@ -18,6 +18,7 @@ from spidercap.pipeline.bars import progress_bar
 from spidercap.pipeline.data.image_files import skip_or_reject
 from spidercap.pipeline.data.image_index import check
 from spidercap.pipeline.data.records import Split, digest_of, id_of
+from spidercap.pipeline.data.streams import untuned
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import write_text
 from spidercap.pipeline.settings.data_settings import DataSettings
@@ -126,7 +127,7 @@ def records(builder: tfds.core.DatasetBuilder, split: tfds.typing.SplitArg, imag
     decoders: Any = tfds.decode.SkipDecoding()
     for part in reversed(image.split("/")):
         decoders = {part: decoders}
-    return builder.as_dataset(split=split, decoders=decoders, read_config=read, shuffle_files=False)
+    return untuned(builder.as_dataset(split=split, decoders=decoders, read_config=read, shuffle_files=False))
 
 
 def part_of(record: Any, name: str) -> Any:

@@ -1,0 +1,50 @@
+"""Streams of tf.data can be left at any moment: none has the thread that their deletion may wait for."""
+
+import pathlib
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from spidercap.pipeline.data.batches import TrainingArrays, caption_batches, image_batches
+from spidercap.pipeline.data.files_source import ImageFiles
+from spidercap.pipeline.data.shard_work import pixels
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def arrays():
+    tokens = np.full([3, 5], 4, np.int32)
+    return TrainingArrays(np.zeros([3, 1, 2], np.float32), tokens, np.arange(3, dtype=np.int32), tokens[:, None])
+
+
+def images():
+    return ImageFiles(("a.jpg", "b.jpg")).encoded(range(2))
+
+
+STREAMS = {
+    "captions": lambda: caption_batches(arrays(), 2, 0, 4, (1, 2)),
+    "images": lambda: image_batches(arrays(), 2, 0, 4, (1, 2), with_captions=True),
+    "files": images,
+    "pixels": lambda: pixels(images(), ["0" * 16, "1" * 16], 32),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_no_thread_tunes_it(name):
+    assert STREAMS[name]().options().autotune.enabled is False
+
+
+def test_every_stream_of_the_pipeline_is_untuned():
+    """Where a stream is made or read, its module knows of `untuned`, and nothing is left to tuning."""
+    made = re.compile(r"tf\.data\.(Dataset|TFRecordDataset)[.(]|as_dataset\(")
+    sources = {path: path.read_text() for path in (ROOT / "pipeline").rglob("*.py")}
+    of_streams = [path for path, text in sources.items() if made.search(text)]
+    assert len(of_streams) >= 5
+    assert not [path for path in of_streams if "untuned(" not in sources[path]]
+    assert not [path for path, text in sources.items() if "tf.data.AUTOTUNE" in text]
+
+
+def test_a_stream_with_tuning_would_be_seen():
+    assert tf.data.Dataset.range(3).options().autotune.enabled is not False
