@@ -63,29 +63,27 @@ class TransformerCaptioner(Captioner):
 
         def step(state: State, tokens: tf.Tensor) -> tuple[State, tf.Tensor]:
             cache, time, image = state
-            here = tf.one_hot(time, self.max_length)[:, None, None, :, None]
+            here = _places_of_heads(time, self.heads)
             known = only(tf.range(self.max_length) <= time[:, None])
             kept = []
 
             def of_tokens(layer: int, query: tf.Tensor, *read: tf.Tensor) -> tf.Tensor:
-                read = tf.stack([in_heads(part[:, None], self.heads) for part in read], axis=1)
-                kept.append(cache[:, layer] + here * read)
-                return attend(query[:, None], Values(*tf.unstack(kept[-1], axis=1), known))[0][:, 0]
+                new = (tf.reshape(part, [-1, self.heads, self.units // self.heads]) for part in read)
+                both = zip(cache[layer], new, strict=True)
+                kept.append(tuple(tf.tensor_scatter_nd_update(old, here, now) for old, now in both))
+                return attend(query[:, None], Values(*kept[-1], known))[0][:, 0]
 
             def of_image(layer: int, query: tf.Tensor) -> tf.Tensor:
                 return attend_by_image(query, seen[layer], image, self.jit)
 
             read = tf.gather(self.embedding.embeddings, tokens)
             hidden = self._through(read, time, of_tokens, of_image)
-            return (tf.stack(kept, axis=1), time + 1, image), words.logits(hidden)
+            return (tuple(kept), time + 1, image), words.logits(hidden)
 
         count = tf.shape(features)[0]
-        cache = tf.zeros([count, LAYERS, 2, self.heads, self.max_length, self.units // self.heads])
-        start = (
-            tf.ensure_shape(cache, [features.shape[0], *cache.shape[1:]]),
-            tf.zeros([count], tf.int32),
-            tf.range(count),
-        )
+        empty = tf.zeros([count, self.heads, self.max_length, self.units // self.heads])
+        empty = tf.ensure_shape(empty, [features.shape[0], *empty.shape[1:]])
+        start = (((empty, empty),) * LAYERS, tf.zeros([count], tf.int32), tf.range(count))
         return step, copied(start, copies)
 
     def hidden(
@@ -195,6 +193,13 @@ class Block(keras.layers.Layer):
         values += drop(_times(seen, self.seen_parts, precision), 3 + 3 * layer)
         wide = tf.nn.gelu(_times(third(values), self.wide, precision), approximate=True)  # as LiteRT has no erf
         return values + drop(_times(wide, self.narrow, precision), 4 + 3 * layer)
+
+
+def _places_of_heads(time: tf.Tensor, heads: int) -> tf.Tensor:
+    """The index `[n, heads, 3]` of each row's step in arrays `[n, heads, T, d]`; `time` is `[n]`."""
+    rows = tf.range(tf.shape(time)[0])
+    numbers = (rows[:, None], tf.range(heads)[None], time[:, None])
+    return tf.stack([part + tf.zeros_like(rows)[:, None] + tf.zeros([1, heads], tf.int32) for part in numbers], axis=2)
 
 
 def positions(time: tf.Tensor, units: int) -> tf.Tensor:
