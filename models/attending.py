@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from spidercap.models.packing import Packing
+from spidercap.models.packing import Packing, steps_of
 
 ABSENT = -1e9  # added to the score of what cannot be seen
 
@@ -85,5 +85,7 @@ def only(there: tf.Tensor) -> tf.Tensor:
 
 def in_heads(values: tf.Tensor, heads: int) -> tf.Tensor:
     """Returns `[N, heads, S, d]` of `[N, S, H]`."""
-    shape = [tf.shape(values)[0], tf.shape(values)[1], heads, values.shape[2] // heads]
+    if heads == 1:
+        return values[:, None]
+    shape = [-1, steps_of(values), heads, values.shape[2] // heads]
     return tf.transpose(tf.reshape(values, shape), [0, 2, 1, 3])

@@ -15,9 +15,9 @@ from benchmarks.portable import caption_of, script_of
 from spidercap.export.formats import PORTABLE, spelled_formats
 from spidercap.export.portable import kept_source, write_portable
 from spidercap.export.saved_model import CheckFailed
+from spidercap.models.captioners import CAPTIONERS
 from spidercap.models.decoding import greedy, lengths
 from spidercap.models.images import decode_image, resize_image
-from spidercap.models.lstm_captioner import LstmCaptioner
 from spidercap.models.special_tokens import END, SPECIAL_TOKENS
 from spidercap.pipeline import portable_exports
 from spidercap.pipeline.errors import UserError
@@ -33,19 +33,27 @@ WORDS = (*SPECIAL_TOKENS, "ein", "rød", "二", "dog", "cat")
 
 @pytest.fixture(scope="module")
 def parts():
+    return made_of("lstm")
+
+
+def made_of(kind):
     """(encoder, captioner): small, with different captions for different images."""
     layers = keras.layers
     keras.utils.set_random_seed(1)
     encoder = keras.Sequential([keras.Input([SIDE, SIDE, 3]), layers.Rescaling(1 / 255)])
     # Its constants are not variables, as those of EfficientNet.
     encoder.add(layers.Normalization(mean=[0.5, 0.4, 0.3], variance=[0.2, 0.3, 0.4]))
-    for layer in (layers.Conv2D(4, 3), layers.AveragePooling2D(10), layers.Flatten()):
+    last = layers.Reshape([9, 4]) if CAPTIONERS[kind].takes_parts else layers.Flatten()
+    for layer in (layers.Conv2D(4, 3), layers.AveragePooling2D(10), last):
         encoder.add(layer)
-    captioner = LstmCaptioner(len(WORDS), encoder.output_shape[1], units=6, embedding_size=5, dropout=0.0)
+    units = 128 if kind == "transformer" else 6  # two heads
+    captioner = CAPTIONERS[kind](len(WORDS), encoder.output_shape[-1], units, embedding_size=5, dropout=0.0)
     captioner.adapt(encoder(images(30)).numpy())
     rng = np.random.default_rng(4)
     for weight in captioner.trainable_variables:
         weight.assign(rng.normal(0, 1.5, weight.shape))
+    if kind == "transformer":  # or no caption would end
+        captioner.words.bias.assign_add(tf.one_hot(END, len(WORDS)) * 25)
     return encoder, captioner
 
 
@@ -62,6 +70,17 @@ def written(request, parts, tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / request.param / "3"
     write_portable(*parts, WORDS, T, request.param, path, "made of this")
     return request.param, path
+
+
+@pytest.mark.parametrize("kind", ["attention", "transformer"])
+@pytest.mark.parametrize("name", PORTABLE)
+def test_captioners_that_attend_say_the_same(kind, name, tmp_path):
+    missing = PORTABLE[name].missing()
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed; pip install '.[{name}]'")
+    parts = made_of(kind)
+    write_portable(*parts, WORDS, T, name, tmp_path / name / "1", "made of this")
+    test_file_says_what_the_model_says(parts, (name, tmp_path / name / "1"))
 
 
 def load(name, path):
