@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import types
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ import tensorflow as tf
 from spidercap.models.encoder import build_encoder
 from spidercap.models.images import LEAST_SEEN, decode_image, draw_view, resize_image
 from spidercap.pipeline.data import features, rendered, shard_work
-from spidercap.pipeline.data.feature_store import Features, FeatureStore, shard_path, write_shard
+from spidercap.pipeline.data.feature_store import Features, FeatureStore, shard_path, stored_bytes, write_shard
 from spidercap.pipeline.data.features import all_features
 from spidercap.pipeline.data.prepare import prepare_data
 from spidercap.pipeline.data.records import NEEDED, read_images
@@ -23,6 +24,7 @@ class CountedCalls(keras.Model):
     """Means of the colours; `calls` counts how often Python runs it, which is when it is traced."""
 
     calls = 0
+    outputs = (keras.KerasTensor([None, 3]),)
 
     def call(self, images, training=None):
         self.calls += 1
@@ -132,6 +134,32 @@ def test_work_that_stops_keeps_its_shards_and_ends_with_the_same(config, monkeyp
     assert len(before) == 2 and len(after) == 3 and before.items() <= after.items()
     images = [resize_image(decode_image(one), 32) for one in read_images(splits["train"], range(5)).values()]
     np.testing.assert_allclose(whole[:, 0], np.mean(images, axis=(1, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("room, told", [(0, "error"), (10**9, ""), (10**12, "GiB")])
+def test_room_for_all_features_is_checked_before_the_first(config, monkeypatch, capsys, room, told):
+    """5 images in 3 views and 3 in one, maps of float16 that take 1.9 GiB each."""
+    encoder = CountedCalls()
+    large = keras.KerasTensor([None, 1000, 1000, 1000 if told else 10])
+    monkeypatch.setattr(CountedCalls, "outputs", (large,))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=room))
+    splits, views = prepare_data(config), {"train": 3, "val": 1}
+    if told == "error":
+        with pytest.raises(UserError, match=r"18 views of images take 33\.5 GiB, and 0\.0 GiB are free in .*--views"):
+            all_features(config, splits, encoder, views)
+        assert not encoder.calls and not (config.cache_path() / "features").exists()
+        return
+    all_features(config, splits, encoder, views)
+    assert ("18 views of images take 33.5 GiB" in capsys.readouterr().out) == bool(told)
+    capsys.readouterr()
+    all_features(config, splits, encoder, views)  # nothing is missing
+    assert "GiB" not in capsys.readouterr().out
+
+
+def test_bytes_of_a_row_are_those_of_a_shard(tmp_path):
+    for shape, dtype in (([5], "float32"), ([4, 5], "float32"), ([3, 3, 6], "float32"), ([3, 3, 3], "uint8")):
+        rows = np.load(write_shard(tmp_path / dtype / str(len(shape)), ["1", "2"], np.zeros([2, *shape], dtype)))
+        assert rows.nbytes == 2 * stored_bytes(shape, dtype)
 
 
 def test_images_of_another_data_set_are_not_computed_again(config):

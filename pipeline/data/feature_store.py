@@ -1,6 +1,7 @@
 """Features stored by the contents of their image, in shards that are read where they lie on the disk."""
 
 import hashlib
+import math
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -165,10 +166,19 @@ class View:
         return self._features.gather(np.arange(self.shape[0])[rows], self._number)
 
 
+def stored_bytes(shape: Sequence[int], dtype: str) -> int:
+    """Returns the bytes that the features of an image take on the disk, of its shape (F), (P, F) or (h, w, C)."""
+    return KEY + np.dtype(_stored_as(dtype, len(shape))).itemsize * math.prod(shape)
+
+
 def _dtype(features: np.ndarray) -> str:
-    if features.dtype == np.uint8:
+    return _stored_as(features.dtype.name, features.ndim - 1)
+
+
+def _stored_as(dtype: str, dimensions: int) -> str:
+    if dtype == "uint8":
         return "|u1"
-    return "<f4" if features.ndim == 2 else "<f2"  # parts take fifty times the room
+    return "<f4" if dimensions == 1 else "<f2"  # parts take fifty times the room
 
 
 def _short(keys: Sequence[str]) -> np.ndarray:

@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import json
 import pathlib
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -23,7 +24,7 @@ from spidercap.models.encoder import build_encoder
 from spidercap.models.encoder_cut import Cut, CutError, cut_encoder
 from spidercap.pipeline import digests
 from spidercap.pipeline.bars import progress_bar
-from spidercap.pipeline.data.feature_store import SHARD, Features, FeatureStore
+from spidercap.pipeline.data.feature_store import SHARD, Features, FeatureStore, stored_bytes
 from spidercap.pipeline.data.records import Images, Split
 from spidercap.pipeline.data.shard_work import Done, Encode, Shard, compute_shards, encode_by, in_processes
 from spidercap.pipeline.errors import UserError
@@ -31,6 +32,7 @@ from spidercap.pipeline.files import written_aside
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.workers import ALONE, Workers
 
+TOLD = 2**30  # bytes of features that are worth a line
 NAMED = 20  # layers that a message names
 ENCODER_SEED = 0  # of random weights, so that runs with different --seed share features
 
@@ -94,7 +96,7 @@ def all_features(
     in this process, in those of --workers, or as --beam_options say. Several workers share the shards out.
 
     Raises:
-      UserError: features are NaN or infinite.
+      UserError: features are NaN or infinite, or the disk has no room for all of them.
     """
     if config.model.finetune_encoder:
         encoder = cut_of(config, encoder).frozen
@@ -102,6 +104,8 @@ def all_features(
     # One function for all, because tracing a deep network takes seconds. It is traced only if something is computed.
     encode = encode_by(encoder, config.model.image_size)
     stores = [FeatureStore(folder / f"view{view}") for view in range(max(views.values(), default=0))]
+    asked = [(stores[view], split.keys) for name, split in splits.items() for view in range(views[name])]
+    _check_room(config, folder, encoder, sum(len(store.missing(keys)) for store, keys in asked))
     for name, split in splits.items():
         for view in range(views[name]):
             title = f"{name}, view {view + 1} of {views[name]}" if views[name] > 1 else name
@@ -116,6 +120,27 @@ def all_features(
                 workers.wait()
                 stores[view] = FeatureStore(stores[view].folder)
     return {name: _views(stores[: views[name]], split.keys) for name, split in splits.items()}
+
+
+def _check_room(config: Config, folder: pathlib.Path, encoder: keras.Model, missing: int) -> None:
+    """Raises UserError if the disk cannot hold what is to be computed; tells its size if that is large."""
+    stored = encoder.outputs[0]
+    size = missing * stored_bytes(stored.shape[1:], stored.dtype)
+    told = f"features of {missing:,} views of images take {size / 2**30:,.1f} GiB"
+    there = folder
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if size > free:
+        less = "a smaller --views"
+        if config.model.finetune_encoder:
+            less += ", or a --finetune_from nearer to the encoder's end"
+        raise UserError(
+            f"{told}, and {free / 2**30:,.1f} GiB are free in {config.cache_path()}; make room, name another folder by "
+            f"--cache_dir, or give {less}"
+        )
+    if size >= TOLD:
+        print(f"{told} in {config.cache_path()}", flush=True)
 
 
 def _shards(
