@@ -197,9 +197,9 @@ class Block(keras.layers.Layer):
 
 def _places_of_heads(time: tf.Tensor, heads: int) -> tf.Tensor:
     """The index `[n, heads, 3]` of each row's step in arrays `[n, heads, T, d]`; `time` is `[n]`."""
-    rows = tf.range(tf.shape(time)[0])
-    numbers = (rows[:, None], tf.range(heads)[None], time[:, None])
-    return tf.stack([part + tf.zeros_like(rows)[:, None] + tf.zeros([1, heads], tf.int32) for part in numbers], axis=2)
+    count = tf.shape(time)[0]
+    parts = (tf.range(count)[:, None], tf.range(heads)[None], time[:, None])
+    return tf.stack([tf.broadcast_to(part, [count, heads]) for part in parts], axis=2)
 
 
 def positions(time: tf.Tensor, units: int) -> tf.Tensor:
