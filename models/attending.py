@@ -59,7 +59,7 @@ class Places(NamedTuple):
 def by_image(image: tf.Tensor, images: int | tf.Tensor) -> Places:
     """Returns the places of rows of images `[n]`, in any order; G is the largest number of rows of an image."""
     order = tf.argsort(image, stable=True)
-    before = tf.reduce_sum(tf.cast(image[:, None] < tf.range(images), tf.int32), axis=0)  # rows of images before
+    before = tf.cumsum(tf.math.unsorted_segment_sum(tf.ones_like(image), image, images), exclusive=True)
     count = tf.range(tf.shape(image)[0])
     number = tf.scatter_nd(order[:, None], count, tf.shape(image)) - tf.gather(before, image)
     most = tf.maximum(tf.reduce_max(number), 0) + 1  # of no rows the maximum is the least integer

@@ -63,7 +63,11 @@ class AttentionCaptioner(LstmCaptioner):
         """As of Captioner: `[n, H]`, what predicts each word, with what was seen."""
         hidden = self._read(features, tokens, packing, dropout_seed, feature_row)
         place = of_forced(packing, tokens, feature_row, tf.shape(features)[0])
-        context = tf.gather_nd(self._attend(hidden, features, place)[0], place.index)
+        if _few(features, tokens):
+            found, _ = self._attend(hidden, features, place)
+            context = self.value(tf.gather_nd(found, place.index))
+        else:
+            context = tf.gather_nd(attend(placed(self.query(hidden), place), self._seen(features))[0], place.index)
         return self._drop(hidden + context, packing, tokens.shape[1], dropout_seed, 1)
 
     def attention_weights(self, features: tf.Tensor, tokens: tf.Tensor) -> tf.Tensor:
@@ -74,16 +78,14 @@ class AttentionCaptioner(LstmCaptioner):
         return of_words(self._attend(hidden, features, place)[1][:, 0], features, tokens)
 
     def _attend(self, hidden: tf.Tensor, features: tf.Tensor, place: Places) -> tuple[tf.Tensor, tf.Tensor]:
-        """What hidden states `[n, H]` see, `[B, G, H]`, and the weights `[B, 1, G, P]`.
+        """What hidden states `[n, H]` see of the parts as they are, `[B, G, F]`, and the weights `[B, 1, G, P]`.
 
-        An image has more parts than words are said of it. So the kernels of keys and values are multiplied with what
-        the words ask and find, and not with the parts: (W_q h)^T (W_k v) = (W_k^T W_q h)^T v.
+        The kernel of the keys is multiplied with what words ask, and not with the parts: (W_q h)^T (W_k v) =
+        (W_k^T W_q h)^T v. The layer of the values then takes what was found.
         """
         parts = self._normalised(features)[:, None]
         queries = tf.matmul(self.query(hidden), self.key.kernel, transpose_b=True)
-        seen = Values(parts, parts, only(present(features)))
-        found, weights = attend(placed(queries, place), seen, scale=self.units**-0.5)
-        return self.value(found), weights
+        return attend(placed(queries, place), Values(parts, parts, only(present(features))), scale=self.units**-0.5)
 
     def _start(self, features: tf.Tensor) -> LstmState:
         return super()._start(mean_of_parts(features))
@@ -92,3 +94,13 @@ class AttentionCaptioner(LstmCaptioner):
         """Keys and values of all parts `[B, 1, P, H]`."""
         parts = self._normalised(features)
         return Values(in_heads(self.key(parts), 1), in_heads(self.value(parts), 1), only(present(features)))
+
+
+def _few(features: tf.Tensor, tokens: tf.Tensor) -> bool:
+    """Whether captions have so few words that it is less work to multiply kernels with them than with the parts.
+
+    3 N T / 2 < 2 B P: half of the places hold words. Of a word's product both factors have a gradient, of a part's only
+    the kernel. If sizes are not known, captions are taken to be one an image.
+    """
+    (captions, steps), (images, parts, _) = tokens.shape, features.shape
+    return None in (captions, images, parts) or 3 * captions * steps < 4 * images * parts

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spidercap.models import decoding
+from spidercap.models import attention, decoding
 from spidercap.models.attending import ABSENT, Values, attend, attend_by_image, in_heads
 from spidercap.models.attention import AttentionCaptioner
 from spidercap.models.beam import beam_search
@@ -33,7 +33,9 @@ def toy(request):
     return make_toy(request.param)
 
 
-def test_hidden_states_are_those_of_the_equation(toy):
+@pytest.mark.parametrize("few", [False, True])
+def test_hidden_states_are_those_of_the_equation(toy, few, monkeypatch):
+    monkeypatch.setattr(attention, "_few", lambda features, tokens: few)
     captioner, _, features = toy
     packing = pack(WORDS)
     found = captioner.hidden(tf.constant(features), WORDS, packing, feature_row=ROW)
@@ -41,6 +43,12 @@ def test_hidden_states_are_those_of_the_equation(toy):
     np.testing.assert_allclose(found, packing.of(expected), atol=1e-6)
     elsewhere = plain.hidden(captioner, features[1 - ROW.numpy()], WORDS)
     assert np.abs(found - packing.of(elsewhere)).max() > 0.1
+
+
+@pytest.mark.parametrize(("samples", "few"), [(1, True), (3, True), (5, False), (20, False)])
+def test_many_samples_of_an_image_multiply_kernels_with_its_parts(samples, few):
+    tokens, features = tf.zeros([64 * samples, 20], tf.int32), tf.zeros([64, 49, 3])
+    assert attention._few(features, tokens) is few
 
 
 def test_teacher_forcing_is_what_the_steps_say(toy):
@@ -136,8 +144,13 @@ def test_all_decoders_find_what_plain_python_finds(toy, jit):
 
 
 @pytest.mark.parametrize("which", range(6))
-def test_gradients_are_those_of_the_plain_pass(toy, which):
-    """All objectives, with several samples an image: what is packed and shared out, against one after the other."""
+def test_gradients_are_those_of_the_plain_pass(toy, which, monkeypatch):
+    """All objectives, with several samples an image: what is packed and shared out, against one after the other.
+
+    Kernels are multiplied with the words in one of them, and with the parts in the other.
+    """
+    few = iter([True, False])
+    monkeypatch.setattr(attention, "_few", lambda features, tokens: next(few))
     captioner, baseline, features = toy
     captioner.apply_temperature(3.0)  # or most samples would be the greedy caption
     objective = every_objective(captioner)[which]

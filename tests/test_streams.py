@@ -2,14 +2,18 @@
 
 import pathlib
 import re
+import threading
+import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from spidercap.pipeline.data.batches import TrainingArrays, caption_batches, image_batches
+from spidercap.pipeline.data.feature_store import Features
 from spidercap.pipeline.data.files_source import ImageFiles
 from spidercap.pipeline.data.shard_work import pixels
+from spidercap.pipeline.data.streams import CALLS
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -34,6 +38,27 @@ STREAMS = {
 @pytest.mark.parametrize("name", STREAMS)
 def test_no_thread_tunes_it(name):
     assert STREAMS[name]().options().autotune.enabled is False
+
+
+@pytest.mark.skipif(CALLS == 1, reason="one core")
+def test_batches_are_read_at_once_and_come_in_order(monkeypatch):
+    """Without tuning a map has the number of calls that it is given, by default one."""
+    inside, most, lock = 0, 0, threading.Lock()
+
+    def slow(self, images, views):
+        nonlocal inside, most
+        with lock:
+            inside, most = inside + 1, max(most, inside + 1)
+        time.sleep(0.05)
+        with lock:
+            inside -= 1
+        return np.zeros([len(images), 2], np.float32)
+
+    expected = [batch.image_index.numpy() for batch in caption_batches(arrays(), 2, 0, 9, (1, 2))]
+    monkeypatch.setattr(Features, "gather", slow)
+    found = [batch.image_index.numpy() for batch in caption_batches(arrays(), 2, 0, 9, (1, 2))]
+    np.testing.assert_array_equal(found, expected)
+    assert most > 1
 
 
 def test_every_stream_of_the_pipeline_is_untuned():

@@ -104,8 +104,8 @@ def all_features(
     # One function for all, because tracing a deep network takes seconds. It is traced only if something is computed.
     encode = encode_by(encoder, config.model.image_size)
     stores = [FeatureStore(folder / f"view{view}") for view in range(max(views.values(), default=0))]
-    asked = [(stores[view], split.keys) for name, split in splits.items() for view in range(views[name])]
-    _check_room(config, folder, encoder, sum(len(store.missing(keys)) for store, keys in asked))
+    if workers.number == 0:  # before any of them writes
+        _check_room(config, encoder, stores, splits, views)
     for name, split in splits.items():
         for view in range(views[name]):
             title = f"{name}, view {view + 1} of {views[name]}" if views[name] > 1 else name
@@ -122,22 +122,35 @@ def all_features(
     return {name: _views(stores[: views[name]], split.keys) for name, split in splits.items()}
 
 
-def _check_room(config: Config, folder: pathlib.Path, encoder: keras.Model, missing: int) -> None:
+def _check_room(
+    config: Config,
+    encoder: keras.Model,
+    stores: Sequence[FeatureStore],
+    splits: Mapping[str, Split],
+    views: Mapping[str, int],
+) -> None:
     """Raises UserError if the disk cannot hold what is to be computed; tells its size if that is large."""
+    asked = (
+        [key for name, split in splits.items() if views[name] > view for key in split.keys]
+        for view in range(len(stores))
+    )
+    missing = sum(len(store.missing(keys)) for store, keys in zip(stores, asked, strict=True))
+    if not missing:
+        return
     stored = encoder.outputs[0]
     size = missing * stored_bytes(stored.shape[1:], stored.dtype)
     told = f"features of {missing:,} views of images take {size / 2**30:,.1f} GiB"
-    there = folder
+    there = config.cache_path()
     while not there.exists():
         there = there.parent
     free = shutil.disk_usage(there).free
     if size > free:
-        less = "a smaller --views"
+        less = ", or give a smaller --views" if len(stores) > 1 else ""
         if config.model.finetune_encoder:
             less += ", or a --finetune_from nearer to the encoder's end"
         raise UserError(
-            f"{told}, and {free / 2**30:,.1f} GiB are free in {config.cache_path()}; make room, name another folder by "
-            f"--cache_dir, or give {less}"
+            f"{told}, and {free / 2**30:,.1f} GiB are free in {config.cache_path()}; make room, or name another folder "
+            f"by --cache_dir{less}"
         )
     if size >= TOLD:
         print(f"{told} in {config.cache_path()}", flush=True)

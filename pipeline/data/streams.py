@@ -4,7 +4,8 @@ import os
 
 import tensorflow as tf
 
-CALLS = os.cpu_count() or 1  # at once, of what is computed in parallel
+# Calls at once of what is computed in parallel: the cores that this process may use, where the system tells.
+CALLS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def untuned(stream: tf.data.Dataset) -> tf.data.Dataset:

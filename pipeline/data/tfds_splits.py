@@ -18,7 +18,7 @@ from spidercap.pipeline.bars import progress_bar
 from spidercap.pipeline.data.image_files import skip_or_reject
 from spidercap.pipeline.data.image_index import check
 from spidercap.pipeline.data.records import Split, digest_of, id_of
-from spidercap.pipeline.data.streams import untuned
+from spidercap.pipeline.data.streams import CALLS, untuned
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import write_text
 from spidercap.pipeline.settings.data_settings import DataSettings
@@ -123,7 +123,11 @@ def part_of_split(builder: tfds.core.DatasetBuilder, split: str, first: int, end
 
 def records(builder: tfds.core.DatasetBuilder, split: tfds.typing.SplitArg, image: str) -> tf.data.Dataset:
     """Returns the records of a split, always in the same order, with images as they are encoded."""
-    read = tfds.ReadConfig(interleave_cycle_length=1)  # one file at a time, or the order would differ
+    read = tfds.ReadConfig(
+        interleave_cycle_length=1,  # one file at a time, or the order would differ
+        num_parallel_calls_for_interleave_files=1,
+        num_parallel_calls_for_decode=CALLS,
+    )
     decoders: Any = tfds.decode.SkipDecoding()
     for part in reversed(image.split("/")):
         decoders = {part: decoders}
