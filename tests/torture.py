@@ -1,6 +1,6 @@
 """Damages every file of a run and of its cache, and stops runs at seeded moments: `make torture`.
 
-    python -m tests.torture [--only=stops] [--stops=160] [--worker_stops=40] [--jobs=2]
+    python -m tests.torture [--only=stops] [--stops=160] [--worker_stops=40] [--files=run/] [--jobs=2]
 
 A case is right if the same command ends like a run that nothing happened to, or, after damage, with one line that names
 the file. Anything else is printed, and the exit code is 1.
@@ -45,6 +45,7 @@ def main(arguments):
     parser.add_argument("--only", choices=PARTS, help="one part")
     parser.add_argument("--stops", type=int, default=160, help="of one process")
     parser.add_argument("--worker_stops", type=int, default=40, help="of two workers")
+    parser.add_argument("--files", default="", help="damage only those whose path holds this")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="cases at once")
     options = parser.parse_args(arguments)
     wrong = []
@@ -66,7 +67,7 @@ def stopped(scratch, flags, options):
     whole = _whole(scratch, flags)
     assert faults.run(scratch / "stopped", flags, WITHIN_PG)[0] == faults.SAVED
     assert (scratch / "stopped" / "run" / "kept" / "pg").exists()
-    return _damage(scratch, scratch / "stopped", flags, whole)
+    return _damage(scratch, scratch / "stopped", flags, whole, lambda path: options.files in str(path))
 
 
 def finished(scratch, flags, options):
