@@ -1,6 +1,7 @@
 """The workdir at the door: damaged, foreign, linked, read-only and strangely named ones."""
 
 import errno
+import json
 import os
 import pathlib
 import signal
@@ -55,6 +56,17 @@ def test_a_damaged_file_of_a_prepared_run_is_named(prepared, name, damage):
     for mode in MODES:
         with pytest.raises(UserError, match=f"{name} {what}; restore it from a copy, or name a new --workdir"):
             opened(prepared, mode)
+
+
+def test_a_damaged_digest_is_told_as_what_it_may_be(prepared):
+    """The file and its digest do not match: nothing tells which of the two was changed."""
+    path = prepared.workdir_path() / "digests.json"
+    kept = json.loads(path.read_text())
+    changed = kept["data.json"].translate(str.maketrans("0123456789abcdef", "123456789abcdef0"))
+    path.write_text(json.dumps(kept | {"data.json": changed}))
+    (prepared.workdir_path() / "kept").mkdir()
+    with pytest.raises(UserError, match=r"data.json is damaged .* \(if it is sound, .*/digests.json is not\)"):
+        opened(prepared, "evaluate")
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", "[1]"])

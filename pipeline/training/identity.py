@@ -156,7 +156,8 @@ def check_files(workdir: pathlib.Path, remedy: str) -> None:
     for name, what in wrong.items():
         if name in _MADE_AGAIN:
             continue
-        raise UserError(f"{workdir / name} {what}; {remedy}")
+        either = f" (if it is sound, {workdir / digests.NAME} is not)" if what == digests.DAMAGED else ""
+        raise UserError(f"{workdir / name} {what}; {remedy}{either}")
 
 
 def encoder_text(encoder: keras.Model | None, feature_size: int) -> str:
