@@ -156,6 +156,13 @@ def _tensorflow_errors() -> tuple[type[Exception], ...]:
     return () if tensorflow is None else (tensorflow.errors.OpError,)
 
 
+def nearest_existing(path: pathlib.Path) -> pathlib.Path:
+    """Returns the path, or the closest one above it that exists; a link that leads nowhere exists."""
+    while not os.path.lexists(path):
+        path = path.parent
+    return path
+
+
 def check_input(flag: str, path: str | os.PathLike) -> None:
     """Raises UserError if a file cannot be read, without opening it, as it may be a pipe."""
     try:

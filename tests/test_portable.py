@@ -64,30 +64,25 @@ def images(count):
 @pytest.fixture(scope="module", params=list(PORTABLE))
 def written(request, parts, tmp_path_factory):
     """(format, folder)"""
-    missing = PORTABLE[request.param].missing()
-    if missing:
-        pytest.skip(f"{', '.join(missing)} not installed; pip install '.[{request.param}]'")
-    path = tmp_path_factory.mktemp("export") / request.param / "3"
-    write_portable(*parts, WORDS, T, request.param, path, "made of this")
-    return request.param, path
+    return written_as(request.param, parts, tmp_path_factory.mktemp("export"))
 
 
-@pytest.mark.parametrize("kind", ["attention", "transformer"])
-@pytest.mark.parametrize("name", PORTABLE)
-def test_captioners_that_attend_say_the_same(kind, name, tmp_path):
+def written_as(name, parts, folder):
+    """(format, folder) of a file that was written, if that can be."""
     missing = PORTABLE[name].missing()
     if missing:
         pytest.skip(f"{', '.join(missing)} not installed; pip install '.[{name}]'")
-    parts = made_of(kind)
-    write_portable(*parts, WORDS, T, name, tmp_path / name / "1", "made of this")
-    test_file_says_what_the_model_says(parts, (name, tmp_path / name / "1"))
+    path = folder / name / "3"
+    write_portable(*parts, WORDS, T, name, path, "made of this")
+    return name, path
 
 
 def load(name, path):
     return importlib.import_module(PORTABLE[name].module).load(path / PORTABLE[name].file)
 
 
-def test_file_says_what_the_model_says(parts, written):
+def assert_says_the_same(parts, written):
+    """Captions and log-probabilities of the file are the model's, in batches of any size."""
     encoder, captioner = parts
     pixels = images(30)
     tokens, log_prob = greedy(*captioner.begin(encoder(pixels)), T)
@@ -98,6 +93,17 @@ def test_file_says_what_the_model_says(parts, written):
         assert ids.dtype == np.int32 and found.dtype == np.float32
         np.testing.assert_array_equal(ids, tokens[first:last])
         np.testing.assert_allclose(found, log_prob[first:last], atol=1e-4)
+
+
+def test_file_says_what_the_model_says(parts, written):
+    assert_says_the_same(parts, written)
+
+
+@pytest.mark.parametrize("kind", ["attention", "transformer"])
+@pytest.mark.parametrize("name", PORTABLE)
+def test_captioners_that_attend_say_the_same(kind, name, tmp_path):
+    parts = made_of(kind)
+    assert_says_the_same(parts, written_as(name, parts, tmp_path))
 
 
 def test_files_beside_tell_how_to_call_it(written):

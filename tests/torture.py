@@ -67,13 +67,13 @@ def stopped(scratch, flags, options):
     whole = _whole(scratch, flags)
     assert faults.run(scratch / "stopped", flags, WITHIN_PG)[0] == faults.SAVED
     assert (scratch / "stopped" / "run" / "kept" / "pg").exists()
-    return _damage(scratch, scratch / "stopped", flags, whole, lambda path: options.files in str(path))
+    return _damage(scratch, scratch / "stopped", flags, whole, options)
 
 
 def finished(scratch, flags, options):
     """Returns the cases of damage to what a finished run keeps: weights and the exported model."""
     whole = _whole(scratch, flags)
-    return _damage(scratch, scratch / "whole", flags, whole, lambda path: {"kept", "export"} & set(path.parts))
+    return _damage(scratch, scratch / "whole", flags, whole, options, lambda path: {"kept", "export"} & set(path.parts))
 
 
 def pictures(scratch, flags, options):
@@ -81,7 +81,7 @@ def pictures(scratch, flags, options):
     whole = _whole(scratch, PICTURES)
     own = {"images.npz", "encoder.txt", "encoder.keras"}
     return _damage(
-        *(scratch, scratch / "whole", PICTURES, whole),
+        *(scratch, scratch / "whole", PICTURES, whole, options),
         lambda path: path.name in own or {"data", "features"} & set(path.parts[:-1]),
     )
 
@@ -126,7 +126,7 @@ def _stops(scratch, flags, count, workers):
     return [functools.partial(chain, seed) for seed in range(-(-count // CHAIN))]
 
 
-def _damage(scratch, run, flags, whole, chosen=lambda path: True):
+def _damage(scratch, run, flags, whole, options, chosen=lambda path: True):
     targets = [
         path.relative_to(run)
         for path in sorted(run.rglob("*"))
@@ -134,7 +134,7 @@ def _damage(scratch, run, flags, whole, chosen=lambda path: True):
     ]
     return [
         functools.partial(_damaged, scratch / f"{kind}{i}", run, file, kind, flags, whole)
-        for i, file in enumerate(filter(chosen, targets))
+        for i, file in enumerate(file for file in targets if options.files in str(file) and chosen(file))
         for kind in DAMAGE
     ]
 

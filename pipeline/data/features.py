@@ -28,7 +28,7 @@ from spidercap.pipeline.data.feature_store import SHARD, Features, FeatureStore,
 from spidercap.pipeline.data.records import Images, Split
 from spidercap.pipeline.data.shard_work import Done, Encode, Shard, compute_shards, encode_by, in_processes
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.files import written_aside
+from spidercap.pipeline.files import nearest_existing, written_aside
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.workers import ALONE, Workers
 
@@ -140,10 +140,7 @@ def _check_room(
     stored = encoder.outputs[0]
     size = missing * stored_bytes(stored.shape[1:], stored.dtype)
     told = f"features of {missing:,} views of images take {size / 2**30:,.1f} GiB"
-    there = config.cache_path()
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(nearest_existing(config.cache_path())).free
     if size > free:
         less = ", or give a smaller --views" if len(stores) > 1 else ""
         if config.model.finetune_encoder:

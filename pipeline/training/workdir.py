@@ -15,7 +15,7 @@ from typing import Any
 from spidercap.export.formats import PORTABLE
 from spidercap.pipeline import digests
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.files import open_lock, sweep, write_text
+from spidercap.pipeline.files import nearest_existing, open_lock, sweep, write_text
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.growth import changes_of_begun
 from spidercap.pipeline.settings.saved import differences, read_settings
@@ -181,9 +181,7 @@ def _check_path(flag: str, folder: pathlib.Path) -> None:
 
 def _check_folder(flag: str, folder: pathlib.Path, least_free: int, mode: str) -> None:
     """Raises UserError for a folder that could not be created or written to, or on a full disk; creates nothing."""
-    there = folder
-    while not os.path.lexists(there):
-        there = there.parent
+    there = nearest_existing(folder)
     if not there.is_dir():
         raise UserError(f"--{flag}={folder}: {there} is not a folder; name another")
     if mode in WRITING and not os.access(there, os.W_OK | os.X_OK):
