@@ -6,8 +6,9 @@ import tensorflow as tf
 
 from spidercap.models.scene_parser import FURTHEST, SceneParser, SceneParserSizes
 from spidercap.pipeline.metrics.spice_fast.lemmas import Lemmas
+from spidercap.pipeline.metrics.spice_fast.levels import THRESHOLDS
 from spidercap.pipeline.metrics.spice_fast.lexicon import AFFIXES, affix_buckets, word_ids
-from spidercap.pipeline.metrics.spice_fast.parser import PLACES, SceneGraphParser
+from spidercap.pipeline.metrics.spice_fast.parser import PLACES, SceneGraphParser, likely
 from spidercap.pipeline.metrics.spice_fast.parser_file import load_parser, save_parser
 from spidercap.pipeline.parser_training.alignment import OPEN, Aligner, learn_labels, learn_lemmas, tuples_of
 from spidercap.pipeline.text.flat_tokens import flat_tokens
@@ -252,18 +253,31 @@ class TestTuples:
         return SceneGraphParser(made, self.WORDS[1:], lemmas, ["near", "~", "~ on", "of"])
 
     def test_places(self, network):
-        made = self.parser(network, 1.0, -1.0)
+        made = self.parser(network, 1.0, -3.0)
         lexicon = made.lexicon(self.WORDS)
         tuples = made(tf.constant([[1, 2, 0], [0, 0, 0], [5, 1, 2]]), lexicon.tables).numpy()
-        assert tuples.shape == (3, PLACES, 3) and (tuples[1] == 0).all()
-        assert made.texts(tuples, lexicon) == [[("dog",), ("men",)], [], [("horses",), ("dog",), ("men",)]]
-        assert (tuples[:, :, 1:] == 0).all() and (tuples[0, 2:] == 0).all()
+        assert tuples.shape == (3, PLACES, 4) and (tuples[1] == 0).all()
+        said = [list(of) for of in made.texts(tuples, lexicon)]
+        assert said == [[("dog",), ("men",)], [], [("horses",), ("dog",), ("men",)]]
+        assert (tuples[:, :, 1:3] == 0).all() and (tuples[0, 2:] == 0).all()
+
+    @pytest.mark.parametrize("objects", [-2.5, -1.5, -0.5, 0.0, 0.5, 1.5, 2.5])
+    @pytest.mark.parametrize("pairs", [-2.5, 0.5, 3.0])
+    def test_the_level_is_the_number_of_thresholds_below_the_logit(self, network, objects, pairs):
+        made = self.parser(network, objects, pairs)
+        lexicon = made.lexicon(self.WORDS)
+        caption = tf.constant([[1, 2, 1]])
+        (said,) = made.texts(made(caption, lexicon.tables), lexicon)
+        expected = {1: sum(objects > t for t in THRESHOLDS), 2: sum(pairs > t for t in THRESHOLDS)}
+        levels = {1: said.get(("dog",), 0), 2: said.get(("dog", "men"), 0), 3: said.get(("men", "dog", "near"), 0)}
+        assert levels == {**expected, 3: expected[2]} and set(said.values()) | {0} == set(levels.values()) | {0}
+        assert (("dog",) in likely(said)) == (objects > 0) and (("dog", "men") in likely(said)) == (pairs > 0)
 
     def test_relations_come_first_and_what_has_no_place_is_cut_off(self, network):
         made = self.parser(network, 1.0, 1.0)
         lexicon = made.lexicon(self.WORDS)
         tuples = made(tf.constant([[1, 2, 0, 0, 0, 0], [1, 2, 3, 4, 5, 1]]), lexicon.tables).numpy()
-        first = made.texts(tuples, lexicon)[0]
+        first = list(made.texts(tuples, lexicon)[0])
         assert first == [
             ("dog", "men", "near"),
             ("men", "dog", "near"),
@@ -276,7 +290,7 @@ class TestTuples:
         assert (tuples[1, :, 2] > 0).all()
 
     def test_long_captions_have_a_place_for_every_word(self, network):
-        made = self.parser(network, 1.0, -1.0)
+        made = self.parser(network, 1.0, -3.0)
         words = ("", *(f"thing{k}" for k in range(40)))
         lexicon = made.lexicon(words)
         captions = [list(range(1, 41)), [3]]
@@ -287,7 +301,7 @@ class TestTuples:
 
     def test_relations_are_named(self, network):
         """The label is chosen by bias; where nothing is pointed to, one that asks for a verb cannot be."""
-        made = self.parser(network, -1.0, 1.0)
+        made = self.parser(network, -3.0, 1.0)
         lexicon = made.lexicon(self.WORDS)
         caption = tf.constant([[1, 3]])
         for bias, pointed, relation in (
@@ -301,11 +315,11 @@ class TestTuples:
             made.network.unnamed.assign(np.full(made.network.unnamed.shape, -pointed))
             made.network.pointer.assign(np.ones(made.network.pointer.shape))
             made.network.ends_bias.assign(np.ones(made.network.ends_bias.shape))
-            said = made.texts(made(caption, lexicon.tables), lexicon)[0]
+            said = list(made.texts(made(caption, lexicon.tables), lexicon)[0])
             assert {one[2] for one in said if len(one) == 3} <= relation and len(said[0]) == 3
 
     def test_a_relation_does_without_being(self, network):
-        made = self.parser(network, -1.0, 1.0)
+        made = self.parser(network, -3.0, 1.0)
         made = SceneGraphParser(made.network, self.WORDS[1:], Lemmas({}, {"dog": "be"}, []), made.labels)
         made.network.labels_bias.assign([0, 0, 5, 0])
         made.network.unnamed.assign(np.full(made.network.unnamed.shape, -1.0))
@@ -350,4 +364,4 @@ class TestTuples:
         save_parser(tmp_path / "parser.npz", made)
         again = load_parser(tmp_path / "parser.npz")
         assert (again.words, again.lemmas.nouns) == (words, made.lemmas.nouns)
-        assert again.parse(flat_tokens([[[1]]]), again.lexicon(["", "teeshirts"]))[0].shape == (PLACES, 3)
+        assert again.parse(flat_tokens([[[1]]]), again.lexicon(["", "teeshirts"]))[0].shape == (PLACES, 4)

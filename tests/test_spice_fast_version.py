@@ -19,7 +19,7 @@ from spidercap.pipeline.metrics.versions import split_versions
 from spidercap.pipeline.training.scalar_texts import step_text, validation_text
 from tests.conftest import ROOT
 
-SHIPPED = "3.7478c6"
+SHIPPED = "3.7cf94b"
 SENTENCE = f"SPICE-fast is an approximation of SPICE by a learned parser, version {SHIPPED}; --metrics=spice computes"
 VERSIONS = {"SPICE-fast parser": SHIPPED}
 REFERENCES = {7: ["A black dog runs on the grass.", "A dog is running."], 9: ["Two men sit on a bench."]}

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from spidercap.pipeline.metrics.spice_fast import term_tables
+from spidercap.pipeline.metrics.spice_fast.levels import LEVELS
 from spidercap.pipeline.metrics.spice_fast.matching import Matcher
 from spidercap.pipeline.metrics.spice_fast.scene_graph import counts
 from spidercap.pipeline.metrics.spice_fast.synonyms import DATA, Synonyms, wordnet_synonyms
@@ -113,23 +114,59 @@ CASES = [
 ]
 
 
+def of_level(tuples, level=1):
+    return {tuple(one): level for one in tuples}
+
+
+def of_level_one(candidate, references):
+    return of_level(candidate), [of_level(reference) for reference in references]
+
+
 @pytest.mark.parametrize(("candidate", "references", "expected"), CASES)
 def test_toys(toy, candidate, references, expected):
+    assert counts(*of_level_one(candidate, references), toy) == expected
+
+
+GRADED = [
+    ({("a",): 3}, [{("a",): 5}], [3, 3, 5]),
+    ({("a",): 5}, [{("b",): 2}], [2, 5, 2]),
+    ({("a",): 4}, [{("a",): 1}, {("b",): 3}], [3, 4, 3]),  # one object, which is as sure as its surest term
+    ({("a",): 2, ("b",): 4}, [{("a",): 5}], [4, 4, 5]),
+    # A relation is as sure as itself; its ends are objects that are at least as sure.
+    ({("a", "p", "on"): 2, ("a",): 4}, [{("a", "p", "on"): 5}], [4 + 2 + 2, 4 + 2 + 2, 15]),
+    ({("a", "p"): 1, ("a", "q"): 3, ("a",): 5}, [{("a", "p"): 2, ("a",): 2}], [2 + 2, 5 + 3, 4]),
+    # Of several that match, the surest: "b" as one object, "c" as another, which merges with none of the first image.
+    ({("b",): 5}, [{("c2",): 2, ("a",): 4}], [4, 5, 6]),
+    ({("b", "q"): 5}, [{("a", "p"): 1, ("a", "r"): 3}], [3 + 3, 10, 3 + 3 + 1]),
+]
+
+
+@pytest.mark.parametrize(("candidate", "references", "expected"), GRADED)
+def test_a_tuple_counts_by_its_level(toy, candidate, references, expected):
     assert counts(candidate, references, toy) == expected
+
+
+def test_compiled_levels(toy):
+    found = compiled(toy, WORDS, [case[:2] for case in GRADED], 6, random.Random(1))
+    assert found.tolist() == [case[2] for case in GRADED]
 
 
 def compiled(synonyms, terms, cases, steps, generator):
     """Returns int `[N, 3]` of the compiled matching, candidates' tuples strewn among rows of zeros."""
     numbers = {term: number for number, term in enumerate(terms)}
 
-    def encoded(tuples):
-        rows = [[numbers.setdefault(t, len(numbers)) for t in one] + [0] * (3 - len(one)) for one in tuples]
-        return np.array(rows, np.int32).reshape(-1, 3)
+    def encoded(captions):
+        rows = [
+            [numbers.setdefault(t, len(numbers)) for t in one] + [0] * (3 - len(one)) + [level]
+            for tuples in captions
+            for one, level in tuples.items()
+        ]
+        return np.array(rows, np.int32).reshape(-1, 4)
 
-    references = [encoded(itertools.chain.from_iterable(of_image)) for _, of_image in cases]
-    tuples = np.zeros([len(cases), steps, 3], np.int32)
+    references = [encoded(of_image) for _, of_image in cases]
+    tuples = np.zeros([len(cases), steps, 4], np.int32)
     for row, (candidate, _) in zip(tuples, cases, strict=True):
-        row[sorted(generator.sample(range(steps), len(candidate)))] = encoded(candidate)
+        row[sorted(generator.sample(range(steps), len(candidate)))] = encoded([candidate])
     matcher = tf.function(Matcher(terms, references, synonyms), autograph=False)
     order = np.array(generator.sample(range(len(cases)), len(cases)))
     found = np.empty([len(cases), 3], int)
@@ -138,15 +175,15 @@ def compiled(synonyms, terms, cases, steps, generator):
 
 
 def test_compiled_toys(toy):
-    found = compiled(toy, WORDS, [case[:2] for case in CASES], 6, random.Random(1))
+    found = compiled(toy, WORDS, [of_level_one(*case[:2]) for case in CASES], 6, random.Random(1))
     assert found.tolist() == [case[2] for case in CASES]
 
 
 def random_tuples(generator, words, most):
     def one():
-        return [generator.choice(words) for _ in range(generator.choice([1, 1, 2, 3]))]
+        return tuple(generator.choice(words) for _ in range(generator.choice([1, 1, 2, 3])))
 
-    return [one() for _ in range(generator.randint(0, most))]
+    return {one(): generator.randint(1, LEVELS) for _ in range(generator.randint(0, most))}
 
 
 @pytest.mark.parametrize("parts", [(1000, 16), (3, 2)])  # 700 images in one part, and in many that are joined
@@ -164,27 +201,27 @@ def test_compiled_equals_plain_on_random_tuples(toy, most, parts, monkeypatch):
     ]
     found = compiled(toy, [word for word in WORDS if word != "be"], cases, 16, generator)
     assert found.tolist() == [counts(*case, toy) for case in cases]
-    assert found[:, 0].max() > 4 and (most < 40 or found[:, 2].max() > 62)
+    assert found[:, 0].max() > 4 * LEVELS and (most < 40 or found[:, 2].max() > 62 * LEVELS)
 
 
 def test_candidates_in_chunks_are_as_one_by_one(toy):
     terms = [*WORDS]
-    references = [np.array([[1, 0, 0], [1, 5, 0]], np.int32), np.zeros([0, 3], np.int32)]
+    references = [np.array([[1, 0, 0, 1], [1, 5, 0, 1]], np.int32), np.zeros([0, 4], np.int32)]
     matcher = tf.function(
         Matcher(terms, references, toy),
-        input_signature=[tf.TensorSpec([None, 24, 3], tf.int32), tf.TensorSpec([None], tf.int32)],
+        input_signature=[tf.TensorSpec([None, 24, 4], tf.int32), tf.TensorSpec([None], tf.int32)],
         autograph=False,
     )
-    row = np.zeros([24, 3], np.int32)
-    row[[3, 20]] = [2, 6, 0], [9, 0, 0]
+    row = np.zeros([24, 4], np.int32)
+    row[[3, 20]] = [2, 6, 0, 1], [9, 0, 0, 1]
     found = matcher(np.tile(row, [5000, 1, 1]), np.arange(5000, dtype=np.int32) % 2).numpy()
     assert (found[::2] == [2, 3, 2]).all() and (found[1::2] == [0, 3, 0]).all()
-    assert matcher(np.zeros([0, 24, 3], np.int32), np.zeros([0], np.int32)).shape == (0, 3)
+    assert matcher(np.zeros([0, 24, 4], np.int32), np.zeros([0], np.int32)).shape == (0, 3)
 
 
 def test_matching_stays_on_the_device(toy):
-    matcher = Matcher(WORDS, [np.array([[1, 0, 0]], np.int32)], toy)
-    signature = tf.TensorSpec([None, 24, 3], tf.int32), tf.TensorSpec([None], tf.int32)
+    matcher = Matcher(WORDS, [np.array([[1, 0, 0, 1]], np.int32)], toy)
+    signature = tf.TensorSpec([None, 24, 4], tf.int32), tf.TensorSpec([None], tf.int32)
     function = tf.function(matcher, autograph=False).get_concrete_function(*signature)
     assert host_only(function) == set()
 
@@ -194,13 +231,14 @@ def test_demo_has_the_published_counts(wordnet, data_folder):
     published = json.loads((data_folder / "coco" / "demo_spice_per_image.json").read_text("utf-8"))
     scores = {image["image_id"]: image["scores"]["All"] for image in published}
     parsed = demo_tuples()
-    cases = [(parsed[image["test"]], [parsed[caption] for caption in image["refs"]]) for image in images]
+    said = [(parsed[image["test"]], [parsed[caption] for caption in image["refs"]]) for image in images]
+    cases = [of_level_one(*case) for case in said]
     expected = []
     for image in images:
         part = scores[image["image_id"]]
         expected.append([part["tp"], part["tp"] + part["fp"], part["tp"] + part["fn"]])
     assert [counts(*case, wordnet) for case in cases] == expected
-    terms = sorted({term for said, of_image in cases for one in [said, *of_image] for t in one for term in t})
+    terms = sorted({term for case, of_image in said for one in [case, *of_image] for t in one for term in t})
     found = compiled(wordnet, ["", *terms], cases, 24, random.Random(4))
     assert found.tolist() == expected
 
@@ -229,6 +267,7 @@ def test_java_counts_the_same(spice, wordnet):
     items = [{"candidates": [candidate], "references": references} for candidate, references in cases]
     answers = spice._matchers.map(items, names=["case"] * len(items), chunk=64)
     expected = [answer[0][0] for answer in answers]
+    cases = [of_level_one(*case) for case in cases]
     assert [counts(*case, wordnet) for case in cases] == expected
     steps = max(len(candidate) for candidate, _ in cases)
     found = compiled(wordnet, ["", *terms], cases, steps, generator)

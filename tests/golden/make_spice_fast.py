@@ -2,7 +2,7 @@
 
     python -m tests.golden.make_spice_fast
 
-Only a new parser changes them.
+Only a new parser, or another rule by which tuples count, changes them.
 """
 
 import json

@@ -3,13 +3,13 @@
 The rules are those of scene_graph.py. References are merged on the host. For each term that overlaps one of an image's
 nodes, a table holds which of the image's tuples it fits as first, second and last term, as bits of int64 "limbs",
 found by the key (image, term). A candidate's node fits every tuple that one of its words fits, so that its tuples are
-matched by a few ands and ors.
+matched by a few ands and ors. Further bits tell the tuples of each level.
 
 There is one difference. If a candidate's term overlaps two of its own earlier objects, one of which has several
 different words, it joins the object with the most similar word, instead of the object with the most similar union.
 
-Shapes: N candidates, P tuples each, K slots for different terms of a candidate's objects, L limbs. Inside, N comes
-last, so that each step reads whole rows.
+Shapes: N candidates, P tuples each, K slots for different terms of a candidate's objects, L limbs. The last of four
+columns of tuples is the level. Inside, N comes last, so that each step reads whole rows.
 """
 
 import functools
@@ -52,8 +52,8 @@ class Matcher:
         Args:
           terms: the strings of terms 0, 1, ...; term 0 is "", no term. Higher numbers are terms that match only
             themselves.
-          references: int `[n, 3]` per image, the concatenated tuples of its references in the parser's order:
-            [object, 0, 0], [object, attribute, 0], [subject, object, relation]; or a function that returns them, which
+          references: int `[n, 4]` per image, the concatenated tuples of its references in the parser's order:
+            [object, 0, 0, level], [object, attribute, 0, level], [subject, object, relation, level]; or a function that returns them, which
             is called if the folder does not hold what is made of them.
           synonyms: WordNet's by default.
           folder: of the cache, for this metric of these references alone.
@@ -81,92 +81,101 @@ class Matcher:
         return class_of, [tables for _, tables in classes]
 
     def __call__(self, tuples: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
-        """Returns int32 `[N, 3]`: tuples matched, the candidate's, the references'.
+        """Returns int32 `[N, 3]`: sums of levels of tuples matched, of the candidate's, of the references'.
 
         Args:
-          tuples: int `[N, P, 3]` like those of references, with rows of zeros anywhere; a candidate must have at most P
+          tuples: int `[N, P, 4]` like those of references, with rows of zeros anywhere; a candidate must have at most P
             different objects, which holds if each object has its own tuple.
           image_index: int `[N]`.
         """
         steps = tuples.shape[1]
-        return self._counts(tf.reshape(tuples, [-1, 3 * steps]), image_index)
+        return self._counts(tf.reshape(tuples, [-1, 4 * steps]), image_index)
 
     def _of_class(self, references: References, flat: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
         return in_chunks(functools.partial(self._chunk, references), WIDTH, flat, image_index, tf.int32)
 
     def _chunk(self, references: References, flat: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-        """Takes tuples `[3P, N]` and images `[N]`."""
-        first, second, last = tf.unstack(self._terms.known(tf.reshape(flat, [flat.shape[0] // 3, 3, -1])), axis=1)
+        """Takes tuples `[4P, N]` and images `[N]`."""
+        tuples = tf.reshape(flat, [flat.shape[0] // 4, 4, -1])
+        first, second, last = tf.unstack(self._terms.known(tuples[:, :3]), axis=1)
+        levels = tf.cast(tuples[:, 3], tf.int32)
         related = last > 0
         mentions = tf.reshape(tf.stack([first, tf.where(related, second, 0)], 1), [2 * first.shape[0], -1])
-        nodes, node_of_mention, fits = self._objects(references, mentions, images)
-        kinds = references.kinds(images)
+        nodes, node_of_mention, fits = self._objects(references, mentions, tf.repeat(levels, 2, axis=0), images)
+        kinds, of_levels = references.kinds(images), references.levels(images)
         values = tf.where((first > 0) & (second > 0), tf.where(related, self._terms.relation(last), second), 0)
-        matched, predicted = self._descriptions(references, node_of_mention, related, values, fits, kinds, images)
-        predicted += _count(nodes)
-        matched += _count(nodes & _any_bit(fits[FIRST] & kinds[0][:, None]))
+        there, fitting = self._descriptions(references, node_of_mention, related, values, levels, fits, kinds, images)
+        matched = _matched(nodes, fits[FIRST] & kinds[0][:, None], of_levels) + _matched(there, fitting, of_levels)
+        predicted = tf.reduce_sum(nodes, 0) + tf.reduce_sum(there, 0)
         return tf.stack([matched, predicted, references.sizes(images)], 1)
 
     def _objects(
-        self, references: References, mentions: tf.Tensor, images: tf.Tensor
+        self, references: References, mentions: tf.Tensor, levels: tf.Tensor, images: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Merges objects.
+        """Merges objects, given mentions and their levels `[2P, N]`.
 
         Returns:
-          bool `[K, N]`: which slots are nodes.
+          int32 `[K, N]`: the level of each slot's node; 0 if it has none.
           int32 `[2P, N]`: the slot of the node of each mention.
           int64 `[2, L, K, N]`: the tuples that each node fits as FIRST and SECOND.
         """
         slots = mentions.shape[0] // 2
-        words, slot_of_mention = _distinct(mentions, slots)
+        words, levels, slot_of_mention = _distinct(mentions, levels, slots)
         rows = self._similar.rows(words)
         bits = references.fits(images, words, [FIRST, SECOND])
         place = tf.range(slots)[:, None]
 
-        def join(step, node, fits):
+        def join(step, node, highest, fits):
             rank = tf.where(place < step, self._similar(rows, rows[step]), 0)
             best = tf.reduce_max(tf.where(rank > 0, rank * slots + node, -1), 0)
             home = tf.where(best >= 0, best % slots, step)
             node = tf.where(place == step, home, node)
-            return node, tf.where(place == home, fits | bits[:, :, step, None], fits)
+            highest = tf.where(place == home, tf.maximum(highest, levels[step]), highest)
+            return node, highest, tf.where(place == home, fits | bits[:, :, step, None], fits)
 
-        present = words > 0
-        node, fits = _for_each(present, join, tf.zeros_like(words, tf.int32), tf.zeros_like(bits))
-        return present & (node == place), _take(node, slot_of_mention), fits
+        none = tf.zeros_like(words, tf.int32)
+        node, highest, fits = _for_each(words > 0, join, none, none, tf.zeros_like(bits))
+        return highest, _take(node, slot_of_mention), fits
 
     def _descriptions(
-        self, references: References, node_of_mention, related, values, fits, kinds, images
+        self, references: References, node_of_mention, related, values, levels, fits, kinds, images
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns int32 `[N]`: how many attributes and relations match, and how many there are."""
+        """Merges attributes and relations.
+
+        Returns:
+          int32 `[P, N]`: the level of each node; 0 where there is none.
+          int64 `[L, P, N]`: the tuples that each node fits.
+        """
         steps = values.shape[0]
         place = tf.range(steps)[:, None]
         pairs = tf.reshape(node_of_mention, [steps, 2, -1])
         group = pairs[:, 0] * (steps + 1) + tf.where(related, pairs[:, 1] + 1, 0)
         order = _front(values > 0)
-        values, group = _take(values, order), _take(group, order)
+        levels = tf.where(values > 0, levels, 0)
+        values, group, levels = (_take(of_tuples, order) for of_tuples in (values, group, levels))
         rows = self._similar.rows(values)
         bits = references.fits(images, values, [LAST])[0]
 
-        def join(step, root, value_fits):
+        def join(step, root, highest, value_fits):
             alike = (self._similar(rows, rows[step]) > 0) | (values == values[step])
             alike &= (group == group[step]) & (place < step)
             home = tf.reduce_min(tf.where(alike, root, step), 0)
             root = tf.where(place == step, home, root)
-            return root, tf.where(place == home, value_fits | bits[:, step, None], value_fits)
+            highest = tf.where(place == home, tf.maximum(highest, levels[step]), highest)
+            return root, highest, tf.where(place == home, value_fits | bits[:, step, None], value_fits)
 
-        present = values > 0
-        root, value_fits = _for_each(present, join, tf.zeros_like(values, tf.int32), tf.zeros_like(bits))
+        none = tf.zeros_like(values, tf.int32)
+        _, highest, value_fits = _for_each(values > 0, join, none, none, tf.zeros_like(bits))
         first, second = group // (steps + 1), group % (steps + 1) - 1
         fitting = value_fits & _take(fits[FIRST], first)
         fitting &= tf.where(
             second >= 0, _take(fits[SECOND], tf.maximum(second, 0)) & kinds[2][:, None], kinds[1][:, None]
         )
-        there = present & (root == place)
-        return _count(there & _any_bit(fitting)), _count(there)
+        return highest, fitting
 
 
-def _distinct(mentions: tf.Tensor, slots: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns int64 `[slots, N]`, the different terms, and the slot of each mention `[M, N]`.
+def _distinct(mentions: tf.Tensor, levels: tf.Tensor, slots: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns int64 `[slots, N]`, the different terms, their highest levels, and the slot of each mention `[M, N]`.
 
     Terms are in the order of their first mentions, followed by zeros.
     """
@@ -174,13 +183,16 @@ def _distinct(mentions: tf.Tensor, slots: int) -> tuple[tf.Tensor, tf.Tensor]:
     narrow = tf.cast(mentions, tf.int32)
     place = tf.range(count)[:, None]
     origin = tf.broadcast_to(place, tf.shape(narrow))
+    highest = []
     for step in reversed(range(count)):
-        later = tf.where(narrow[step:] == narrow[step], step, origin[step:])
-        origin = tf.concat([origin[:step], later], 0)
+        same = narrow[step:] == narrow[step]
+        origin = tf.concat([origin[:step], tf.where(same, step, origin[step:])], 0)
+        highest.append(tf.reduce_max(tf.where(same, levels[step:], 0), 0))
     first = (narrow > 0) & (origin == place)
     slot = _take(tf.cumsum(tf.cast(first, tf.int32)) - 1, origin)
-    words = _take(tf.where(first, mentions, 0), _front(first)[:slots])
-    return words, tf.clip_by_value(slot, 0, slots - 1)
+    places = _front(first)[:slots]
+    words, highest = (_take(tf.where(first, of, 0), places) for of in (mentions, tf.stack(highest[::-1])))
+    return words, highest, tf.clip_by_value(slot, 0, slots - 1)
 
 
 def _front(flags: tf.Tensor) -> tf.Tensor:
@@ -209,11 +221,16 @@ def _for_each(present: tf.Tensor, body: Callable, *state: tf.Tensor) -> tuple[tf
     return tf.while_loop(lambda step, *_: step < steps, advance, (0, *state))[1:]
 
 
-def _count(flags: tf.Tensor) -> tf.Tensor:
-    """Returns int32 `[N]` of flags `[W, N]`."""
-    return tf.reduce_sum(tf.cast(flags, tf.int32), 0)
+def _matched(levels: tf.Tensor, fitting: tf.Tensor, of_levels: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Returns int32 `[N]`, the sum of the levels at which nodes match.
 
-
-def _any_bit(limbs: tf.Tensor) -> tf.Tensor:
-    """Returns bool `[...]` of limbs `[L, ...]`."""
-    return tf.reduce_any(limbs != 0, 0)
+    Args:
+      levels: int32 `[W, N]`, of nodes; 0 where there is none.
+      fitting: limbs `[L, W, N]`, the references' tuples that each node fits.
+      of_levels: limbs `[L, N]` of each level, the references' tuples that reach it.
+    """
+    found = [
+        (levels >= least) & tf.reduce_any(fitting & reaching[:, None] != 0, 0)
+        for least, reaching in enumerate(of_levels, 1)
+    ]
+    return tf.reduce_sum(tf.cast(found, tf.int32), [0, 1])

@@ -20,13 +20,13 @@ from spidercap.pipeline.metrics.ngrams import caption_codes, without_end
 from spidercap.pipeline.metrics.spice import f_score
 from spidercap.pipeline.metrics.spice_fast import scene_graph
 from spidercap.pipeline.metrics.spice_fast.matching import Matcher
-from spidercap.pipeline.metrics.spice_fast.parser import Lexicon, SceneGraphParser, parsed
+from spidercap.pipeline.metrics.spice_fast.parser import Lexicon, SceneGraphParser, graded, likely
 from spidercap.pipeline.metrics.spice_fast.parser_file import load_parser
 from spidercap.pipeline.metrics.spice_fast.synonyms import synonyms_data, wordnet_synonyms
 from spidercap.pipeline.metrics.text_metrics import Bar, Evaluated, TextSettings, no_bar, with_references
 from spidercap.pipeline.text.flat_tokens import FlatTokens, words_of
 
-VERSION = 2  # of the code that makes tables of references; another one makes them again
+VERSION = 3  # of the code that makes tables of references; another one makes them again
 PART = 2_000  # images whose references are parsed at once, which bounds memory
 
 
@@ -79,11 +79,11 @@ class TextSpiceFast:
 
     def __init__(self, parser: SceneGraphParser):
         self._parser = parser
-        self._known: dict[str, list[tuple[str, ...]]] = {}
+        self._known: dict[str, dict[tuple[str, ...], int]] = {}
         self._senses = functools.cache(wordnet_synonyms())  # a few thousand terms come a million times
 
     def score(self, candidates: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
-        """Returns int64 counts `[N, 3]` of N captions: tuples matched, the candidate's, the references'."""
+        """Returns int64 `[N, 3]` of N captions: sums of levels of tuples matched, the candidate's, the references'."""
         self._parse(with_references(candidates, references))
         counts = [
             scene_graph.counts(self._known[candidate], [self._known[caption] for caption in of_image], self._senses)
@@ -101,15 +101,15 @@ class TextSpiceFast:
         return Evaluated(float(each.mean()) if len(each) else 0.0, each, version=self._parser.version)
 
     def tuples(self, captions: Sequence[str]) -> list[list[tuple[str, ...]]]:
-        """Returns the tuples of captions, words separated by one space, in the parser's order."""
+        """Returns the likely tuples of captions, words separated by one space, in the parser's order."""
         self._parse(captions)
-        return [self._known[caption] for caption in captions]
+        return [likely(self._known[caption]) for caption in captions]
 
     def _parse(self, captions: Sequence[str]) -> None:
         new = [caption for caption in dict.fromkeys(captions) if caption not in self._known]
         if not new:
             return
-        tuples = parsed(self._parser, [caption.split() for caption in new])
+        tuples = graded(self._parser, [caption.split() for caption in new])
         self._known |= zip(new, tuples, strict=True)
 
 
@@ -131,7 +131,7 @@ def _key(parser: SceneGraphParser, words: int, strings: Sequence[str], captions:
 
 
 def _graphs(parser: SceneGraphParser, captions: FlatTokens, lexicon: Lexicon) -> Iterator[np.ndarray]:
-    """Yields the tuples `[n, 3]` of each image's references, together."""
+    """Yields the tuples and levels `[n, 4]` of each image's references, together."""
     images = len(captions.images) - 1
     parts = [captions.part(first, min(first + PART, images)) for first in range(0, images, PART)]
     # The next part is parsed while the caller works on this one: both take about as long.
@@ -141,7 +141,7 @@ def _graphs(parser: SceneGraphParser, captions: FlatTokens, lexicon: Lexicon) ->
             found = ahead.pop().result()
             ahead += [thread.submit(parser.parse, part, lexicon) for part in parts[number + 1 : number + 2]]
             for begin, end in itertools.pairwise(part.images.tolist()):
-                together = np.concatenate([np.zeros([0, 3], np.int32), *found[begin:end]])
+                together = np.concatenate([np.zeros([0, 4], np.int32), *found[begin:end]])
                 yield together[together[:, 0] > 0]
 
 

@@ -4,11 +4,11 @@ SPICE 1.0 parses captions with CoreNLP and a set of rules (Anderson et al., ECCV
 2015). This parser is learned from captions that SPICE parsed: models/scene_parser.py is trained by
 spidercap.pipeline.parser_training.main.
 
-Shapes: N captions, T words, V words of a lexicon, P places for a caption's tuples.
+Shapes: N captions, T words, V words of a lexicon, P places for a caption's tuples. Levels: see levels.py.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from spidercap.models.blocks import in_blocks
 from spidercap.models.packing import steps_of
 from spidercap.models.scene_parser import Read, SceneParser
 from spidercap.pipeline.metrics.spice_fast.lemmas import Lemmas
+from spidercap.pipeline.metrics.spice_fast.levels import LIKELY, THRESHOLDS
 from spidercap.pipeline.metrics.spice_fast.lexicon import word_ids
 from spidercap.pipeline.text.flat_tokens import FlatTokens, flat_tokens
 
@@ -25,7 +26,7 @@ NAME = "~"  # in a label: the lemma of the verb that names the relation
 STEPS = 8  # captions are padded to multiples of this
 USUAL = 64  # words of a caption; of longer ones fewer are parsed at once
 PAIRS = 1024 * USUAL**2  # pairs of words of longer captions that are parsed at once
-PLACES = 24  # minimum of P: 7 of 150,000 captions have more tuples
+PLACES = 24  # minimum of P: 5 of 19,189 captions have more tuples; those that come last are left out
 
 
 class Tables(NamedTuple):
@@ -94,20 +95,20 @@ class SceneGraphParser:
         return found
 
     def __call__(self, captions: tf.Tensor, tables: Tables) -> tf.Tensor:
-        """Returns int32 `[N, P, 3]`, the tuples of captions `[N, T]`, with P = max(PLACES, T).
+        """Returns int32 `[N, P, 4]`, the tuples of captions `[N, T]` and their levels, with P = max(PLACES, T).
 
-        They are (subject, object, relation), (object, attribute, 0), (object, 0, 0), in this order, then zeros.
+        The tuples are (subject, object, relation), (object, attribute, 0), (object, 0, 0), in this order, then zeros.
 
         A relation of a verb and a label, such as 'sit on', is not a term of the lexicon; its number is above them.
         """
         captions = tf.cast(captions, tf.int32)
         places = captions.shape[1] and _places(captions.shape[1])
-        shape = tf.TensorSpec([places, 3], tf.int32)
+        shape = tf.TensorSpec([places, 4], tf.int32)
         (tuples,), _ = in_blocks(lambda block: ([self._tuples(block, tables)], ()), [captions], [shape])
-        return tf.ensure_shape(tuples, [None, places, 3])
+        return tf.ensure_shape(tuples, [None, places, 4])
 
     def parse(self, captions: FlatTokens, lexicon: Lexicon) -> list[np.ndarray]:
-        """Returns int32 `[P, 3]` of each of the captions, ids of the lexicon's words; not to be traced.
+        """Returns int32 `[P, 4]` of each of the captions, ids of the lexicon's words; not to be traced.
 
         Captions of similar length are parsed together, so that little time is spent on padding, and P depends on the
         length, so that a long caption takes no memory from the others.
@@ -129,12 +130,17 @@ class SceneGraphParser:
                     result[row] = tuples
         return result
 
-    def texts(self, tuples: Iterable[np.ndarray], lexicon: Lexicon) -> list[list[tuple[str, ...]]]:
-        """Returns the tuples `[P, 3]` of captions as strings, like those of SPICE, none twice in a caption."""
-        return [
-            list(dict.fromkeys(self._text(one, lexicon) for one in np.asarray(of_caption).tolist() if one[0]))
-            for of_caption in tuples
-        ]
+    def texts(self, tuples: Iterable[np.ndarray], lexicon: Lexicon) -> list[dict[tuple[str, ...], int]]:
+        """Returns the tuples `[P, 4]` of captions as strings, like those of SPICE, with their levels."""
+        result = []
+        for of_caption in tuples:
+            found: dict[tuple[str, ...], int] = {}
+            for *terms, level in np.asarray(of_caption).tolist():
+                if terms[0]:
+                    text = self._text(terms, lexicon)
+                    found[text] = max(level, found.get(text, 0))
+            result.append(found)
+        return result
 
     def _text(self, one: Sequence[int], lexicon: Lexicon) -> tuple[str, ...]:
         return tuple(self._string(term, lexicon) for term in one if term)
@@ -158,14 +164,14 @@ class SceneGraphParser:
         def terms(pairs, place):
             return tf.gather(flat, pairs[:, 0] * steps + pairs[:, place])
 
-        related = _where(tf.logical_and(read.relations > 0, both))
+        related = _where(tf.logical_and(read.relations > THRESHOLDS[0], both))
         relations = self._relations(read, related, tf.reshape(verbs, [-1]), tables)
-        described = _where(tf.logical_and(read.attributes > 0, both))
-        objects = _where(tf.logical_and(read.objects > 0, read.there))
+        described = _where(tf.logical_and(read.attributes > THRESHOLDS[0], both))
+        objects = _where(tf.logical_and(read.objects > THRESHOLDS[0], read.there))
         found = [
-            (related[:, 0], [terms(related, 1), terms(related, 2), relations]),
-            (described[:, 0], [terms(described, 1), terms(described, 2)]),
-            (objects[:, 0], [terms(objects, 1)]),
+            (related[:, 0], [terms(related, 1), terms(related, 2), relations], _levels(read.relations, related)),
+            (described[:, 0], [terms(described, 1), terms(described, 2)], _levels(read.attributes, described)),
+            (objects[:, 0], [terms(objects, 1)], _levels(read.objects, objects)),
         ]
         return _in_places(found, tf.shape(captions)[0], _places(steps))
 
@@ -184,11 +190,17 @@ class SceneGraphParser:
         return tf.where(tf.gather(self._of_verb, label), named, beside)
 
 
-_NO_TUPLES = np.zeros([PLACES, 3], np.int32)
+_NO_TUPLES = np.zeros([PLACES, 4], np.int32)
 
 
 def _where(mask: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.where(mask), tf.int32)
+
+
+def _levels(logits: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+    """Returns int32 `[R]`, the levels of logits `[N, ...]` at places `[R, rank]`."""
+    chosen = tf.gather_nd(logits, places)
+    return tf.reduce_sum(tf.cast(chosen[:, None] > tf.constant(THRESHOLDS), tf.int32), axis=1)
 
 
 def _places(steps: int | tf.Tensor) -> int | tf.Tensor:
@@ -197,29 +209,42 @@ def _places(steps: int | tf.Tensor) -> int | tf.Tensor:
 
 
 def _in_places(
-    found: Sequence[tuple[tf.Tensor, list[tf.Tensor]]], captions: tf.Tensor, most: int | tf.Tensor
+    found: Sequence[tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]], captions: tf.Tensor, most: int | tf.Tensor
 ) -> tf.Tensor:
-    """Tuples `[N, P, 3]` of those found, kind by kind: captions `[R]`, ascending, and up to three terms `[R]`."""
+    """Tuples and levels `[N, P, 4]` of those found.
+
+    They come kind by kind: captions `[R]`, ascending, up to three terms `[R]`, and levels `[R]`.
+    """
     before = tf.zeros([captions], tf.int32)
     places, rows = [], []
-    for caption, terms in found:
+    for caption, terms, levels in found:
         count = tf.math.bincount(caption, minlength=captions, maxlength=captions)
         begin = tf.cumsum(count, exclusive=True)
         rank = tf.range(tf.shape(caption)[0]) - tf.gather(begin, caption)
         places.append(tf.stack([caption, tf.gather(before, caption) + rank], axis=1))
         none = [tf.zeros_like(caption)] * (3 - len(terms))
-        rows.append(tf.stack([*terms, *none], axis=1))
+        rows.append(tf.stack([*terms, *none, levels], axis=1))
         before += count
     place, row = tf.concat(places, axis=0), tf.concat(rows, axis=0)
     # Tuples without a place go to a last row, which is cut off.
     flat = tf.where(place[:, 1] < most, place[:, 0] * most + place[:, 1], captions * most)
-    table = tf.scatter_nd(flat[:, None], row, [captions * most + 1, 3])
-    return tf.reshape(table[:-1], [captions, most, 3])
+    table = tf.scatter_nd(flat[:, None], row, [captions * most + 1, 4])
+    return tf.reshape(table[:-1], [captions, most, 4])
 
 
 def parsed(parser: SceneGraphParser, captions: Sequence[Sequence[str]]) -> list[list[tuple[str, ...]]]:
-    """Returns the tuples of captions, each a list of words, as strings."""
+    """Returns the likely tuples of captions, each a list of words, as strings."""
+    return [likely(tuples) for tuples in graded(parser, captions)]
+
+
+def graded(parser: SceneGraphParser, captions: Sequence[Sequence[str]]) -> list[dict[tuple[str, ...], int]]:
+    """Returns the tuples of captions, each a list of words, as strings, and their levels."""
     ids: dict[str, int] = {"": 0}
     rows = [[ids.setdefault(word, len(ids)) for word in words] for words in captions]
     lexicon = parser.lexicon(list(ids))
     return parser.texts(parser.parse(flat_tokens([rows]), lexicon), lexicon)
+
+
+def likely(tuples: Mapping[tuple[str, ...], int]) -> list[tuple[str, ...]]:
+    """Returns the tuples that are more likely than not, given all with their levels."""
+    return [terms for terms, level in tuples.items() if level >= LIKELY]

@@ -14,6 +14,7 @@ import tensorflow as tf
 from spidercap.pipeline.metrics.mapped import as_tensor
 from spidercap.pipeline.metrics.ngrams import BITS, limbs_of
 from spidercap.pipeline.metrics.size_classes import doublings
+from spidercap.pipeline.metrics.spice_fast.levels import LEVELS
 from spidercap.pipeline.metrics.spice_fast.scene_graph import Node, SceneGraph
 from spidercap.pipeline.metrics.spice_fast.terms import Similarities, Terms
 
@@ -23,7 +24,7 @@ PART = 1000  # images
 TOGETHER = 16  # parts whose tables are joined: the memory of large arrays goes back to the system when they are freed
 # Of the references of a class of images.
 ROWS = ("first", "second", "last")  # of FIRST, SECOND and LAST
-TABLES = ("sizes", "kinds", *ROWS, "base", "keys", "begins")
+TABLES = ("sizes", "kinds", "levels", *ROWS, "base", "keys", "begins")
 
 
 class References:
@@ -32,7 +33,7 @@ class References:
     def __init__(self, terms: Terms, tables: Mapping[str, np.ndarray]):
         """Takes the arrays of `reference_tables`."""
         self._terms = terms
-        self._sizes, self._kinds = tf.constant(tables["sizes"]), tf.constant(tables["kinds"])
+        self._sizes, self._kinds, self._levels = (tf.constant(tables[name]) for name in TABLES[:3])
         self._rows = [as_tensor(tables[name]) for name in ROWS]
         self._base = int(tables["base"])
         self._most = int(np.diff(tables["begins"]).max(initial=0))  # terms of an image
@@ -66,8 +67,12 @@ class References:
         return tf.gather(self._kinds, images, axis=2)
 
     def sizes(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns int32 `[N]`, the numbers of tuples of images `[N]`."""
+        """Returns int32 `[N]`, the sums of the levels of all tuples of images `[N]`."""
         return tf.gather(self._sizes, images)
+
+    def levels(self, images: tf.Tensor) -> list[tf.Tensor]:
+        """Returns limbs `[L, N]` of each level: which tuples of images `[N]` reach it."""
+        return tf.unstack(tf.gather(self._levels, images, axis=2))
 
 
 class _Part(NamedTuple):
@@ -77,6 +82,7 @@ class _Part(NamedTuple):
     term: np.ndarray  # int32 [g]
     rows: np.ndarray  # int64 [3, L, g]
     kinds: np.ndarray  # int64 [3, L, n]
+    levels: np.ndarray  # int64 [LEVELS, L, n]
     images: np.ndarray  # int32 [n]
     sizes: np.ndarray  # int32 [n]
 
@@ -91,7 +97,7 @@ def reference_tables(
     Args:
       terms: of the tuples.
       similar: of the terms.
-      references: the tuples of each image, int `[n, 3]`.
+      references: the tuples of each image with their levels, int `[n, 4]`.
     """
     # In parts: as Python's numbers and lists, the tables of 100,000 images would need ten times their memory.
     parts: dict[int, list[_Part]] = collections.defaultdict(list)
@@ -100,7 +106,7 @@ def reference_tables(
     while some := list(itertools.islice(numbered, PART)):
         by_class = collections.defaultdict(list)
         for image, tuples in some:
-            merged = _merged(terms, np.asarray(tuples, np.int64).reshape(-1, 3))
+            merged = _merged(terms, np.asarray(tuples, np.int64).reshape(-1, 4))
             by_class[doublings(len(merged), BITS)].append((image, merged))
         for number, images in by_class.items():
             small[number].append(_part(terms, similar, images))
@@ -117,11 +123,11 @@ def _part(terms: Terms, similar: Similarities, images: Sequence[tuple[int, list[
     """The tables of some images and their merged tuples."""
     fitting: list[int] = []  # terms, one node after the other
     nodes_at: list[tuple[int, int, int, int]] = []  # (image, number of its tuple, place, terms that fit the node)
-    tuples: list[tuple[int, int, int]] = []  # (image, number, nodes)
+    tuples: list[tuple[int, int, int, int]] = []  # (image, number, nodes, level)
     for row, (_, merged) in enumerate(images):
         overlapping: dict[Node, list[int]] = {}
         for number, nodes in enumerate(merged):
-            tuples.append((row, number, len(nodes)))
+            tuples.append((row, number, len(nodes), nodes[-1].level))
             for place, node in zip(PLACES[len(nodes)], nodes, strict=True):
                 if node not in overlapping:
                     overlapping[node] = _overlapping(terms, similar, node)
@@ -132,15 +138,18 @@ def _part(terms: Terms, similar: Similarities, images: Sequence[tuple[int, list[
     row, number, place, count = np.array(nodes_at, np.int64).reshape(-1, 4).T
     row, number, place = (np.repeat(values, count) for values in (row, number, place))
     keys, column = np.unique(row * base + np.array(fitting, np.int64), return_inverse=True)
-    of_image, of_number, of_length = np.array(tuples, np.int64).reshape(-1, 3).T
+    of_image, of_number, of_length, level = np.array(tuples, np.int64).reshape(-1, 4).T
+    reached = np.arange(LEVELS)[:, None] < level
+    least, some = np.nonzero(reached)
     numbers = np.array([image for image, _ in images], np.int32)
     return _Part(
         numbers[keys // base],
         (keys % base).astype(np.int32),
         _bits([3, limbs, len(keys)], place, number, column),
         _bits([3, limbs, len(images)], of_length - 1, of_number, of_image),
+        _bits([LEVELS, limbs, len(images)], least, of_number[some], of_image[some]),
         numbers,
-        np.array(sizes, np.int32),
+        np.bincount(of_image, level, len(images)).astype(np.int32),
     )
 
 
@@ -162,8 +171,8 @@ def _one(parts: list[_Part]) -> _Part:
     image, term, images, sizes = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("image", "term", "images", "sizes")
     )
-    rows, kinds = (_joined([getattr(part, name) for part in parts]) for name in ("rows", "kinds"))
-    return _Part(image, term, rows, kinds, images, sizes)
+    rows, kinds, levels = (_joined([getattr(part, name) for part in parts]) for name in ("rows", "kinds", "levels"))
+    return _Part(image, term, rows, kinds, levels, images, sizes)
 
 
 def _tables(parts: list[_Part]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -171,7 +180,7 @@ def _tables(parts: list[_Part]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     images, sizes, of_image, of_term = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "sizes", "image", "term")
     )
-    kinds = _joined([part.kinds for part in parts])
+    kinds, levels = (_joined([getattr(part, name) for part in parts]) for name in ("kinds", "levels"))
     rows = []
     while parts:
         rows.append(parts.pop(0).rows)
@@ -185,6 +194,7 @@ def _tables(parts: list[_Part]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return images, {
         "sizes": sizes,
         "kinds": kinds,
+        "levels": levels,
         **dict(zip(ROWS, _joined(rows), strict=True)),
         "base": np.array(base),
         "keys": keys,
@@ -193,9 +203,9 @@ def _tables(parts: list[_Part]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    """Returns int64 `[3, limbs, sum of n]` of parts `[3, as many or fewer, n]`, which are used up."""
+    """Returns int64 `[K, limbs, sum of n]` of parts `[K, as many or fewer, n]`, which are used up."""
     limbs, width = max(part.shape[1] for part in parts), sum(part.shape[2] for part in parts)
-    found, begin = np.zeros([3, limbs, width], np.int64), 0
+    found, begin = np.zeros([len(parts[0]), limbs, width], np.int64), 0
     while parts:
         part = parts.pop(0)
         found[:, : part.shape[1], begin : begin + part.shape[2]] = part
@@ -204,10 +214,10 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _merged(terms: Terms, tuples: np.ndarray) -> list[tuple[Node, ...]]:
-    inside = terms.known(tuples)
+    inside = terms.known(tuples[:, :3])
     inside[:, 2] = terms.relation(inside[:, 2])
     graph = SceneGraph(terms.senses)
-    for of_tuple in inside.tolist():
+    for of_tuple, level in zip(inside.tolist(), tuples[:, 3].tolist(), strict=True):
         if of_tuple[0]:
-            graph.add([term for term in of_tuple if term])
+            graph.add([term for term in of_tuple if term], level)
     return list(graph.tuples())

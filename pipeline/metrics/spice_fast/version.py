@@ -1,7 +1,8 @@
 """The version of a parser, by which a paper can quote it: '3.1a2b3c'; without TensorFlow.
 
 The number before the dot is stored in the file: training counts it up. The digits behind it are the beginning of a
-digest of all that the parser's tuples depend on, so that two parsers with the same number have different names.
+digest of all that a score depends on: the parser's file, and the rule by which its tuples count. So two parsers with the
+same number have different names, and so have two rules.
 """
 
 import functools
@@ -13,15 +14,17 @@ import numpy as np
 
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import UNREADABLE
+from spidercap.pipeline.metrics.spice_fast.levels import THRESHOLDS
 
+RULE = 2  # counts up when tuples count in another way (levels.py, matching.py)
 PACKAGED = pathlib.Path(__file__).with_name("parser.npz")
 NUMBER = "version"  # of the entry of a parser's file; 0 for files that have none
 DIGITS = 6  # hexadecimal: one of 16 million
 
 
 def version_of(arrays: Mapping[str, np.ndarray]) -> str:
-    """Returns the version of a parser, given all arrays of its file by name."""
-    digest = hashlib.sha256()
+    """Returns the version of SPICE-fast with a parser, given all arrays of its file by name."""
+    digest = hashlib.sha256(f"rule {RULE} {THRESHOLDS}\n".encode())
     for name in sorted(set(arrays) - {NUMBER}):
         array = arrays[name]
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
