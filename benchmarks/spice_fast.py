@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import aligned, median_seconds, positive
+from benchmarks.correlation import kendall_b, pearson
 from spidercap.models.special_tokens import SPECIAL_TOKENS
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.score_files import Captioned, read_captioned
@@ -80,26 +81,6 @@ def named(paths: Sequence[str]) -> dict[str, str]:
     return stems if len(stems) == len(paths) else {path: path for path in paths}
 
 
-def pearson(one: np.ndarray, other: np.ndarray) -> float:
-    """Returns the linear correlation of `[N]` and `[N]`; NaN if one is constant."""
-    return float(np.corrcoef(one, other)[0, 1]) if one.std() and other.std() else float("nan")
-
-
-def kendall(one: np.ndarray, other: np.ndarray) -> float:
-    """Returns Kendall's tau-b of `[N]` and `[N]`; NaN if one is constant.
-
-    Source: Kendall, "The treatment of ties in ranking problems" (1945).
-    """
-    agree = ties_one = ties_other = 0.0
-    for k in range(1, len(one)):  # one row of all pairs at a time
-        a, b = np.sign(one[k] - one[:k]), np.sign(other[k] - other[:k])
-        agree += float(a @ b)
-        ties_one += float(np.abs(a).sum())
-        ties_other += float(np.abs(b).sum())
-    scale = (ties_one * ties_other) ** 0.5
-    return agree / scale if scale else float("nan")
-
-
 def better_alike(exact: np.ndarray, fast: np.ndarray) -> tuple[int, int]:
     """Returns the number of pairs that fast scores order like exact ones, and the number of pairs.
 
@@ -120,7 +101,7 @@ def _compared(fast: TextSpiceFast, spice: Spice, captioned: Captioned) -> dict[s
         "images": len(captioned.captions),
         **score.numbers(),
         "pearson": pearson(exact, approximate),
-        "kendall": kendall(exact, approximate),
+        "kendall": kendall_b(exact, approximate),
         "corpus_spice": float(exact.mean()),
         "corpus_spice_fast": float(approximate.mean()),
         "corpus_difference": float(approximate.mean() - exact.mean()),

@@ -2,7 +2,6 @@
 
 import functools
 import gzip
-import itertools
 import json
 import random
 

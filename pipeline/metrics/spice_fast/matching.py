@@ -53,8 +53,8 @@ class Matcher:
           terms: the strings of terms 0, 1, ...; term 0 is "", no term. Higher numbers are terms that match only
             themselves.
           references: int `[n, 4]` per image, the concatenated tuples of its references in the parser's order:
-            [object, 0, 0, level], [object, attribute, 0, level], [subject, object, relation, level]; or a function that returns them, which
-            is called if the folder does not hold what is made of them.
+            [object, 0, 0, level], [object, attribute, 0, level], [subject, object, relation, level]; or a function
+            that returns them, which is called if the folder does not hold what is made of them.
           synonyms: WordNet's by default.
           folder: of the cache, for this metric of these references alone.
           said: bool, which terms candidates can hold; by default all. The tables are of these alone.

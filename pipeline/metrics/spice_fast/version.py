@@ -1,7 +1,7 @@
 """The version of a parser, by which a paper can quote it: '3.1a2b3c'; without TensorFlow.
 
 The number before the dot is stored in the file: training counts it up. The digits behind it are the beginning of a
-digest of all that a score depends on: the parser's file, and the rule by which its tuples count. So two parsers with the
+digest of all that a score depends on, the parser's file and the rule by which its tuples count. So two parsers with the
 same number have different names, and so have two rules.
 """
 

@@ -1,0 +1,39 @@
+"""Correlation of scores `[N]` and `[N]`."""
+
+import numpy as np
+
+
+def pearson(one: np.ndarray, other: np.ndarray) -> float:
+    """Returns the linear correlation; NaN if one is constant."""
+    return float(np.corrcoef(one, other)[0, 1]) if one.std() and other.std() else float("nan")
+
+
+def kendall_b(one: np.ndarray, other: np.ndarray) -> float:
+    """Returns Kendall's tau-b; NaN if one is constant.
+
+    Source: Kendall, "The treatment of ties in ranking problems" (1945).
+    """
+    agree, untied_one, untied_other = _pairs(one, other)
+    scale = (untied_one * untied_other) ** 0.5
+    return agree / scale if scale else float("nan")
+
+
+def kendall_c(one: np.ndarray, other: np.ndarray) -> float:
+    """Returns tau-c, which is meant for scores of which one has few values, such as ratings; NaN if one is constant.
+
+    Source: Stuart, "The estimation and comparison of strengths of association in contingency tables" (1953).
+    """
+    agree, *_ = _pairs(one, other)
+    values = min(len(np.unique(one)), len(np.unique(other)))
+    return 2 * values * agree / (len(one) ** 2 * (values - 1)) if values > 1 else float("nan")
+
+
+def _pairs(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
+    """Pairs in the same order less those in the opposite one, and pairs that differ in `one` and in `other`."""
+    agree = untied_one = untied_other = 0.0
+    for k in range(1, len(one)):  # one row of all pairs at a time
+        a, b = np.sign(one[k] - one[:k]), np.sign(other[k] - other[:k])
+        agree += float(a @ b)
+        untied_one += float(np.abs(a).sum())
+        untied_other += float(np.abs(b).sum())
+    return agree, untied_one, untied_other
