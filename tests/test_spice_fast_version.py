@@ -16,8 +16,12 @@ from spidercap.pipeline.metrics.registry import remarks
 from spidercap.pipeline.metrics.spice_fast.parser_file import load_parser, save_parser
 from spidercap.pipeline.metrics.spice_fast.version import PACKAGED, number_of, read_version, version_of
 from spidercap.pipeline.metrics.versions import split_versions
+from spidercap.pipeline.training.checkpoint_files import newest_checkpoint
+from spidercap.pipeline.training.loop import tell_of_versions
+from spidercap.pipeline.training.progress import Progress, read_progress
 from spidercap.pipeline.training.scalar_texts import step_text, validation_text
 from tests.conftest import ROOT
+from tests.finished_runs import row
 
 SHIPPED = "3.7cf94b"
 SENTENCE = f"SPICE-fast is an approximation of SPICE by a learned parser, version {SHIPPED}; --metrics=spice computes"
@@ -114,6 +118,40 @@ class TestScores:
         assert main(["main", "--mode=score", "--metrics=cider", *flags]) == 0
         assert "approximation" not in capsys.readouterr().out
         assert set(json.loads((tmp_path / "output.json").read_text())) == {"corpus", "images"}
+
+
+class TestResumed:
+    def told(self, capsys, progress, versions):
+        tell_of_versions(progress, versions)
+        assert progress.versions == versions
+        return capsys.readouterr().err
+
+    def test_another_version_is_told_once(self, capsys):
+        progress = Progress()
+        assert self.told(capsys, progress, VERSIONS) == ""
+        progress.step = 3
+        assert self.told(capsys, progress, VERSIONS) == ""
+        other = {"SPICE-fast parser": "4.0123ab"}
+        assert f"version {SHIPPED} of the SPICE-fast parser, from here on it uses 4.0123ab" in self.told(
+            capsys, progress, other
+        )
+        progress.next_stage()
+        assert self.told(capsys, progress, other) == ""
+
+    def test_a_run_of_before_versions_were_stored(self, capsys):
+        old = Progress(history=[row(1, **{"SPICE-fast": 0.1}, stage="mle", epoch=1.0)])
+        assert "used an unknown version of" in self.told(capsys, old, VERSIONS)
+        assert self.told(capsys, Progress(history=old.history), {}) == ""
+
+    @pytest.mark.long
+    def test_a_run_that_is_stopped_keeps_it(self, tmp_path, capsys, monkeypatch):
+        flags = [f"--flagfile={ROOT / 'tests' / 'tiny.flags'}", "--stages=mle:1", f"--workdir={tmp_path / 'run'}"]
+        assert main(["main", *flags, "--metrics=spice_fast"]) == 0
+        assert read_progress(newest_checkpoint(tmp_path / "run" / "checkpoints")).versions == VERSIONS
+        monkeypatch.setattr("spidercap.pipeline.metrics.spice_fast.version.read_version", lambda: "4.0123ab")
+        capsys.readouterr()
+        assert main(["main", *flags, "--metrics=spice_fast"]) == 0
+        assert capsys.readouterr().err.count(f"used version {SHIPPED}") == 1
 
 
 @pytest.mark.long

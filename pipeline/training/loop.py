@@ -9,13 +9,15 @@ A stopped run resumes like this, whatever stopped it:
 
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
 from spidercap.pipeline.data.batches import TrainingArrays
 from spidercap.pipeline.errors import Interrupted
 from spidercap.pipeline.evaluation.evaluate import Evaluation
+from spidercap.pipeline.metrics.registry import column_of
+from spidercap.pipeline.metrics.versions import versions_in_use
 from spidercap.pipeline.settings.config import Config, stage_labels
 from spidercap.pipeline.training.checkpoint_files import newest_checkpoint, read_checkpoint
 from spidercap.pipeline.training.checkpoints import Models, Saver, save_run
@@ -54,6 +56,8 @@ def train(
     newest = _newest(folder, workers)
     progress = read_progress(newest)
     check_kept(config, progress, from_checkpoint=newest is not None)
+    if workers.is_chief:
+        tell_of_versions(progress, versions_in_use([column_of(term) for term in config.terms()]))
     board.begin(progress.events, shown=bool(progress.history))
     weights = tf.train.Checkpoint(captioner=models.captioner, baseline=models.baseline)
     if newest is None:
@@ -85,6 +89,19 @@ def train(
     board.finish(planned_steps_of_all(config, arrays) + 1, progress.kept_metrics())
     workers.wait()  # for the last checkpoint, which the others read too
     return progress
+
+
+def tell_of_versions(progress: Progress, versions: Mapping[str, str]) -> None:
+    """Warns on stderr if a run goes on with other versions of what is learned in its metrics, and notes these."""
+    for name, version in versions.items():
+        if (progress.history or progress.step) and progress.versions.get(name) != version:
+            before = f"version {progress.versions[name]}" if name in progress.versions else "an unknown version"
+            print(
+                f"warning: until here this run used {before} of the {name}, from here on it uses {version}: rewards "
+                "and scores after this line do not compare with those before it",
+                file=sys.stderr,
+            )
+    progress.versions = dict(versions)
 
 
 def _newest(folder: pathlib.Path, workers: Workers) -> pathlib.Path | None:

@@ -82,6 +82,9 @@ class Progress:
     history: list[Validation] = dataclasses.field(default_factory=list)
     finished: list[FinishedStage] = dataclasses.field(default_factory=list)
     events: dict[str, int] = dataclasses.field(default_factory=dict)  # size in bytes of TensorBoard's files, by name
+    versions: dict[str, str] = dataclasses.field(
+        default_factory=dict
+    )  # of what is learned in metrics, at the last start
 
     def validations(self, label: str, metric: str) -> list[float]:
         """Returns the values of `metric` in the validations of a stage so far; fewer if some lack it."""
@@ -109,9 +112,9 @@ class Progress:
         return kept
 
     def next_stage(self) -> None:
-        """Starts the next stage; history and finished stages stay."""
-        fresh = Progress(stage=self.stage + 1, history=self.history, finished=self.finished, events=self.events)
-        self.__dict__.update(fresh.__dict__)
+        """Starts the next stage; what is of the run, not of the stage, stays."""
+        kept = {name: getattr(self, name) for name in ("history", "finished", "events", "versions")}
+        self.__dict__.update(Progress(stage=self.stage + 1, **kept).__dict__)
 
     def to_json(self) -> str:
         """Returns the JSON that `read_progress` reads, to be saved with the weights."""
