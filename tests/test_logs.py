@@ -121,6 +121,7 @@ STORED = {  # as the checkpoint of a run holds it
         }
     ],
     "events": {"events.out.tfevents.1": 99},
+    "versions": {"SPICE-fast parser": "3.1a2b3c"},
 }
 
 

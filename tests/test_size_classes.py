@@ -84,12 +84,12 @@ def test_document_frequencies_are_those_of_one_array():
 
 def test_spice_fast_matches_an_image_of_many_tuples_in_a_class_of_its_own():
     terms = ["", *(f"thing{i}" for i in range(400))]
-    many = np.array([[i, 0, 0] for i in range(1, 400)])
-    few = [np.array([[1, 0, 0], [2, 3, 0]]), np.array([[5, 0, 0]])]
-    tuples = tf.constant([[[1, 0, 0], [399, 0, 0]], [[2, 3, 0], [1, 0, 0]], [[5, 0, 0], [300, 0, 0]]])
+    many = np.array([[i, 0, 0, 1] for i in range(1, 400)])
+    few = [np.array([[1, 0, 0, 1], [2, 3, 0, 2]]), np.array([[5, 0, 0, 5]])]
+    tuples = tf.constant([[[1, 0, 0, 4], [399, 0, 0, 1]], [[2, 3, 0, 3], [1, 0, 0, 1]], [[5, 0, 0, 4], [300, 0, 0, 1]]])
     matcher = Matcher(terms, [few[0], many, few[1]], lambda term: frozenset())
-    # An image's own words, those of the one with many, and the sizes of all.
-    assert matcher(tuples, tf.constant([1, 0, 2])).numpy().tolist() == [[2, 2, 399], [3, 3, 3], [1, 2, 1]]
+    # An image's own words, those of the one with many, and the sizes of all, by their levels.
+    assert matcher(tuples, tf.constant([1, 0, 2])).numpy().tolist() == [[2, 5, 399], [5, 7, 5], [4, 5, 5]]
     alone = Matcher(terms, few, lambda term: frozenset())
     np.testing.assert_array_equal(matcher(tuples, tf.constant([0, 2, 0])), alone(tuples, tf.constant([0, 1, 0])))
 
