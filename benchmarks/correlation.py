@@ -1,5 +1,7 @@
 """Correlation of scores `[N]` and `[N]`."""
 
+import itertools
+
 import numpy as np
 
 
@@ -23,9 +25,15 @@ def kendall_c(one: np.ndarray, other: np.ndarray) -> float:
 
     Source: Stuart, "The estimation and comparison of strengths of association in contingency tables" (1953).
     """
-    agree, *_ = _pairs(one, other)
-    values = min(len(np.unique(one)), len(np.unique(other)))
-    return 2 * values * agree / (len(one) ** 2 * (values - 1)) if values > 1 else float("nan")
+    fewer, more = sorted((one, other), key=lambda scores: len(np.unique(scores)))
+    values = np.unique(fewer)
+    if len(values) < 2:
+        return float("nan")
+    agree = 0
+    for low, high in itertools.combinations([np.sort(more[fewer == value]) for value in values], 2):
+        smaller, no_larger = (int(np.searchsorted(low, high, side).sum()) for side in ("left", "right"))
+        agree += smaller - (len(low) * len(high) - no_larger)
+    return 2 * len(values) * agree / (len(one) ** 2 * (len(values) - 1))
 
 
 def _pairs(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:

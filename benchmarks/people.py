@@ -10,6 +10,7 @@ standard error: that of 200 draws of images with replacement.
 
 import argparse
 import json
+import math
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -60,23 +61,23 @@ def read_ratings(path: pathlib.Path) -> Rated:
     references: dict[int, list[str]] = {}
     captions: dict[int, str] = {}
     numbers: dict[tuple[str, str], int] = {}
-    ratings: list[tuple[int, int, float]] = []
+    ratings: list[tuple[str, int, float]] = []
     try:
-        for image, (name, of_image) in enumerate(json.loads(path.read_text("utf-8")).items()):
+        for name, of_image in json.loads(path.read_text("utf-8")).items():
             for judgement in of_image["human_judgement"]:
+                rating = float(judgement["rating"])
+                if math.isnan(rating):  # a judge left it out
+                    continue
                 number = numbers.setdefault((name, judgement["caption"]), len(numbers))
                 references[number], captions[number] = of_image["ground_truth"], judgement["caption"]
-                ratings.append((image, number, float(judgement["rating"])))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error!r}); needed: a file of ratings as CLIPScore's evaluation has"
-        ) from error
-    kept = np.array(ratings, float).reshape(-1, 3)
-    kept = kept[np.isfinite(kept[:, 2])]  # a judge may have left one out
-    if not len(kept):
+                ratings.append((name, number, rating))
+    except (OSError, ArithmeticError, LookupError, RecursionError, ValueError, TypeError, AttributeError) as error:
+        needed = "a file of ratings as CLIPScore's evaluation has"
+        raise UserError(f"{path} cannot be read ({error!r}); needed: {needed}") from error
+    if not ratings:
         raise UserError(f"{path} has no ratings")
-    image, caption, rating = kept.T
-    return Rated(references, captions, image.astype(int), caption.astype(int), rating)
+    names, caption, rating = (np.array(column) for column in zip(*ratings, strict=True))
+    return Rated(references, captions, np.unique(names, return_inverse=True)[1], caption, rating)
 
 
 def rows(rated: Rated, images: dict[int, dict[str, float | None]]) -> list[tuple[str, str, str]]:
@@ -90,7 +91,7 @@ def rows(rated: Rated, images: dict[int, dict[str, float | None]]) -> list[tuple
         if np.isnan(values).any():  # a part of SPICE that some captions do not have
             continue
         samples = (np.concatenate([of_image[k] for k in draw]) for draw in draws)
-        error = np.std([kendall_c(values[chosen], rated.rating[chosen]) for chosen in samples], ddof=1)
+        error = np.nanstd([kendall_c(values[chosen], rated.rating[chosen]) for chosen in samples], ddof=1)
         found.append((name, f"{100 * kendall_c(values, rated.rating):.1f}", f"{100 * error:.1f}"))
     return found
 

@@ -74,7 +74,18 @@ class TestBenchmark:
 
     @pytest.mark.parametrize(
         ("content", "said"),
-        [("none", "cannot be read"), ("[]", "cannot be read"), ('{"a": {}}', "human_judgement"), ("{}", "no ratings")],
+        [
+            ("none", "cannot be read"),
+            ("[]", "cannot be read"),
+            ('{"a": {}}', "human_judgement"),
+            ("{}", "no ratings"),
+            ("[" * 100_000, "cannot be read"),
+            (json.dumps({"a": {"ground_truth": ["a"], "human_judgement": []}}), "no ratings"),
+            (
+                json.dumps({"a": {"ground_truth": ["a"], "human_judgement": [{"caption": "a", "rating": 10**400}]}}),
+                "cannot be read",
+            ),
+        ],
     )
     def test_other_files_are_refused(self, content, said, tmp_path, capsys):
         (tmp_path / "ratings.json").write_text(content)

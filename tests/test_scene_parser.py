@@ -6,9 +6,9 @@ import tensorflow as tf
 
 from spidercap.models.scene_parser import FURTHEST, SceneParser, SceneParserSizes
 from spidercap.pipeline.metrics.spice_fast.lemmas import Lemmas
-from spidercap.pipeline.metrics.spice_fast.levels import THRESHOLDS
+from spidercap.pipeline.metrics.spice_fast.levels import LEVELS, THRESHOLDS
 from spidercap.pipeline.metrics.spice_fast.lexicon import AFFIXES, affix_buckets, word_ids
-from spidercap.pipeline.metrics.spice_fast.parser import PLACES, SceneGraphParser, likely
+from spidercap.pipeline.metrics.spice_fast.parser import PLACES, SceneGraphParser, _in_places, likely
 from spidercap.pipeline.metrics.spice_fast.parser_file import load_parser, save_parser
 from spidercap.pipeline.parser_training.alignment import OPEN, Aligner, learn_labels, learn_lemmas, tuples_of
 from spidercap.pipeline.text.flat_tokens import flat_tokens
@@ -288,6 +288,34 @@ class TestTuples:
         ]
         assert (tuples[1, :, 0] > 0).all()  # 30 relations for PLACES places
         assert (tuples[1, :, 2] > 0).all()
+
+    def test_of_too_many_the_surest_have_places_in_their_order(self):
+        """Against plain Python: the surest `most` of a caption, of equal ones the first, in the order of kinds."""
+        generator = np.random.default_rng(4)
+        most = np.array([3, 5, 1, 4, 24], np.int32)
+        kinds, all_of = [], [[] for _ in most]
+        for kind in range(3):
+            caption = np.sort(generator.choice([0, 1, 3, 4], 20)).astype(np.int32)
+            levels = generator.integers(1, LEVELS + 1, 20).astype(np.int32)
+            terms = [generator.integers(1, 99, 20).astype(np.int32) for _ in range(3 - kind)]
+            kinds.append((tf.constant(caption), [tf.constant(of) for of in terms], tf.constant(levels)))
+            for row in range(20):
+                all_of[caption[row]].append([*(int(of[row]) for of in terms), *[0] * kind, int(levels[row])])
+        table = _in_places(kinds, tf.constant(most), 24).numpy()
+        assert table.shape == (5, 24, 4) and all(len(of) > 5 for of in (all_of[0], all_of[1], all_of[3]))
+        for found, given, places in zip(table.tolist(), all_of, most, strict=True):
+            surest = sorted(range(len(given)), key=lambda k: -given[k][3])[:places]
+            expected = [given[k] for k in sorted(surest)]
+            assert found == expected + [[0] * 4] * (24 - len(expected))
+
+    def test_a_caption_has_as_many_places_in_a_longer_batch(self, network):
+        made = self.parser(network, 1.0, 1.0)
+        lexicon = made.lexicon(self.WORDS)
+        caption = np.array([[1, 2, 3, 4, 5, 1]])
+        padded = np.pad(caption, [[0, 0], [0, 34]])
+        short, long = (made(tf.constant(rows), lexicon.tables).numpy()[0] for rows in (caption, padded))
+        np.testing.assert_array_equal(long[:24], short)
+        assert short.all(axis=1)[:24].sum() == 24 and not long[24:].any()
 
     def test_long_captions_have_a_place_for_every_word(self, network):
         made = self.parser(network, 1.0, -3.0)

@@ -141,7 +141,14 @@ class TestResumed:
     def test_a_run_of_before_versions_were_stored(self, capsys):
         old = Progress(history=[row(1, **{"SPICE-fast": 0.1}, stage="mle", epoch=1.0)])
         assert "used an unknown version of" in self.told(capsys, old, VERSIONS)
+        without = Progress(history=[row(1, CIDEr=0.1, stage="mle", epoch=1.0)])
+        assert self.told(capsys, without, VERSIONS) == ""  # it had no such metric
         assert self.told(capsys, Progress(history=old.history), {}) == ""
+
+    def test_a_version_is_not_forgotten_while_the_metric_is_left_out(self, capsys):
+        progress = Progress(versions=dict(VERSIONS))
+        tell_of_versions(progress, {})
+        assert f"used version {SHIPPED}" in self.told(capsys, progress, {"SPICE-fast parser": "4.0123ab"})
 
     @pytest.mark.long
     def test_a_run_that_is_stopped_keeps_it(self, tmp_path, capsys, monkeypatch):
@@ -151,6 +158,9 @@ class TestResumed:
         monkeypatch.setattr("spidercap.pipeline.metrics.spice_fast.version.read_version", lambda: "4.0123ab")
         capsys.readouterr()
         assert main(["main", *flags, "--metrics=spice_fast"]) == 0
+        assert "used version" not in capsys.readouterr().err  # nothing is left to train
+        longer = [flag.replace("mle:1", "mle:1,mle:1") for flag in flags]
+        assert main(["main", *longer, "--metrics=spice_fast"]) == 0
         assert capsys.readouterr().err.count(f"used version {SHIPPED}") == 1
 
 

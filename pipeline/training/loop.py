@@ -56,7 +56,8 @@ def train(
     newest = _newest(folder, workers)
     progress = read_progress(newest)
     check_kept(config, progress, from_checkpoint=newest is not None)
-    if workers.is_chief:
+    labels = stage_labels(config)
+    if workers.is_chief and progress.stage < len(labels):
         tell_of_versions(progress, versions_in_use([column_of(term) for term in config.terms()]))
     board.begin(progress.events, shown=bool(progress.history))
     weights = tf.train.Checkpoint(captioner=models.captioner, baseline=models.baseline)
@@ -68,7 +69,6 @@ def train(
     else:
         print(f"resuming from {newest}")
         read_checkpoint(newest, weights).assert_existing_objects_matched().expect_partial()
-    labels = stage_labels(config)
     if newest is None and all(temperature_at(config, k) == 1 for k in range(len(labels))):
         _warn_of_temperature(config, workers)
     with stop_asked(workers) as stopping:
@@ -93,15 +93,18 @@ def train(
 
 def tell_of_versions(progress: Progress, versions: Mapping[str, str]) -> None:
     """Warns on stderr if a run goes on with other versions of what is learned in its metrics, and notes these."""
+    # Of the metrics in rows of before versions were stored.
+    unknown = versions_in_use({column for row in progress.history for column in row.metrics})
     for name, version in versions.items():
-        if (progress.history or progress.step) and progress.versions.get(name) != version:
-            before = f"version {progress.versions[name]}" if name in progress.versions else "an unknown version"
+        known = progress.versions.get(name)
+        if known != version and (known or name in unknown):
+            before = f"version {known}" if known else "an unknown version"
             print(
                 f"warning: until here this run used {before} of the {name}, from here on it uses {version}: rewards "
-                "and scores after this line do not compare with those before it",
+                "and scores after this line do not compare with those before it, nor does the best of both",
                 file=sys.stderr,
             )
-    progress.versions = dict(versions)
+    progress.versions |= versions
 
 
 def _newest(folder: pathlib.Path, workers: Workers) -> pathlib.Path | None:

@@ -33,7 +33,7 @@ from spidercap.pipeline.metrics.spice_fast.term_tables import (
 )
 from spidercap.pipeline.metrics.spice_fast.terms import Similarities, Terms
 
-WIDTH = 14  # of in_chunks: about 500 candidates of 24 tuples per chunk, which is fastest
+WIDTH = 11  # of in_chunks: about 500 candidates of 24 tuples per chunk, which is fastest
 
 
 class Matcher:

@@ -19,10 +19,12 @@ from spidercap.pipeline.metrics.compiled import family_of_one
 from spidercap.pipeline.metrics.ngrams import caption_codes, without_end
 from spidercap.pipeline.metrics.spice import f_score
 from spidercap.pipeline.metrics.spice_fast import scene_graph
+from spidercap.pipeline.metrics.spice_fast.levels import THRESHOLDS
 from spidercap.pipeline.metrics.spice_fast.matching import Matcher
 from spidercap.pipeline.metrics.spice_fast.parser import Lexicon, SceneGraphParser, graded, likely
 from spidercap.pipeline.metrics.spice_fast.parser_file import load_parser
 from spidercap.pipeline.metrics.spice_fast.synonyms import synonyms_data, wordnet_synonyms
+from spidercap.pipeline.metrics.spice_fast.version import RULE
 from spidercap.pipeline.metrics.text_metrics import Bar, Evaluated, TextSettings, no_bar, with_references
 from spidercap.pipeline.text.flat_tokens import FlatTokens, words_of
 
@@ -126,8 +128,10 @@ def open_spice_fast(stack: contextlib.ExitStack, settings: TextSettings) -> Text
 
 
 def _key(parser: SceneGraphParser, words: int, strings: Sequence[str], captions: FlatTokens) -> str:
-    """Changes with the references, the parser, the synonyms, and VERSION of this code."""
-    return key_of(VERSION, words, "\n".join(strings), *captions, synonyms_data(), *parser.arrays())
+    """Changes with the references, the parser, the synonyms, the rule by which tuples count, and VERSION."""
+    return key_of(
+        VERSION, RULE, str(THRESHOLDS), words, "\n".join(strings), *captions, synonyms_data(), *parser.arrays()
+    )
 
 
 def _graphs(parser: SceneGraphParser, captions: FlatTokens, lexicon: Lexicon) -> Iterator[np.ndarray]:

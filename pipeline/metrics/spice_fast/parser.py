@@ -18,7 +18,7 @@ from spidercap.models.blocks import in_blocks
 from spidercap.models.packing import steps_of
 from spidercap.models.scene_parser import Read, SceneParser
 from spidercap.pipeline.metrics.spice_fast.lemmas import Lemmas
-from spidercap.pipeline.metrics.spice_fast.levels import LIKELY, THRESHOLDS
+from spidercap.pipeline.metrics.spice_fast.levels import LEVELS, LIKELY, THRESHOLDS
 from spidercap.pipeline.metrics.spice_fast.lexicon import word_ids
 from spidercap.pipeline.text.flat_tokens import FlatTokens, flat_tokens
 
@@ -26,7 +26,7 @@ NAME = "~"  # in a label: the lemma of the verb that names the relation
 STEPS = 8  # captions are padded to multiples of this
 USUAL = 64  # words of a caption; of longer ones fewer are parsed at once
 PAIRS = 1024 * USUAL**2  # pairs of words of longer captions that are parsed at once
-PLACES = 24  # minimum of P: 5 of 19,189 captions have more tuples; those that come last are left out
+PLACES = 24  # minimum of P: 5 of 19,189 captions have more tuples
 
 
 class Tables(NamedTuple):
@@ -98,6 +98,8 @@ class SceneGraphParser:
         """Returns int32 `[N, P, 4]`, the tuples of captions `[N, T]` and their levels, with P = max(PLACES, T).
 
         The tuples are (subject, object, relation), (object, attribute, 0), (object, 0, 0), in this order, then zeros.
+        A caption has at most PLACES of them, or as many as words if these are more: if there are too many, those of the
+        lowest levels are left out, and at last those that come last.
 
         A relation of a verb and a label, such as 'sit on', is not a term of the lexicon; its number is above them.
         """
@@ -173,7 +175,8 @@ class SceneGraphParser:
             (described[:, 0], [terms(described, 1), terms(described, 2)], _levels(read.attributes, described)),
             (objects[:, 0], [terms(objects, 1)], _levels(read.objects, objects)),
         ]
-        return _in_places(found, tf.shape(captions)[0], _places(steps))
+        most = tf.maximum(PLACES, tf.reduce_sum(tf.cast(read.there, tf.int32), axis=1))
+        return _in_places(found, most, _places(steps))
 
     def _relations(self, read: Read, pairs: tf.Tensor, verbs: tf.Tensor, tables: Tables) -> tf.Tensor:
         """Terms `[R]` of the relations of pairs `[R, 3]`; `verbs` `[N T]` are lemmas as verbs."""
@@ -209,27 +212,45 @@ def _places(steps: int | tf.Tensor) -> int | tf.Tensor:
 
 
 def _in_places(
-    found: Sequence[tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]], captions: tf.Tensor, most: int | tf.Tensor
+    found: Sequence[tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]], most: tf.Tensor, width: int | tf.Tensor
 ) -> tf.Tensor:
-    """Tuples and levels `[N, P, 4]` of those found.
+    """Tuples and levels `[N, P, 4]` of those found, at most `most` `[N]` of a caption; `width` is P.
 
     They come kind by kind: captions `[R]`, ascending, up to three terms `[R]`, and levels `[R]`.
     """
-    before = tf.zeros([captions], tf.int32)
+    captions = tf.shape(most)[0]
+    lowest, room = _lowest_levels([(caption, levels) for caption, _, levels in found], most)
+    of_lowest = before = tf.zeros_like(most)
     places, rows = [], []
     for caption, terms, levels in found:
-        count = tf.math.bincount(caption, minlength=captions, maxlength=captions)
-        begin = tf.cumsum(count, exclusive=True)
-        rank = tf.range(tf.shape(caption)[0]) - tf.gather(begin, caption)
-        places.append(tf.stack([caption, tf.gather(before, caption) + rank], axis=1))
+        above = levels - tf.gather(lowest, caption)
+        rank, of_lowest = _ranks(above == 0, caption, of_lowest)
+        kept = tf.logical_or(above > 0, tf.logical_and(above == 0, rank < tf.gather(room, caption)))
+        place, before = _ranks(kept, caption, before)
+        # Tuples without a place go to a last row, which is cut off.
+        places.append(tf.where(kept, caption * width + place, captions * width))
         none = [tf.zeros_like(caption)] * (3 - len(terms))
         rows.append(tf.stack([*terms, *none, levels], axis=1))
-        before += count
-    place, row = tf.concat(places, axis=0), tf.concat(rows, axis=0)
-    # Tuples without a place go to a last row, which is cut off.
-    flat = tf.where(place[:, 1] < most, place[:, 0] * most + place[:, 1], captions * most)
-    table = tf.scatter_nd(flat[:, None], row, [captions * most + 1, 4])
-    return tf.reshape(table[:-1], [captions, most, 4])
+    table = tf.scatter_nd(tf.concat(places, 0)[:, None], tf.concat(rows, 0), [captions * width + 1, 4])
+    return tf.reshape(table[:-1], [captions, width, 4])
+
+
+def _lowest_levels(found: Sequence[tuple[tf.Tensor, tf.Tensor]], most: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The lowest level int32 `[N]` that has places if a caption has `most` `[N]`, at least 1; and how many it has."""
+    captions = tf.shape(most)[0]
+    caption, levels = (tf.concat(parts, 0) for parts in zip(*found, strict=True))
+    counts = tf.math.unsorted_segment_sum(tf.ones_like(levels), caption * LEVELS + levels - 1, captions * LEVELS)
+    above = tf.cumsum(tf.reshape(counts, [captions, LEVELS]), axis=1, reverse=True, exclusive=True)
+    level = tf.reduce_sum(tf.cast(above >= most[:, None], tf.int32), axis=1)  # as many levels have no place at all
+    return 1 + level, most - tf.gather(above, level, batch_dims=1)
+
+
+def _ranks(flags: tf.Tensor, caption: tf.Tensor, before: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The number int32 `[R]` of flags ahead of each in its caption, after `before` `[N]`; and that of all so far."""
+    ones = tf.cast(flags, tf.int32)
+    count = tf.math.unsorted_segment_sum(ones, caption, tf.shape(before)[0])
+    begin = tf.cumsum(count, exclusive=True) - before
+    return tf.cumsum(ones, exclusive=True) - tf.gather(begin, caption), before + count
 
 
 def parsed(parser: SceneGraphParser, captions: Sequence[Sequence[str]]) -> list[list[tuple[str, ...]]]:
