@@ -185,7 +185,7 @@ def random_tuples(generator, words, most):
     return {one(): generator.randint(1, LEVELS) for _ in range(generator.randint(0, most))}
 
 
-@pytest.mark.parametrize("parts", [(1000, 16), (3, 2)])  # 700 images in one part, and in many that are joined
+@pytest.mark.parametrize("parts", [(1000, 16), (3, 2)])  # 300 images in one part, and in many that are joined
 @pytest.mark.parametrize("most", [4, 40])  # of one limb and of several
 def test_compiled_equals_plain_on_random_tuples(toy, most, parts, monkeypatch):
     monkeypatch.setattr(term_tables, "PART", parts[0])
@@ -196,7 +196,7 @@ def test_compiled_equals_plain_on_random_tuples(toy, most, parts, monkeypatch):
     words += [f"word{i}" for i in range(most)]
     cases = [
         (random_tuples(generator, words, 8), [random_tuples(generator, words, most) for _ in range(4)])
-        for _ in range(700)
+        for _ in range(300)
     ]
     found = compiled(toy, [word for word in WORDS if word != "be"], cases, 16, generator)
     assert found.tolist() == [counts(*case, toy) for case in cases]
