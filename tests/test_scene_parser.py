@@ -8,8 +8,9 @@ from spidercap.models.scene_parser import FURTHEST, SceneParser, SceneParserSize
 from spidercap.pipeline.metrics.spice_fast.lemmas import Lemmas
 from spidercap.pipeline.metrics.spice_fast.levels import LEVELS, THRESHOLDS
 from spidercap.pipeline.metrics.spice_fast.lexicon import AFFIXES, affix_buckets, word_ids
-from spidercap.pipeline.metrics.spice_fast.parser import PLACES, SceneGraphParser, _in_places, likely
+from spidercap.pipeline.metrics.spice_fast.parser import PLACES, SceneGraphParser, likely
 from spidercap.pipeline.metrics.spice_fast.parser_file import load_parser, save_parser
+from spidercap.pipeline.metrics.spice_fast.places import in_places
 from spidercap.pipeline.parser_training.alignment import OPEN, Aligner, learn_labels, learn_lemmas, tuples_of
 from spidercap.pipeline.text.flat_tokens import flat_tokens
 from tests.test_gpu_ready import host_only
@@ -301,7 +302,7 @@ class TestTuples:
             kinds.append((tf.constant(caption), [tf.constant(of) for of in terms], tf.constant(levels)))
             for row in range(20):
                 all_of[caption[row]].append([*(int(of[row]) for of in terms), *[0] * kind, int(levels[row])])
-        table = _in_places(kinds, tf.constant(most), 24).numpy()
+        table = in_places(kinds, tf.constant(most), 24).numpy()
         assert table.shape == (5, 24, 4) and all(len(of) > 5 for of in (all_of[0], all_of[1], all_of[3]))
         for found, given, places in zip(table.tolist(), all_of, most, strict=True):
             surest = sorted(range(len(given)), key=lambda k: -given[k][3])[:places]
