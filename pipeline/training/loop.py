@@ -101,7 +101,7 @@ def tell_of_versions(progress: Progress, versions: Mapping[str, str]) -> None:
             before = f"version {known}" if known else "an unknown version"
             print(
                 f"warning: until here this run used {before} of the {name}, from here on it uses {version}: rewards "
-                "and scores after this line do not compare with those before it, nor does the best of both",
+                "and scores after this line do not compare with those before it, and the best is chosen among both",
                 file=sys.stderr,
             )
     progress.versions |= versions
