@@ -15,7 +15,12 @@ def kendall_b(one: np.ndarray, other: np.ndarray) -> float:
 
     Source: Kendall, "The treatment of ties in ranking problems" (1945).
     """
-    agree, untied_one, untied_other = _pairs(one, other)
+    agree = untied_one = untied_other = 0.0
+    for k in range(1, len(one)):  # one row of all pairs at a time
+        a, b = np.sign(one[k] - one[:k]), np.sign(other[k] - other[:k])
+        agree += float(a @ b)
+        untied_one += float(np.abs(a).sum())
+        untied_other += float(np.abs(b).sum())
     scale = (untied_one * untied_other) ** 0.5
     return agree / scale if scale else float("nan")
 
@@ -34,14 +39,3 @@ def kendall_c(one: np.ndarray, other: np.ndarray) -> float:
         smaller, no_larger = (int(np.searchsorted(low, high, side).sum()) for side in ("left", "right"))
         agree += smaller - (len(low) * len(high) - no_larger)
     return 2 * len(values) * agree / (len(one) ** 2 * (len(values) - 1))
-
-
-def _pairs(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
-    """Pairs in the same order less those in the opposite one, and pairs that differ in `one` and in `other`."""
-    agree = untied_one = untied_other = 0.0
-    for k in range(1, len(one)):  # one row of all pairs at a time
-        a, b = np.sign(one[k] - one[:k]), np.sign(other[k] - other[:k])
-        agree += float(a @ b)
-        untied_one += float(np.abs(a).sum())
-        untied_other += float(np.abs(b).sum())
-    return agree, untied_one, untied_other

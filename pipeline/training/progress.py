@@ -82,9 +82,7 @@ class Progress:
     history: list[Validation] = dataclasses.field(default_factory=list)
     finished: list[FinishedStage] = dataclasses.field(default_factory=list)
     events: dict[str, int] = dataclasses.field(default_factory=dict)  # size in bytes of TensorBoard's files, by name
-    versions: dict[str, str] = dataclasses.field(
-        default_factory=dict
-    )  # of what is learned in metrics, at the last start
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)  # of what is learned in metrics, as last used
 
     def validations(self, label: str, metric: str) -> list[float]:
         """Returns the values of `metric` in the validations of a stage so far; fewer if some lack it."""
