@@ -1,14 +1,4 @@
-"""The lines of `benchmarks.speed`: each builds a call that is repeated, and counts the word-steps that the call needs.
-
-A word-step computes the distribution of one next token: the matrix products of the LSTM and of the vocabulary. Needed:
-
-- decoding: the tokens of the captions, the end token counted;
-- beam search of width W: per image one row at the first step, then W rows per step up to the longest of the returned
-  captions (to prove that no other is better may take more);
-- rollouts: the tokens of the continuations without the first of each, whose distribution is that of the sample;
-- training: three times the tokens of the captions, because the backward pass has two products per product of the
-  forward pass.
-"""
+"""The lines of `benchmarks.speed`: each builds a call that is repeated, and counts the work that the call needs."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -17,10 +7,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.speed_work import beam_steps, learned_images, rollout_steps, sampled_and_learned_images, words_in
 from benchmarks.speed_world import ENCODER, World
 from spidercap.models import beam, decoding
-from spidercap.models.rollouts import Rollouts
-from spidercap.models.special_tokens import PAD
 from spidercap.pipeline.data.batches import Batch, caption_batches, image_batches
 from spidercap.pipeline.metrics.registry import GROUPS, METRICS
 from spidercap.pipeline.training import objectives
@@ -40,6 +29,7 @@ class Built(NamedTuple):
     call: Callable[[], Any]
     size: int  # number of units (captions, images) per call
     word_steps: Callable[[], float] | None = None  # word-steps that a call needs; None: it does not decode
+    image_flops: Callable[[], float] = float  # of the products with images' parts that a call needs; by default none
     settings: Mapping[str, Any] = {}  # additional ones of the line
 
 
@@ -125,27 +115,15 @@ def experience_of(world: World, objective: Objective) -> Experience:
     return tf.function(objective.sample)(world.images, world.seed, world.level)
 
 
-def words_in(captions: tf.Tensor) -> int:
-    """Returns the number of tokens in captions `[..., T]`, end tokens counted."""
-    return int(tf.math.count_nonzero(captions != PAD))
-
-
-def rollout_steps(rollouts: Rollouts) -> int:
-    """Returns the word-steps that rollouts need in addition to their samples."""
-    read = int(tf.reduce_sum(rollouts.prefix[:, 1] + 1))
-    return words_in(rollouts.tokens) - read - len(rollouts.tokens)
-
-
-def beam_steps(words: tf.Tensor) -> int:
-    """Returns the word-steps that beam search needs to find captions `[B, W, T]`."""
-    longest = tf.reduce_max(tf.math.count_nonzero(words != PAD, axis=2), axis=1)
-    return int(tf.reduce_sum(1 + words.shape[1] * (longest - 1)))
-
-
 def _likelihood(world: World) -> Built:
     step = likelihood_step(world.captioner, still(world.captioner), feature_dropout=0.0)
     batch = world.captions
-    return Built(lambda: step(batch, world.seed, world.level), len(batch.tokens), lambda: 3 * words_in(batch.tokens))
+    return Built(
+        lambda: step(batch, world.seed, world.level),
+        len(batch.tokens),
+        lambda: 3 * words_in(batch.tokens),
+        lambda: learned_images(world, words_in(batch.tokens)),
+    )
 
 
 def _greedy(world: World) -> Built:
@@ -177,7 +155,8 @@ def _decoded(world: World, decode: Callable, count: Callable[[tf.Tensor], int]) 
         return decode(*captioner.begin(features))
 
     features = world.images.features
-    return Built(lambda: run(features), len(features), lambda: count(run(features)))
+    images = len(features) * world.setting.image_flops()
+    return Built(lambda: run(features), len(features), lambda: count(run(features)), lambda: images)
 
 
 def _policy_gradient(world: World, rollouts: int, weights: Mapping[str, float] | None = None) -> Built:
@@ -192,7 +171,12 @@ def _learned(world: World, objective: Objective, learns_baseline: bool, reward: 
         others = rollout_steps(experience.rollouts) if learns_baseline else words_in(experience.rollouts.tokens)
         return 4 * words_in(experience.tokens) + others
 
-    return Built(learning_call(world, objective, learns_baseline, reward), world.setting.batch, word_steps)
+    return Built(
+        learning_call(world, objective, learns_baseline, reward),
+        world.setting.batch,
+        word_steps,
+        lambda: sampled_and_learned_images(world, experience_of(world, objective)),
+    )
 
 
 def _vine(world: World, words: int) -> Built:
@@ -204,7 +188,12 @@ def _vine(world: World, words: int) -> Built:
         decoder = 1 - 2 * world.setting.units * world.setting.vocabulary / world.setting.word_flops()
         return (1 + 3 * decoder) * words_in(experience.tokens) + rollout_steps(experience.rollouts)
 
-    return Built(learning_call(world, objective, learns_baseline=False), world.setting.batch, word_steps)
+    return Built(
+        learning_call(world, objective, learns_baseline=False),
+        world.setting.batch,
+        word_steps,
+        lambda: sampled_and_learned_images(world, experience_of(world, objective)),
+    )
 
 
 def _reward(world: World, terms: tuple[str, ...]) -> Built:

@@ -93,7 +93,9 @@ def measure(name: str, line: Line, world: World, yardstick: Yardstick, *, calls:
     share = None
     if built.word_steps is not None:
         settings["word_steps"] = built.word_steps()
-        share = settings["word_steps"] * world.setting.word_flops() / took / rate
+        settings["image_gflop"] = built.image_flops() / 1e9
+        flops = settings["word_steps"] * world.setting.word_flops() + 1e9 * settings["image_gflop"]
+        share = flops / took / rate
     values = [built.size / each for each in (took, high, low)]
     return Result(name, *values, line.unit, share, peak, settings | dict(built.settings))
 

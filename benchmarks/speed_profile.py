@@ -11,8 +11,9 @@ import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from benchmarks import Report, aligned, timed
-from benchmarks.speed_lines import learning_call, rolled_out, rollout_steps, words_in
+from benchmarks.speed_lines import learning_call, rolled_out
 from benchmarks.speed_measure import Yardstick, settled
+from benchmarks.speed_work import learned_images, rollout_steps, words_in
 from benchmarks.speed_world import Setting, World
 from spidercap.models import decoding
 from spidercap.models.categorical import draw
@@ -126,23 +127,25 @@ def _parts(world: World, sample: Callable, step: Callable[[], Any]) -> str:
         rates.append(yardstick.rate())
     took = {name: statistics.median(times) for name, times in seconds.items()}
     sample_words, others = words_in(experience.tokens), rollout_steps(experience.rollouts)
+    read = len(world.images.features) * world.setting.image_flops()
+    learned = learned_images(world, sample_words)
     rows = {
-        "sampling": (took["samples"], sample_words),
-        "rollouts": (took["samples and rollouts"] - took["samples"], others),
-        "reward": (took["scores"], 0),
-        "update": (took["step"] - took["samples and rollouts"] - took["scores"], 3 * sample_words),
-        "step": (took["step"], 4 * sample_words + others),
+        "sampling": (took["samples"], sample_words, read),
+        "rollouts": (took["samples and rollouts"] - took["samples"], others, 0.0),
+        "reward": (took["scores"], 0, 0.0),
+        "update": (took["step"] - took["samples and rollouts"] - took["scores"], 3 * sample_words, learned),
+        "step": (took["step"], 4 * sample_words + others, read + learned),
     }
-    ideal = world.setting.word_flops() / statistics.median(rates)
+    word, rate = world.setting.word_flops(), statistics.median(rates)
     cells = [
         (
             name,
             f"{1000 * time:.0f}",
             f"{time / took['step']:.0%}",
             f"{work:,}" if work else "",
-            f"{work * ideal / time:.0%}" if work else "",
+            f"{(work * word + images) / rate / time:.0%}" if work else "",
         )
-        for name, (time, work) in rows.items()
+        for name, (time, work, images) in rows.items()
     ]
     letters = ", ".join(
         f"{letter} = {value if isinstance(value, str) else f'{value:,}'}"

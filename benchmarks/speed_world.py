@@ -61,6 +61,25 @@ class Setting:
         }
         return 2 * units * (before[self.decoder] + self.vocabulary)
 
+    def image_flops(self) -> int:
+        """Returns the FLOPs of the products that make the keys and values of an image's parts, once for all words."""
+        per_part = {
+            "lstm": 0,
+            "attention": 2 * self.features,
+            "transformer": self.features + LAYERS * 2 * self.units,
+        }
+        return 2 * self.units * self.parts * per_part[self.decoder]
+
+    def learned_image_flops(self, words: float) -> float:
+        """Returns the same with the gradients, which the parts themselves do not need, for an image of some words.
+
+        `attention` may multiply its kernels with the words, whose gradients are needed, where that is less.
+        """
+        if self.decoder == "attention":
+            return min(2 * self.image_flops(), 3 * words * self.image_flops() / self.parts)
+        first = 2 * self.units * self.parts * self.features if self.decoder == "transformer" else 0
+        return 3 * self.image_flops() - first
+
     def letters(self) -> dict[str, int | str]:
         """Returns what is shown with a result."""
         return {

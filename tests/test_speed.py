@@ -1,5 +1,6 @@
 """The benchmark of speed: captions that end as trained ones do, what is counted as needed, every line, what is told."""
 
+import dataclasses
 import json
 import math
 import sys
@@ -11,11 +12,12 @@ import tensorflow as tf
 
 from benchmarks import Report, speed
 from benchmarks.lifelike import MEAN, lifelike
-from benchmarks.speed_lines import beam_steps, experience_of, lines, rolled_out, rollout_steps, words_in
+from benchmarks.speed_lines import experience_of, lines, rolled_out
 from benchmarks.speed_measure import Result, Yardstick, measure
 from benchmarks.speed_picture import chart
 from benchmarks.speed_profile import GATES, PRODUCTS, Piece, kind_of, own_pieces, profile, shared_time
 from benchmarks.speed_table import GFLOPS, goals_table
+from benchmarks.speed_work import beam_steps, rollout_steps, words_in
 from benchmarks.speed_world import Setting, World
 from spidercap.models import decoding
 
@@ -81,6 +83,29 @@ class TestWork:
         flops = told["word_steps"] * 2 * (16 * 200 + 32 * 64)  # [H] x [H, V] and [2H] x [2H, 4H]
         assert found.matmul_share == pytest.approx(flops / told["seconds"] / told["matmul_gflops"] / 1e9)
         assert found.value == pytest.approx(TINY.batch / told["seconds"])
+
+    def test_share_counts_what_is_made_of_the_images_parts_once(self, tmp_path):
+        world = World(dataclasses.replace(TINY, decoder="transformer", units=64), tmp_path)
+        line = lines()
+        found = measure("greedy", line["greedy"], world, Yardstick(TINY), calls=1, seconds=0)
+        kernels = [world.captioner.part.kernel, *(block.parts.kernel for block in world.captioner.blocks)]
+        once = TINY.batch * TINY.parts * sum(2 * math.prod(kernel.shape) for kernel in kernels)
+        assert found.settings["image_gflop"] == pytest.approx(once / 1e9)
+        flops = found.settings["word_steps"] * world.setting.word_flops() + once
+        assert found.matmul_share == pytest.approx(
+            flops / found.settings["seconds"] / found.settings["matmul_gflops"] / 1e9
+        )
+        # The first kernel's inputs, the features, need no gradient.
+        learned = 3 * once - TINY.batch * TINY.parts * 2 * math.prod(kernels[0].shape)
+        assert line["MLE step"].build(world).image_flops() == pytest.approx(learned)
+
+    @pytest.mark.parametrize("words, kernels", [(3.0, 3 * 3 / 49), (49.0, 2)])
+    def test_attention_multiplies_the_fewer_of_words_and_parts(self, words, kernels):
+        setting = dataclasses.replace(TINY, decoder="attention")
+        once = 49 * 2 * 2 * 8 * 16  # keys and values of 49 parts, [8] x [8, 16]
+        assert setting.image_flops() == once
+        assert setting.learned_image_flops(words) == pytest.approx(kernels * once)
+        assert TINY.image_flops() == TINY.learned_image_flops(words) == 0
 
 
 @pytest.mark.parametrize(
