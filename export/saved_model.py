@@ -65,8 +65,7 @@ def export(
     server = Server(encoder, captioner, words, max_length, decoder, max_pixels)
     path = folder / str(max([int(p.name) for p in numbered(folder)], default=0) + 1)
     with written_aside(path, sum(v.numpy().nbytes for v in server.weights)) as aside:
-        served = {name: function.get_concrete_function() for name, function in server.served().items()}
-        tf.saved_model.save(server, str(aside), signatures=served)
+        tf.saved_model.save(server, str(aside), signatures=server.served())
         make_readable(aside / "saved_model.pb")
         (aside / EXTRA).mkdir()
         write_warmup(aside / EXTRA / WARMUP, "features" if encoder is None else "image_bytes", DEFAULT, examples)

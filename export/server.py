@@ -30,10 +30,11 @@ SEEDED = "seeded"  # of decoders that draw: as DEFAULT, but drawn by a seed of e
 BEAM_WIDTH = 5  # of the signature `beam`, if the model is not exported with beam search
 MISSING = -1e9  # log-probability in place of a caption that beam search did not find
 NOT_FINITE = "holds NaN or infinite numbers"
+_ENCODED = tf.TensorSpec([None], tf.string, name="image_bytes")
 PUNCTUATION = r'[.,!?;:"]'  # that `score` takes for a blank
 
 Outputs = dict[str, tf.Tensor]
-Served = Mapping[str, tf.types.experimental.PolymorphicFunction]
+Served = Mapping[str, tf.types.experimental.ConcreteFunction]
 
 
 class Rows(NamedTuple):
@@ -61,7 +62,8 @@ class Server(tf.Module):
         # by the loader of model servers, which finds variables without a value.
         self.weights = plain_variables(encoder, captioner)
         self.words = tf.Variable(list(words), trainable=False)
-        # In a namespace, which is not tracked. As attributes of the module, the weights of both would be saved twice.
+        # In namespaces, which are not tracked. As attributes of the module, the weights of both would be saved twice, and
+        # the functions, which are saved as signatures, would be traced and saved once more.
         self._models = types.SimpleNamespace(encoder=encoder, captioner=captioner)
         self._max_length, self._max_pixels = max_length, max_pixels
         known = range(len(SPECIAL_TOKENS), len(words))  # a special token is no word, however it is spelt
@@ -73,19 +75,20 @@ class Server(tf.Module):
             GREEDY: Decoder(),
             BEAM: dataclasses.replace(beam, n_best=beam.beam_width),
         }
-        # One function for all signatures, so that the encoder's graph is in the file once.
-        self._of_images = tf.function(self._rows, autograph=False)
-        self._served = self._functions()
+        self._graphs = types.SimpleNamespace()
+        if encoder is not None:
+            # One function for all signatures, so that the encoder's graph is in the file once.
+            self._graphs.of_images = _function(self._rows, _ENCODED)
+        self._graphs.served = self._functions()
 
     def served(self) -> Served:
         """Returns the functions that are served, by the name of their signature."""
-        return self._served
+        return self._graphs.served
 
     def _functions(self) -> Served:
         captioner = self._models.captioner
         shape = [None, None] if captioner.takes_parts else [None]
         features = tf.TensorSpec([*shape, captioner.feature_mean.shape[0]], tf.float32, name="features")
-        encoded = tf.TensorSpec([None], tf.string, name="image_bytes")
         caption = tf.TensorSpec([None], tf.string, name="caption")
         decoder = self._decoders[DEFAULT]
         from_features = _function(lambda features: self._captions(finite_rows(features), decoder), features)
@@ -97,23 +100,25 @@ class Server(tf.Module):
             drawn = {SEEDED: by_seed} if decoder.draws else {}
             return drawn | {DEFAULT: from_features, "features": from_features}
 
+        of_images, encoded = self._graphs.of_images, _ENCODED
+
         def captions_by(decoder: Decoder) -> Callable[[tf.Tensor], Outputs]:
-            return lambda image_bytes: self._captions(self._of_images(image_bytes), decoder)
+            return lambda image_bytes: self._captions(of_images(image_bytes), decoder)
 
         # Equal decoders are one graph: each takes a part of a second to load.
         by_decoder = {d: _function(captions_by(d), encoded) for d in self._decoders.values()}
         found = {name: by_decoder[d] for name, d in self._decoders.items()}
         if decoder.draws:
             found[SEEDED] = _function(
-                lambda image_bytes, seed: self._captions(self._of_images(image_bytes), decoder, seed), encoded, seeds
+                lambda image_bytes, seed: self._captions(of_images(image_bytes), decoder, seed), encoded, seeds
             )
         plain = PixelsGraph(self._models.encoder, self._models.captioner, self._max_length).pixels
         return found | {
             "features": from_features,
             "pixels": _function(lambda pixels: _never_empty(plain, pixels), *plain.input_signature),
-            "encode": _function(lambda image_bytes: self._of_images(image_bytes)._asdict(), encoded),
+            "encode": _function(lambda image_bytes: of_images(image_bytes)._asdict(), encoded),
             "score": _function(
-                lambda image_bytes, caption: self._score(self._of_images(image_bytes), caption), encoded, caption
+                lambda image_bytes, caption: self._score(of_images(image_bytes), caption), encoded, caption
             ),
         }
 
@@ -187,8 +192,8 @@ def outputs_of(found: Captions, error: tf.Tensor, words: tf.Tensor | tf.Variable
     return best if n_best == 1 else best | {"captions": captions, "log_probs": log_prob}
 
 
-def _function(function: Callable, *arguments: tf.TensorSpec) -> tf.types.experimental.PolymorphicFunction:
-    return tf.function(function, input_signature=arguments, autograph=False)
+def _function(function: Callable, *arguments: tf.TensorSpec) -> tf.types.experimental.ConcreteFunction:
+    return tf.function(function, input_signature=arguments, autograph=False).get_concrete_function()
 
 
 def _never_empty(call: Callable, pixels: tf.Tensor) -> tf.Tensor | dict[str, tf.Tensor]:

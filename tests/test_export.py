@@ -111,10 +111,9 @@ def test_signature_is_what_a_server_expects(serve):
     assert outputs == BEST
 
 
-def test_beam_search_is_exported_with_its_settings(tmp_path):
+def test_beam_search_is_exported_with_its_settings(parts, tmp_path):
     """Every picture's captions, best first, of any batch; the export itself compares them with a fresh process's."""
-    encoder = small_encoder(SIDE)
-    captioner = captioner_for(encoder)
+    encoder, captioner = parts
     decoder = Decoder("beam", 4, length_penalty=0.5, no_repeat_ngram=2, bad_endings=(4,), n_best=3)
     pictures = [picture(i) for i in range(5)]
     path = export(encoder, captioner, WORDS, T, tmp_path, pictures[:2], decoder)
@@ -183,9 +182,8 @@ def test_a_model_that_samples_draws_anew_or_by_a_seed_of_each_row(tmp_path):
     assert "RandomUniformInt" in nodes and not {n for n in nodes if "PyFunc" in n}
 
 
-def test_a_captioner_that_samples_takes_a_seed(tmp_path):
-    encoder = small_encoder(SIDE)
-    captioner = captioner_for(encoder)
+def test_a_captioner_that_samples_takes_a_seed(parts, tmp_path):
+    encoder, captioner = parts
     pictures = [picture(i) for i in range(3)]
     with unchecked():
         loaded = ExportedCaptioner(export(encoder, captioner, WORDS, T, tmp_path, pictures[:1], Decoder("sample")))
@@ -206,6 +204,21 @@ def test_a_captioner_that_samples_takes_a_seed(tmp_path):
     found = words(loaded.caption_features(features, seed=3))
     assert words(loaded.caption_features(features[2:], seed=3)) == found[2:]
     assert words(loaded.caption_features(features, seed=4)) != found
+
+
+def test_each_graph_is_in_the_file_once(exported):
+    """Twice, and export, file and loading would take twice as long."""
+    model = parse_saved_model(str(exported))
+    names = [f.signature.name.rstrip("0123456789") for m in model.meta_graphs for f in m.graph_def.library.function]
+    wanted = ("rows", "decode_or_fault", "header", "pixels")
+    assert [sum(name.endswith(f"_{of}_") for name in names) for of in wanted] == [1] * 4
+    signatures = [s for s in model.meta_graphs[0].signature_def if not s.startswith("__")]
+    assert names.count("__inference_signature_wrapper_") == len(signatures)
+    kept = [n for node in model.meta_graphs[0].object_graph_def.nodes for n in node.function.concrete_functions]
+    # Of the table of words alone; those that are served would be traced and saved once more.
+    assert sorted(n.rstrip("0123456789") for n in kept) == [
+        f"__inference__{of}_" for of in ("creator", "destroyer", "initializer")
+    ]
 
 
 def test_graph_holds_no_python_and_no_custom_operation(exported):
