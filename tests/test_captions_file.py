@@ -1,5 +1,6 @@
 """Captions of any kind: ids, repeated rows, names in another normalisation, what is left out, what is cut."""
 
+import dataclasses
 import json
 import unicodedata
 
@@ -14,7 +15,7 @@ from spidercap.pipeline.data.prepare import prepare_data
 from spidercap.pipeline.data.records import Split, read_images
 from spidercap.pipeline.data.tokens import tokenize_split, training_arrays
 from spidercap.pipeline.errors import UserError
-from spidercap.pipeline.evaluation.evaluate import Evaluation, n_best_json, results_json
+from spidercap.pipeline.evaluation.evaluate import Evaluation, n_best_json, results_json, scores_json
 from spidercap.pipeline.report.compare.gallery import image_files
 from spidercap.pipeline.report.compare.images import ListedImage, drawn_ids
 from spidercap.pipeline.settings.config import Config
@@ -75,6 +76,12 @@ class TestIds:
         split = tokenize_split(_captions((7, "x"), [["a dog"], ["a cat"]]))
         assert results_json(split, evaluation) == [{"image_id": 7, "caption": "a"}, {"image_id": "x", "caption": "b"}]
         assert [row["image_id"] for row in json.loads(json.dumps(n_best_json(split, evaluation)))] == [7, "x"]
+        scored = dataclasses.replace(evaluation, images=({"CIDEr": 0.5}, {"CIDEr": 1.5}))
+        rows = [{"image_id": 7, "scores": {"CIDEr": 0.5}}, {"image_id": "x", "scores": {"CIDEr": 1.5}}]
+        assert scores_json(split, scored) == rows
+        told = {"SPICE-fast parser": "3.1a2b3c"}
+        scored = dataclasses.replace(scored, versions=told)
+        assert scores_json(split, scored) == [{**row, "versions": told} for row in rows]
 
     def test_comparisons_draw_from_ids_of_several_types(self):
         assert sorted(map(str, drawn_ids([5, "x", 3], 3))) == ["3", "5", "x"]

@@ -174,6 +174,8 @@ def test_a_run_names_it_wherever_its_scores_are(tmp_path, capsys):
     for split in ("val", "test"):
         metrics = json.loads((run / "results" / split / "mle.metrics.json").read_text())
         assert metrics["SPICE-fast parser"] == SHIPPED and 0 <= metrics["SPICE-fast"] <= 1
+        images = json.loads((run / "results" / split / "mle.scores.json").read_text())
+        assert images and all(image["versions"] == VERSIONS and "SPICE-fast" in image["scores"] for image in images)
     summary = json.loads((run / "summary.json").read_text())
     assert summary["versions"] == VERSIONS and "SPICE-fast parser" not in summary["stages"][0]["metrics"]
     assert (run / "report.html").read_text().count(SENTENCE) == 1

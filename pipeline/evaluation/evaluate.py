@@ -146,9 +146,10 @@ def results_json(split: TokenizedSplit, evaluation: Evaluation) -> list[dict]:
 
 
 def scores_json(split: TokenizedSplit, evaluation: Evaluation) -> list[dict]:
-    """Returns the scores of each image."""
+    """Returns the scores of each image, each with the versions of learned metrics that gave them, if there are any."""
     pairs = zip(split.image_ids, evaluation.images, strict=True)
-    return [{"image_id": i, "scores": scores} for i, scores in pairs]
+    versions = {"versions": evaluation.versions} if evaluation.versions else {}
+    return [{"image_id": i, "scores": scores, **versions} for i, scores in pairs]
 
 
 def n_best_json(split: TokenizedSplit, evaluation: Evaluation) -> list[dict]:
