@@ -62,8 +62,8 @@ class Server(tf.Module):
         # by the loader of model servers, which finds variables without a value.
         self.weights = plain_variables(encoder, captioner)
         self.words = tf.Variable(list(words), trainable=False)
-        # In namespaces, which are not tracked. As attributes of the module, the weights of both would be saved twice, and
-        # the functions, which are saved as signatures, would be traced and saved once more.
+        # In namespaces, which are not tracked. As attributes of the module, the weights of both would be saved twice,
+        # and the functions, which are saved as signatures, would be traced and saved once more.
         self._models = types.SimpleNamespace(encoder=encoder, captioner=captioner)
         self._max_length, self._max_pixels = max_length, max_pixels
         known = range(len(SPECIAL_TOKENS), len(words))  # a special token is no word, however it is spelt
