@@ -60,8 +60,17 @@ def mean_step(members, features, image):
     return step, [state for _, state in begun]
 
 
-@pytest.mark.parametrize("decoder", DECODED, ids=lambda d: d.decode)
-@pytest.mark.parametrize("toy", CAPTIONERS, indirect=True)
+@pytest.mark.parametrize(
+    ("toy", "decoder"),
+    [
+        # Each decoder with a captioner, and each captioner with two decoders; `make test-long` has all pairs.
+        pytest.param(kind, d, marks=[pytest.mark.long] * (kind != "lstm" and d.decode not in ("beam", "nucleus")))
+        for kind in CAPTIONERS
+        for d in DECODED
+    ],
+    ids=lambda value: getattr(value, "decode", value),
+    indirect=["toy"],
+)
 def test_an_ensemble_of_one_is_the_captioner(toy, decoder):
     captioner, _, features = toy
     alone = build_decoder(captioner, T, decoder, seed=4)(features)

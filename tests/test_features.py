@@ -136,7 +136,10 @@ def test_work_that_stops_keeps_its_shards_and_ends_with_the_same(config, monkeyp
     np.testing.assert_allclose(whole[:, 0], np.mean(images, axis=(1, 2)), rtol=1e-5)
 
 
-@pytest.mark.parametrize("room, told", [(0, "error"), pytest.param(10**9, "", marks=pytest.mark.long), (10**12, "GiB")])
+@pytest.mark.parametrize(
+    "room, told",
+    [(0, "error"), *(pytest.param(*case, marks=pytest.mark.long) for case in ((10**9, ""), (10**12, "GiB")))],
+)
 def test_room_for_all_features_is_checked_before_the_first(config, monkeypatch, capsys, room, told):
     """5 images in 3 views and 3 in one, maps of float16 that take 1.9 GiB each."""
     encoder = CountedCalls()

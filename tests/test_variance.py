@@ -209,11 +209,13 @@ class TestBadWorkdirs:
         assert "no --workdir given" in self.refused("", capsys)
         assert f"{tmp_path} holds no run" in self.refused(tmp_path, capsys)
 
+    @pytest.mark.long  # as making the run takes 20 seconds
     def test_nothing_finished(self, finished, capsys):
         other = self.copied(finished, "unfinished")
         shutil.rmtree(other / "checkpoints")
         assert "has finished no stage; needed: a run that starts with mle and baseline" in self.refused(other, capsys)
 
+    @pytest.mark.long
     def test_java(self, finished, capsys):
         other = self.copied(finished, "spider")
         settings = json.loads((other / "config.json").read_text())
