@@ -6,6 +6,7 @@ of the vocabulary, k next tokens considered per row.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -54,43 +55,24 @@ def beam_search(
       diversity: what an equal token of an earlier group costs.
     """
     images, rows = batch_size(state)
-    most = None if rows is None else rows * width
     one = tf.minimum(images, 1)
     first = tf.nest.map_structure(lambda leaf: leaf[:one], state)
     vocabulary = step(first, tf.fill([one], START))[1].shape[1]
-    k = min(width + 1, vocabulary)  # W that go on and an end; of a group W', and W - W' that it avoids
-
-    def score(log_prob, length):
-        return log_prob / tf.pow(tf.cast(length, tf.float32), length_penalty)
-
-    def expand(t, begun, *leaves):
-        token = tf.where(t > 0, begun[:, tf.maximum(t - 1, 0)], START)
-        leaves, logits = state_after(step, state, leaves, token)
-        tokens, log_prob = _best_tokens(logits, k, *_repeats(begun, t, no_repeat_ngram))
-        return tokens, _forbid_ends(tokens, log_prob, token, bad_endings), *leaves
-
-    def advance(t, rows, state, live, ended):
-        """Extends all hypotheses by one token. At -inf there is none, and no row is computed for it."""
-        begun, leaves = tf.gather(tf.reshape(live.tokens, [-1, max_length]), rows), tf.nest.flatten(state)
-        kinds = [tf.TensorSpec([k], tf.int32), tf.TensorSpec([k], tf.float32)]
-        kinds += [tf.TensorSpec(leaf.shape[1:], leaf.dtype) for leaf in leaves]
-        (tokens, log_prob, *leaves), _ = in_blocks(
-            lambda *here: (expand(t, *here), ()), (begun, *leaves), kinds, (), jit, most
-        )
-        log_prob += tf.gather(tf.reshape(live.log_prob, [-1]), rows)[:, None]
-        slots, shape = rows[:, None], [images * width, k]  # slot: image * W + hypothesis
-        tokens = tf.reshape(tf.scatter_nd(slots, tokens, shape), [images, width * k])
-        nothing = tf.fill(shape, -float("inf"))
-        log_prob = tf.reshape(tf.tensor_scatter_nd_update(nothing, slots, log_prob), [images, width * k])
-        computed = tf.reshape(tf.scatter_nd(slots, tf.range(tf.size(rows)), [images * width]), [images, width])
-
-        live, parents, now = choose(live, Continuations(tokens, log_prob), t, groups, diversity)
-        ended = best_of(ended, now._replace(score=score(now.log_prob, t + 1)), groups)
-        live = without_lost(live, score(live.log_prob, max_length), ended, groups, n_best)
-        rows = _open_slots(tf.reshape(live.log_prob, [-1]))
-        origin = tf.gather(tf.reshape(tf.gather(computed, parents, batch_dims=1), [-1]), rows)
-        return t + 1, rows, tf.nest.pack_sequence_as(state, take_rows(leaves, origin)), live, ended
-
+    search = _Search(
+        step=step,
+        images=images,
+        max_length=max_length,
+        width=width,
+        k=min(width + 1, vocabulary),
+        length_penalty=length_penalty,
+        no_repeat_ngram=no_repeat_ngram,
+        bad_endings=bad_endings,
+        n_best=n_best,
+        groups=groups,
+        diversity=diversity,
+        jit=jit,
+        most=None if rows is None else rows * width,
+    )
     none = tf.fill([images, width], -float("inf"))
     ended = Beams(tf.fill([images, width, max_length], PAD), none, none)
     of_group = tf.concat([tf.zeros([images, 1]), none[:, 1 : width // groups]], axis=1)
@@ -101,15 +83,73 @@ def beam_search(
     start = (tf.constant(0), rows, state, ended._replace(log_prob=begun), ended)
     *_, live, ended = tf.while_loop(
         lambda t, rows, *_: tf.size(rows) > 0,
-        advance,
+        search.advance,
         start,
         shape_invariants=(tf.TensorShape([]), *any_rows(start[1:])),
         maximum_iterations=max_length,
     )
-    best = best_of(ended, live._replace(score=score(live.log_prob, max_length)), groups)
+    best = best_of(ended, live._replace(score=search.score(live.log_prob, max_length)), groups)
     best = ranked(best) if groups > 1 else best
     tokens = tf.where(best.log_prob[..., None] > -float("inf"), best.tokens, PAD)
     return Beams(tf.ensure_shape(tokens, [None, width, max_length]), *best[1:])
+
+
+class _Search(NamedTuple):
+    """The steps of a search; the settings are those of beam_search."""
+
+    step: Step
+    images: tf.Tensor  # B
+    max_length: int
+    width: int
+    k: int  # W that go on and an end; of a group W', and W - W' that it avoids
+    length_penalty: float
+    no_repeat_ngram: int
+    bad_endings: Sequence[int]
+    n_best: int
+    groups: int
+    diversity: float
+    jit: bool
+    most: int | None  # rows, if it is known
+
+    def score(self, log_prob: tf.Tensor, length: int | tf.Tensor) -> tf.Tensor:
+        """Returns by what hypotheses of a length are ranked."""
+        return log_prob / tf.pow(tf.cast(length, tf.float32), self.length_penalty)
+
+    def advance(self, t: tf.Tensor, rows: tf.Tensor, state: State, live: Beams, ended: Beams) -> tuple:
+        """Extends all hypotheses by one token. At -inf there is none, and no row is computed for it."""
+        found, computed, leaves = self._continued(t, rows, state, live)
+        live, parents, now = choose(live, found, t, self.groups, self.diversity)
+        ended = best_of(ended, now._replace(score=self.score(now.log_prob, t + 1)), self.groups)
+        live = without_lost(live, self.score(live.log_prob, self.max_length), ended, self.groups, self.n_best)
+        rows = _open_slots(tf.reshape(live.log_prob, [-1]))
+        origin = tf.gather(tf.reshape(tf.gather(computed, parents, batch_dims=1), [-1]), rows)
+        return t + 1, rows, tf.nest.pack_sequence_as(state, take_rows(leaves, origin)), live, ended
+
+    def _continued(
+        self, t: tf.Tensor, rows: tf.Tensor, state: State, live: Beams
+    ) -> tuple[Continuations, tf.Tensor, list[tf.Tensor]]:
+        """The k best next tokens of each hypothesis; the row `[B, W]` that computed it; the leaves after its token."""
+        begun, leaves = tf.gather(tf.reshape(live.tokens, [-1, self.max_length]), rows), tf.nest.flatten(state)
+        kinds = [tf.TensorSpec([self.k], tf.int32), tf.TensorSpec([self.k], tf.float32)]
+        kinds += [tf.TensorSpec(leaf.shape[1:], leaf.dtype) for leaf in leaves]
+        (tokens, log_prob, *leaves), _ = in_blocks(
+            lambda *here: (self._expand(t, state, *here), ()), (begun, *leaves), kinds, (), self.jit, self.most
+        )
+        log_prob += tf.gather(tf.reshape(live.log_prob, [-1]), rows)[:, None]
+        slots, count = rows[:, None], self.images * self.width  # slot: image * W + hypothesis
+        shape, of_image = [count, self.k], [self.images, self.width * self.k]
+        nothing = tf.fill(shape, -float("inf"))
+        log_prob = tf.reshape(tf.tensor_scatter_nd_update(nothing, slots, log_prob), of_image)
+        tokens = tf.reshape(tf.scatter_nd(slots, tokens, shape), of_image)
+        computed = tf.scatter_nd(slots, tf.range(tf.size(rows)), [count])
+        return Continuations(tokens, log_prob), tf.reshape(computed, [self.images, self.width]), leaves
+
+    def _expand(self, t: tf.Tensor, state: State, begun: tf.Tensor, *leaves: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """The k best tokens after `begun` `[r, T]`, their log pi, and the leaves; `state` has their structure."""
+        token = tf.where(t > 0, begun[:, tf.maximum(t - 1, 0)], START)
+        leaves, logits = state_after(self.step, state, leaves, token)
+        tokens, log_prob = _best_tokens(logits, self.k, *_repeats(begun, t, self.no_repeat_ngram))
+        return tokens, _forbid_ends(tokens, log_prob, token, self.bad_endings), *leaves
 
 
 def _open_slots(log_prob: tf.Tensor) -> tf.Tensor:
