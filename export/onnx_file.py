@@ -24,6 +24,8 @@ def convert(graph: PixelsGraph, path: pathlib.Path) -> None:
         found = graph.pixels(pixels)
         return tuple(tf.identity(found[name]) for name in OUTPUTS)
 
+    # A table of the process leaves a None there, of which TensorFlow would tell that it cannot be stored.
+    tf.compat.v1.get_default_graph().clear_collection(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS)
     model, _ = tf2onnx.convert.from_function(ordered, signature, opset=OPSET)
     # Constants from outside the function, as EfficientNet has, are stored, and left over as inputs that no node reads.
     for value in [value for value in model.graph.input if value.name != "pixels"]:

@@ -4,6 +4,7 @@ import configparser
 import dataclasses
 import importlib
 import json
+import logging.handlers
 import sys
 
 import keras
@@ -140,6 +141,18 @@ def test_damage_is_seen(written, tmp_path):
         (copy / file.name).write_bytes(file.read_bytes())
     (copy / "vocabulary.txt").write_text("other\n")
     assert kept_source(copy) is None
+
+
+def test_tables_of_the_process_are_not_told_of(parts, tmp_path):
+    """The model in memory has one, of its words, when the file is written."""
+    tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(["a"], [1]), 0)
+    told = logging.handlers.BufferingHandler(1000)
+    tf.get_logger().addHandler(told)
+    try:
+        written_as("onnx", parts, tmp_path)
+    finally:
+        tf.get_logger().removeHandler(told)
+    assert [record.getMessage() for record in told.buffer] == []
 
 
 def test_standard_operations_only(written):
