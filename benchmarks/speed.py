@@ -7,8 +7,8 @@
 
 The first command measures all lines at the centre, and the main ones with other B, T or V, each setting in its own
 process. The second and third measure some lines at one setting. The fourth profiles a PG step. Captions have the
-lengths of a trained captioner's (benchmarks/lifelike.py). The share is the time of the needed word-steps as bare
-products (benchmarks/speed_work.py), divided by the time taken. It is below 1, because tokens must also be sampled and
+lengths of a trained captioner's (benchmarks/lifelike.py). The share is the time of the bare products that are
+needed (benchmarks/speed_work.py), divided by the time taken. It is below 1, because tokens must also be sampled and
 scored.
 """
 

@@ -7,7 +7,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.speed_work import beam_steps, learned_images, rollout_steps, sampled_and_learned_images, words_in
+from benchmarks.speed_work import (
+    Work,
+    beam_steps,
+    learned_images,
+    rollout_steps,
+    sampled_and_learned_images,
+    words_in,
+)
 from benchmarks.speed_world import ENCODER, World
 from spidercap.models import beam, decoding
 from spidercap.pipeline.data.batches import Batch, caption_batches, image_batches
@@ -28,8 +35,7 @@ class Built(NamedTuple):
 
     call: Callable[[], Any]
     size: int  # number of units (captions, images) per call
-    word_steps: Callable[[], float] | None = None  # word-steps that a call needs; None: it does not decode
-    image_flops: Callable[[], float] = float  # of the products with images' parts that a call needs; by default none
+    work: Callable[[], Work] | None = None  # what a call needs at least; None: it does not decode
     settings: Mapping[str, Any] = {}  # additional ones of the line
 
 
@@ -121,8 +127,7 @@ def _likelihood(world: World) -> Built:
     return Built(
         lambda: step(batch, world.seed, world.level),
         len(batch.tokens),
-        lambda: 3 * words_in(batch.tokens),
-        lambda: learned_images(world, words_in(batch.tokens)),
+        lambda: Work(3 * words_in(batch.tokens), learned_images(world, words_in(batch.tokens))),
     )
 
 
@@ -156,7 +161,7 @@ def _decoded(world: World, decode: Callable, count: Callable[[tf.Tensor], int]) 
 
     features = world.images.features
     images = len(features) * world.setting.image_flops()
-    return Built(lambda: run(features), len(features), lambda: count(run(features)), lambda: images)
+    return Built(lambda: run(features), len(features), lambda: Work(count(run(features)), images))
 
 
 def _policy_gradient(world: World, rollouts: int, weights: Mapping[str, float] | None = None) -> Built:
@@ -165,35 +170,26 @@ def _policy_gradient(world: World, rollouts: int, weights: Mapping[str, float] |
 
 
 def _learned(world: World, objective: Objective, learns_baseline: bool, reward: Reward | None = None) -> Built:
-    def word_steps() -> int:
+    def work() -> Work:
         experience = experience_of(world, objective)
         # SCST's greedy captions follow no prefix, so that all of their tokens are decoded.
         others = rollout_steps(experience.rollouts) if learns_baseline else words_in(experience.rollouts.tokens)
-        return 4 * words_in(experience.tokens) + others
+        return Work(4 * words_in(experience.tokens) + others, sampled_and_learned_images(world, experience))
 
-    return Built(
-        learning_call(world, objective, learns_baseline, reward),
-        world.setting.batch,
-        word_steps,
-        lambda: sampled_and_learned_images(world, experience_of(world, objective)),
-    )
+    return Built(learning_call(world, objective, learns_baseline, reward), world.setting.batch, work)
 
 
 def _vine(world: World, words: int) -> Built:
     objective = objectives.vine(world.captioner, world.setting.length, samples=1, rollouts=words)
 
-    def word_steps() -> float:
+    def work() -> Work:
         experience = experience_of(world, objective)
         # The update takes no pass over the vocabulary.
         decoder = 1 - 2 * world.setting.units * world.setting.vocabulary / world.setting.word_flops()
-        return (1 + 3 * decoder) * words_in(experience.tokens) + rollout_steps(experience.rollouts)
+        steps = (1 + 3 * decoder) * words_in(experience.tokens) + rollout_steps(experience.rollouts)
+        return Work(steps, sampled_and_learned_images(world, experience))
 
-    return Built(
-        learning_call(world, objective, learns_baseline=False),
-        world.setting.batch,
-        word_steps,
-        lambda: sampled_and_learned_images(world, experience_of(world, objective)),
-    )
+    return Built(learning_call(world, objective, learns_baseline=False), world.setting.batch, work)
 
 
 def _reward(world: World, terms: tuple[str, ...]) -> Built:

@@ -29,7 +29,7 @@ class Result:
     low: float  # lower quartile of the same calls
     high: float
     unit: str
-    matmul_share: float | None  # word-steps needed / seconds / word-steps that the bare matrix products do
+    matmul_share: float | None  # time of the bare products that are needed, divided by the time taken
     peak_mib: float | None  # of its tensors; None if TensorFlow's allocator does not count
     settings: dict[str, Any]
 
@@ -91,11 +91,10 @@ def measure(name: str, line: Line, world: World, yardstick: Yardstick, *, calls:
         "process_mib": process,
     }
     share = None
-    if built.word_steps is not None:
-        settings["word_steps"] = built.word_steps()
-        settings["image_gflop"] = built.image_flops() / 1e9
-        flops = settings["word_steps"] * world.setting.word_flops() + 1e9 * settings["image_gflop"]
-        share = flops / took / rate
+    if built.work is not None:
+        work = built.work()
+        settings |= {"word_steps": work.word_steps, "image_gflop": work.image_flops / 1e9}
+        share = (work.word_steps * world.setting.word_flops() + work.image_flops) / took / rate
     values = [built.size / each for each in (took, high, low)]
     return Result(name, *values, line.unit, share, peak, settings | dict(built.settings))
 

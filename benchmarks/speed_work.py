@@ -12,12 +12,21 @@ A word-step computes the distribution of one next token: the matrix products of 
 The keys and values of an image's parts are made once by a decoder, and once more, with gradients, by an update.
 """
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
 from benchmarks.speed_world import World
 from spidercap.models.rollouts import Rollouts
 from spidercap.models.special_tokens import PAD
 from spidercap.pipeline.training.experience import Experience
+
+
+class Work(NamedTuple):
+    """What a call needs at least."""
+
+    word_steps: float
+    image_flops: float  # of the products that make keys and values of the images' parts
 
 
 def words_in(captions: tf.Tensor) -> int:

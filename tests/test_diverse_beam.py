@@ -63,7 +63,7 @@ def assert_same(beams, image, expected, n_best):
 @pytest.mark.parametrize(
     ("toy", "width", "groups"),
     [
-        # Each kind of captioner once, and each width once; `make test-long` has all pairs.
+        # An LSTM at three widths and each other captioner at one; the other pairs are in `make test-long`.
         pytest.param(kind, *size, marks=[pytest.mark.long] * (size != (4, 2) and (kind != "lstm" or size[0] == 6)))
         for kind in CAPTIONERS
         for size in ((2, 2), (3, 3), (4, 2), (6, 2), (6, 3))

@@ -63,7 +63,7 @@ def mean_step(members, features, image):
 @pytest.mark.parametrize(
     ("toy", "decoder"),
     [
-        # Each decoder with a captioner, and each captioner with two decoders; `make test-long` has all pairs.
+        # An LSTM with each decoder, and each other captioner with two; the other pairs are in `make test-long`.
         pytest.param(kind, d, marks=[pytest.mark.long] * (kind != "lstm" and d.decode not in ("beam", "nucleus")))
         for kind in CAPTIONERS
         for d in DECODED

@@ -1,13 +1,12 @@
 """A run that is stopped at seeded moments, again and again, ends as one that never was; `make torture` has 200."""
 
+import itertools
 import json
 
 import pytest
 
 from tests import faults
 from tests.run_outcome import differing, outcome
-
-SEED = 0
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +23,12 @@ def whole(flags, tmp_path_factory):
     return runs
 
 
-@pytest.mark.parametrize("stops", [8, pytest.param(20, marks=pytest.mark.long)])
-def test_a_run_that_is_stopped_again_and_again_ends_as_one_that_never_was(flags, whole, tmp_path, stops):
-    cases = list(faults.stopped_runs(tmp_path / "runs", flags, SEED, stops, outcome(whole)))
+@pytest.mark.parametrize(("seed", "stops"), [(5, 8), pytest.param(0, 20, marks=pytest.mark.long)])
+def test_a_run_that_is_stopped_again_and_again_ends_as_one_that_never_was(flags, whole, tmp_path, seed, stops):
+    assert {moment.what for moment in itertools.islice(faults.moments(seed), stops)} == {
+        what for what, _ in faults.ENDS
+    }
+    cases = list(faults.stopped_runs(tmp_path / "runs", flags, seed, stops, outcome(whole)))
     assert not [f"{case}: {wrong}" for case, wrong in cases if wrong]
     assert sum("[0]" not in case for case, _ in cases) == stops
 

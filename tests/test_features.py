@@ -159,6 +159,19 @@ def test_room_for_all_features_is_checked_before_the_first(config, monkeypatch, 
     assert "GiB" not in capsys.readouterr().out
 
 
+def test_the_size_of_large_features_is_told_before_the_first(config, monkeypatch, capsys):
+    monkeypatch.setattr(CountedCalls, "outputs", (keras.KerasTensor([None, 1000, 1000, 1000]),))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=10**12))
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(features, "compute_shards", stop)
+    with pytest.raises(KeyboardInterrupt):
+        all_features(config, prepare_data(config), CountedCalls(), {"train": 3, "val": 1})
+    assert "features of 18 views of images take 33.5 GiB in " in capsys.readouterr().out
+
+
 def test_bytes_of_a_row_are_those_of_a_shard(tmp_path):
     for shape, dtype in (([5], "float32"), ([4, 5], "float32"), ([3, 3, 6], "float32"), ([3, 3, 3], "uint8")):
         rows = np.load(write_shard(tmp_path / dtype / str(len(shape)), ["1", "2"], np.zeros([2, *shape], dtype)))

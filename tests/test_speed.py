@@ -97,7 +97,9 @@ class TestWork:
         )
         # The first kernel's inputs, the features, need no gradient.
         learned = 3 * once - TINY.batch * TINY.parts * 2 * math.prod(kernels[0].shape)
-        assert line["MLE step"].build(world).image_flops() == pytest.approx(learned)
+        assert line["MLE step"].build(world).work().image_flops == pytest.approx(learned)
+        for name in ("PG step, K = 1", "vine step, K = 1", "SCST step", "leave-one-out step, M = 5"):
+            assert line[name].build(world).work().image_flops == pytest.approx(once + learned)
 
     @pytest.mark.parametrize("words, kernels", [(3.0, 3 * 3 / 49), (49.0, 2)])
     def test_attention_multiplies_the_fewer_of_words_and_parts(self, words, kernels):
