@@ -56,9 +56,10 @@ class SceneParser(keras.Model):
         self.first_bias = self._bias("first_bias", 8 * units)
         self.second = self._weight("second", width, 8 * units)
         self.second_bias = self._bias("second_bias", 8 * units)
-        self.recurrent = [
+        # Each an attribute, as checkpoints do not hold the weights of a list.
+        self.recurrent0, self.recurrent1, self.recurrent2, self.recurrent3 = (
             self.add_weight(name=f"recurrent{k}", shape=(units, 4 * units), initializer="orthogonal") for k in range(4)
-        ]
+        )
         # One product for all roles of a word: two in attributes, two in relations, then object and forms.
         self.roles = self._weight("roles", width, 4 * pair + 1 + len(FORMS))
         self.roles_bias = self._bias("roles_bias", 4 * pair + 1 + len(FORMS))
@@ -79,6 +80,11 @@ class SceneParser(keras.Model):
 
     def _bias(self, name: str, size: int) -> keras.Variable:
         return self.add_weight(name=name, shape=(size,), initializer="zeros")
+
+    @property
+    def recurrent(self) -> list[keras.Variable]:
+        """The recurrent kernels: of the first layer forward and backward, of the second forward and backward."""
+        return [self.recurrent0, self.recurrent1, self.recurrent2, self.recurrent3]
 
     def word_gates(
         self, words: tf.Tensor, affixes: tf.Tensor, seed: tf.Tensor | None = None

@@ -52,10 +52,17 @@ class TransformerCaptioner(Captioner):
         self.embedding.build((None,))
         self.token = _dense(embedding_size, units, "token")
         self.part = _dense(feature_size, units, "part")
-        self.blocks = [Block(units, f"block{i}") for i in range(LAYERS)]
+        # Each an attribute, as checkpoints do not hold the layers of a list.
+        for i in range(LAYERS):
+            setattr(self, f"block{i}", Block(units, f"block{i}"))
         self.norm = _norm(units, "norm")
         self.words = _dense(units, vocabulary_size, "words")
         self.built = True
+
+    @property
+    def blocks(self) -> list["Block"]:
+        """The layers of the decoder, the first one first."""
+        return [getattr(self, f"block{i}") for i in range(LAYERS)]
 
     def begin(self, features: tf.Tensor, copies: int = 1) -> tuple[Step, State]:
         """As of Captioner; a state holds keys and values of the tokens that were read, and its image's number."""
@@ -162,7 +169,7 @@ class Block(keras.layers.Layer):
 
     def __init__(self, units: int, name: str):
         super().__init__(name=name)
-        self.norms = [_norm(units, f"norm{i}") for i in range(3)]
+        self.norm0, self.norm1, self.norm2 = (_norm(units, f"norm{i}") for i in range(3))
         self.tokens = _dense(units, 3 * units, "tokens")  # queries, keys and values of tokens
         self.seen_tokens = _dense(units, units, "seen_tokens")
         self.query = _dense(units, units, "query")  # of the image
@@ -186,12 +193,11 @@ class Block(keras.layers.Layer):
         precision: tf.DType,
     ) -> tf.Tensor:
         """Returns `[n, H]` after the layer, of `[n, H]` before it."""
-        first, second, third = self.norms
-        seen = of_tokens(layer, *tf.split(_times(first(values), self.tokens, precision), 3, axis=1))
+        seen = of_tokens(layer, *tf.split(_times(self.norm0(values), self.tokens, precision), 3, axis=1))
         values += drop(_times(seen, self.seen_tokens, precision), 2 + 3 * layer)
-        seen = of_image(layer, _times(second(values), self.query, precision))
+        seen = of_image(layer, _times(self.norm1(values), self.query, precision))
         values += drop(_times(seen, self.seen_parts, precision), 3 + 3 * layer)
-        wide = tf.nn.gelu(_times(third(values), self.wide, precision), approximate=True)  # as LiteRT has no erf
+        wide = tf.nn.gelu(_times(self.norm2(values), self.wide, precision), approximate=True)  # as LiteRT has no erf
         return values + drop(_times(wide, self.narrow, precision), 4 + 3 * layer)
 
 

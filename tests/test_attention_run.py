@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -19,6 +20,12 @@ def run(capsys, *flags):
     return code, told.out, told.err
 
 
+def best_of(printed, stage):
+    """The CIDEr of the stage's last validation that was the best, as it was printed."""
+    best = re.findall(rf"^{stage} epoch .*validation CIDEr ([0-9.]+) \(best\)", printed, re.MULTILINE)
+    return best[-1]
+
+
 @pytest.fixture(scope="module", params=["attention", pytest.param("transformer", marks=pytest.mark.long)])
 def regions(request, tmp_path_factory):
     """The flags of a run on images with one to four regions each, and the file of their features."""
@@ -34,7 +41,12 @@ def test_regions_from_training_to_captions_by_the_exported_model(regions, capsys
     code, out, err = run(capsys, *flags)
     assert code == 0, err
     workdir = next(flag for flag in flags if flag.startswith("--workdir="))
-    page = (pathlib.Path(workdir.partition("=")[2]) / "report.html").read_text()
+    folder = pathlib.Path(workdir.partition("=")[2])
+    # What is on the disk at the end is what was validated in memory.
+    for stage in ("mle", "pg"):
+        kept = json.loads((folder / "results" / "val" / f"{stage}.metrics.json").read_text())
+        assert best_of(out, stage) == f"{kept['CIDEr']:.4f}" != "0.0000"
+    page = (folder / "report.html").read_text()
     assert "<article" in page and "maps" not in page  # where regions lie is not known
     captions = ("--mode=caption", workdir, f"--features={path}", f"--output={tmp_path / 'captions.json'}")
     assert run(capsys, *captions)[0] == 0

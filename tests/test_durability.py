@@ -4,20 +4,29 @@ import os
 import pathlib
 import shutil
 
+import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
+from spidercap.models.baseline import Baseline
+from spidercap.models.captioners import CAPTIONERS
+from spidercap.models.scene_parser import SceneParser, SceneParserSizes
 from spidercap.pipeline import digests, files
 from spidercap.pipeline.errors import Interrupted, UserError
+from spidercap.pipeline.settings.config import stage_labels
 from spidercap.pipeline.training.checkpoint_files import (
     checkpoint_fault,
+    checkpoint_of,
     checkpoints,
     newest_checkpoint,
     read_checkpoint,
     write_checkpoint,
 )
+from spidercap.pipeline.training.kept import build_models, load_kept
+from spidercap.pipeline.training.run_files import kept_folder
 from tests.damage import flip
-from tests.tiny_runs import assert_same_end, config_of, make_arrays, run
+from tests.tiny_runs import VOCABULARY, assert_same_end, config_of, make_arrays, run
 
 
 class PowerCut(BaseException):
@@ -79,6 +88,57 @@ def test_an_older_checkpoint_goes_when_the_next_is_on_the_disk(tmp_path, calls):
     assert calls.made[names.index("replace") + 1] == ("fsync", tmp_path.name)
     assert deleted > names.index("replace") + 1
     assert os.listdir(tmp_path) == ["ckpt-2"]
+
+
+MODELS = {
+    **{kind: lambda made=made: made(9, 6, 64, 5, 0.0) for kind, made in CAPTIONERS.items()},
+    "baseline": lambda: Baseline(5, 5),
+    "parser": lambda: SceneParser(SceneParserSizes(10, 8, 3, 4, 4, 4)),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_checkpoint_holds_every_weight(tmp_path, name):
+    saved, other = MODELS[name](), MODELS[name]()
+    rng = np.random.default_rng(0)
+    for weight in saved.weights:
+        weight.assign(rng.normal(size=weight.shape))
+    write_checkpoint(tmp_path, checkpoint_of({"model": saved}), keep=1)
+    status = read_checkpoint(newest_checkpoint(tmp_path), checkpoint_of({"model": other}))
+    status.assert_consumed().assert_existing_objects_matched()
+    assert len(other.weights) == len(saved.weights)
+    for a, b in zip(saved.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=a.path)
+
+
+def test_weights_that_are_not_all_there_are_told_of(tmp_path):
+    config, arrays = config_of(tmp_path, stages="mle:0.5,mle:0.5"), make_arrays()
+    with pytest.raises(Interrupted):
+        run(config, arrays, 1)
+    captioner, baseline = build_models(config, VOCABULARY, 5)
+    part = tf.train.Checkpoint(baseline=baseline)
+    label = stage_labels(config)[0]
+    write_checkpoint(kept_folder(tmp_path, label), part, keep=1)
+    with pytest.raises(UserError, match="are of another model, or not all of it; use the same model flags, or train"):
+        load_kept(tmp_path, label, captioner, baseline)
+    progress = (newest_checkpoint(tmp_path / "checkpoints") / "progress.json").read_text()
+    write_checkpoint(tmp_path / "checkpoints", part, keep=2, progress=progress)
+    with pytest.raises(UserError, match="does not hold all weights; train again, in another --workdir"):
+        run(config, arrays)
+
+
+def test_a_model_whose_weights_would_be_left_out_is_refused():
+    class Listed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.rows = [keras.layers.Dense(2, name="hidden")]
+            self.rows[0].build((None, 3))
+            self.built = True
+
+    with pytest.raises(
+        TypeError, match="checkpoints would not hold hidden/kernel, hidden/bias; make the layers attrib"
+    ):
+        checkpoint_of({"captioner": Listed()})
 
 
 def test_a_power_cut_at_any_point_leaves_a_whole_checkpoint(tmp_path, calls):

@@ -35,6 +35,7 @@ from spidercap.pipeline.parser_training.agreement import TupleScore
 from spidercap.pipeline.parser_training.alignment import Aligner, learn_labels, learn_lemmas
 from spidercap.pipeline.parser_training.examples import LONGEST, Batches, read_captions, read_texts
 from spidercap.pipeline.parser_training.learner import Learner
+from spidercap.pipeline.training.checkpoint_files import checkpoint_of
 
 Captions = list[tuple[list[str], Tuples]]
 UNITS = 128
@@ -137,7 +138,8 @@ def _learn(args: argparse.Namespace, captions: Captions, held_out: Captions) -> 
     )
     learner = Learner(parser, vocabulary, counts, args.learning_rate, steps)
     # In a separate folder, so that an existing output stays until the new one is complete.
-    checkpoint = tf.train.Checkpoint(learner=learner, seconds=tf.Variable(0.0, dtype=tf.float64))
+    seconds = tf.Variable(0.0, dtype=tf.float64)
+    checkpoint = checkpoint_of({"network": learner.network}, learner=learner, seconds=seconds)
     manager = tf.train.CheckpointManager(checkpoint, str(_partial(args)), max_to_keep=1)
     if manager.latest_checkpoint:
         checkpoint.restore(manager.latest_checkpoint).assert_consumed()

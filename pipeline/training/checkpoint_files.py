@@ -9,6 +9,7 @@ import pathlib
 import re
 import shutil
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from spidercap.pipeline import digests
@@ -16,6 +17,7 @@ from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import aside_of, disk_errors, sync, written_aside
 
 if TYPE_CHECKING:  # it takes seconds, and where a run stands is read without it
+    import keras
     import tensorflow as tf
 
 PROGRESS = "progress.json"
@@ -50,6 +52,23 @@ def write_checkpoint(
     for outdated in checkpoints(parent)[:-keep]:
         _delete(outdated)
     return path
+
+
+def checkpoint_of(models: Mapping[str, "keras.Model"], **state: Any) -> "tf.train.Checkpoint":
+    """Returns what a checkpoint of models, by name, and of other state saves and restores.
+
+    Raises:
+      TypeError: a weight would be left out. TensorFlow does not follow the lists of a Keras model: each layer and each
+        weight must be an attribute.
+    """
+    import tensorflow as tf
+
+    checkpoint = tf.train.Checkpoint(**models, **state)
+    followed = {id(one) for one in tf.train.TrackableView(checkpoint).descendants()}
+    lost = [weight.path for model in models.values() for weight in model.weights if id(weight) not in followed]
+    if lost:
+        raise TypeError(f"checkpoints would not hold {', '.join(lost)}; make the layers attributes of their model")
+    return checkpoint
 
 
 def read_checkpoint(path: pathlib.Path, weights: "tf.train.Checkpoint") -> Any:

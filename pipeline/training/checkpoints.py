@@ -8,6 +8,7 @@ import tensorflow as tf
 from spidercap.models.baseline import Baseline
 from spidercap.models.captioner import Captioner
 from spidercap.pipeline.training.checkpoint_files import (
+    checkpoint_of,
     checkpoints,
     newest_checkpoint,
     read_checkpoint,
@@ -41,8 +42,8 @@ class Saver:
         workers: Workers = ALONE,
     ):
         self._progress, self._board, self._workers = progress, board, workers
-        self._weights = {"captioner": models.captioner, "baseline": models.baseline}
-        self._run = tf.train.Checkpoint(**self._weights, **stage.state)
+        self._weights = checkpoint_of(vars(models))
+        self._run = checkpoint_of(vars(models), **stage.state)
         self._folder, self._kept_folder = checkpoint_folder(workdir), kept_folder(workdir, stage.label)
 
     def restore(self, path: pathlib.Path) -> None:
@@ -66,12 +67,12 @@ class Saver:
     def keep(self) -> None:
         """Keeps the current weights as those of the stage."""
         if self._workers.is_chief:
-            write_checkpoint(self._kept_folder, tf.train.Checkpoint(**self._weights), keep=1)
+            write_checkpoint(self._kept_folder, self._weights, keep=1)
 
     def finish(self, stage: BuiltStage) -> None:
         """Restores the kept weights, with which the next stage starts, and saves a checkpoint."""
         self._workers.wait()
-        read_checkpoint(newest_checkpoint(self._kept_folder), tf.train.Checkpoint(**self._weights)).assert_consumed()
+        read_checkpoint(newest_checkpoint(self._kept_folder), self._weights).assert_consumed()
         done = self._progress
         done.finished.append(
             FinishedStage(

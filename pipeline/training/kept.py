@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 
 import keras
-import tensorflow as tf
 
 from spidercap.models.baseline import Baseline
 from spidercap.models.captioner import Captioner
@@ -25,7 +24,12 @@ from spidercap.pipeline.settings.config import Config, stage_labels
 from spidercap.pipeline.settings.saved import differences, read_settings
 from spidercap.pipeline.settings.stages import STAGES
 from spidercap.pipeline.text.vocabulary import Vocabulary
-from spidercap.pipeline.training.checkpoint_files import checkpoints, newest_checkpoint, read_checkpoint
+from spidercap.pipeline.training.checkpoint_files import (
+    checkpoint_of,
+    checkpoints,
+    newest_checkpoint,
+    read_checkpoint,
+)
 from spidercap.pipeline.training.identity import (
     FREQUENCIES,
     check_files,
@@ -135,9 +139,13 @@ def load_kept(workdir: pathlib.Path, label: str, captioner: Captioner, baseline:
     if path is None:
         raise UserError(f"{workdir} holds no weights of stage {label}; train it first")
     try:
-        read_checkpoint(path, tf.train.Checkpoint(captioner=captioner, baseline=baseline)).assert_consumed()
+        status = read_checkpoint(path, checkpoint_of({"captioner": captioner, "baseline": baseline}))
+        status.assert_consumed().assert_existing_objects_matched()
     except (ValueError, AssertionError) as error:
-        raise UserError(f"the weights in {workdir} are of a model of another size; use the same model flags") from error
+        raise UserError(
+            f"the weights in {workdir} are of another model, or not all of it; use the same model flags, or train it "
+            "again"
+        ) from error
 
 
 def check_warm_start(config: Config, vocabulary: Vocabulary, encoder: keras.Model | None) -> None:

@@ -11,15 +11,13 @@ import pathlib
 import sys
 from collections.abc import Callable, Mapping
 
-import tensorflow as tf
-
 from spidercap.pipeline.data.batches import TrainingArrays
-from spidercap.pipeline.errors import Interrupted
+from spidercap.pipeline.errors import Interrupted, UserError
 from spidercap.pipeline.evaluation.evaluate import Evaluation
 from spidercap.pipeline.metrics.registry import column_of
 from spidercap.pipeline.metrics.versions import versions_in_use
 from spidercap.pipeline.settings.config import Config, stage_labels
-from spidercap.pipeline.training.checkpoint_files import newest_checkpoint, read_checkpoint
+from spidercap.pipeline.training.checkpoint_files import checkpoint_of, newest_checkpoint, read_checkpoint
 from spidercap.pipeline.training.checkpoints import Models, Saver, save_run
 from spidercap.pipeline.training.console import Console
 from spidercap.pipeline.training.kept import check_kept, temperature_at
@@ -60,7 +58,7 @@ def train(
     if workers.is_chief and progress.stage < len(labels):
         tell_of_versions(progress, versions_in_use([column_of(term) for term in config.terms()]))
     board.begin(progress.events, shown=bool(progress.history))
-    weights = tf.train.Checkpoint(captioner=models.captioner, baseline=models.baseline)
+    weights = checkpoint_of(vars(models))
     if newest is None:
         begin()
         # So that a run which has kept weights always has a checkpoint, unless it was lost.
@@ -68,7 +66,10 @@ def train(
             save_run(folder, weights, progress, board)
     else:
         print(f"resuming from {newest}")
-        read_checkpoint(newest, weights).assert_existing_objects_matched().expect_partial()
+        try:
+            read_checkpoint(newest, weights).assert_existing_objects_matched().expect_partial()
+        except AssertionError as error:
+            raise UserError(f"{newest} does not hold all weights; train again, in another --workdir") from error
     if newest is None and all(temperature_at(config, k) == 1 for k in range(len(labels))):
         _warn_of_temperature(config, workers)
     with stop_asked(workers) as stopping:
