@@ -81,7 +81,7 @@ def through_layers(captioner, features, words, weights=None):
         waves = [[f(t * rate) for f in (np.sin, np.cos) for rate in rates][:units] for t in range(len(caption))]
         values = read + np.array(waves, np.float32)
         for block in captioner.blocks:
-            first, second, third = block.norms
+            first, second, third = block.norm0, block.norm1, block.norm2
             query, key, value = tf.split(block.tokens(first(values)), 3, axis=1)
             scores = query @ tf.transpose(key) / units**0.5 + np.triu(
                 np.full([len(caption)] * 2, -np.inf, np.float32), 1
