@@ -1,6 +1,6 @@
 r"""spidercap: trains image captioners on the metrics by which captions are judged.
 
-  spidercap --workdir=runs/first --dataset=coco_json --images=photos \
+  spidercap --workdir=runs/first --dataset=files --images=photos \
     --train_captions=train.json --val_captions=val.json
   spidercap --mode=caption --workdir=runs/first --images=photo.jpg
 

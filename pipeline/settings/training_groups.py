@@ -185,8 +185,8 @@ class RewardSettings(Group):
     )
     likelihood_weight: float = setting(
         0.0,
-        "pg, scst, leave_one_out: weight of the likelihood of a reference caption in the loss; the reward has the "
-        "rest.",
+        "pg, scst, leave_one_out, vine: weight of the likelihood of a reference caption in the loss; the reward has "
+        "the rest.",
         added=True,
         least=0,
         most=1,

@@ -33,6 +33,8 @@ FEATURE_DROPOUT, READING = 2**20, 2**20 + 1
 
 # (batch, seed [2], level: scalar float32, what the stage anneals) -> scalars to log
 TrainStep = Callable[[Batch, tf.Tensor, tf.Tensor], StepLogs]
+Sampling = Callable[[Batch, tf.Tensor, tf.Tensor], Experience]  # its first half, of the same arguments
+Learning = Callable[[Experience, dict[str, tf.Tensor]], StepLogs]  # its second half: what was sampled, and its scores
 
 
 class Update(NamedTuple):
@@ -108,6 +110,27 @@ def policy_gradient_step(
       likelihood_weight: if not 0, batches have reference captions, whose likelihood loss has this weight in the
         captioner's loss.
     """
+    sample = _sampling(captioner, objective, feature_dropout, likelihood_weight)
+    learn = _learning(captioner, baseline, reward, objective, optimizer, baseline_optimizer, feature_dropout)
+    if reward.is_compiled:
+
+        def step(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> StepLogs:
+            experience = sample(batch, seed, level)
+            return learn(experience, reward.compiled_scores(*scored_captions(experience)))
+
+        return replicas.on_replicas(step)
+    first_half, second_half = replicas.on_replicas(sample), replicas.on_replicas(learn, any_rows=True)
+
+    def two_halves(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> StepLogs:
+        experience = first_half(batch, seed, level)
+        scores = replicas.each_local(lambda one: reward.scores(*scored_captions(one)), experience)
+        return second_half(experience, scores)
+
+    return two_halves
+
+
+def _sampling(captioner: Captioner, objective: Objective, feature_dropout: float, likelihood_weight: float) -> Sampling:
+    """Returns what makes captions of a batch's images, for which the arguments are those of `policy_gradient_step`."""
 
     def sample(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> Experience:
         seed = _seed_of(batch, seed)
@@ -120,6 +143,20 @@ def policy_gradient_step(
             return experience
         references = References(batch.tokens, tf.constant(likelihood_weight))
         return experience._replace(references=references)
+
+    return sample
+
+
+def _learning(
+    captioner: Captioner,
+    baseline: keras.Model | None,
+    reward: Reward,
+    objective: Objective,
+    optimizer: keras.Optimizer | None,
+    baseline_optimizer: keras.Optimizer | None,
+    feature_dropout: float,
+) -> Learning:
+    """Returns what follows the gradient of captions that were scored, with the arguments of `policy_gradient_step`."""
 
     def learn(experience: Experience, scores: dict[str, tf.Tensor]) -> StepLogs:
         scored = tf.cast(tf.shape(experience.tokens)[0] + tf.shape(experience.rollouts.tokens)[0], tf.float32)
@@ -147,21 +184,7 @@ def policy_gradient_step(
             samples=sample_logs(of_samples, experience.tokens),
         )
 
-    if reward.is_compiled:
-
-        def step(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> StepLogs:
-            experience = sample(batch, seed, level)
-            return learn(experience, reward.compiled_scores(*scored_captions(experience)))
-
-        return replicas.on_replicas(step)
-    first_half, second_half = replicas.on_replicas(sample), replicas.on_replicas(learn, any_rows=True)
-
-    def two_halves(batch: Batch, seed: tf.Tensor, level: tf.Tensor) -> StepLogs:
-        experience = first_half(batch, seed, level)
-        scores = replicas.each_local(lambda one: reward.scores(*scored_captions(one)), experience)
-        return second_half(experience, scores)
-
-    return two_halves
+    return learn
 
 
 def _seed_of(batch: Batch, seed: tf.Tensor) -> Seed:
