@@ -119,13 +119,14 @@ def _by_tensorflow(image_bytes: tf.Tensor, channels: int = 3) -> tf.Tensor:
     return tf.ensure_shape(image, [None, None, channels or None])
 
 
-def resize_image(image: tf.Tensor, image_size: int) -> tf.Tensor:
+def resize_image(image: tf.Tensor, image_size: int | tf.Tensor) -> tf.Tensor:
     """Returns `[height, width, 3]` as float32 `[image_size, image_size, 3]` in 0..255, squeezed, not cropped.
 
     Antialiasing matters: without it, a large photograph and its small copy have different features.
     """
     image = tf.image.resize(image, [image_size, image_size], antialias=True)
-    return tf.ensure_shape(image, [image_size, image_size, 3])
+    known = image_size if isinstance(image_size, int) else None
+    return tf.ensure_shape(image, [known, known, 3])
 
 
 def draw_view(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

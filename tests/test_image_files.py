@@ -1,6 +1,7 @@
 """Image files: which are taken, how the others are named, and that a change of any of them is noticed."""
 
 import base64
+import contextlib
 import errno
 import io
 import os
@@ -8,10 +9,11 @@ import pathlib
 import threading
 import time
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
-from spidercap.pipeline.data import image_files, image_index
+from spidercap.pipeline.data import image_files, image_index, shard_work
 from spidercap.pipeline.data.files_source import files_source
 from spidercap.pipeline.data.image_files import fault, in_threads, readable_files, reason_of, skip_or_reject, suffix_of
 from spidercap.pipeline.data.image_index import ImageIndex
@@ -209,6 +211,24 @@ def test_large_images_wait_for_each_other(monkeypatch):
     monkeypatch.setattr(image_files, "decode_image", decode)
     assert list(in_threads(fault, [PNG] * 12, "work", 6)) == [""] * 12
     assert max(most) <= 2
+
+
+@pytest.mark.parametrize("limit", [64 * 64 - 1, 64 * 64])
+def test_pixels_of_large_images_wait_and_are_those_of_others(monkeypatch, limit):
+    """Whether an image counts as large changes nothing but who is inside at a time."""
+    records = [tf.constant(PNG)] * 5
+    expected = np.concatenate(list(shard_work.pixels(records, ["0" * 16] * 5, 32)))
+    monkeypatch.setattr(shard_work, "LARGE", limit)
+    entered = []
+
+    class Counted(contextlib.nullcontext):
+        def __enter__(self):
+            entered.append(1)
+
+    monkeypatch.setattr(shard_work, "large_images", Counted())
+    found = np.concatenate(list(shard_work.pixels(records, ["0" * 16] * 5, 32)))
+    np.testing.assert_array_equal(found, expected)
+    assert len(entered) == 5 * (limit < 64 * 64)
 
 
 def test_images_of_too_many_pixels_are_named_and_not_decoded(monkeypatch, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Streams of tf.data can be left at any moment: none has the thread that their deletion may wait for."""
 
+import itertools
 import pathlib
 import re
 import threading
@@ -12,8 +13,7 @@ import tensorflow as tf
 from spidercap.pipeline.data.batches import TrainingArrays, caption_batches, image_batches
 from spidercap.pipeline.data.feature_store import Features
 from spidercap.pipeline.data.files_source import ImageFiles
-from spidercap.pipeline.data.shard_work import pixels
-from spidercap.pipeline.data.streams import CALLS
+from spidercap.pipeline.data.streams import CALLS, ahead
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -31,7 +31,6 @@ STREAMS = {
     "captions": lambda: caption_batches(arrays(), 2, 0, 4, (1, 2)),
     "images": lambda: image_batches(arrays(), 2, 0, 4, (1, 2), with_captions=True),
     "files": images,
-    "pixels": lambda: pixels(images(), ["0" * 16, "1" * 16], 32),
 }
 
 
@@ -66,10 +65,48 @@ def test_every_stream_of_the_pipeline_is_untuned():
     made = re.compile(r"tf\.data\.(Dataset|TFRecordDataset)[.(]|as_dataset\(")
     sources = {path: path.read_text() for path in (ROOT / "pipeline").rglob("*.py")}
     of_streams = [path for path, text in sources.items() if made.search(text)]
-    assert len(of_streams) >= 5
+    assert len(of_streams) >= 4
     assert not [path for path in of_streams if "untuned(" not in sources[path]]
     assert not [path for path, text in sources.items() if "tf.data.AUTOTUNE" in text]
 
 
 def test_a_stream_with_tuning_would_be_seen():
     assert tf.data.Dataset.range(3).options().autotune.enabled is not False
+
+
+def test_work_ahead_comes_in_order_and_is_bounded():
+    """Of endless items no more than asked for are begun, and those that threads end first wait for their turn."""
+    begun, slow = [], threading.Event()
+
+    def work(item):
+        if item == 1:
+            assert slow.wait(10)
+        if item == 4:
+            slow.set()
+        return -item
+
+    results = ahead(work, (begun.append(i) or i for i in itertools.count()), threads=4, count=6)
+    assert [next(results) for _ in range(3)] == [0, -1, -2]
+    assert len(begun) == 3 + 6
+    results.close()
+
+
+def test_work_ahead_ends_with_its_reader():
+    before, done = threading.active_count(), []
+    results = ahead(lambda i: done.append(i) or time.sleep(0.01), range(1000), threads=2, count=50)
+    next(results)
+    next(results)
+    assert threading.active_count() == before + 2
+    results.close()
+    assert threading.active_count() == before
+    assert len(done) < 20
+
+
+def test_an_error_comes_in_its_place():
+    def work(item):
+        return 1 // item
+
+    results = ahead(work, [1, -1, 0, 1], threads=2)
+    assert [next(results), next(results)] == [1, -1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)

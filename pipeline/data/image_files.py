@@ -1,6 +1,5 @@
 """Image files: which files of a folder are images, and which of them can be read and decoded."""
 
-import concurrent.futures
 import contextlib
 import functools
 import os
@@ -17,6 +16,7 @@ import tensorflow as tf
 from spidercap.models.image_headers import ANY_SIZE, CUT_OFF, FORMATS, LARGE, read_header
 from spidercap.models.images import decode_image
 from spidercap.pipeline.bars import progress_bar
+from spidercap.pipeline.data.streams import ahead
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.text.coco_json import first
 from spidercap.pipeline.text.printable import printable
@@ -27,7 +27,7 @@ MANY = 100  # files that get a progress bar
 _HEAD = 32  # bytes that show the format
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # sizes of the header's kinds; "BM" alone may begin a text
 # Large images that are decoded at the same time, or the memory for them would grow with the number of cores.
-_large = threading.Semaphore(2)
+large_images = threading.Semaphore(2)
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
@@ -138,7 +138,7 @@ def fault(encoded: bytes, max_pixels: int = ANY_SIZE) -> str:
     if header.fault != "":
         return header.fault.numpy().decode()
     try:
-        with _large if header.pixels > LARGE else contextlib.nullcontext():
+        with large_images if header.pixels > LARGE else contextlib.nullcontext():
             decode_image(image_bytes)
     except tf.errors.OpError:
         return CUT_OFF
@@ -155,15 +155,11 @@ def reason_of(error: OSError | tf.errors.OpError) -> str:
 
 
 def in_threads(work: Callable[[Item], Result], items: Sequence[Item], name: str, threads: int) -> Iterator[Result]:
-    """Yields work(item) for each item, in order, with a progress bar if there are many.
-
-    If the caller stops, items that have not begun are dropped.
-    """
-    pool = concurrent.futures.ThreadPoolExecutor(threads)
-    try:
-        with progress_bar(len(items), name, "image", shown=len(items) > MANY) as bar:
-            for result in pool.map(work, items):
-                yield result
-                bar.update()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    """Yields work(item) for each item, in order, with a progress bar if there are many; see `ahead`."""
+    with (
+        progress_bar(len(items), name, "image", shown=len(items) > MANY) as bar,
+        contextlib.closing(ahead(work, items, threads)) as results,
+    ):
+        for result in results:
+            yield result
+            bar.update()

@@ -1,7 +1,6 @@
 """What is known of the images of a folder, kept in the cache, so that only files that changed are read again."""
 
 import hashlib
-import itertools
 import json
 import os
 import pathlib
@@ -58,10 +57,8 @@ class ImageIndex:
         found = {name: self._unchanged(name, max_pixels) for name in names}
         changed = [name for name, known in found.items() if known is None]
         try:
-            # The first one alone, so that threads do not trace the same functions all at once.
-            first = [self._read(name, max_pixels) for name in changed[:1]]
-            rest = in_threads(lambda name: self._read(name, max_pixels), changed[1:], "checking images", THREADS)
-            for name, (checked, status) in zip(changed, itertools.chain(first, rest), strict=True):
+            read = in_threads(lambda name: self._read(name, max_pixels), changed, "checking images", THREADS)
+            for name, (checked, status) in zip(changed, read, strict=True):
                 found[name] = checked
                 if status:
                     self._known[name] = [*status, *checked]

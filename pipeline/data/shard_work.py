@@ -5,24 +5,27 @@ All of them end in `compute_shards`, so that they write the same shards.
 
 import concurrent.futures
 import concurrent.futures.process
+import contextlib
 import dataclasses
 import functools
+import itertools
 import multiprocessing
 import os
 import pathlib
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from spidercap.models.image_headers import LARGE, read_header
+from spidercap.models.image_headers import ANY_SIZE, LARGE, read_header
 from spidercap.models.images import decode_image, draw_view, resize_image
 from spidercap.pipeline.data.feature_store import write_shard
+from spidercap.pipeline.data.image_files import large_images
 from spidercap.pipeline.data.records import Images, reading
-from spidercap.pipeline.data.streams import CALLS, untuned
+from spidercap.pipeline.data.streams import ahead
 from spidercap.pipeline.errors import UserError
 
 BATCH = 64  # images; more is not faster, and may not fit into the memory of small GPUs
@@ -54,23 +57,25 @@ def compute_shards(encode: Encode, images: Images, shards: Sequence[Shard]) -> I
 
     Args:
       encode: the encoder.
-      images: those of all shards, one after the other. They are read as one stream, as it takes seconds to set one up.
+      images: those of all shards, one after the other. They are one stream: the next shard's images are decoded while
+        one is written.
       shards: of one view; whole shards hold whole batches, so that their features do not depend on the others.
 
     Raises:
       UserError: an image cannot be read any more, features are NaN or infinite, or the disk is full.
     """
     keys = [key for shard in shards for key in shard.keys]
-    batches = _read(images, pixels(images.encoded(range(len(keys))), keys, shards[0].image_size, shards[0].view))
+    decoded = pixels(images.encoded(range(len(keys))), keys, shards[0].image_size, shards[0].view)
     parts: list[np.ndarray] = []
-    for shard in shards:
-        while sum(map(len, parts)) < len(shard.keys):
-            parts.append(encode(next(batches)).numpy())
-        features = np.concatenate(parts)
-        features, parts = features[: len(shard.keys)], [features[len(shard.keys) :]]
-        if not np.isfinite(features).all():
-            raise UserError(f"features of {shard.title} are NaN or infinite; check --encoder_weights")
-        yield Done(write_shard(shard.folder, shard.keys, features), len(shard.keys))
+    with contextlib.closing(_read(images, decoded)) as batches:
+        for shard in shards:
+            while sum(map(len, parts)) < len(shard.keys):
+                parts.append(encode(next(batches)).numpy())
+            features = np.concatenate(parts)
+            features, parts = features[: len(shard.keys)], [features[len(shard.keys) :]]
+            if not np.isfinite(features).all():
+                raise UserError(f"features of {shard.title} are NaN or infinite; check --encoder_weights")
+            yield Done(write_shard(shard.folder, shard.keys, features), len(shard.keys))
 
 
 def compute_shard(encode: Encode, shard: Shard) -> Done:
@@ -109,16 +114,16 @@ def in_processes(encoder: pathlib.Path, shards: Sequence[Shard], workers: int) -
                 process.join()
 
 
-def pixels(records: tf.data.Dataset, keys: Sequence[str], image_size: int, view: int = 0) -> tf.data.Dataset:
-    """Returns batches float32 `[<=BATCH, image_size, image_size, 3]` of encoded images, decoded in parallel.
+def pixels(records: Iterable[tf.Tensor], keys: Sequence[str], image_size: int, view: int = 0) -> Iterator[np.ndarray]:
+    """Yields batches float32 `[<=BATCH, image_size, image_size, 3]` of encoded images, decoded in threads.
 
     View 0 is the whole image; other views are drawn by their number and the image's key.
     """
-    small, large = _decoders(image_size, view)
-    seeds = tf.data.Dataset.from_tensor_slices(np.array([view_seed(key) for key in keys], np.int64))
-    # Large images are decoded a few at a time, or the memory for them would grow with the number of cores.
-    decoded = tf.data.Dataset.zip(seeds, records).map(small, num_parallel_calls=CALLS)
-    return untuned(decoded.map(large, num_parallel_calls=2).batch(BATCH).prefetch(2))
+    # Not a map of tf.data: it sets up its graph for each stream anew, which takes seconds where formats are so many.
+    decoded = ahead(lambda one: _seen(*one, image_size, view), zip(keys, records, strict=True), count=2 * BATCH)
+    with contextlib.closing(decoded):
+        while batch := list(itertools.islice(decoded, BATCH)):
+            yield np.stack(batch)
 
 
 def view_seed(key: str) -> int:
@@ -126,34 +131,39 @@ def view_seed(key: str) -> int:
     return int(key[:15], 16)
 
 
-@functools.cache  # traced once for all shards
-def _decoders(image_size: int, view: int) -> tuple[Callable, Callable]:
-    """Two steps (seed, record) -> pixels: the first one decodes small images, the second one large ones."""
+def _seen(key: str, record: tf.Tensor, image_size: int, view: int) -> np.ndarray:
+    """The pixels of one encoded image, float32 `[image_size, image_size, 3]`."""
+    place = np.array([view, view_seed(key)], np.int64)
+    with tf.device("CPU"):
+        seen = _of_record(record, place, image_size, LARGE).numpy()
+        if not seen.size:
+            with large_images:
+                seen = _of_record(record, place, image_size, ANY_SIZE).numpy()
+    return seen
 
-    def seen(seed: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
+
+# One graph for all sizes and views, as it takes seconds to trace and to set up.
+@tf.function(
+    input_signature=[
+        *(tf.TensorSpec(shape, dtype) for shape, dtype in (([], tf.string), ([2], tf.int64), ([], tf.int32))),
+        tf.TensorSpec([], tf.int64),
+    ],
+    autograph=False,
+)
+def _of_record(record: tf.Tensor, place: tf.Tensor, image_size: tf.Tensor, most: tf.Tensor) -> tf.Tensor:
+    """Pixels of an encoded image, or `[0, 0, 3]` if it has more than `most`; `place` is its view and its seed."""
+
+    def seen() -> tf.Tensor:
         image = decode_image(record)
-        if view:
-            image = draw_view(image, tf.stack([tf.constant(view, tf.int64), seed]))
+        image = tf.cond(place[0] > 0, lambda: draw_view(image, place), lambda: image)
         return resize_image(image, image_size)
 
-    scalar = [tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.string)]
-
-    @tf.function(input_signature=scalar, autograph=False)
-    def small(seed: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        is_large = read_header(record).pixels > LARGE
-        none = lambda: tf.zeros([image_size, image_size, 3])  # noqa: E731
-        return seed, tf.where(is_large, record, ""), tf.cond(is_large, none, lambda: seen(seed, record))
-
-    @tf.function(input_signature=[*scalar, tf.TensorSpec([image_size, image_size, 3])], autograph=False)
-    def large(seed: tf.Tensor, record: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
-        return tf.cond(record == "", lambda: image, lambda: seen(seed, record))
-
-    return small, large
+    return tf.cond(read_header(record).pixels > most, lambda: tf.zeros([0, 0, 3]), seen)
 
 
-def _read(images: Images, batches: tf.data.Dataset) -> Iterator[tf.Tensor]:
+def _read(images: Images, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     # Errors of the encoder, such as a full memory, are not those of reading.
-    with reading(images):
+    with reading(images), contextlib.closing(batches):
         yield from batches
 
 

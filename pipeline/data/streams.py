@@ -1,11 +1,18 @@
-"""How streams of tf.data are read, so that they can be left at any moment."""
+"""How streams of tf.data are read, and work is done ahead of its reader, so that both can be left at any moment."""
 
+import collections
+import concurrent.futures
+import itertools
 import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import tensorflow as tf
 
 # Calls at once of what is computed in parallel: the cores that this process may use, where the system tells.
 CALLS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 def untuned(stream: tf.data.Dataset) -> tf.data.Dataset:
@@ -18,3 +25,27 @@ def untuned(stream: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.autotune.enabled = False
     return stream.with_options(options)
+
+
+def ahead(
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int = CALLS, count: int = 128
+) -> Iterator[Result]:
+    """Yields work(item) for each item, in order; threads work on up to `count` items that were not asked for yet.
+
+    If the caller stops, items that have not begun are dropped. Errors come in the place of their item.
+    """
+    items = iter(items)
+    # The first one alone, so that threads do not trace the same functions all at once.
+    for first in itertools.islice(items, 1):
+        yield work(first)
+    waiting: collections.deque[concurrent.futures.Future] = collections.deque()
+    pool = concurrent.futures.ThreadPoolExecutor(threads)
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
