@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -16,7 +17,7 @@ LEAST_SEEN = 0.75  # of an image's height and of its width, in a random crop
 def image_fault(image_bytes: tf.Tensor, max_pixels: int | tf.Tensor = ANY_SIZE) -> tf.Tensor:
     """Returns why an encoded image cannot be read, as the end of a sentence about it, or '' (scalar string).
 
-    This reads the header alone: the format and the size. Damage to the pixels is found by `decode_image`.
+    This reads the header alone: the format and the size. Damage to the pixels is found by `read_image`.
 
     Args:
       image_bytes: scalar string.
@@ -25,16 +26,41 @@ def image_fault(image_bytes: tf.Tensor, max_pixels: int | tf.Tensor = ANY_SIZE) 
     return read_header(image_bytes, max_pixels).fault
 
 
-def decode_image(image_bytes: tf.Tensor, max_pixels: int | tf.Tensor = ANY_SIZE) -> tf.Tensor:
-    """Returns one JPEG, PNG, BMP, WebP or GIF (first frame) as uint8 `[height, width, 3]`, turned as its Exif tells.
+class ReadImage(NamedTuple):
+    """An image that was decoded, or why it was not."""
 
-    What is transparent in PNG and WebP shows white. Of 16-bit samples the upper 8 bits remain. `max_pixels` limits
-    width x height; images that were checked before need no limit.
+    fault: tf.Tensor  # scalar string, as of `image_fault`
+    pixels: tf.Tensor  # scalar int64, width x height as its header tells
+    image: tf.Tensor  # uint8 [height, width, 3]; [0, 0, 3] if it was not decoded
+
+
+def read_image(
+    image_bytes: tf.Tensor, max_pixels: int | tf.Tensor = ANY_SIZE, most: int | tf.Tensor = ANY_SIZE
+) -> ReadImage:
+    """Decodes one JPEG, PNG, BMP, WebP or GIF (first frame), and turns it as its Exif tells.
+
+    What is transparent in PNG and WebP shows white. Of 16-bit samples the upper 8 bits remain.
+
+    Args:
+      image_bytes: scalar string.
+      max_pixels: more pixels, width x height, are a fault.
+      most: images of more pixels have no fault, but are not decoded.
+
+    Raises:
+      tf.errors.InvalidArgumentError: the pixels are damaged.
+    """
+    return _read(image_bytes, tf.cast(max_pixels, tf.int64), tf.cast(most, tf.int64))
+
+
+def decode_image(image_bytes: tf.Tensor, max_pixels: int | tf.Tensor = ANY_SIZE) -> tf.Tensor:
+    """Returns the image of `read_image`, uint8 `[height, width, 3]`.
 
     Raises:
       tf.errors.InvalidArgumentError: what `image_fault` returns, or damage to the pixels.
     """
-    return _decode(image_bytes, tf.cast(max_pixels, tf.int64))
+    read = read_image(image_bytes, max_pixels)
+    with tf.control_dependencies([tf.debugging.Assert(read.fault == "", [read.fault])]):
+        return tf.identity(read.image)
 
 
 def decode_or_fault(image_bytes: tf.Tensor, max_pixels: int | tf.Tensor = ANY_SIZE) -> tuple[tf.Tensor, tf.Tensor]:
@@ -48,13 +74,18 @@ def decode_or_fault(image_bytes: tf.Tensor, max_pixels: int | tf.Tensor = ANY_SI
 _SIGNATURE = [tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)]
 
 
-@tf.function(input_signature=_SIGNATURE, autograph=False)
-def _decode(image_bytes: tf.Tensor, max_pixels: tf.Tensor) -> tf.Tensor:
+# One function for all callers, as it takes seconds to trace and to set up.
+@tf.function(input_signature=[*_SIGNATURE, tf.TensorSpec([], tf.int64)], autograph=False)
+def _read(image_bytes: tf.Tensor, max_pixels: tf.Tensor, most: tf.Tensor) -> ReadImage:
     header = read_header(image_bytes, max_pixels)
     with tf.device("CPU"):
-        with tf.control_dependencies([tf.debugging.Assert(header.fault == "", [header.fault])]):
-            image_bytes, turned = tf.identity(image_bytes), tf.identity(header.orientation)
-        return upright(_pixels(image_bytes, header, lambda decode, data: decode(data)), turned)
+
+        def decoded() -> tf.Tensor:
+            return upright(_pixels(image_bytes, header, lambda decode, data: decode(data)), header.orientation)
+
+        is_decoded = (header.fault == "") & (header.pixels <= most)
+        image = tf.cond(is_decoded, decoded, lambda: tf.zeros([0, 0, 3], tf.uint8))
+        return ReadImage(header.fault, header.pixels, tf.ensure_shape(image, [None, None, 3]))
 
 
 @tf.function(input_signature=_SIGNATURE, autograph=False)

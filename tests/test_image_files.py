@@ -201,16 +201,19 @@ def test_large_images_wait_for_each_other(monkeypatch):
     monkeypatch.setattr(image_files, "LARGE", 64 * 64 - 1)
     inside, most, lock = [], [], threading.Lock()
 
-    def decode(image_bytes):
-        inside.append(1)
-        most.append(len(inside))
-        with lock:
-            time.sleep(0.01)
-        inside.pop()
+    def read(image_bytes, max_pixels, most_pixels=None):
+        if most_pixels is None:
+            inside.append(1)
+            most.append(len(inside))
+            with lock:
+                time.sleep(0.01)
+            inside.pop()
+        return plain(image_bytes, max_pixels)
 
-    monkeypatch.setattr(image_files, "decode_image", decode)
+    plain = image_files.read_image
+    monkeypatch.setattr(image_files, "read_image", read)
     assert list(in_threads(fault, [PNG] * 12, "work", 6)) == [""] * 12
-    assert max(most) <= 2
+    assert len(most) == 12 and max(most) <= 2
 
 
 @pytest.mark.parametrize("limit", [64 * 64 - 1, 64 * 64])
@@ -218,14 +221,14 @@ def test_pixels_of_large_images_wait_and_are_those_of_others(monkeypatch, limit)
     """Whether an image counts as large changes nothing but who is inside at a time."""
     records = [tf.constant(PNG)] * 5
     expected = np.concatenate(list(shard_work.pixels(records, ["0" * 16] * 5, 32)))
-    monkeypatch.setattr(shard_work, "LARGE", limit)
+    monkeypatch.setattr(image_files, "LARGE", limit)
     entered = []
 
     class Counted(contextlib.nullcontext):
         def __enter__(self):
             entered.append(1)
 
-    monkeypatch.setattr(shard_work, "large_images", Counted())
+    monkeypatch.setattr(image_files, "large_images", Counted())
     found = np.concatenate(list(shard_work.pixels(records, ["0" * 16] * 5, 32)))
     np.testing.assert_array_equal(found, expected)
     assert len(entered) == 5 * (limit < 64 * 64)
@@ -233,9 +236,11 @@ def test_pixels_of_large_images_wait_and_are_those_of_others(monkeypatch, limit)
 
 def test_images_of_too_many_pixels_are_named_and_not_decoded(monkeypatch, tmp_path, capsys):
     (tmp_path / "a.png").write_bytes(PNG)
-    monkeypatch.setattr(image_files, "decode_image", None)
+    plain, seen = image_files.read_image, []
+    monkeypatch.setattr(image_files, "read_image", lambda *limits: seen.append(plain(*limits)) or seen[-1])
     with pytest.raises(UserError, match=r"has 64 x 64 pixels, more than the 4095 allowed"):
         readable_files([tmp_path / "a.png"], skip_bad_images=False, max_pixels=64 * 64 - 1)
+    assert [one.image.shape for one in seen] == [(0, 0, 3)]
 
 
 def test_work_in_threads_comes_in_order_and_ends_with_the_caller():

@@ -14,7 +14,7 @@ from typing import TypeVar
 import tensorflow as tf
 
 from spidercap.models.image_headers import ANY_SIZE, CUT_OFF, FORMATS, LARGE, read_header
-from spidercap.models.images import decode_image
+from spidercap.models.images import ReadImage, read_image
 from spidercap.pipeline.bars import progress_bar
 from spidercap.pipeline.data.streams import ahead
 from spidercap.pipeline.errors import UserError
@@ -133,16 +133,32 @@ def _file_fault(file: pathlib.Path, max_pixels: int) -> str:
 
 def fault(encoded: bytes, max_pixels: int = ANY_SIZE) -> str:
     """Returns why an encoded image cannot be read, such as more than `max_pixels`, without a subject; '' if it can."""
+    return inspect(encoded, max_pixels)[0]
+
+
+def inspect(encoded: bytes, max_pixels: int) -> tuple[str, int]:
+    """Returns what `fault` returns, and width x height as the header tells; the image is decoded if it may be."""
     image_bytes = tf.constant(encoded)
-    header = read_header(image_bytes, max_pixels)
-    if header.fault != "":
-        return header.fault.numpy().decode()
     try:
-        with large_images if header.pixels > LARGE else contextlib.nullcontext():
-            decode_image(image_bytes)
+        with decoded(image_bytes, max_pixels) as read:
+            return read.fault.numpy().decode(), int(read.pixels)
     except tf.errors.OpError:
-        return CUT_OFF
-    return ""
+        return CUT_OFF, int(read_header(image_bytes).pixels)
+
+
+@contextlib.contextmanager
+def decoded(image_bytes: tf.Tensor, max_pixels: int = ANY_SIZE) -> Iterator[ReadImage]:
+    """Opens a block in which an encoded image (scalar string) is decoded; large ones wait at its door for each other.
+
+    Raises:
+      tf.errors.OpError: the pixels are damaged.
+    """
+    read = read_image(image_bytes, max_pixels, LARGE)
+    if read.pixels <= LARGE or read.fault != "":
+        yield read
+    else:
+        with large_images:
+            yield read_image(image_bytes, max_pixels)
 
 
 def reason_of(error: OSError | tf.errors.OpError) -> str:

@@ -9,11 +9,8 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import tensorflow as tf
-
-from spidercap.models.image_headers import read_header
 from spidercap.pipeline import digests
-from spidercap.pipeline.data.image_files import fault, in_threads, reason_of
+from spidercap.pipeline.data.image_files import in_threads, inspect, reason_of
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.files import write_text
 
@@ -106,8 +103,7 @@ class ImageIndex:
 
 def check(encoded: bytes, max_pixels: int) -> Checked:
     """Returns what is known of an encoded image, which is decoded unless it has more than `max_pixels`."""
-    pixels = int(read_header(tf.constant(encoded)).pixels)
-    return Checked(hashlib.sha256(encoded).hexdigest(), fault(encoded, max_pixels), pixels)
+    return Checked(hashlib.sha256(encoded).hexdigest(), *inspect(encoded, max_pixels))
 
 
 def status_of(status: os.stat_result) -> list[int]:

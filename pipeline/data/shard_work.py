@@ -20,10 +20,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spidercap.models.image_headers import ANY_SIZE, LARGE, read_header
-from spidercap.models.images import decode_image, draw_view, resize_image
+from spidercap.models.images import draw_view, resize_image
 from spidercap.pipeline.data.feature_store import write_shard
-from spidercap.pipeline.data.image_files import large_images
+from spidercap.pipeline.data.image_files import decoded
 from spidercap.pipeline.data.records import Images, reading
 from spidercap.pipeline.data.streams import ahead
 from spidercap.pipeline.errors import UserError
@@ -65,9 +64,9 @@ def compute_shards(encode: Encode, images: Images, shards: Sequence[Shard]) -> I
       UserError: an image cannot be read any more, features are NaN or infinite, or the disk is full.
     """
     keys = [key for shard in shards for key in shard.keys]
-    decoded = pixels(images.encoded(range(len(keys))), keys, shards[0].image_size, shards[0].view)
+    seen = pixels(images.encoded(range(len(keys))), keys, shards[0].image_size, shards[0].view)
     parts: list[np.ndarray] = []
-    with contextlib.closing(_read(images, decoded)) as batches:
+    with contextlib.closing(_read(images, seen)) as batches:
         for shard in shards:
             while sum(map(len, parts)) < len(shard.keys):
                 parts.append(encode(next(batches)).numpy())
@@ -120,9 +119,9 @@ def pixels(records: Iterable[tf.Tensor], keys: Sequence[str], image_size: int, v
     View 0 is the whole image; other views are drawn by their number and the image's key.
     """
     # Not a map of tf.data: it sets up its graph for each stream anew, which takes seconds where formats are so many.
-    decoded = ahead(lambda one: _seen(*one, image_size, view), zip(keys, records, strict=True), count=2 * BATCH)
-    with contextlib.closing(decoded):
-        while batch := list(itertools.islice(decoded, BATCH)):
+    seen = ahead(lambda one: _seen(*one, image_size, view), zip(keys, records, strict=True), count=2 * BATCH)
+    with contextlib.closing(seen):
+        while batch := list(itertools.islice(seen, BATCH)):
             yield np.stack(batch)
 
 
@@ -133,32 +132,23 @@ def view_seed(key: str) -> int:
 
 def _seen(key: str, record: tf.Tensor, image_size: int, view: int) -> np.ndarray:
     """The pixels of one encoded image, float32 `[image_size, image_size, 3]`."""
-    place = np.array([view, view_seed(key)], np.int64)
-    with tf.device("CPU"):
-        seen = _of_record(record, place, image_size, LARGE).numpy()
-        if not seen.size:
-            with large_images:
-                seen = _of_record(record, place, image_size, ANY_SIZE).numpy()
-    return seen
+    with tf.device("CPU"), decoded(record) as read:
+        if read.fault != "":  # a file that has changed since it was checked
+            raise tf.errors.InvalidArgumentError(None, None, read.fault.numpy().decode())
+        return _of_image(read.image, np.array([view, view_seed(key)], np.int64), image_size).numpy()
 
 
-# One graph for all sizes and views, as it takes seconds to trace and to set up.
 @tf.function(
     input_signature=[
-        *(tf.TensorSpec(shape, dtype) for shape, dtype in (([], tf.string), ([2], tf.int64), ([], tf.int32))),
-        tf.TensorSpec([], tf.int64),
+        tf.TensorSpec([None, None, 3], tf.uint8),
+        tf.TensorSpec([2], tf.int64),
+        tf.TensorSpec([], tf.int32),
     ],
     autograph=False,
 )
-def _of_record(record: tf.Tensor, place: tf.Tensor, image_size: tf.Tensor, most: tf.Tensor) -> tf.Tensor:
-    """Pixels of an encoded image, or `[0, 0, 3]` if it has more than `most`; `place` is its view and its seed."""
-
-    def seen() -> tf.Tensor:
-        image = decode_image(record)
-        image = tf.cond(place[0] > 0, lambda: draw_view(image, place), lambda: image)
-        return resize_image(image, image_size)
-
-    return tf.cond(read_header(record).pixels > most, lambda: tf.zeros([0, 0, 3]), seen)
+def _of_image(image: tf.Tensor, place: tf.Tensor, image_size: tf.Tensor) -> tf.Tensor:
+    """Pixels of an image; `place` is the view and its seed."""
+    return resize_image(tf.cond(place[0] > 0, lambda: draw_view(image, place), lambda: image), image_size)
 
 
 def _read(images: Images, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
