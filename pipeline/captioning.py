@@ -9,6 +9,7 @@ from spidercap.pipeline.data.given_features import GivenFeatures, open_features
 from spidercap.pipeline.data.image_files import readable_files
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation.caption_files import as_traced, caption_files, ids_by_name, ids_of_names
+from spidercap.pipeline.evaluation.evaluate import all_captions
 from spidercap.pipeline.evaluation.image_paths import image_files
 from spidercap.pipeline.evaluation.served_captioner import BATCH, ServedCaptioner
 from spidercap.pipeline.files import check_output, write_text
@@ -42,7 +43,8 @@ def caption_given(
     # Mistakes are reported before anything is exported. At the end of training, the captions are those of the run.
     ids = ids_by_name(config.data.captions) if config.data.captions and config.run.mode == "caption" else {}
     if config.metrics.output:
-        check_output("output", config.metrics.output, read=(config.data.captions,))
+        for path in (config.metrics.output, str(_beside(config.metrics.output))):
+            check_output("output", path, read=(config.data.captions,))
     from_features = images is None and bool(config.data.features)
     if takes_features != from_features:
         wanted = "images" if from_features else "features"
@@ -65,19 +67,39 @@ def caption_given(
 
 
 def _show(captions: Iterable[tuple[object, Captions]], image_ids: Mapping[str, ImageId], output: str) -> None:
-    """Prints (name, its captions) and writes a COCO results file, unless `output` is ''."""
-    results = []
+    """Prints (name, its captions) and writes a COCO results file, unless `output` is ''.
+
+    Where images have several captions, all of them are written beside it, as by evaluation.
+    """
+    results, n_best = [], []
     for name, of_image in captions:
         for caption, log_prob in of_image:
             print(printable(f"{name}: {caption} (log-probability {log_prob:.2f})"))
         results.append({"image_id": image_ids[str(name)], "caption": of_image[0][0]})
+        n_best.append(all_captions(image_ids[str(name)], of_image))
     if output:
+        beside = _beside(output)
+        beside.unlink(missing_ok=True)  # those of an earlier command are outdated
         write_text(pathlib.Path(output), json.dumps(results, indent=1) + "\n")
         print(f"results: {output}")
+        if any(len(one["captions"]) > 1 for one in n_best):
+            write_text(beside, json.dumps(n_best, indent=1) + "\n")
+            print(f"all captions: {beside}")
+
+
+def _beside(output: str) -> pathlib.Path:
+    """The file of all captions beside the results file."""
+    path = pathlib.Path(output)
+    return path.with_name(f"{path.stem}.n_best.json")
 
 
 def _of_features(captioner: ServedCaptioner, given: GivenFeatures, seed: int) -> Iterator[tuple[str, Captions]]:
     names = given.names
+    if given.size != captioner.feature_size:
+        raise UserError(
+            f"--features={given.files[0].path} holds features of size {given.size}, and the run was trained on those "
+            f"of size {captioner.feature_size}; give features of the same encoder"
+        )
     for first in range(0, len(names), PART):
         part = names[first : first + PART]
         rows = as_stored(given.rows(part, captioner.takes_parts))

@@ -101,8 +101,8 @@ def _check_words(one: Config, words: Sequence[str], other: Config, others: Seque
         return
     difference = _difference(one.run.workdir, words, other.run.workdir, others)
     raise UserError(
-        f"{other.run.workdir} has another vocabulary than {one.run.workdir}: {difference} ({len(words):,} and "
-        f"{len(others):,} tokens); runs that decode together need the same training captions and --min_word_count"
+        f"{other.run.workdir} has another vocabulary than {one.run.workdir}: {difference} ({len(others):,} and "
+        f"{len(words):,} tokens); runs that decode together need the same training captions and --min_word_count"
     )
 
 

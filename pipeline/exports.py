@@ -101,11 +101,13 @@ def caption_examples(config: Config, features: np.ndarray, names: Sequence[str])
 
 
 def _fitting_model(config: Config) -> pathlib.Path | None:
-    """The newest exported model, or the one for captioning, if it has these settings."""
-    for models in (versions(config.export_path()), versions(config.captioning_path())):
-        if models and _fits(config, models[-1]):
-            return models[-1]
-    return None
+    """The newest exported model if it has these settings; else one that the run would export now with them, or None."""
+    exported = versions(config.export_path())
+    if exported and _fits(config, exported[-1]):
+        return exported[-1]
+    others = [model for model in (*versions(config.captioning_path()), *exported) if kept_source(model)]
+    source = _source(config) if others else ""
+    return next((model for model in reversed(others) if kept_source(model) == source), None)
 
 
 def _new_model(config: Config) -> pathlib.Path:

@@ -59,7 +59,7 @@ def _prepare(config: Config, encoder: keras.Model | None) -> Prepared:
     # Before features are computed, which takes long: mistakes in the data are seen now.
     _show(config, splits, tokens, vocabulary, counts)
     identity.keep_sizes(config, splits)
-    kept.check_warm_start(config, vocabulary, encoder)
+    kept.check_warm_start(config, splits, vocabulary, encoder)
     features = given_features(config, splits) if encoder is None else {}
     size = features["train"].shape[-1] if encoder is None else encoder.output_shape[-1]
     identity.keep_encoder(config, encoder, size)

@@ -16,6 +16,7 @@ import tensorflow as tf
 from spidercap.models.special_tokens import SPECIAL_TOKENS
 from spidercap.pipeline import digests, main
 from spidercap.pipeline.data.prepare import prepare_data
+from spidercap.pipeline.data.records import Split
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.settings.config import Config
 from spidercap.pipeline.settings.saved import read_settings
@@ -374,24 +375,63 @@ def test_a_warm_start_without_common_words_or_of_another_encoder_is_refused(run)
     config = config_of(run, workdir=str(run.parent / "new"), warm_start=str(run))
     vocabulary, encoder = identity.kept_vocabulary(config_of(run)), identity.kept_encoder(config_of(run))
     with pytest.raises(UserError, match="shares no word with these captions; leave it out, or name a run"):
-        kept.check_warm_start(config, Vocabulary((*SPECIAL_TOKENS, "chien"), ()), encoder)
+        kept.check_warm_start(config, {}, Vocabulary((*SPECIAL_TOKENS, "chien"), ()), encoder)
     (run / "encoder.txt").write_text("0\n")
     with pytest.raises(UserError, match=r"encoder.txt is damaged or was changed; .*name another --warm_start"):
-        kept.check_warm_start(config, vocabulary, encoder)
+        kept.check_warm_start(config, {}, vocabulary, encoder)
     digests.record(run, ["encoder.txt"])
     with pytest.raises(UserError, match="has another encoder; use its --encoder_weights"):
-        kept.check_warm_start(config, vocabulary, encoder)
+        kept.check_warm_start(config, {}, vocabulary, encoder)
 
 
 def test_a_warm_start_that_fits_gives_its_weights(run):
     keep_weights(run)
     config = config_of(run, workdir=str(run.parent / "new"), warm_start=str(run), seed=5)
     vocabulary, encoder = identity.kept_vocabulary(config_of(run)), identity.kept_encoder(config_of(run))
-    kept.check_warm_start(config, vocabulary, encoder)
+    kept.check_warm_start(config, {}, vocabulary, encoder)
     models = kept.build_models(config, vocabulary, feature_size=1280)
     before = models[0].words.kernel.numpy()
     kept.load_warm_start(config, vocabulary, *models)
     assert (models[0].words.kernel.numpy() != before).any()
+
+
+def test_images_to_score_that_a_warm_start_was_trained_on_are_told(run, capsys):
+    keep_weights(run)
+    config = config_of(run, workdir=str(run.parent / "new"), warm_start=str(run))
+    vocabulary, encoder = identity.kept_vocabulary(config_of(run)), identity.kept_encoder(config_of(run))
+    learned = identity.kept_images(config_of(run))["train"]
+    assert len(learned.names) == 4
+    splits = {
+        name: Split(tuple(files), tuple(files), (("a dog",),) * len(files), tuple(files), None)
+        for name, files in {"train": ("0.jpg", "1.jpg"), "val": ("new.jpg", "2.jpg"), "test": ("newer.jpg",)}.items()
+    }
+    kept.check_warm_start(config, splits, vocabulary, encoder)
+    error = capsys.readouterr().err
+    assert f"1 of 2 images of val are among those that --warm_start={run} was trained on" in error and "2.jpg" in error
+    assert "of test" not in error and "of train" not in error
+
+
+def test_a_warm_start_may_have_another_baseline_where_one_of_them_reads_none(run):
+    keep_weights(run)
+    vocabulary = identity.kept_vocabulary(config_of(run))
+    (run / "config.json").write_text(config_of(run, stages="mle:1,pg:1").to_json())
+    digests.record(run, ["config.json"])
+    changes = {"workdir": str(run.parent / "new"), "warm_start": str(run), "seed": 5, "baseline_units": 9}
+    with pytest.raises(UserError, match=r"holds another model \(baseline_units: "):
+        kept.warm_start_of(config_of(run, **changes, stages="pg:1"))
+    config = config_of(run, **changes, stages="vine:1")
+    same, other = (kept.build_models(c, vocabulary, feature_size=1280) for c in (config_of(run), config))
+    kept.load_warm_start(config, vocabulary, *other)
+    kept.load_kept(run, "mle", *same)
+    for one, another in zip(same[0].weights, other[0].weights, strict=True):
+        np.testing.assert_array_equal(one, another)
+
+
+def test_a_warm_start_on_images_is_none_for_features(run):
+    keep_weights(run)
+    config = config_of(run, workdir=str(run.parent / "new"), warm_start=str(run), features="some.npz", images="")
+    with pytest.raises(UserError, match="was trained on images, and this run is on features; name a run on features"):
+        kept.warm_start_of(config)
 
 
 def test_a_warm_start_on_other_captions_gives_the_words_that_both_have(run, capsys):
@@ -399,7 +439,7 @@ def test_a_warm_start_on_other_captions_gives_the_words_that_both_have(run, caps
     config = config_of(run, workdir=str(run.parent / "new"), warm_start=str(run), seed=5)
     known, encoder = identity.kept_vocabulary(config_of(run)), identity.kept_encoder(config_of(run))
     other = Vocabulary((*known.words[:-1], "chien", "chat"), ())
-    kept.check_warm_start(config, other, encoder)
+    kept.check_warm_start(config, {}, other, encoder)
     count = len(known.words) - len(SPECIAL_TOKENS) - 1
     expected = f"{count} words are taken over from {run}; 2 words are new to it, and 1 of its words are left out"
     assert expected in capsys.readouterr().out

@@ -205,6 +205,12 @@ def test_beam_search_by_one_flag(finished, capsys):
     assert len(lines) == 4 and lines[:2] == lines[2:]
     assert lines[:2] in [[c["caption"] for c in r["captions"]] for r in n_best]
 
+    # A newer version that searches otherwise hides none that is there.
+    with unchecked():
+        assert main(["main", "--mode=export", *flags]) == 0
+        assert main(["main", "--mode=caption", pictures, f"--workdir={beam}"]) == 0
+    assert "no exported model" not in capsys.readouterr().out
+
 
 @pytest.mark.long
 def test_sampling_by_one_flag(finished, capsys):

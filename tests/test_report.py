@@ -9,11 +9,14 @@ from html.parser import HTMLParser
 
 import pytest
 
+from spidercap.pipeline.data.records import Split
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.evaluation.evaluate import Evaluation
 from spidercap.pipeline.report import page as report_page
 from spidercap.pipeline.report.cards import GalleryItem
 from spidercap.pipeline.report.charts import Curve
 from spidercap.pipeline.report.page import StageResult, write_report
+from spidercap.pipeline.report.results import SplitResults, _gallery
 
 JPEG = b"\xff\xd8\xff\xe0 a picture"
 PNG = b"\x89PNG\r\n\x1a\n another"
@@ -359,3 +362,18 @@ def test_unknown_picture_is_refused_and_the_old_page_stays(tmp_path):
 def test_a_file_name_that_is_not_utf8_does_not_stop_the_page(page):
     name = os.fsdecode(b"caf\xe9.jpg")
     assert page(best=[_item(3, file_name=name)]).texts("figcaption") == [r"caf\xe9.jpg 3"]
+
+
+@pytest.mark.parametrize("images, best, worst", [(1, [0], []), (2, [1], [0]), (5, [4, 3, 2], [0, 1]), (30, 12, 12)])
+def test_the_gallery_shows_each_image_of_few_once(images, best, worst):
+    """Of 30 images there are twelve at each end."""
+    scores = tuple({"CIDEr": i / 10} for i in range(images))
+    names = tuple(f"{i}" for i in range(images))
+    split = Split(names, names, (("a dog",),) * images, names, None)
+    evaluations = {"mle": Evaluation(("a cat",) * images, {"CIDEr": 1.0}, scores)}
+    found = _gallery(SplitResults("val", "val", split, None, evaluations), evaluations, "CIDEr", None)
+    for items, expected in zip(found, (best, worst), strict=True):
+        if isinstance(expected, int):
+            assert len(items) == expected
+        else:
+            assert [int(item.image_id) for item in items] == expected

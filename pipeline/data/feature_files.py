@@ -51,7 +51,7 @@ class FeatureFile:
         if value.ndim == 1:
             raise UserError(
                 f"{self.path}: the features of {self.names[row]} are {list(value.shape)}, without parts to attend to; "
-                "give regions or cells [P, F], or --decoder=lstm"
+                "give regions or cells [P, F]; vectors are for --decoder=lstm"
             )
         with np.errstate(over="ignore"):
             return self._checked(row, value.astype(np.float32))
@@ -63,7 +63,9 @@ class FeatureFile:
                 f"{self.names[0]} {self.size}; give features of one size"
             )
         if not np.isfinite(features).all():
-            raise UserError(f"{self.path}: the features of {self.names[row]} are NaN or infinite; leave them out")
+            raise UserError(
+                f"{self.path}: the features of {self.names[row]} are NaN or infinite; take them out of the file"
+            )
         return features
 
     def _whole(self, row: int) -> np.ndarray:
@@ -74,7 +76,7 @@ class FeatureFile:
         if value.dtype.kind not in "fiu" or value.ndim not in (1, 2) or 0 in value.shape:
             raise UserError(
                 f"{self.path}: the features of {self.names[row]} are {value.dtype} {list(value.shape)}; needed: "
-                "numbers [F], or a grid [P, F]"
+                "numbers [F], or [P, F] of one part or more"
             )
         return value
 

@@ -51,6 +51,20 @@ def report_overlap(splits: Mapping[str, Split], kept: Mapping[str, Images]) -> N
             )
 
 
+def report_learned(splits: Mapping[str, Split], run: str, learned: Images) -> None:
+    """Reports on stderr how many images of val and test are among those that another run, a start, was trained on."""
+    for name in (name for name in splits if name != "train"):
+        rows = np.flatnonzero(shared(learned, images_of(splits[name])))
+        if len(rows):
+            named = first([splits[name].file_names[row] for row in rows[:9]])
+            print(
+                f"warning: {len(rows):,} of {len(splits[name]):,} images of {name} are among those that {run} was "
+                f"trained on, by contents or by file name ({named}); scores of {name} are then too high; share the "
+                "images out as there: the same captions, --val_fraction, --test_fraction and --split_seed",
+                file=sys.stderr,
+            )
+
+
 def save_images(path: pathlib.Path, splits: Mapping[str, Split]) -> None:
     """Writes the images of the splits, for comparison with splits that come later."""
     arrays = {f"{name}_{kind}": a for name, split in splits.items() for kind, a in images_of(split)._asdict().items()}

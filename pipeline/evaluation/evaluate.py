@@ -18,6 +18,7 @@ from spidercap.pipeline.evaluation.endings import BAD_ENDINGS
 from spidercap.pipeline.metrics.scores import Scores, score_captions
 from spidercap.pipeline.metrics.text_metrics import TextMetric
 from spidercap.pipeline.settings.config import Config
+from spidercap.pipeline.text.coco_json import ImageId
 from spidercap.pipeline.text.vocabulary import Vocabulary
 from spidercap.pipeline.workers import ALONE, Workers
 
@@ -155,4 +156,9 @@ def scores_json(split: TokenizedSplit, evaluation: Evaluation) -> list[dict]:
 def n_best_json(split: TokenizedSplit, evaluation: Evaluation) -> list[dict]:
     """Returns for each image all its captions, best first, with their log-probabilities."""
     pairs = zip(split.image_ids, evaluation.n_best, strict=True)
-    return [{"image_id": i, "captions": [{"caption": c, "log_prob": p} for c, p in of_image]} for i, of_image in pairs]
+    return [all_captions(i, of_image) for i, of_image in pairs]
+
+
+def all_captions(image_id: ImageId, of_image: Sequence[tuple[str, float]]) -> dict:
+    """Returns the captions of an image with their log-probabilities, for a file."""
+    return {"image_id": image_id, "captions": [{"caption": c, "log_prob": p} for c, p in of_image]}

@@ -176,8 +176,8 @@ def _gallery(
     split = results.split
     scores = [image[metric] for image in list(evaluations.values())[-1].images]
     order = np.argsort(scores, kind="stable")
-    ends = min(GALLERY, len(order) // 2)
-    worst, best = order[:ends], order[len(order) - ends :][::-1]
+    # Of an odd number, one alone included, the one in the middle is among the best.
+    worst, best = order[: min(GALLERY, len(order) // 2)], order[::-1][: min(GALLERY, (len(order) + 1) // 2)]
     images = read_images(split, [*worst.tolist(), *best.tolist()])
     mapped = [*best[:MAPPED].tolist(), *worst[:MAPPED].tolist()] if images and attention else []
     label, evaluation = list(evaluations.items())[-1]

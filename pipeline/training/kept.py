@@ -2,7 +2,7 @@
 
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 
@@ -13,6 +13,8 @@ from spidercap.models.precision import PRECISIONS
 from spidercap.models.special_tokens import SPECIAL_TOKENS
 from spidercap.pipeline import digests
 from spidercap.pipeline.data.features import cut_of
+from spidercap.pipeline.data.overlap import report_learned
+from spidercap.pipeline.data.records import Split
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.metrics.document_frequencies import (
     DocumentFrequencies,
@@ -35,7 +37,9 @@ from spidercap.pipeline.training.identity import (
     check_files,
     encoder_text,
     kept_encoder,
+    kept_images,
     kept_vocabulary,
+    takes_features,
 )
 from spidercap.pipeline.training.other_words import copy_weights, shared_words
 from spidercap.pipeline.training.progress import Progress, read_progress
@@ -148,10 +152,16 @@ def load_kept(workdir: pathlib.Path, label: str, captioner: Captioner, baseline:
         ) from error
 
 
-def check_warm_start(config: Config, vocabulary: Vocabulary, encoder: keras.Model | None) -> None:
-    """Raises UserError if the run of --warm_start does not match; cheap, to be called before features are computed."""
+def check_warm_start(
+    config: Config, splits: Mapping[str, Split], vocabulary: Vocabulary, encoder: keras.Model | None
+) -> None:
+    """Raises UserError if the run of --warm_start does not match; cheap, to be called before features are computed.
+
+    A warning tells of images to be scored that this run was trained on.
+    """
     if config.training.warm_start and not checkpoints(checkpoint_folder(config.workdir_path())):
         saved = warm_start_of(config)
+        report_learned(splits, f"--warm_start={saved.run.workdir}", kept_images(saved)["train"])
         theirs = kept_vocabulary(saved).words
         if theirs != vocabulary.words:
             count = shared_words(vocabulary.words, theirs)
@@ -177,9 +187,11 @@ def load_warm_start(config: Config, vocabulary: Vocabulary, captioner: Captioner
     """Loads the last kept weights of the run of --warm_start into the models, whose words are those of `vocabulary`."""
     saved = warm_start_of(config)
     theirs = kept_vocabulary(saved)
-    source = captioner
-    if theirs.words != vocabulary.words or saved.model.finetune_encoder != config.model.finetune_encoder:
-        source, _ = build_models(saved, theirs, captioner.feature_mean.shape[0])
+    source, other_baseline = captioner, saved.model.baseline_units != config.model.baseline_units
+    tuned = saved.model.finetune_encoder != config.model.finetune_encoder
+    if theirs.words != vocabulary.words or tuned or other_baseline:
+        source, their_baseline = build_models(saved, theirs, captioner.feature_mean.shape[0])
+        baseline = their_baseline if other_baseline else baseline
     load_kept(saved.workdir_path(), last_kept(saved), source, baseline)
     if source is not captioner:
         copy_weights(captioner, vocabulary.words, source, theirs.words)
@@ -194,7 +206,16 @@ def warm_start_of(config: Config) -> Config:
         raise UserError(f"--warm_start={other} is the --workdir itself; name another run, or leave it out")
     saved = Config.of(**read_settings(other / "config.json") | {"workdir": str(other)})
     check_files(other, "restore it from a copy, or name another --warm_start")
-    sizes = ("encoder", "image_size", "decoder", "units", "embedding_size", "baseline_units")
+    if takes_features(saved) != bool(config.data.features):
+        theirs, own = ("features", "images") if takes_features(saved) else ("images", "features")
+        raise UserError(
+            f"--warm_start={other} was trained on {theirs}, and this run is on {own}; name a run on {own}, or leave it "
+            "out"
+        )
+    sizes = () if config.data.features else ("encoder", "image_size")
+    sizes += ("decoder", "units", "embedding_size")
+    if _reads_baseline(saved) and _reads_baseline(config):  # else one of them has none that was trained or will be
+        sizes += ("baseline_units",)
     if saved.model.finetune_encoder:  # else the layers to tune begin as those of the frozen encoder
         sizes += ("finetune_encoder", "finetune_from")
     wrong = differences({n: saved.flat()[n] for n in sizes}, {n: config.flat()[n] for n in sizes})
@@ -202,3 +223,7 @@ def warm_start_of(config: Config) -> Config:
         raise UserError(f"--warm_start={other} holds another model ({'; '.join(wrong)}); use the same model flags")
     last_kept(saved)
     return saved
+
+
+def _reads_baseline(config: Config) -> bool:
+    return any("baseline_units" in STAGES[stage.name].reads for stage in config.training.parsed_stages())
