@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from spidercap.export.pixels_graph import PixelsGraph, plain_variables
-from spidercap.models.captioner import Captioner
+from spidercap.models.captioner import Captioner, present
 from spidercap.models.decoder import BEAM, GREEDY, Captions, Decoder
 from spidercap.models.decoding import lengths
 from spidercap.models.images import decode_or_fault, resize_image
@@ -30,6 +30,7 @@ SEEDED = "seeded"  # of decoders that draw: as DEFAULT, but drawn by a seed of e
 BEAM_WIDTH = 5  # of the signature `beam`, if the model is not exported with beam search
 MISSING = -1e9  # log-probability in place of a caption that beam search did not find
 NOT_FINITE = "holds NaN or infinite numbers"
+NO_PARTS = "has no part that is not all 0"
 _ENCODED = tf.TensorSpec([None], tf.string, name="image_bytes")
 PUNCTUATION = r'[.,!?;:"]'  # that `score` takes for a blank
 
@@ -212,10 +213,16 @@ def _floored(log_prob: tf.Tensor) -> tf.Tensor:
 
 
 def finite_rows(features: tf.Tensor) -> Rows:
-    """Returns given features `[N, F]` or `[N, P, F]`; those of rows that are NaN or infinite are 0, with the reason."""
+    """Returns given features `[N, F]` or `[N, P, F]`.
+
+    Those of rows that are NaN or infinite are 0, with the reason; so have rows without a part, whose vectors are all 0.
+    """
     fine = tf.reduce_all(tf.math.is_finite(features), range(1, features.shape.rank))
     nothing = tf.reshape(~fine, [-1] + [1] * (features.shape.rank - 1))
-    return Rows(tf.where(nothing, 0.0, features), tf.where(fine, "", NOT_FINITE))
+    error = tf.where(fine, "", NOT_FINITE)
+    if features.shape.rank == 3:
+        error = tf.where(tf.reduce_any(present(features), axis=1), error, NO_PARTS)
+    return Rows(tf.where(nothing, 0.0, features), error)
 
 
 def _first(*errors: tf.Tensor) -> tf.Tensor:

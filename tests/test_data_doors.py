@@ -559,9 +559,11 @@ class TestParts:
         ):
             given.rows(["1.jpg"], True)
 
-    def test_parts_of_another_size_and_not_finite(self, tmp_path):
-        npz(tmp_path / "f.npz", {"a": np.ones([2, 3]), "b": np.ones([2, 4]), "c": np.full([2, 3], np.inf)})
+    def test_parts_of_another_size_not_finite_or_of_zeros(self, tmp_path):
+        parts = {"a": np.ones([2, 3]), "b": np.ones([2, 4]), "c": np.full([2, 3], np.inf), "d": np.zeros([2, 3])}
+        npz(tmp_path / "f.npz", parts)
         with open_features(str(tmp_path / "f.npz")) as given:
-            for name, wrong in (("b", "have size 4, those of a 3"), ("c", "are NaN or infinite")):
+            wrongs = {"b": "have size 4, those of a 3", "c": "are NaN or infinite", "d": "are all 0"}
+            for name, wrong in wrongs.items():
                 with pytest.raises(UserError, match=f"features of {name} {wrong}"):
                     given.rows([name], True)

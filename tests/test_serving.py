@@ -11,7 +11,7 @@ from tensorflow.python.saved_model.loader_impl import parse_saved_model
 
 from spidercap.export.old_servers import DROPPED_ATTRIBUTES, DROPPED_OPERATION
 from spidercap.export.saved_model import KEPT_VOCABULARY, export
-from spidercap.export.server import BEAM_WIDTH, MISSING, NOT_FINITE
+from spidercap.export.server import BEAM_WIDTH, MISSING, NO_PARTS, NOT_FINITE, finite_rows
 from spidercap.export.warmup import BATCHES, FILE
 from spidercap.models.decoder import Decoder
 from spidercap.models.images import decode_image, resize_image
@@ -130,6 +130,18 @@ def test_features_go_out_and_in(parts, served):
     assert found["caption"].numpy()[[0, 2]].tolist() == expected["caption"].numpy().tolist()
     assert found["error"].numpy().tolist() == [b"", NOT_FINITE.encode(), b""]
     assert found["caption"].numpy()[1] == b"" and np.isfinite(found["log_prob"]).all()
+
+
+@pytest.mark.parametrize("parts", [0, 3])
+def test_rows_without_a_part_say_so(parts):
+    """Rows of zeros are no parts; an image that has none cannot be attended to."""
+    rows = np.zeros([3, parts, 2], np.float32)
+    if parts:
+        rows[1, 2, 0], rows[2, 0, 1] = 1, np.nan
+    found = finite_rows(tf.constant(rows))
+    expected = [NO_PARTS, "", NOT_FINITE] if parts else [NO_PARTS] * 3
+    assert [error.decode() for error in found.error.numpy()] == expected
+    assert np.isfinite(found.features).all()
 
 
 def test_pixels_give_the_ids_of_greedy_captions(served):

@@ -54,7 +54,12 @@ class FeatureFile:
                 "give regions or cells [P, F]; vectors are for --decoder=lstm"
             )
         with np.errstate(over="ignore"):
-            return self._checked(row, value.astype(np.float32))
+            parts = self._checked(row, value.astype(np.float32))
+        if not parts.any():
+            raise UserError(
+                f"{self.path}: the features of {self.names[row]} are all 0, so there is no part to attend to"
+            )
+        return parts
 
     def _checked(self, row: int, features: np.ndarray) -> np.ndarray:
         if features.shape[-1] != self.size:

@@ -92,7 +92,12 @@ class ServedCaptioner:
             raise UserError("features are NaN or infinite; leave those images out")
         features = features.astype(np.float32)
         serve = self._signatures["features"]
-        return captions_of(self._served(serve, seed, map(bytes, features), features=tf.constant(features)))
+        found = self._served(serve, seed, map(bytes, features), features=tf.constant(features))
+        wrong = [(row, error) for row, error in enumerate(found["error"].numpy()) if error]
+        if wrong:
+            row, error = wrong[0]
+            raise UserError(f"features: row {row} {error.decode()}; give others, or leave it out")
+        return captions_of(found)
 
     def _served(
         self, serve: Callable, seed: int | None, rows: Iterable[bytes], **given: tf.Tensor
