@@ -23,7 +23,7 @@ PART = 256  # features that are captioned together
 
 def caption_given(
     config: Config,
-    takes_features: bool,
+    feature_size: int,
     captioner: Callable[[], ServedCaptioner],
     max_pixels: int = 0,
     images: Sequence[pathlib.Path] | None = None,
@@ -32,7 +32,7 @@ def caption_given(
 
     Args:
       config: the settings.
-      takes_features: whether the model takes features, not images.
+      feature_size: F of the features that the model takes; 0 if it takes images.
       captioner: returns the model. It is called when all that is given was found to be usable.
       max_pixels: the limit of the model, if it is there already; 0 if it has to be made.
       images: image files; by default those that --images names, or the features of --features.
@@ -46,12 +46,13 @@ def caption_given(
         for path in (config.metrics.output, str(_beside(config.metrics.output))):
             check_output("output", path, read=(config.data.captions,))
     from_features = images is None and bool(config.data.features)
-    if takes_features != from_features:
+    if bool(feature_size) != from_features:
         wanted = "images" if from_features else "features"
         raise UserError(f"{config.run.workdir} was trained on {wanted}; give --{wanted}")
     skip, seed = config.data.skip_bad_images, config.decoding.decode_seed
     if from_features:
         with open_features(config.data.features) as given:
+            _check_size(given, feature_size)
             image_ids = ids_of_names(given.names, ids)
             _show(_of_features(captioner(), given, seed), image_ids, config.metrics.output)
         return
@@ -89,17 +90,19 @@ def _show(captions: Iterable[tuple[object, Captions]], image_ids: Mapping[str, I
 
 def _beside(output: str) -> pathlib.Path:
     """The file of all captions beside the results file."""
-    path = pathlib.Path(output)
-    return path.with_name(f"{path.stem}.n_best.json")
+    return pathlib.Path(output.removesuffix(".json") + ".n_best.json")
+
+
+def _check_size(given: GivenFeatures, feature_size: int) -> None:
+    if given.size != feature_size:
+        raise UserError(
+            f"--features={given.files[0].path} holds features of size {given.size}, and the run was trained on those "
+            f"of size {feature_size}; give features of the same encoder"
+        )
 
 
 def _of_features(captioner: ServedCaptioner, given: GivenFeatures, seed: int) -> Iterator[tuple[str, Captions]]:
     names = given.names
-    if given.size != captioner.feature_size:
-        raise UserError(
-            f"--features={given.files[0].path} holds features of size {given.size}, and the run was trained on those "
-            f"of size {captioner.feature_size}; give features of the same encoder"
-        )
     for first in range(0, len(names), PART):
         part = names[first : first + PART]
         rows = as_stored(given.rows(part, captioner.takes_parts))

@@ -62,7 +62,8 @@ def _opened(configs: Sequence[Config]) -> Iterator[Sequence[Config]]:
 
 
 def _caption(config: Config, runs: Runs) -> None:
-    caption_given(config, runs.takes_features, lambda: ensembles.load_captioner(runs))
+    size = identity.kept_feature_size(runs.configs[0]) if runs.takes_features else 0
+    caption_given(config, size, lambda: ensembles.load_captioner(runs))
 
 
 def _evaluate(config: Config, runs: Runs) -> None:

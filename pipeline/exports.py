@@ -89,7 +89,8 @@ def run_caption(config: Config, images: Sequence[pathlib.Path] | None = None) ->
     def captioner() -> ExportedCaptioner:
         return ExportedCaptioner(model or _new_model(config))
 
-    caption_given(config, takes_features, captioner, kept_max_pixels(model) if model else 0, images)
+    size = identity.kept_feature_size(config) if takes_features else 0
+    caption_given(config, size, captioner, kept_max_pixels(model) if model else 0, images)
 
 
 def caption_examples(config: Config, features: np.ndarray, names: Sequence[str]) -> None:
@@ -105,9 +106,15 @@ def _fitting_model(config: Config) -> pathlib.Path | None:
     exported = versions(config.export_path())
     if exported and _fits(config, exported[-1]):
         return exported[-1]
-    others = [model for model in (*versions(config.captioning_path()), *exported) if kept_source(model)]
-    source = _source(config) if others else ""
-    return next((model for model in reversed(others) if kept_source(model) == source), None)
+    others = [*versions(config.captioning_path()), *exported[:-1]]
+    return next((model for model in reversed(others) if _is_current(config, model)), None)
+
+
+def _is_current(config: Config, model: pathlib.Path) -> bool:
+    """Whether an exported model is whole, has these settings, and the weights that the run would export now."""
+    if not kept_source(model) or not _fits(config, model):
+        return False
+    return kept_source(model) == _source(config, kept_max_pixels(model)) and not faults(model)
 
 
 def _new_model(config: Config) -> pathlib.Path:
@@ -137,10 +144,10 @@ def _examples(encoder: keras.Model | None, captioner: Captioner) -> list[bytes] 
     return [tf.io.encode_png(image).numpy() for image in rng.integers(0, 255, (3, size, size, 3), np.uint8)]
 
 
-def _source(config: Config) -> str:
+def _source(config: Config, max_pixels: int = 0) -> str:
     """What a model is exported from: digests of the weights and of the run's files, decoder, limit of pixels."""
     weights = newest_checkpoint(kept_folder(config.workdir_path(), kept.last_kept(config)))
     decoder = decoder_of(config, identity.kept_vocabulary(config).words)
     made_of = [digests.recorded(weights), digests.recorded(config.workdir_path()), decoder.to_json()]
-    made_of.append(config.data.max_pixels)
+    made_of.append(max_pixels or config.data.max_pixels)
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest() + "\n"

@@ -1,6 +1,7 @@
 """What a user can do wrong, by whole command lines: one line that names it, no traceback, nothing begun in vain."""
 
 import collections
+import dataclasses
 import json
 import os
 import pathlib
@@ -401,14 +402,20 @@ def test_images_to_score_that_a_warm_start_was_trained_on_are_told(run, capsys):
     vocabulary, encoder = identity.kept_vocabulary(config_of(run)), identity.kept_encoder(config_of(run))
     learned = identity.kept_images(config_of(run))["train"]
     assert len(learned.names) == 4
-    splits = {
-        name: Split(tuple(files), tuple(files), (("a dog",),) * len(files), tuple(files), None)
-        for name, files in {"train": ("0.jpg", "1.jpg"), "val": ("new.jpg", "2.jpg"), "test": ("newer.jpg",)}.items()
-    }
-    kept.check_warm_start(config, splits, vocabulary, encoder)
-    error = capsys.readouterr().err
-    assert f"1 of 2 images of val are among those that --warm_start={run} was trained on" in error and "2.jpg" in error
-    assert "of test" not in error and "of train" not in error
+    source = prepare_data(config_of(run, mode="prepare"))["train"]
+    known = dataclasses.replace(source, file_names=tuple("abcd"))
+    named = Split(("7", "8"), ("2.jpg", "new.jpg"), (("a dog",),) * 2, ("0a", "0b"), None)
+    kept.check_warm_start(config, {"train": source, "val": known, "test": named}, vocabulary, encoder)
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 2
+    assert f"4 of 4 images of val are among those that --warm_start={run} was trained on (a, b, " in error[0]
+    assert "1 of 2 images of test have names of those that" in error[1] and "(2.jpg); they may be the same" in error[1]
+
+    (run / identity.IMAGES).unlink()  # as of an earlier version
+    recorded = digests.recorded(run)
+    (run / digests.NAME).write_text(json.dumps({n: d for n, d in recorded.items() if n != identity.IMAGES}))
+    kept.check_warm_start(config, {"val": known}, vocabulary, encoder)
+    assert not capsys.readouterr().err
 
 
 def test_a_warm_start_may_have_another_baseline_where_one_of_them_reads_none(run):

@@ -1,15 +1,13 @@
 """What --mode=caption writes, and which features it refuses."""
 
 import json
-import types
 
 import numpy as np
 import pytest
 
-from spidercap.pipeline import captioning
-from spidercap.pipeline.captioning import _of_features, _show
-from spidercap.pipeline.data.given_features import open_features
+from spidercap.pipeline.captioning import _show, caption_given
 from spidercap.pipeline.errors import UserError
+from spidercap.pipeline.settings.config import Config
 
 ONE = [("a.jpg", [("a dog", -1.5)]), ("b.jpg", [("a cat", -0.5)])]
 TWO = [("a.jpg", [("a dog", -1.5), ("dogs", -2.0)]), ("b.jpg", [("a cat", -0.5)])]
@@ -39,10 +37,15 @@ def test_captions_are_shown_without_a_file(capsys):
     assert capsys.readouterr().out.count("log-probability") == 3
 
 
-def test_features_of_another_size_are_refused_before_they_are_read(tmp_path, monkeypatch):
-    np.savez(tmp_path / "given.npz", **{f"{i}.jpg": np.zeros([2, 6], np.float32) for i in range(3)})
-    captioner = types.SimpleNamespace(feature_size=8, takes_parts=True)
-    monkeypatch.setattr(captioning, "as_stored", None)
-    message = r"given.npz holds features of size 6, .* trained on those of size 8; give"
-    with open_features(str(tmp_path / "given.npz")) as given, pytest.raises(UserError, match=message):
-        list(_of_features(captioner, given, 0))
+def test_features_of_another_size_are_refused_before_a_model_is_made(tmp_path):
+    path = tmp_path / "given.npz"
+    np.savez(path, **{f"{i}.jpg": np.zeros([2, 6], np.float32) for i in range(3)})
+    config = Config.of(mode="caption", workdir=str(tmp_path), dataset="files", features=str(path), captions="")
+    with pytest.raises(UserError, match=r"given.npz holds features of size 6, .* trained on those of size 8; give"):
+        caption_given(config, 8, lambda: pytest.fail("a model was made"))
+
+
+@pytest.mark.parametrize("name", ["captions.json", "captions.beam3", "captions"])
+def test_the_file_of_all_captions_has_a_name_of_its_own(tmp_path, name):
+    _show(TWO, IDS, str(tmp_path / name))
+    assert {path.name for path in tmp_path.iterdir()} == {name, f"{name.removesuffix('.json')}.n_best.json"}

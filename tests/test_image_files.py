@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import pathlib
+import re
 import threading
 import time
 
@@ -14,10 +15,10 @@ import pytest
 import tensorflow as tf
 
 from spidercap.pipeline.data import image_files, image_index, shard_work
-from spidercap.pipeline.data.files_source import files_source
+from spidercap.pipeline.data.files_source import ImageFiles, files_source
 from spidercap.pipeline.data.image_files import fault, in_threads, readable_files, reason_of, skip_or_reject, suffix_of
 from spidercap.pipeline.data.image_index import ImageIndex
-from spidercap.pipeline.data.records import read_images
+from spidercap.pipeline.data.records import read_images, reading
 from spidercap.pipeline.errors import UserError
 from spidercap.pipeline.evaluation import caption_files, image_paths
 from spidercap.pipeline.settings.data_settings import DataSettings
@@ -219,8 +220,9 @@ def test_large_images_wait_for_each_other(monkeypatch):
 @pytest.mark.parametrize("limit", [64 * 64 - 1, 64 * 64])
 def test_pixels_of_large_images_wait_and_are_those_of_others(monkeypatch, limit):
     """Whether an image counts as large changes nothing but who is inside at a time."""
-    records = [tf.constant(PNG)] * 5
+    records = [tf.io.encode_png(np.full([64, 64, 3], 40 * i, np.uint8)) for i in range(5)]
     expected = np.concatenate(list(shard_work.pixels(records, ["0" * 16] * 5, 32)))
+    np.testing.assert_allclose(expected[:, 0, 0, 0], [0, 40, 80, 120, 160], rtol=1e-6)
     monkeypatch.setattr(image_files, "LARGE", limit)
     entered = []
 
@@ -232,6 +234,15 @@ def test_pixels_of_large_images_wait_and_are_those_of_others(monkeypatch, limit)
     found = np.concatenate(list(shard_work.pixels(records, ["0" * 16] * 5, 32)))
     np.testing.assert_array_equal(found, expected)
     assert len(entered) == 5 * (limit < 64 * 64)
+
+
+@pytest.mark.parametrize("changed", [b"", JPEG[: len(JPEG) // 2], b"words"])
+def test_a_file_that_changed_after_its_check_is_told_in_a_line(tmp_path, changed):
+    paths = tuple(str(write(tmp_path / f"{i}.png", data)) for i, data in enumerate((PNG, changed, PNG)))
+    found = shard_work.pixels(ImageFiles(paths).encoded(range(3)), ["0" * 16] * 3, 32)
+    with pytest.raises(UserError) as caught, reading(ImageFiles(paths)):
+        list(found)
+    assert re.match(r"images cannot be read \(one is [a-z ]+\); restore the file", str(caught.value))
 
 
 def test_images_of_too_many_pixels_are_named_and_not_decoded(monkeypatch, tmp_path, capsys):

@@ -110,3 +110,14 @@ def test_an_error_comes_in_its_place():
     assert [next(results), next(results)] == [1, -1]
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+def test_an_error_of_the_items_comes_after_what_was_begun():
+    def items():
+        yield from range(5)
+        raise OSError("lost")
+
+    results = ahead(lambda i: -i, items(), threads=2, count=50)
+    assert [next(results) for _ in range(5)] == [0, -1, -2, -3, -4]
+    with pytest.raises(OSError, match="lost"):
+        next(results)

@@ -55,9 +55,10 @@ class FeatureFile:
             )
         with np.errstate(over="ignore"):
             parts = self._checked(row, value.astype(np.float32))
-        if not parts.any():
+        if not parts.astype(np.float16).any():  # as they are stored
             raise UserError(
-                f"{self.path}: the features of {self.names[row]} are all 0, so there is no part to attend to"
+                f"{self.path}: the features of {self.names[row]} are all 0, so there is no part to attend to; give "
+                "others, or take them out of the file"
             )
         return parts
 

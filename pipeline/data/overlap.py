@@ -54,15 +54,20 @@ def report_overlap(splits: Mapping[str, Split], kept: Mapping[str, Images]) -> N
 def report_learned(splits: Mapping[str, Split], run: str, learned: Images) -> None:
     """Reports on stderr how many images of val and test are among those that another run, a start, was trained on."""
     for name in (name for name in splits if name != "train"):
-        rows = np.flatnonzero(shared(learned, images_of(splits[name])))
-        if len(rows):
-            named = first([splits[name].file_names[row] for row in rows[:9]])
-            print(
-                f"warning: {len(rows):,} of {len(splits[name]):,} images of {name} are among those that {run} was "
-                f"trained on, by contents or by file name ({named}); scores of {name} are then too high; share the "
-                "images out as there: the same captions, --val_fraction, --test_fraction and --split_seed",
-                file=sys.stderr,
-            )
+        own, files = images_of(splits[name]), splits[name].file_names
+        same = np.isin(own.contents, learned.contents)
+        for rows, what, then in (
+            (np.flatnonzero(same), "are among those that", f"scores of {name} are then too high"),
+            (np.flatnonzero(shared(learned, own) & ~same), "have names of those that", "they may be the same ones"),
+        ):
+            if len(rows):
+                named = first([files[row] for row in rows[:9]])
+                print(
+                    f"warning: {len(rows):,} of {len(files):,} images of {name} {what} {run} was trained on ({named}); "
+                    f"{then}; to score what it never saw, share the images out as there: the same captions, "
+                    "--val_fraction, --test_fraction and --split_seed",
+                    file=sys.stderr,
+                )
 
 
 def save_images(path: pathlib.Path, splits: Mapping[str, Split]) -> None:

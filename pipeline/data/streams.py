@@ -39,13 +39,21 @@ def ahead(
     for first in itertools.islice(items, 1):
         yield work(first)
     waiting: collections.deque[concurrent.futures.Future] = collections.deque()
+    failure: Exception | None = None
     pool = concurrent.futures.ThreadPoolExecutor(threads)
     try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
+        while not failure:
+            try:
+                waiting.append(pool.submit(work, next(items)))
+            except StopIteration:
+                break
+            except Exception as error:  # of the items; what was begun comes first
+                failure = error
             if len(waiting) > count:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+        if failure:
+            raise failure
     finally:
         pool.shutdown(cancel_futures=True)

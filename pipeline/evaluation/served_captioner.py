@@ -31,11 +31,6 @@ class ServedCaptioner:
         return self._signatures["features"].structured_input_signature[1]["features"].shape.rank == 3
 
     @property
-    def feature_size(self) -> int:
-        """F, the size of features."""
-        return self._signatures["features"].structured_input_signature[1]["features"].shape[-1]
-
-    @property
     def signatures(self) -> Mapping[str, Callable[..., Mapping[str, tf.Tensor]]]:
         """The functions that the model serves, by name."""
         return self._signatures

@@ -34,6 +34,7 @@ from spidercap.pipeline.training.checkpoint_files import (
 )
 from spidercap.pipeline.training.identity import (
     FREQUENCIES,
+    IMAGES,
     check_files,
     encoder_text,
     kept_encoder,
@@ -161,7 +162,8 @@ def check_warm_start(
     """
     if config.training.warm_start and not checkpoints(checkpoint_folder(config.workdir_path())):
         saved = warm_start_of(config)
-        report_learned(splits, f"--warm_start={saved.run.workdir}", kept_images(saved)["train"])
+        if IMAGES in digests.recorded(saved.workdir_path()):  # runs of earlier versions have none
+            report_learned(splits, f"--warm_start={saved.run.workdir}", kept_images(saved)["train"])
         theirs = kept_vocabulary(saved).words
         if theirs != vocabulary.words:
             count = shared_words(vocabulary.words, theirs)
