@@ -40,7 +40,6 @@ from spidercap.pipeline.training.identity import (
     kept_encoder,
     kept_images,
     kept_vocabulary,
-    takes_features,
 )
 from spidercap.pipeline.training.other_words import copy_weights, shared_words
 from spidercap.pipeline.training.progress import Progress, read_progress
@@ -208,8 +207,8 @@ def warm_start_of(config: Config) -> Config:
         raise UserError(f"--warm_start={other} is the --workdir itself; name another run, or leave it out")
     saved = Config.of(**read_settings(other / "config.json") | {"workdir": str(other)})
     check_files(other, "restore it from a copy, or name another --warm_start")
-    if takes_features(saved) != bool(config.data.features):
-        theirs, own = ("features", "images") if takes_features(saved) else ("images", "features")
+    if bool(saved.data.features) != bool(config.data.features):
+        theirs, own = ("features", "images") if saved.data.features else ("images", "features")
         raise UserError(
             f"--warm_start={other} was trained on {theirs}, and this run is on {own}; name a run on {own}, or leave it "
             "out"
