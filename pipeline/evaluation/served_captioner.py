@@ -63,10 +63,8 @@ class ServedCaptioner:
           UserError: an image cannot be decoded.
         """
         found = self._served(self._serve, seed, encoded, image_bytes=tf.constant(encoded))
-        wrong = [(row, error) for row, error in enumerate(found["error"].numpy()) if error]
-        if wrong:
-            row, error = wrong[0]
-            raise UserError(f"image {row} cannot be decoded ({error.decode()}); replace it, or leave it out")
+        for row, error in _faults(found):
+            raise UserError(f"image {row} cannot be decoded ({error}); replace it, or leave it out")
         return captions_of(found)
 
     def caption_features(self, features: np.ndarray, seed: int | None = None) -> list[list[tuple[str, float]]]:
@@ -88,10 +86,8 @@ class ServedCaptioner:
         features = features.astype(np.float32)
         serve = self._signatures["features"]
         found = self._served(serve, seed, map(bytes, features), features=tf.constant(features))
-        wrong = [(row, error) for row, error in enumerate(found["error"].numpy()) if error]
-        if wrong:
-            row, error = wrong[0]
-            raise UserError(f"features: row {row} {error.decode()}; give others, or leave it out")
+        for row, error in _faults(found):
+            raise UserError(f"features: row {row} {error}; give others, or leave it out")
         return captions_of(found)
 
     def _served(
@@ -104,6 +100,11 @@ class ServedCaptioner:
         if not given.keys() <= seeded.structured_input_signature[1].keys():
             raise UserError("this model takes a seed with images alone; give images to caption(), or no seed")
         return seeded(**given, seed=tf.constant([zlib.crc32(row, seed) for row in rows], tf.int64))
+
+
+def _faults(found: Mapping[str, tf.Tensor]) -> list[tuple[int, str]]:
+    """The rows that a signature has not captioned, each with the reason."""
+    return [(row, error.decode()) for row, error in enumerate(found["error"].numpy()) if error]
 
 
 def captions_of(found: Mapping[str, tf.Tensor]) -> list[list[tuple[str, float]]]:
