@@ -112,9 +112,10 @@ def _fitting_model(config: Config) -> pathlib.Path | None:
 
 def _is_current(config: Config, model: pathlib.Path) -> bool:
     """Whether an exported model is whole, has these settings, and the weights that the run would export now."""
-    if not kept_source(model) or not _fits(config, model):
+    source = kept_source(model)
+    if not source or not _fits(config, model):
         return False
-    return kept_source(model) == _source(config, kept_max_pixels(model)) and not faults(model)
+    return source == _source(config, kept_max_pixels(model)) and not faults(model)
 
 
 def _new_model(config: Config) -> pathlib.Path:

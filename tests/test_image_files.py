@@ -230,7 +230,7 @@ def test_pixels_of_large_images_wait_and_are_those_of_others(monkeypatch, limit)
         def __enter__(self):
             entered.append(1)
 
-    monkeypatch.setattr(image_files, "large_images", Counted())
+    monkeypatch.setattr(image_files, "_large", Counted())
     found = np.concatenate(list(shard_work.pixels(records, ["0" * 16] * 5, 32)))
     np.testing.assert_array_equal(found, expected)
     assert len(entered) == 5 * (limit < 64 * 64)

@@ -27,7 +27,7 @@ MANY = 100  # files that get a progress bar
 _HEAD = 32  # bytes that show the format
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # sizes of the header's kinds; "BM" alone may begin a text
 # Large images that are decoded at the same time, or the memory for them would grow with the number of cores.
-large_images = threading.Semaphore(2)
+_large = threading.Semaphore(2)
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
@@ -138,27 +138,29 @@ def fault(encoded: bytes, max_pixels: int = ANY_SIZE) -> str:
 
 def inspect(encoded: bytes, max_pixels: int) -> tuple[str, int]:
     """Returns what `fault` returns, and width x height as the header tells; the image is decoded if it may be."""
-    image_bytes = tf.constant(encoded)
-    try:
-        with decoded(image_bytes, max_pixels) as read:
-            return read.fault.numpy().decode(), int(read.pixels)
-    except tf.errors.OpError:
-        return CUT_OFF, int(read_header(image_bytes).pixels)
+    with decoded(tf.constant(encoded), max_pixels) as read:
+        return read.fault.numpy().decode(), int(read.pixels)
 
 
 @contextlib.contextmanager
 def decoded(image_bytes: tf.Tensor, max_pixels: int = ANY_SIZE) -> Iterator[ReadImage]:
     """Opens a block in which an encoded image (scalar string) is decoded; large ones wait at its door for each other.
 
-    Raises:
-      tf.errors.OpError: the pixels are damaged.
+    Damage to the pixels is a fault, too.
     """
-    read = read_image(image_bytes, max_pixels, LARGE)
+    read = _read(image_bytes, max_pixels, LARGE)
     if read.pixels <= LARGE or read.fault != "":
         yield read
     else:
-        with large_images:
-            yield read_image(image_bytes, max_pixels)
+        with _large:
+            yield _read(image_bytes, max_pixels)
+
+
+def _read(image_bytes: tf.Tensor, *limits: int) -> ReadImage:
+    try:
+        return read_image(image_bytes, *limits)
+    except tf.errors.OpError:
+        return ReadImage(tf.constant(CUT_OFF), read_header(image_bytes).pixels, tf.zeros([0, 0, 3], tf.uint8))
 
 
 def reason_of(error: OSError | tf.errors.OpError) -> str:

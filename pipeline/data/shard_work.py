@@ -20,8 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spidercap.models.image_headers import CUT_OFF
-from spidercap.models.images import ReadImage, draw_view, resize_image
+from spidercap.models.images import draw_view, resize_image
 from spidercap.pipeline.data.feature_store import write_shard
 from spidercap.pipeline.data.image_files import decoded
 from spidercap.pipeline.data.records import Images, reading
@@ -133,22 +132,10 @@ def view_seed(key: str) -> int:
 
 def _seen(key: str, record: tf.Tensor, image_size: int, view: int) -> np.ndarray:
     """The pixels of one encoded image, float32 `[image_size, image_size, 3]`."""
-    with tf.device("CPU"), _whole(record) as read:
+    with tf.device("CPU"), decoded(record) as read:
+        if read.fault != "":  # a file that has changed since it was checked
+            raise tf.errors.InvalidArgumentError(None, None, f"one {read.fault.numpy().decode()}")
         return _of_image(read.image, np.array([view, view_seed(key)], np.int64), image_size).numpy()
-
-
-@contextlib.contextmanager
-def _whole(record: tf.Tensor) -> Iterator[ReadImage]:
-    """The block of `decoded`; what is wrong with a file that has changed since it was checked is the whole error."""
-    with contextlib.ExitStack() as stack:
-        try:
-            read = stack.enter_context(decoded(record))
-            wrong = read.fault.numpy().decode()
-        except tf.errors.OpError:
-            wrong = CUT_OFF
-        if wrong:
-            raise tf.errors.InvalidArgumentError(None, None, f"one {wrong}")
-        yield read
 
 
 @tf.function(
